@@ -1,0 +1,52 @@
+# penstock_room(NAME LINKS target...): src/NAME becomes the library penstock_NAME; its *_test.cc
+# become one test program, penstock_NAME_test.
+
+find_package(Threads REQUIRED)
+
+add_library(penstock_flags INTERFACE)
+target_compile_options(penstock_flags INTERFACE
+  -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wno-sign-conversion -Werror)
+if(CMAKE_CXX_COMPILER_ID STREQUAL "Clang")
+  # PENSTOCK_TRY is a statement expression (src/base/result.h).
+  target_compile_options(penstock_flags INTERFACE -Wno-gnu-statement-expression)
+endif()
+target_include_directories(penstock_flags INTERFACE ${PROJECT_SOURCE_DIR}/src)
+# One rounding per operation as written: the compiler must not fuse multiply and add by itself.
+target_compile_options(penstock_flags INTERFACE -ffp-contract=off)
+if(PENSTOCK_SANITIZE)
+  target_compile_options(penstock_flags INTERFACE
+    -fsanitize=${PENSTOCK_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all)
+  target_link_options(penstock_flags INTERFACE -fsanitize=${PENSTOCK_SANITIZE})
+endif()
+
+if(PENSTOCK_TESTS)
+  find_package(GTest REQUIRED)
+  include(GoogleTest)
+endif()
+
+function(penstock_test name)
+  cmake_parse_arguments(ARG "" "" "SOURCES;LINKS;LABELS" ${ARGN})
+  add_executable(${name} ${ARG_SOURCES})
+  target_link_libraries(${name} PRIVATE penstock_flags ${ARG_LINKS} GTest::gtest GTest::gmock GTest::gtest_main)
+  gtest_discover_tests(${name} DISCOVERY_TIMEOUT 60 DISCOVERY_MODE PRE_TEST
+    PROPERTIES TIMEOUT 600 LABELS "${ARG_LABELS}")
+endfunction()
+
+function(penstock_room name)
+  cmake_parse_arguments(ARG "" "" "LINKS;TEST_LINKS" ${ARGN})
+  file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/*.cc)
+  set(tests ${sources})
+  list(FILTER sources EXCLUDE REGEX "_test\\.cc$|/main\\.cc$")
+  list(FILTER tests INCLUDE REGEX "_test\\.cc$")
+  if(sources)
+    add_library(penstock_${name} STATIC ${sources})
+    target_link_libraries(penstock_${name} PUBLIC ${ARG_LINKS} PRIVATE penstock_flags)
+    target_include_directories(penstock_${name} PUBLIC ${PROJECT_SOURCE_DIR}/src)
+  else()
+    add_library(penstock_${name} INTERFACE)
+    target_link_libraries(penstock_${name} INTERFACE ${ARG_LINKS})
+  endif()
+  if(PENSTOCK_TESTS AND tests)
+    penstock_test(penstock_${name}_test SOURCES ${tests} LINKS penstock_${name} ${ARG_TEST_LINKS} LABELS ${name})
+  endif()
+endfunction()

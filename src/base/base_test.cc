@@ -1,0 +1,92 @@
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <numeric>
+#include <vector>
+
+#include "base/byte_cursor.h"
+#include "base/json.h"
+#include "base/result.h"
+#include "base/thread_pool.h"
+
+namespace penstock {
+namespace {
+
+Result<int> half(int value) {
+  if (value % 2 != 0) return Error{ErrorCode::kInvalidArgument, "odd"};
+  return value / 2;
+}
+
+Result<int> quarter(int value) {
+  const int once = PENSTOCK_TRY(half(value));
+  return PENSTOCK_TRY(half(once));
+}
+
+TEST(Result, try_returns_the_first_error) {
+  EXPECT_EQ(*quarter(12), 3);
+  ASSERT_FALSE(quarter(6).has_value());
+  EXPECT_EQ(quarter(6).error().message, "odd");
+  EXPECT_EQ(quarter(6).error().with_context("six").message, "six: odd");
+}
+
+TEST(ByteCursor, reading_past_the_end_fails_and_stays_failed) {
+  const std::vector<std::byte> bytes(6, std::byte{1});
+  ByteCursor cursor(bytes);
+  EXPECT_EQ(cursor.read<uint32_t>(), 0x01010101u);
+  cursor.read<uint32_t>();
+  EXPECT_FALSE(cursor.ok());
+  cursor.read<uint8_t>();
+  EXPECT_FALSE(cursor.ok());
+}
+
+TEST(CheckedArithmetic, refuses_what_64_bits_do_not_hold) {
+  EXPECT_FALSE(checked_multiply(uint64_t{1} << 33, uint64_t{1} << 33).has_value());
+  EXPECT_FALSE(checked_add(UINT64_MAX, 1).has_value());
+  EXPECT_EQ(*checked_multiply(3, 5), 15u);
+}
+
+TEST(Json, keeps_key_order_and_refuses_what_the_library_would_take) {
+  EXPECT_EQ(to_text(*parse_json(R"({"b":1,"a":[true,null,"x"]})", "t")),
+            R"({"b":1,"a":[true,null,"x"]})");
+  EXPECT_FALSE(parse_json(R"({"a":1,"a":2})", "t").has_value());
+  EXPECT_FALSE(parse_json("{\"a\":1} x", "t").has_value());
+  EXPECT_FALSE(parse_json("1e999", "t").has_value());
+  EXPECT_FALSE(parse_json("\"\xff\"", "t").has_value());
+  EXPECT_FALSE(parse_json("", "t").has_value());
+  EXPECT_FALSE(parse_json(std::string(1000000, '['), "t").has_value());
+  const std::string deep = std::string(128, '[') + std::string(128, ']');
+  EXPECT_TRUE(parse_json(deep, "t").has_value());
+  EXPECT_FALSE(parse_json("[" + deep + "]", "t").has_value());
+}
+
+TEST(Json, prints_like_python) {
+  const Json json = *parse_json(R"({"a":[1,2.5,{"b":"ü\"\n"}],"c":{}})", "t");
+  EXPECT_EQ(to_python_text(json), "{\"a\": [1, 2.5, {\"b\": \"ü\\\"\\n\"}], \"c\": {}}");
+}
+
+TEST(Json, field_errors_name_the_key) {
+  const Json json = *parse_json(R"({"n":7,"s":"x","big":18446744073709551615})", "t");
+  EXPECT_EQ(*json_int(json, "n", "config", 0, 10), 7);
+  EXPECT_NE(json_int(json, "n", "config", 0, 5).error().message.find("\"n\" is 7"),
+            std::string::npos);
+  EXPECT_FALSE(json_int(json, "big", "config", 0, INT64_MAX).has_value());
+  EXPECT_NE(json_int(json, "s", "config", 0, 5).error().message.find("\"s\""), std::string::npos);
+  EXPECT_EQ(json_int(json, "absent", "config", 0, 5).error().code, ErrorCode::kNotFound);
+}
+
+TEST(ThreadPool, runs_every_task_once_on_any_number_of_threads) {
+  for (const int threads : {1, 2, 5}) {
+    ThreadPool pool(threads);
+    for (int round = 0; round < 300; ++round) {
+      std::vector<std::atomic<int>> calls(static_cast<size_t>(round % 17));
+      pool.run(std::ssize(calls), [&](int64_t task, int worker) {
+        EXPECT_LT(worker, threads);
+        ++calls[static_cast<size_t>(task)];
+      });
+      for (const auto& count : calls) EXPECT_EQ(count.load(), 1);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace penstock
