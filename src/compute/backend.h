@@ -1,0 +1,165 @@
+// The op book: what a model may ask of the machine. Coarse ops, one contract each.
+//
+// Ops run in call order. On the CPU they are finished when the call returns; a device may only have
+// queued them, so only code that needs a value on the host may look at outputs, after an op that
+// waits (route_top_k). No op knows a model's name, a file or an expert's place.
+//
+// Each op computes every row (token) independently of the other rows of the call, in an order of
+// operations that follows from the shapes alone: results do not depend on how a prompt was cut into
+// chunks, on the number of threads, or on which experts were computed first.
+//
+// Shapes   n tokens, H hidden, I expert width, E experts, K experts per token, C conv channels
+// Threads  all calls from one thread
+// Memory   all scratch is allocated at creation from BackendLimits; ops allocate nothing
+// Errors   none: wrong shapes are our own mistakes and end the program
+// Source   spec sections 4.2-4.7; plain versions of every op in compute/reference.h
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "compute/panel.h"
+#include "compute/rows.h"
+
+namespace penstock {
+
+// One matrix product of a matmul call: out[t, o] = bias[o] + sum_i x[t, i] * weight[o, i].
+struct Projection {
+  Matrix weight;           // [out, in]
+  const float* bias;       // [out] or nullptr
+  Rows out;                // [n, out]
+};
+
+struct DeltaNetShape {
+  int key_heads = 0, value_heads = 0;  // value head h uses key head h / (value_heads / key_heads)
+  int key_dim = 0, value_dim = 0;
+  int conv_kernel = 0;                 // taps, oldest first
+  float rms_norm_eps = 0;
+
+  int64_t conv_channels() const {
+    return 2LL * key_heads * key_dim + 1LL * value_heads * value_dim;
+  }
+};
+
+struct DeltaNetWeights {
+  const float* conv;     // [C, conv_kernel]
+  const float* decay;    // [value_heads]: -exp(A_log)
+  const float* dt_bias;  // [value_heads]
+  const float* norm;     // [value_dim], plain multiplier
+};
+
+// What a delta-net layer remembers. Both zero at the start of a sequence; updated by the op.
+struct DeltaNetState {
+  float* conv_history;  // [conv_kernel - 1, C], raw inputs, oldest first
+  float* memory;        // [value_heads, key_dim, value_dim]
+};
+
+struct AttentionShape {
+  int heads = 0, kv_heads = 0, head_dim = 0, rotary_dim = 0;
+  float rms_norm_eps = 0;
+};
+
+struct AttentionWeights {
+  const float* q_norm;  // [head_dim], full multiplier (1 + w)
+  const float* k_norm;  // [head_dim]
+};
+
+// Rows of cos and sin by position: [positions, rotary_dim / 2].
+struct RopeTable {
+  const float* cos;
+  const float* sin;
+};
+
+struct KvCache {
+  float* keys;       // [kv_heads, capacity, head_dim]
+  float* values;     // [kv_heads, capacity, head_dim]
+  int64_t capacity;  // positions
+};
+
+// The router's choice for n tokens. Sized by the caller to [n * top_k].
+struct Routing {
+  int64_t num_tokens = 0;
+  int top_k = 0;
+  std::vector<int32_t> experts;  // [n, top_k], by falling weight; equal weights: lower index first
+  std::vector<float> weights;    // [n, top_k], each row sums to 1
+};
+
+// One routed expert and the rows that go through it.
+struct ExpertWork {
+  Matrix gate_up;                   // [2 * I, H]: I gate rows, then I up rows
+  Matrix down;                      // [H, I]
+  std::span<const int32_t> tokens;  // rows of x
+  std::span<const int32_t> places;  // rows of hidden and out: token * top_k + rank
+};
+
+// What the largest call will need. Everything is allocated from these at creation.
+struct BackendLimits {
+  int64_t tokens = 1;            // rows of one forward pass
+  int64_t hidden_size = 0;       // H
+  int64_t width = 0;             // widest input or output of any matmul but the head
+  int64_t top_k = 0;             // K
+  int64_t expert_width = 0;      // max(I, shared expert's width)
+  int64_t context = 0;           // positions a KV cache may hold
+  AttentionShape attention;      // zeros where the model has none
+  DeltaNetShape delta_net;
+};
+
+class Backend {
+ public:
+  virtual ~Backend() = default;
+
+  // "AVX3, 2 threads"
+  virtual std::string description() const = 0;
+
+  // out[t] = table[tokens[t]]. table: [vocab, H], out: [n, H].
+  virtual void embed(const Matrix& table, std::span<const int32_t> tokens, Rows out) = 0;
+
+  // out[t] = x[t] / sqrt(mean(x[t]^2) + eps) * weight. weight: [width], the full multiplier.
+  virtual void rms_norm(Rows x, std::span<const float> weight, float eps, Rows out) = 0;
+
+  // out[t] = x[t] + y[t]. May be in place.
+  virtual void add(Rows x, Rows y, Rows out) = 0;
+
+  // All products of one input. x: [n, in].
+  virtual void matmul(Rows x, std::span<const Projection> projections) = 0;
+
+  // Causal convolution, gates, delta rule and gated norm, token by token (the recurrent form).
+  // qkv: [n, C] as projected (q heads, k heads, v heads); z: [n, value_heads * value_dim];
+  // b, a: [n, value_heads]; out: [n, value_heads * value_dim].
+  virtual void gated_delta_net(const DeltaNetShape& shape, const DeltaNetWeights& weights,
+                               const DeltaNetState& state, Rows qkv, Rows z, Rows b, Rows a,
+                               Rows out) = 0;
+
+  // Norms and rotates q and k, appends k and v to the cache at first_position.., attends causally
+  // and applies the sigmoid output gate.
+  // q_gate: [n, heads * 2 * head_dim], per head the query then the gate; k, v: [n, kv_heads *
+  // head_dim]; out: [n, heads * head_dim].
+  virtual void gated_attention(const AttentionShape& shape, const AttentionWeights& weights,
+                               const RopeTable& rope, const KvCache& cache, int64_t first_position,
+                               Rows q_gate, Rows k, Rows v, Rows out) = 0;
+
+  // out = down * (silu(gate x) .* (up x)). gate, up: [Is, H], down: [H, Is]; x, out: [n, H].
+  virtual void dense_ffn(Rows x, const Matrix& gate, const Matrix& up, const Matrix& down,
+                         Rows out) = 0;
+
+  // Softmax over all experts, the top_k largest, renormalised. logits: [n, E]. Waits for all ops so
+  // far; `routing` is on the host.
+  virtual void route_top_k(Rows logits, int top_k, Routing& routing) = 0;
+
+  // hidden[places[j]] = silu(g) .* u with [g; u] = gate_up * x[tokens[j]]. hidden: [n * K, I].
+  // Uses no byte of work.down. All works of one call share one dtype per part.
+  virtual void expert_gate_up(Rows x, std::span<const ExpertWork> work, Rows hidden) = 0;
+
+  // out[places[j]] = down * hidden[places[j]]. out: [n * K, H].
+  virtual void expert_down(Rows hidden, std::span<const ExpertWork> work, Rows out) = 0;
+
+  // y[t] = sum_k weights[t, k] * expert_rows[t * K + k], k in order from zero, each an fma;
+  // then y[t] = fma(sigmoid(shared_gate[t]), shared[t], y[t]).
+  // expert_rows: [n * K, H], shared: [n, H], shared_gate: [n, 1], y: [n, H].
+  virtual void combine(Rows expert_rows, const Routing& routing, Rows shared, Rows shared_gate,
+                       Rows y) = 0;
+};
+
+}  // namespace penstock

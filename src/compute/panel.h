@@ -1,0 +1,86 @@
+// How a weight matrix lies in memory and on disk: panels of 16 rows, made for the vector unit.
+//
+// A matrix [rows, columns] (out, in) is cut into panels of 16 rows, a panel into blocks of 64
+// columns. In a block, the codes of one row sit in one 32-bit lane, so a vector lane *is* a row: a
+// kernel runs down the columns, adds code * x[column] into the lane of its row and never sums
+// across lanes. Hence the order of every sum follows from the shape alone: the same bits on any
+// vector width with fused multiply-add, for any number of threads, and for one token or five
+// hundred. A panel is read once, front to back: one stream for the prefetcher.
+//
+//   matrix = panel[ceil(rows / 16)], panel = block[ceil(columns / 64)]
+//   block  = uint32 word[W][16] (little-endian; word[w][r] belongs to row r of the panel), then for
+//            quantised types  bf16 scale[16], bf16 bias[16]
+//
+//   type  W   bits of word[w][r]                                             bytes of a block
+//   f32   64  column w                                                        4096
+//   bf16  32  column 2w in bits 0-15, 2w+1 in bits 16-31                      2048
+//   q8    16  column 4w+j  in bits 8j..8j+7,  j < 4                           1088
+//   q4     8  column 8w+j  in bits 4j..4j+3,  j < 8                            576
+//   q3     6  w < 4: the two low bits of column 16w+j in bits 2j, 2j+1;
+//             w >= 4: the high bit of column 32(w-4)+j in bit j                448
+//   q2     4  column 16w+j in bits 2j, 2j+1,  j < 16                           320
+//
+// Missing rows of the last panel and missing columns of the last block are zeros; quantised
+// matrices must have columns % 64 == 0. f16 is not a panel type: it is widened to f32, exactly.
+//
+// The product, for each row and each vector x [columns] (all in f32, fma = one rounding):
+//   total = 0
+//   for each block:  a = 0;  for c in 0..63: a = fma(w(c), x(c), a)          w(c): value or code
+//                    plain:      total = total + a
+//                    quantised:  total = fma(scale, a, total)
+//                                total = fma(bias, sum(block), total)
+//   sum(block) = x(0) + x(1) + ... + x(63), left to right.
+// Where a target has no fused multiply-add, fma is a multiplication and an addition.
+//
+// Memory  Nothing here allocates; all functions write into spans of exactly panel_bytes().
+// Source  Quantiser: spec section 3.4 (MLX affine, group 64).
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+#include "base/dtype.h"
+
+namespace penstock {
+
+inline constexpr int64_t kPanelRows = 16;
+
+// A weight matrix in panels; a view, 64-byte aligned.
+struct Matrix {
+  DType dtype = DType::kF32;
+  int64_t rows = 0;     // out
+  int64_t columns = 0;  // in
+  const std::byte* panels = nullptr;
+
+  int64_t num_panels() const { return (rows + kPanelRows - 1) / kPanelRows; }
+  int64_t num_blocks() const { return (columns + kGroupColumns - 1) / kGroupColumns; }
+};
+
+constexpr int64_t block_bytes(DType dtype) {
+  const int64_t words = kGroupColumns * bits_of(dtype) / 32;
+  return words * kPanelRows * 4 + (is_quantised(dtype) ? kPanelRows * 4 : 0);
+}
+
+constexpr int64_t panel_bytes(DType dtype, int64_t rows, int64_t columns) {
+  return (rows + kPanelRows - 1) / kPanelRows * ((columns + kGroupColumns - 1) / kGroupColumns) *
+         block_bytes(dtype);
+}
+
+// Row-major f32 [rows, columns] -> panels of `dtype` (kF32, kBF16: rounded to nearest even; the
+// quantised types: quantised, columns % 64 == 0). out.size() == panel_bytes(dtype, rows, columns).
+void make_panels(DType dtype, std::span<const float> values, int64_t rows, int64_t columns,
+                 std::span<std::byte> out);
+
+// One row of a matrix in f32: scale * code + bias (one fma), or the plain value. out: [columns].
+void panel_row(const Matrix& matrix, int64_t row, std::span<float> out);
+
+// The quantiser for one group: codes of 64 values, with the scale and bias as stored.
+struct AffineGroup {
+  uint16_t scale;  // bf16
+  uint16_t bias;   // bf16
+  uint8_t codes[kGroupColumns];
+};
+AffineGroup quantise_group(std::span<const float, kGroupColumns> values, int bits);
+
+}  // namespace penstock

@@ -1,0 +1,25 @@
+// A view of activations: f32 [count, width], row r at data + r * stride. Owns nothing.
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "base/check.h"
+
+namespace penstock {
+
+struct Rows {
+  float* data = nullptr;
+  int64_t count = 0;
+  int64_t width = 0;
+  int64_t stride = 0;  // in floats, at least width
+
+  std::span<float> row(int64_t r) const {
+    PENSTOCK_DCHECK(r >= 0 && r < count);
+    return {data + r * stride, static_cast<size_t>(width)};
+  }
+  Rows first(int64_t rows) const { return {data, rows, width, stride}; }
+  Rows last(int64_t rows) const { return {data + (count - rows) * stride, rows, width, stride}; }
+};
+
+}  // namespace penstock
