@@ -27,15 +27,15 @@ namespace penstock {
 
 // One matrix product of a matmul call: out[t, o] = bias[o] + sum_i x[t, i] * weight[o, i].
 struct Projection {
-  Matrix weight;           // [out, in]
-  const float* bias;       // [out] or nullptr
-  Rows out;                // [n, out]
+  Matrix weight;      // [out, in]
+  const float* bias;  // [out] or nullptr
+  Rows out;           // [n, out]
 };
 
 struct DeltaNetShape {
   int key_heads = 0, value_heads = 0;  // value head h uses key head h / (value_heads / key_heads)
   int key_dim = 0, value_dim = 0;
-  int conv_kernel = 0;                 // taps, oldest first
+  int conv_kernel = 0;  // taps, oldest first
   float rms_norm_eps = 0;
 
   int64_t conv_channels() const {
@@ -96,13 +96,13 @@ struct ExpertWork {
 
 // What the largest call will need. Everything is allocated from these at creation.
 struct BackendLimits {
-  int64_t tokens = 1;            // rows of one forward pass
-  int64_t hidden_size = 0;       // H
-  int64_t width = 0;             // widest input or output of any matmul but the head
-  int64_t top_k = 0;             // K
-  int64_t expert_width = 0;      // max(I, shared expert's width)
-  int64_t context = 0;           // positions a KV cache may hold
-  AttentionShape attention;      // zeros where the model has none
+  int64_t tokens = 1;        // rows of one forward pass
+  int64_t hidden_size = 0;   // H
+  int64_t width = 0;         // widest input or output of any matmul but the head
+  int64_t top_k = 0;         // K
+  int64_t expert_width = 0;  // max(I, shared expert's width)
+  int64_t context = 0;       // positions a KV cache may hold
+  AttentionShape attention;  // zeros where the model has none
   DeltaNetShape delta_net;
 };
 

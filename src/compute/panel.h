@@ -16,8 +16,10 @@
 //   bf16  32  column 2w in bits 0-15, 2w+1 in bits 16-31                      2048
 //   q8    16  column 4w+j  in bits 8j..8j+7,  j < 4                           1088
 //   q4     8  column 8w+j  in bits 4j..4j+3,  j < 8                            576
-//   q3     6  w < 4: the two low bits of column 16w+j in bits 2j, 2j+1;
-//             w >= 4: the high bit of column 32(w-4)+j in bit j                448
+//   q3     6  w < 4: the two low bits of column 16w+j in bits 2j, 2j+1, j < 16;
+//             w >= 4: the high bits of columns 32(w-4)..32(w-4)+31, that of column
+//             16v+2i+e in bit 4i + 2(v%2) + e of word[4 + v/2]; v < 4, i < 8, e < 2
+//             (one shift and one mask put eight of them beside their low bits)  448
 //   q2     4  column 16w+j in bits 2j, 2j+1,  j < 16                           320
 //
 // Missing rows of the last panel and missing columns of the last block are zeros; quantised
@@ -82,5 +84,8 @@ struct AffineGroup {
   uint8_t codes[kGroupColumns];
 };
 AffineGroup quantise_group(std::span<const float, kGroupColumns> values, int bits);
+
+// What is stored of one row of one block of a quantised matrix.
+AffineGroup panel_group(const Matrix& matrix, int64_t row, int64_t block);
 
 }  // namespace penstock

@@ -1,0 +1,61 @@
+// The op book on the processors of this machine.
+//
+// Owns a team of threads and the scratch memory of every op, both made once. The vector
+// instructions are chosen when the backend is made, from what the processor has.
+//
+// Threads  all calls from one thread; ops use the whole team and have finished when they return
+// Memory   scratch_bytes() exactly, allocated in create(); ops allocate nothing
+// Errors   create(): kOutOfMemory, kInvalidArgument (an unknown target)
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/result.h"
+#include "base/thread_pool.h"
+#include "compute/backend.h"
+
+namespace penstock {
+
+struct CpuBackendOptions {
+  std::string target;  // one of targets(); empty: the best one
+};
+
+class CpuBackend final : public Backend {
+ public:
+  static Result<std::unique_ptr<CpuBackend>> create(int threads, const BackendLimits& limits,
+                                                    const CpuBackendOptions& options = {});
+
+  // What create() allocates, in bytes.
+  static int64_t scratch_bytes(int threads, const BackendLimits& limits);
+
+  // Names of the instruction sets of this build that this processor has, best first.
+  static std::vector<std::string> targets();
+
+  std::string description() const override;
+  void embed(const Matrix& table, std::span<const int32_t> tokens, Rows out) override;
+  void rms_norm(Rows x, std::span<const float> weight, float eps, Rows out) override;
+  void add(Rows x, Rows y, Rows out) override;
+  void matmul(Rows x, std::span<const Projection> projections) override;
+  void gated_delta_net(const DeltaNetShape& shape, const DeltaNetWeights& weights,
+                       const DeltaNetState& state, Rows qkv, Rows z, Rows b, Rows a,
+                       Rows out) override;
+  void gated_attention(const AttentionShape& shape, const AttentionWeights& weights,
+                       const RopeTable& rope, const KvCache& cache, int64_t first_position,
+                       Rows q_gate, Rows k, Rows v, Rows out) override;
+  void dense_ffn(Rows x, const Matrix& gate, const Matrix& up, const Matrix& down,
+                 Rows out) override;
+  void route_top_k(Rows logits, int top_k, Routing& routing) override;
+  void expert_gate_up(Rows x, std::span<const ExpertWork> work, Rows hidden) override;
+  void expert_down(Rows hidden, std::span<const ExpertWork> work, Rows out) override;
+  void combine(Rows expert_rows, const Routing& routing, Rows shared, Rows shared_gate,
+               Rows y) override;
+
+ private:
+  explicit CpuBackend(int threads) : pool_(threads) {}
+
+  ThreadPool pool_;
+};
+
+}  // namespace penstock

@@ -1,0 +1,353 @@
+#include "compute/reference.h"
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
+#include "base/check.h"
+
+namespace penstock {
+namespace {
+
+using Values = std::vector<double>;
+
+double sigmoid(double x) {
+  return 1 / (1 + std::exp(-x));
+}
+double silu(double x) {
+  return x * sigmoid(x);
+}
+double softplus(double x) {
+  return x > 20 ? x : std::log1p(std::exp(x));
+}
+
+double dot(std::span<const double> x, std::span<const double> y) {
+  return std::inner_product(x.begin(), x.end(), y.begin(), 0.0);
+}
+
+Values widen(std::span<const float> x) {
+  return {x.begin(), x.end()};
+}
+
+// x / sqrt(mean(x^2) + eps) * weight
+Values rms_normalised(std::span<const float> x, const float* weight, double eps) {
+  Values y = widen(x);
+  const double scale = 1 / std::sqrt(dot(y, y) / static_cast<double>(y.size()) + eps);
+  for (size_t i = 0; i < y.size(); ++i) y[i] *= scale * weight[i];
+  return y;
+}
+
+double row_product(const Matrix& matrix, int64_t row, std::span<const float> x) {
+  std::vector<float> weights(x.size());
+  panel_row(matrix, row, weights);
+  double sum = 0;
+  for (size_t i = 0; i < x.size(); ++i) sum += double{weights[i]} * x[i];
+  return sum;
+}
+
+// hidden = silu(gate x) .* (up x); the up rows may follow the gate rows in the same matrix.
+void gate_up(std::span<const float> x, const Matrix& gate, const Matrix& up, int64_t first_up_row,
+             std::span<float> hidden) {
+  for (int64_t i = 0; i < std::ssize(hidden); ++i) {
+    hidden[static_cast<size_t>(i)] =
+        static_cast<float>(silu(row_product(gate, i, x)) * row_product(up, first_up_row + i, x));
+  }
+}
+
+void product(const Matrix& matrix, std::span<const float> x, const float* bias,
+             std::span<float> out) {
+  PENSTOCK_CHECK(std::ssize(x) == matrix.columns && std::ssize(out) == matrix.rows);
+  for (int64_t o = 0; o < matrix.rows; ++o) {
+    const double sum = row_product(matrix, o, x) + (bias == nullptr ? 0.0 : bias[o]);
+    out[static_cast<size_t>(o)] = static_cast<float>(sum);
+  }
+}
+
+}  // namespace
+
+void ReferenceBackend::embed(const Matrix& table, std::span<const int32_t> tokens, Rows out) {
+  for (size_t t = 0; t < tokens.size(); ++t) {
+    panel_row(table, tokens[t], out.row(static_cast<int64_t>(t)));
+  }
+}
+
+void ReferenceBackend::rms_norm(Rows x, std::span<const float> weight, float eps, Rows out) {
+  for (int64_t t = 0; t < x.count; ++t) {
+    const Values y = rms_normalised(x.row(t), weight.data(), eps);
+    std::transform(y.begin(), y.end(), out.row(t).begin(),
+                   [](double value) { return static_cast<float>(value); });
+  }
+}
+
+void ReferenceBackend::add(Rows x, Rows y, Rows out) {
+  for (int64_t t = 0; t < x.count; ++t) {
+    std::transform(x.row(t).begin(), x.row(t).end(), y.row(t).begin(), out.row(t).begin(),
+                   std::plus<>());
+  }
+}
+
+void ReferenceBackend::matmul(Rows x, std::span<const Projection> projections) {
+  for (const Projection& projection : projections) {
+    for (int64_t t = 0; t < x.count; ++t) {
+      product(projection.weight, x.row(t), projection.bias, projection.out.row(t));
+    }
+  }
+}
+
+namespace {
+
+// silu of the causal convolution of one token's channels; then the history moves on by one token.
+Values convolve(const DeltaNetShape& shape, const float* taps, float* history,
+                std::span<const float> input) {
+  const size_t channels = input.size();
+  const auto kernel = static_cast<size_t>(shape.conv_kernel);
+  Values output(channels);
+  for (size_t c = 0; c < channels; ++c) {
+    double sum = double{taps[c * kernel + kernel - 1]} * input[c];
+    for (size_t j = 0; j + 1 < kernel; ++j) {
+      sum += double{taps[c * kernel + j]} * history[j * channels + c];
+    }
+    output[c] = silu(sum);
+  }
+  if (kernel > 1) {
+    std::copy(history + channels, history + (kernel - 1) * channels, history);
+    std::copy(input.begin(), input.end(), history + (kernel - 2) * channels);
+  }
+  return output;
+}
+
+// x / sqrt(sum(x^2) + 1e-6): the constant is the architecture's own, not rms_norm_eps.
+Values l2_normalised(std::span<const double> x, double scale) {
+  const double factor = scale / std::sqrt(dot(x, x) + 1e-6);
+  Values y(x.begin(), x.end());
+  for (double& value : y) value *= factor;
+  return y;
+}
+
+// One token of one value head: S = decay S; S += k (beta (v - S^T k))^T; the result is S^T q.
+Values delta_rule(const Values& q, const Values& k, std::span<const double> v, double decay,
+                  double beta, float* memory) {
+  const size_t key_dim = k.size();
+  const size_t value_dim = v.size();
+  Values out(value_dim);
+  for (size_t j = 0; j < value_dim; ++j) {
+    double predicted = 0;
+    for (size_t i = 0; i < key_dim; ++i) predicted += decay * memory[i * value_dim + j] * k[i];
+    const double delta = beta * (v[j] - predicted);
+    for (size_t i = 0; i < key_dim; ++i) {
+      float& cell = memory[i * value_dim + j];
+      const double updated = decay * cell + k[i] * delta;
+      out[j] += updated * q[i];
+      cell = static_cast<float>(updated);
+    }
+  }
+  return out;
+}
+
+}  // namespace
+
+void ReferenceBackend::gated_delta_net(const DeltaNetShape& shape, const DeltaNetWeights& weights,
+                                       const DeltaNetState& state, Rows qkv, Rows z, Rows b, Rows a,
+                                       Rows out) {
+  const auto key_dim = static_cast<size_t>(shape.key_dim);
+  const auto value_dim = static_cast<size_t>(shape.value_dim);
+  const size_t keys = static_cast<size_t>(shape.key_heads) * key_dim;
+  const int heads_per_key = shape.value_heads / shape.key_heads;
+  for (int64_t t = 0; t < qkv.count; ++t) {
+    const Values conv = convolve(shape, weights.conv, state.conv_history, qkv.row(t));
+    const std::span<const double> channels(conv);
+    for (size_t h = 0; h < static_cast<size_t>(shape.value_heads); ++h) {
+      const size_t key_head = h / static_cast<size_t>(heads_per_key);
+      const Values q = l2_normalised(channels.subspan(key_head * key_dim, key_dim),
+                                     1 / std::sqrt(static_cast<double>(key_dim)));
+      const Values k = l2_normalised(channels.subspan(keys + key_head * key_dim, key_dim), 1);
+      const auto v = channels.subspan(2 * keys + h * value_dim, value_dim);
+      const double decay =
+          std::exp(weights.decay[h] * softplus(double{a.row(t)[h]} + double{weights.dt_bias[h]}));
+      const Values o =
+          delta_rule(q, k, v, decay, sigmoid(b.row(t)[h]), state.memory + h * key_dim * value_dim);
+      const double norm =
+          1 / std::sqrt(dot(o, o) / static_cast<double>(value_dim) + double{shape.rms_norm_eps});
+      for (size_t j = 0; j < value_dim; ++j) {
+        const double gate = silu(z.row(t)[h * value_dim + j]);
+        out.row(t)[h * value_dim + j] = static_cast<float>(o[j] * norm * weights.norm[j] * gate);
+      }
+    }
+  }
+}
+
+namespace {
+
+// Rotates the pairs (i, i + rotary_dim / 2) of one head; the other components stay.
+void rotate(const RopeTable& rope, int rotary_dim, int64_t position, Values& head) {
+  const auto half = static_cast<size_t>(rotary_dim) / 2;
+  const float* cosine = rope.cos + position * static_cast<int64_t>(half);
+  const float* sine = rope.sin + position * static_cast<int64_t>(half);
+  for (size_t i = 0; i < half; ++i) {
+    const double first = head[i];
+    const double second = head[i + half];
+    head[i] = first * cosine[i] - second * sine[i];
+    head[i + half] = second * cosine[i] + first * sine[i];
+  }
+}
+
+// sum_p softmax(query . key_p)_p * value_p over `positions` rows of one kv head.
+Values attend(const Values& query, const float* keys, const float* values, int64_t positions) {
+  const auto head_dim = std::ssize(query);
+  Values scores;
+  for (int64_t p = 0; p < positions; ++p) {
+    double score = 0;
+    for (int64_t i = 0; i < head_dim; ++i) {
+      score += query[static_cast<size_t>(i)] * keys[p * head_dim + i];
+    }
+    scores.push_back(score / std::sqrt(static_cast<double>(head_dim)));
+  }
+  const double largest = *std::max_element(scores.begin(), scores.end());
+  double sum = 0;
+  for (double& score : scores) sum += score = std::exp(score - largest);
+  Values result(query.size());
+  for (int64_t p = 0; p < positions; ++p) {
+    for (int64_t i = 0; i < head_dim; ++i) {
+      result[static_cast<size_t>(i)] +=
+          scores[static_cast<size_t>(p)] / sum * values[p * head_dim + i];
+    }
+  }
+  return result;
+}
+
+}  // namespace
+
+void ReferenceBackend::gated_attention(const AttentionShape& shape, const AttentionWeights& weights,
+                                       const RopeTable& rope, const KvCache& cache,
+                                       int64_t first_position, Rows q_gate, Rows k, Rows v,
+                                       Rows out) {
+  const auto head_dim = static_cast<size_t>(shape.head_dim);
+  PENSTOCK_CHECK(first_position + k.count <= cache.capacity);
+  for (int64_t t = 0; t < k.count; ++t) {
+    const int64_t position = first_position + t;
+    for (size_t j = 0; j < static_cast<size_t>(shape.kv_heads); ++j) {
+      const int64_t place = (static_cast<int64_t>(j) * cache.capacity + position) * shape.head_dim;
+      Values key = rms_normalised(k.row(t).subspan(j * head_dim, head_dim), weights.k_norm,
+                                  shape.rms_norm_eps);
+      rotate(rope, shape.rotary_dim, position, key);
+      std::transform(key.begin(), key.end(), cache.keys + place,
+                     [](double value) { return static_cast<float>(value); });
+      const auto value = v.row(t).subspan(j * head_dim, head_dim);
+      std::copy(value.begin(), value.end(), cache.values + place);
+    }
+    for (size_t h = 0; h < static_cast<size_t>(shape.heads); ++h) {
+      const auto query_and_gate = q_gate.row(t).subspan(2 * h * head_dim, 2 * head_dim);
+      Values query =
+          rms_normalised(query_and_gate.first(head_dim), weights.q_norm, shape.rms_norm_eps);
+      rotate(rope, shape.rotary_dim, position, query);
+      const int kv_head = static_cast<int>(h) / (shape.heads / shape.kv_heads);
+      const int64_t start = kv_head * cache.capacity * shape.head_dim;
+      const Values mixed = attend(query, cache.keys + start, cache.values + start, position + 1);
+      for (size_t i = 0; i < head_dim; ++i) {
+        out.row(t)[h * head_dim + i] =
+            static_cast<float>(mixed[i] * sigmoid(query_and_gate[head_dim + i]));
+      }
+    }
+  }
+}
+
+void ReferenceBackend::dense_ffn(Rows x, const Matrix& gate, const Matrix& up, const Matrix& down,
+                                 Rows out) {
+  std::vector<float> hidden(static_cast<size_t>(gate.rows));
+  for (int64_t t = 0; t < x.count; ++t) {
+    gate_up(x.row(t), gate, up, 0, hidden);
+    product(down, hidden, nullptr, out.row(t));
+  }
+}
+
+void ReferenceBackend::route_top_k(Rows logits, int top_k, Routing& routing) {
+  routing.num_tokens = logits.count;
+  routing.top_k = top_k;
+  const auto chosen = static_cast<size_t>(top_k);
+  for (int64_t t = 0; t < logits.count; ++t) {
+    const auto row = logits.row(t);
+    std::vector<int32_t> order(row.size());
+    std::iota(order.begin(), order.end(), 0);
+    std::stable_sort(order.begin(), order.end(), [&](int32_t left, int32_t right) {
+      return row[static_cast<size_t>(left)] > row[static_cast<size_t>(right)];
+    });
+    Values weights(chosen);
+    double sum = 0;
+    for (size_t i = 0; i < chosen; ++i) {
+      weights[i] =
+          std::exp(double{row[static_cast<size_t>(order[i])]} - row[static_cast<size_t>(order[0])]);
+      sum += weights[i];
+    }
+    for (size_t i = 0; i < chosen; ++i) {
+      const size_t place = static_cast<size_t>(t) * chosen + i;
+      routing.experts[place] = order[i];
+      routing.weights[place] = static_cast<float>(weights[i] / sum);
+    }
+  }
+}
+
+void ReferenceBackend::expert_gate_up(Rows x, std::span<const ExpertWork> work, Rows hidden) {
+  for (const ExpertWork& expert : work) {
+    const int64_t width = expert.gate_up.rows / 2;
+    for (size_t j = 0; j < expert.tokens.size(); ++j) {
+      gate_up(x.row(expert.tokens[j]), expert.gate_up, expert.gate_up, width,
+              hidden.row(expert.places[j]));
+    }
+  }
+}
+
+void ReferenceBackend::expert_down(Rows hidden, std::span<const ExpertWork> work, Rows out) {
+  for (const ExpertWork& expert : work) {
+    for (const int32_t place : expert.places) {
+      product(expert.down, hidden.row(place), nullptr, out.row(place));
+    }
+  }
+}
+
+void ReferenceBackend::combine(Rows expert_rows, const Routing& routing, Rows shared,
+                               Rows shared_gate, Rows y) {
+  for (int64_t t = 0; t < y.count; ++t) {
+    for (size_t i = 0; i < static_cast<size_t>(y.width); ++i) {
+      double sum = 0;
+      for (int k = 0; k < routing.top_k; ++k) {
+        const int64_t place = t * routing.top_k + k;
+        sum += double{routing.weights[static_cast<size_t>(place)]} * expert_rows.row(place)[i];
+      }
+      y.row(t)[i] = static_cast<float>(sum + sigmoid(shared_gate.row(t)[0]) * shared.row(t)[i]);
+    }
+  }
+}
+
+void panel_product(const Matrix& matrix, std::span<const float> x, MulAdd mul_add,
+                   std::span<float> out) {
+  PENSTOCK_CHECK(std::ssize(x) == matrix.columns && std::ssize(out) == matrix.rows);
+  const auto fma = [mul_add](float a, float b, float c) {
+    return mul_add == MulAdd::kFused ? std::fma(a, b, c) : a * b + c;
+  };
+  std::vector<float> weights(x.size());
+  for (int64_t row = 0; row < matrix.rows; ++row) {
+    float total = 0;
+    if (!is_quantised(matrix.dtype)) panel_row(matrix, row, weights);
+    for (int64_t block = 0; block < matrix.num_blocks(); ++block) {
+      const size_t start = static_cast<size_t>(block * kGroupColumns);
+      const size_t count = std::min<size_t>(kGroupColumns, x.size() - start);
+      float sum = 0;  // of the products
+      if (!is_quantised(matrix.dtype)) {
+        for (size_t c = 0; c < count; ++c) sum = fma(weights[start + c], x[start + c], sum);
+        total = total + sum;
+        continue;
+      }
+      const AffineGroup group = panel_group(matrix, row, block);
+      float inputs = 0;
+      for (size_t c = 0; c < count; ++c) {
+        sum = fma(group.codes[c], x[start + c], sum);
+        inputs = inputs + x[start + c];
+      }
+      total = fma(bf16_to_f32(group.scale), sum, total);
+      total = fma(bf16_to_f32(group.bias), inputs, total);
+    }
+    out[static_cast<size_t>(row)] = total;
+  }
+}
+
+}  // namespace penstock

@@ -1,0 +1,47 @@
+// Every op of the op book in plain loops: what the fast versions are tested against.
+//
+// Written to be read, never to be fast. Sums are kept in double and rounded to f32 once, where a
+// value is written, so a fast version may differ by its own rounding errors and by no more. The one
+// exception is panel_product, which follows panel.h operation by operation and gives the very bits
+// that every kernel must give.
+//
+// Threads  plain functions of their arguments; the backend has no state
+// Memory   allocates temporaries freely
+// Source   spec sections 4.2-4.7
+#pragma once
+
+#include "compute/backend.h"
+
+namespace penstock {
+
+class ReferenceBackend final : public Backend {
+ public:
+  std::string description() const override { return "reference"; }
+  void embed(const Matrix& table, std::span<const int32_t> tokens, Rows out) override;
+  void rms_norm(Rows x, std::span<const float> weight, float eps, Rows out) override;
+  void add(Rows x, Rows y, Rows out) override;
+  void matmul(Rows x, std::span<const Projection> projections) override;
+  void gated_delta_net(const DeltaNetShape& shape, const DeltaNetWeights& weights,
+                       const DeltaNetState& state, Rows qkv, Rows z, Rows b, Rows a,
+                       Rows out) override;
+  void gated_attention(const AttentionShape& shape, const AttentionWeights& weights,
+                       const RopeTable& rope, const KvCache& cache, int64_t first_position,
+                       Rows q_gate, Rows k, Rows v, Rows out) override;
+  void dense_ffn(Rows x, const Matrix& gate, const Matrix& up, const Matrix& down,
+                 Rows out) override;
+  void route_top_k(Rows logits, int top_k, Routing& routing) override;
+  void expert_gate_up(Rows x, std::span<const ExpertWork> work, Rows hidden) override;
+  void expert_down(Rows hidden, std::span<const ExpertWork> work, Rows out) override;
+  void combine(Rows expert_rows, const Routing& routing, Rows shared, Rows shared_gate,
+               Rows y) override;
+};
+
+// How a target carries out fma(a, b, c): with one rounding, or as a product and a sum.
+enum class MulAdd { kFused, kRoundedTwice };
+
+// out[o] = sum_i w[o, i] * x[i] in f32, in exactly the order of operations of panel.h.
+// x: [columns], out: [rows].
+void panel_product(const Matrix& matrix, std::span<const float> x, MulAdd mul_add,
+                   std::span<float> out);
+
+}  // namespace penstock
