@@ -54,8 +54,12 @@ def unfuse_experts(tensors):
         if last == "gate_up_proj":
             half = tensor.array.shape[1] // 2
             for expert, matrix in enumerate(tensor.array):
-                result[f"{stem}.{expert}.gate_proj.weight"] = StoredTensor(tensor.dtype, matrix[:half])
-                result[f"{stem}.{expert}.up_proj.weight"] = StoredTensor(tensor.dtype, matrix[half:])
+                result[f"{stem}.{expert}.gate_proj.weight"] = StoredTensor(
+                    tensor.dtype, matrix[:half]
+                )
+                result[f"{stem}.{expert}.up_proj.weight"] = StoredTensor(
+                    tensor.dtype, matrix[half:]
+                )
         elif last == "down_proj" and stem.endswith(".experts"):
             for expert, matrix in enumerate(tensor.array):
                 result[f"{stem}.{expert}.down_proj.weight"] = StoredTensor(tensor.dtype, matrix)
@@ -81,7 +85,9 @@ def fuse_delta_projections(tensors, config):
         if not name.endswith("linear_attn.in_proj_qkv.weight"):
             continue
         stem = name.removesuffix("in_proj_qkv.weight")
-        qkv, z, b, a = (result.pop(f"{stem}in_proj_{part}.weight") for part in ("qkv", "z", "b", "a"))
+        qkv, z, b, a = (
+            result.pop(f"{stem}in_proj_{part}.weight") for part in ("qkv", "z", "b", "a")
+        )
         q, k, v = np.split(qkv.array, [key_rows, 2 * key_rows])
         width = qkv.array.shape[-1]
         for fused, parts in (("qkvz", (q, k, v, z.array)), ("ba", (b.array, a.array))):

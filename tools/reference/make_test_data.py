@@ -64,7 +64,9 @@ def copy_eval(source, target):
             continue
         ids = {json.loads(line)["id"] for line in kept}
         answers = read_lines(f"{source}/greedy_{kind}.jsonl")
-        write_lines(f"{target}/greedy_{kind}.jsonl", [a for a in answers if json.loads(a)["id"] in ids])
+        write_lines(
+            f"{target}/greedy_{kind}.jsonl", [a for a in answers if json.loads(a)["id"] in ids]
+        )
     for name in ("text", "tools"):
         cut_routing(f"{source}/routing_{name}.safetensors", f"{target}/routing_{name}.safetensors")
 

@@ -32,13 +32,17 @@ def main():
 
     config = oracle.read_config(f"{model_dir}/config.json")
     stored = tensor_file.load(f"{model_dir}/model.safetensors")
-    model = oracle.build_model(config, packed_weights.dequantised(stored, expert_bits, resident_bits))
+    model = oracle.build_model(
+        config, packed_weights.dequantised(stored, expert_bits, resident_bits)
+    )
     tokenizer = Tokenizer.from_file(f"{model_dir}/tokenizer.json")
     for case in ("plain", "chat", "long"):
         with open(f"{golden_dir}/{case}.json", encoding="utf-8") as f:
             about = json.load(f)
         if tokenizer.encode(about["text"], add_special_tokens=False).ids != about["input_ids"]:
-            sys.exit(f"{golden_dir}/{case}.json: input_ids are not what {model_dir}/tokenizer.json gives")
+            sys.exit(
+                f"{golden_dir}/{case}.json: input_ids are not what {model_dir}/tokenizer.json gives"
+            )
         values, greedy_ids, margins = oracle.record(model, about["input_ids"], GREEDY_STEPS)
         nll = oracle.mean_nll(values)
         if case == "long":
@@ -56,7 +60,9 @@ def main():
         with open(f"{golden_dir}/{prefix}{case}.json", "w", encoding="utf-8") as f:
             json.dump(about, f, ensure_ascii=False)
             f.write("\n")
-        print(f"{prefix}{case}: nll {nll:.5f}, smallest margin {min(margins)}, {about['greedy_text'][:90]!r}")
+        print(
+            f"{prefix}{case}: nll {nll:.5f}, smallest margin {min(margins)}, {about['greedy_text'][:90]!r}"
+        )
 
 
 def last_positions(values, count):

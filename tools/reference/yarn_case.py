@@ -38,7 +38,9 @@ def main():
     os.makedirs(target, exist_ok=True)
     original = oracle.read_config(f"{source}/config.json")
     config = {**original, "rope_parameters": ROPE, "max_position_embeddings": 128}
-    weights = {k: v.to_float32() for k, v in tensor_file.load(f"{source}/model.safetensors").items()}
+    weights = {
+        k: v.to_float32() for k, v in tensor_file.load(f"{source}/model.safetensors").items()
+    }
     before = tensor_file.load(f"{source}/expected.safetensors")
     ids = before["input_ids"].array.tolist()
 
@@ -48,7 +50,9 @@ def main():
     values["rope.inv_freq"] = rotary.inv_freq.numpy()
     moved = np.abs(values["logits"] - before["logits"].array).max()
     if moved < 0.1:
-        sys.exit(f"the stretched model differs from the plain one by only {moved}: the case tests nothing")
+        sys.exit(
+            f"the stretched model differs from the plain one by only {moved}: the case tests nothing"
+        )
     kept = {k: v for k, v in values.items() if not is_bulky(k)}
     tensor_file.save(f"{target}/expected.safetensors", kept)
     write_json(f"{target}/config.json", config)
