@@ -1,0 +1,133 @@
+#include "text/tokenizer.h"
+
+#include <algorithm>
+#include <mutex>
+#include <utility>
+
+#include "text/nfc.h"
+#include "text/piece_cache.h"
+#include "text/tokenizer_json.h"
+#include "text/utf8.h"
+
+namespace penstock {
+
+struct Tokenizer::Parts {
+  explicit Parts(TokenizerTables from_file) : tables(std::move(from_file)) {
+    special.resize(static_cast<size_t>(tables.vocabulary.id_count()));
+    added_of.resize(special.size());
+    for (const AddedToken& token : tables.added.all()) {
+      special[token.id] = token.is_special;
+      added_of[token.id] = &token;
+    }
+  }
+
+  void encode_plain(std::string_view text, PieceCache* cache, std::vector<TokenId>& out) const;
+  void encode_piece(std::string_view piece, PieceCache* cache, BpeScratch& scratch,
+                    std::vector<TokenId>& out) const;
+
+  const TokenizerTables tables;
+  std::vector<bool> special;                // by id
+  std::vector<const AddedToken*> added_of;  // by id; nullptr for ordinary tokens
+
+  // A shortcut, never a source of other ids: the call that gets the lock uses the cache, a call at
+  // the same time does without.
+  mutable std::mutex cache_mutex;
+  mutable PieceCache cache;
+};
+
+Tokenizer::Tokenizer(std::unique_ptr<Parts> parts) : parts_(std::move(parts)) {}
+Tokenizer::Tokenizer(Tokenizer&&) noexcept = default;
+Tokenizer& Tokenizer::operator=(Tokenizer&&) noexcept = default;
+Tokenizer::~Tokenizer() = default;
+
+Result<Tokenizer> Tokenizer::create(std::string_view tokenizer_json, std::string_view what,
+                                    int64_t embedding_rows) {
+  TokenizerTables tables = PENSTOCK_TRY(read_tokenizer_json(tokenizer_json, what, embedding_rows));
+  return Tokenizer(std::make_unique<Parts>(std::move(tables)));
+}
+
+std::vector<TokenId> Tokenizer::encode(std::string_view text, SpecialTokens special) const {
+  std::string repaired;
+  if (!is_valid_utf8(text)) {
+    repaired = replace_invalid_utf8(text);
+    text = repaired;
+  }
+  const std::unique_lock lock(parts_->cache_mutex, std::try_to_lock);
+  PieceCache* cache = lock.owns_lock() ? &parts_->cache : nullptr;
+
+  std::vector<TokenId> ids;
+  ids.reserve(text.size() / 4 + 1);
+  size_t position = 0;
+  while (special == SpecialTokens::kParse) {
+    const auto match = parts_->tables.added.find_in(text, position);
+    if (!match) break;
+    parts_->encode_plain(text.substr(position, match->begin - position), cache, ids);
+    ids.push_back(match->token->id);
+    position = match->begin + match->token->text.size();
+  }
+  parts_->encode_plain(text.substr(position), cache, ids);
+  return ids;
+}
+
+void Tokenizer::Parts::encode_plain(std::string_view text, PieceCache* cache_or_null,
+                                    std::vector<TokenId>& out) const {
+  std::string normalised;
+  if (tables.is_nfc && nfc_prefix_bytes(text) < text.size()) {
+    normalised = to_nfc(text);
+    text = normalised;
+  }
+  BpeScratch scratch;
+  for (size_t begin = 0; begin < text.size();) {
+    const size_t end = piece_end(text, begin, tables.pattern);
+    encode_piece(text.substr(begin, end - begin), cache_or_null, scratch, out);
+    begin = end;
+  }
+}
+
+void Tokenizer::Parts::encode_piece(std::string_view piece, PieceCache* cache_or_null,
+                                    BpeScratch& scratch, std::vector<TokenId>& out) const {
+  if (cache_or_null != nullptr && cache_or_null->append(piece, out)) return;
+  const size_t before = out.size();
+  tables.merges.encode(piece, scratch, out);
+  if (cache_or_null != nullptr) {
+    cache_or_null->remember(piece, std::span(out).subspan(before));
+  }
+}
+
+std::string Tokenizer::decode(std::span<const TokenId> ids, bool skip_special) const {
+  std::string text;
+  for (const TokenId id : ids) {
+    if (!skip_special || !is_special(id)) text += token_bytes(id);
+  }
+  return text;
+}
+
+std::string_view Tokenizer::token_bytes(TokenId id) const {
+  if (id < 0 || id >= vocab_size()) return {};
+  const AddedToken* added = parts_->added_of[id];
+  return added != nullptr ? std::string_view(added->text) : parts_->tables.vocabulary.bytes_of(id);
+}
+
+bool Tokenizer::is_special(TokenId id) const {
+  return id >= 0 && id < vocab_size() && parts_->special[id];
+}
+
+std::optional<TokenId> Tokenizer::find(std::string_view token) const {
+  const AddedToken* added = parts_->tables.added.find(token);
+  if (added != nullptr) return added->id;
+  return parts_->tables.vocabulary.find(token);
+}
+
+int64_t Tokenizer::vocab_size() const {
+  return parts_->tables.vocabulary.id_count();
+}
+
+int64_t Tokenizer::memory_bytes() const {
+  const TokenizerTables& tables = parts_->tables;
+  const size_t by_id =
+      parts_->special.capacity() / 8 + parts_->added_of.capacity() * sizeof(const AddedToken*);
+  return static_cast<int64_t>(sizeof(Parts) + by_id) + tables.vocabulary.memory_bytes() +
+         tables.merges.memory_bytes() + tables.added.memory_bytes() + parts_->cache.memory_bytes();
+}
+
+}  // namespace penstock
