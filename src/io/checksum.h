@@ -11,6 +11,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <span>
 
 namespace penstock {
@@ -27,5 +28,24 @@ Hash128 checksum(std::span<const std::byte> bytes, uint64_t seed);
 // The sum of one part of one expert, payload without padding. part: 0 gate and up, 1 down.
 Hash128 part_checksum(uint64_t model_id, int layer, int expert, int part,
                       std::span<const std::byte> payload);
+
+// The sum of one block of a file that is read in blocks.
+Hash128 block_checksum(uint64_t model_id, uint64_t block, std::span<const std::byte> bytes);
+
+// The same function over bytes that come in pieces: equals checksum(all of them, 0).
+class RunningChecksum {
+ public:
+  RunningChecksum();
+  ~RunningChecksum();
+  RunningChecksum(RunningChecksum&&) noexcept;
+  RunningChecksum& operator=(RunningChecksum&&) noexcept;
+
+  void update(std::span<const std::byte> bytes);
+  Hash128 value() const;
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
 
 }  // namespace penstock

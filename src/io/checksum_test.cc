@@ -40,5 +40,23 @@ TEST(Checksum, of_a_part_knows_where_the_part_belongs) {
   EXPECT_NE(part_checksum(1, 2, 3, 1, bytes), home);
 }
 
+TEST(Checksum, of_a_block_knows_its_place) {
+  const std::vector<std::byte> bytes = ramp(4096);
+  EXPECT_EQ(block_checksum(1, 2, bytes), block_checksum(1, 2, bytes));
+  EXPECT_NE(block_checksum(1, 2, bytes), block_checksum(1, 3, bytes));
+  EXPECT_NE(block_checksum(1, 2, bytes), block_checksum(2, 2, bytes));
+}
+
+TEST(Checksum, in_pieces_equals_the_whole) {
+  const std::vector<std::byte> bytes = ramp(5000);
+  const std::span<const std::byte> all = bytes;
+  for (const size_t cut : {size_t{0}, size_t{1}, size_t{255}, size_t{256}, size_t{4999}}) {
+    RunningChecksum running;
+    running.update(all.first(cut));
+    running.update(all.subspan(cut));
+    EXPECT_EQ(running.value(), checksum(all, 0)) << cut;
+  }
+}
+
 }  // namespace
 }  // namespace penstock
