@@ -7,7 +7,8 @@
 // has failed. Reads are never cancelled: the owner of the buffers waits.
 //
 // Threads  submit and reap from one thread.
-// Limits   At most capacity() requests in flight; submit() checks it.
+// Limits   At most capacity() requests in flight; submit() checks it. Nothing may be in flight when
+//          a reader is destroyed; the destructor checks it.
 #pragma once
 
 #include <chrono>
@@ -28,8 +29,9 @@ struct ReadRequest {
   std::byte* target = nullptr;
   uint64_t bytes = 0;  // offset, target, bytes: multiples of file->alignment()
 
-  int error = 0;             // errno of a failed read, 0 for a finished one; ENODATA: the file ended early
+  int error = 0;  // errno of a failed read, 0 for a finished one; ENODATA: the file ended early
   uint64_t bytes_done = 0;   // progress; equals bytes when finished
+  int repeats = 0;           // of calls that brought nothing (io/read_progress.h)
   int64_t submitted_ns = 0;  // steady clock, for latency figures
   int64_t finished_ns = 0;
 };
@@ -43,7 +45,8 @@ class Reader {
   virtual int capacity() const = 0;
   virtual int in_flight() const = 0;
 
-  // Starts the reads, in this order where the device allows.
+  // Starts the reads, in this order where the device allows. Sets the results of each to "nothing
+  // yet", so that a finished request can be submitted again.
   virtual void submit(std::span<ReadRequest* const> requests) = 0;
 
   // Appends finished requests to `finished`. With a positive timeout waits until there is at least
@@ -60,6 +63,8 @@ struct ReaderOptions {
 };
 
 // kAuto takes io_uring where the kernel grants it, else threads; `note` says why when it fell back.
+// Errors: kInvalidArgument (depth or threads below 1), kUnsupported (kUring, and the kernel
+// refuses).
 Result<std::unique_ptr<Reader>> make_reader(const ReaderOptions& options, std::string* note);
 
 }  // namespace penstock

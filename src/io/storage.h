@@ -35,15 +35,19 @@ class StorageFile {
 
   virtual const std::string& path() const = 0;
 
-  // Reads up to target.size() bytes; fewer is normal, 0 is the end of the file. With a direct file,
-  // offset, address and size must be multiples of alignment().
-  virtual Result<uint64_t> read_some(uint64_t offset, std::span<std::byte> target) const = 0;
+  // One system call, for readers: bytes read (fewer than asked is normal, 0 is the end of the file)
+  // or minus errno, EINTR and EAGAIN included. With a direct file, offset, address and size must be
+  // multiples of alignment().
+  virtual int64_t try_read(uint64_t offset, std::span<std::byte> target) const = 0;
+
+  // The same for everyone else: repeats what was interrupted, names the path when it failed.
+  Result<uint64_t> read_some(uint64_t offset, std::span<std::byte> target) const;
 
   // Writes all of it or fails.
   virtual Result<void> write(uint64_t offset, std::span<const std::byte> source) = 0;
 
-  // Makes room for `bytes` in all, so that later writes cannot run out of disk. kOutOfMemory with
-  // the numbers when there is none.
+  // Makes room for `bytes` in all, so that later writes cannot run out of disk; the file's length
+  // does not change. kOutOfMemory with the numbers when there is none.
   virtual Result<void> reserve(uint64_t bytes) = 0;
 
   virtual Result<void> sync() = 0;
@@ -52,12 +56,16 @@ class StorageFile {
   // Asks the system not to keep these bytes in its page cache (buffered files; advisory).
   virtual void drop_cached(uint64_t offset, uint64_t bytes) const = 0;
 
-  // Granularity of direct reads in bytes; 1 for a buffered file.
+  // Granularity of direct reads in bytes, at most kDirectAlignmentMax; 1 for a buffered file.
   virtual uint64_t alignment() const = 0;
 
   // For io_uring; -1 when there is none (a simulated file).
   virtual int descriptor() const = 0;
 };
+
+// Records of our own files are laid out in multiples of this; a device that wants more is read
+// through the page cache.
+inline constexpr uint64_t kDirectAlignmentMax = 4096;
 
 enum class OpenMode {
   kRead,        // buffered

@@ -1,0 +1,18 @@
+#include "io/readers.h"
+
+namespace penstock {
+
+Result<std::unique_ptr<Reader>> make_reader(const ReaderOptions& options, std::string* note) {
+  if (options.depth < 1 || options.threads < 1) {
+    return Error{ErrorCode::kInvalidArgument,
+                 "a reader needs a depth and a thread count of 1 or more"};
+  }
+  if (options.kind != ReaderKind::kThreads) {
+    Result<std::unique_ptr<Reader>> uring = make_uring_reader(options.depth);
+    if (uring || options.kind == ReaderKind::kUring) return uring;
+    if (note != nullptr) *note = "reading with threads: " + uring.error().message;
+  }
+  return make_thread_reader(options.threads, options.depth);
+}
+
+}  // namespace penstock

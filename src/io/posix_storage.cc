@@ -1,0 +1,306 @@
+// Storage on the system's files.
+//
+// O_DIRECT is not believed but tried: file systems accept the flag and refuse the read, or the
+// other way round. The alignment is what the kernel reports, else 512, else 4096, whichever a real
+// read at that granularity confirms; no such read means a buffered file.
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <filesystem>
+
+#include "io/storage.h"
+#include "io/system_error.h"
+
+namespace penstock {
+namespace {
+
+namespace fs = std::filesystem;
+
+class Descriptor {
+ public:
+  explicit Descriptor(int descriptor) : descriptor_(descriptor) {}
+  ~Descriptor() {
+    if (descriptor_ >= 0) ::close(descriptor_);
+  }
+  Descriptor(Descriptor&& other) noexcept : descriptor_(std::exchange(other.descriptor_, -1)) {}
+  Descriptor& operator=(Descriptor&&) = delete;
+  int get() const { return descriptor_; }
+
+ private:
+  int descriptor_;
+};
+
+FileStat to_file_stat(const struct stat& status) {
+  return {.bytes = static_cast<uint64_t>(status.st_size),
+          .device = status.st_dev,
+          .inode = status.st_ino,
+          .modified_ns = int64_t{status.st_mtim.tv_sec} * 1'000'000'000 + status.st_mtim.tv_nsec};
+}
+
+Error disk_full(const std::string& path, uint64_t needed_bytes, uint64_t free_bytes) {
+  return {ErrorCode::kOutOfMemory,
+          fmt::format("{}: the disk is too small: needs {} more bytes, {} are free", path,
+                      needed_bytes, free_bytes)};
+}
+
+uint64_t free_bytes_of(int descriptor) {
+  struct statvfs status {};
+  if (::fstatvfs(descriptor, &status) != 0) return 0;
+  return uint64_t{status.f_bavail} * status.f_frsize;
+}
+
+// True when one read of `alignment` bytes into memory that is aligned to no more than that works.
+// An empty file reads nothing, which is an answer too.
+bool direct_read_works(int descriptor, uint64_t alignment) {
+  void* memory = std::aligned_alloc(2 * alignment, 4 * alignment);
+  if (memory == nullptr) return false;
+  std::byte* target = static_cast<std::byte*>(memory) + alignment;
+  const ssize_t got = ::pread(descriptor, target, alignment, 0);
+  std::free(memory);
+  return got >= 0;
+}
+
+// What the kernel says about direct reads of this file; 0 when it says nothing.
+uint64_t reported_alignment(int descriptor) {
+#ifdef STATX_DIOALIGN
+  struct statx status {};
+  if (::statx(descriptor, "", AT_EMPTY_PATH, STATX_DIOALIGN, &status) == 0 &&
+      (status.stx_mask & STATX_DIOALIGN) != 0) {
+    return std::max<uint64_t>(status.stx_dio_mem_align, status.stx_dio_offset_align);
+  }
+#else
+  static_cast<void>(descriptor);
+#endif
+  return 0;
+}
+
+// 0: direct reads do not work here, or only at a granularity that our records do not have.
+uint64_t direct_alignment(int descriptor) {
+  const uint64_t reported = reported_alignment(descriptor);
+  for (const uint64_t alignment : {reported, uint64_t{512}, kDirectAlignmentMax}) {
+    const bool possible = alignment >= std::max<uint64_t>(reported, 512) &&
+                          alignment <= kDirectAlignmentMax && (alignment & (alignment - 1)) == 0;
+    if (possible && direct_read_works(descriptor, alignment)) return alignment;
+  }
+  return 0;
+}
+
+class PosixFile final : public StorageFile {
+ public:
+  PosixFile(std::string path, Descriptor descriptor, uint64_t alignment)
+      : path_(std::move(path)), descriptor_(std::move(descriptor)), alignment_(alignment) {}
+
+  const std::string& path() const override { return path_; }
+  uint64_t alignment() const override { return alignment_; }
+  int descriptor() const override { return descriptor_.get(); }
+
+  int64_t try_read(uint64_t offset, std::span<std::byte> target) const override {
+    const ssize_t got =
+        ::pread(descriptor_.get(), target.data(), target.size(), static_cast<off_t>(offset));
+    return got >= 0 ? got : -errno;
+  }
+
+  Result<void> write(uint64_t offset, std::span<const std::byte> source) override {
+    uint64_t done = 0;
+    while (done < source.size()) {
+      const ssize_t put = ::pwrite(descriptor_.get(), source.data() + done, source.size() - done,
+                                   static_cast<off_t>(offset + done));
+      if (put > 0) {
+        done += static_cast<uint64_t>(put);
+        continue;
+      }
+      if (put < 0 && errno == EINTR) continue;
+      const int error = put == 0 ? EIO : errno;
+      if (error == ENOSPC || error == EDQUOT) {
+        return disk_full(path_, source.size() - done, free_bytes_of(descriptor_.get()));
+      }
+      return Error{ErrorCode::kIo,
+                   fmt::format("write of {} bytes at {:#x} of {}: {}", source.size() - done,
+                               offset + done, path_, reason_of(error))};
+    }
+    return {};
+  }
+
+  Result<void> reserve(uint64_t bytes) override {
+    struct stat status {};
+    if (::fstat(descriptor_.get(), &status) != 0) return system_error("stat", path_, errno);
+    const uint64_t held = static_cast<uint64_t>(status.st_blocks) * 512;
+    const uint64_t missing = bytes > held ? bytes - held : 0;
+    if (missing == 0) return {};
+    const uint64_t free = free_bytes_of(descriptor_.get());
+    if (missing > free) return disk_full(path_, missing, free);
+    int error = 0;
+    do {
+      const int failed =
+          ::fallocate(descriptor_.get(), FALLOC_FL_KEEP_SIZE, 0, static_cast<off_t>(bytes));
+      error = failed != 0 ? errno : 0;
+    } while (error == EINTR);
+    if (error == ENOSPC || error == EDQUOT) {
+      return disk_full(path_, missing, free_bytes_of(descriptor_.get()));
+    }
+    // File systems without fallocate: the comparison above is all that can be done.
+    if (error != 0 && error != EOPNOTSUPP && error != ENOSYS) {
+      return system_error("reserve", path_, error);
+    }
+    return {};
+  }
+
+  // Not repeated after a failure: the kernel may have dropped the dirty pages, and a second fsync
+  // would report success for bytes that are lost.
+  Result<void> sync() override {
+    if (::fsync(descriptor_.get()) != 0) return system_error("sync", path_, errno);
+    return {};
+  }
+
+  Result<FileStat> stat() const override {
+    struct stat status {};
+    if (::fstat(descriptor_.get(), &status) != 0) return system_error("stat", path_, errno);
+    return to_file_stat(status);
+  }
+
+  void drop_cached(uint64_t offset, uint64_t bytes) const override {
+    ::posix_fadvise(descriptor_.get(), static_cast<off_t>(offset), static_cast<off_t>(bytes),
+                    POSIX_FADV_DONTNEED);
+  }
+
+ private:
+  std::string path_;
+  Descriptor descriptor_;
+  uint64_t alignment_;
+};
+
+class PosixLock final : public Storage::Lock {
+ public:
+  explicit PosixLock(Descriptor descriptor) : descriptor_(std::move(descriptor)) {}
+
+ private:
+  Descriptor descriptor_;  // closing it gives the lock back
+};
+
+class PosixStorage final : public Storage {
+ public:
+  Result<std::unique_ptr<StorageFile>> open(const std::string& path, OpenMode mode) override {
+    // Asked first because to open a pipe is to wait for its other end.
+    struct stat status {};
+    const bool exists = ::stat(path.c_str(), &status) == 0;
+    if (exists && !S_ISREG(status.st_mode)) {
+      return Error{ErrorCode::kIo, fmt::format("open {}: not a regular file", path)};
+    }
+    if (mode == OpenMode::kReadDirect) {
+      Descriptor direct(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_DIRECT));
+      const uint64_t alignment = direct.get() >= 0 ? direct_alignment(direct.get()) : 0;
+      if (alignment != 0) return make_file(path, std::move(direct), alignment);
+    }
+    int flags = O_RDONLY;
+    if (mode == OpenMode::kWrite) flags = O_RDWR;
+    if (mode == OpenMode::kCreate) flags = O_RDWR | O_CREAT | O_TRUNC;
+    Descriptor descriptor(::open(path.c_str(), flags | O_CLOEXEC, 0644));
+    if (descriptor.get() < 0) return system_error("open", path, errno);
+    return make_file(path, std::move(descriptor), 1);
+  }
+
+  Result<FileStat> stat(const std::string& path) const override {
+    struct stat status {};
+    if (::stat(path.c_str(), &status) != 0) return system_error("stat", path, errno);
+    return to_file_stat(status);
+  }
+
+  Result<bool> is_directory(const std::string& path) const override {
+    struct stat status {};
+    if (::stat(path.c_str(), &status) == 0) return S_ISDIR(status.st_mode);
+    if (errno == ENOENT || errno == ENOTDIR) return false;
+    return system_error("stat", path, errno);
+  }
+
+  Result<std::vector<std::string>> list(const std::string& directory) const override {
+    std::error_code error;
+    std::vector<std::string> names;
+    fs::directory_iterator entry(directory, error);
+    while (!error && entry != fs::directory_iterator()) {
+      names.push_back(entry->path().filename().string());
+      entry.increment(error);
+    }
+    if (error) return system_error("list", directory, error.value());
+    std::sort(names.begin(), names.end());
+    return names;
+  }
+
+  Result<void> make_directory(const std::string& path) override {
+    std::error_code error;
+    fs::create_directories(path, error);
+    if (error) return system_error("make directory", path, error.value());
+    return {};
+  }
+
+  Result<void> rename(const std::string& from, const std::string& to) override {
+    if (::rename(from.c_str(), to.c_str()) != 0) {
+      return system_error("rename to " + to + " of", from, errno);
+    }
+    return {};
+  }
+
+  Result<void> remove(const std::string& path) override {
+    if (::remove(path.c_str()) != 0) return system_error("remove", path, errno);
+    return {};
+  }
+
+  Result<void> remove_tree(const std::string& path) override {
+    std::error_code error;
+    fs::remove_all(path, error);
+    if (error) return system_error("remove", path, error.value());
+    return {};
+  }
+
+  Result<void> sync_directory(const std::string& path) override {
+    const Descriptor directory(::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+    if (directory.get() < 0) return system_error("open", path, errno);
+    // Some network file systems cannot sync a directory; they make its entries durable at once.
+    if (::fsync(directory.get()) != 0 && errno != EINVAL) {
+      return system_error("sync", path, errno);
+    }
+    return {};
+  }
+
+  Result<uint64_t> free_bytes(const std::string& path) const override {
+    struct statvfs status {};
+    if (::statvfs(path.c_str(), &status) != 0) return system_error("free space of", path, errno);
+    return uint64_t{status.f_bavail} * status.f_frsize;
+  }
+
+  Result<std::unique_ptr<Lock>> lock(const std::string& path) override {
+    Descriptor descriptor(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644));
+    if (descriptor.get() < 0) return system_error("open", path, errno);
+    if (::flock(descriptor.get(), LOCK_EX | LOCK_NB) != 0) {
+      if (errno == EWOULDBLOCK) {
+        return Error{
+            ErrorCode::kIo,
+            path + " is locked by another program that is writing here; wait until it ends"};
+      }
+      return system_error("lock", path, errno);
+    }
+    return std::unique_ptr<Lock>(std::make_unique<PosixLock>(std::move(descriptor)));
+  }
+
+ private:
+  static Result<std::unique_ptr<StorageFile>> make_file(const std::string& path,
+                                                        Descriptor descriptor, uint64_t alignment) {
+    return std::unique_ptr<StorageFile>(
+        std::make_unique<PosixFile>(path, std::move(descriptor), alignment));
+  }
+};
+
+}  // namespace
+
+Storage& posix_storage() {
+  static PosixStorage storage;
+  return storage;
+}
+
+}  // namespace penstock

@@ -1,0 +1,129 @@
+// Reads through io_uring: the kernel starts them all with one call and no thread of ours waits.
+
+#include <fmt/format.h>
+#include <liburing.h>
+
+#include <algorithm>
+#include <atomic>
+
+#include "io/read_progress.h"
+#include "io/readers.h"
+#include "io/system_error.h"
+
+namespace penstock {
+namespace {
+
+std::atomic<int> refused_with{0};
+
+class UringReader final : public Reader {
+ public:
+  explicit UringReader(int depth) : depth_(depth) {}
+
+  ~UringReader() override {
+    PENSTOCK_CHECK(in_flight_ == 0);
+    if (is_set_up_) io_uring_queue_exit(&ring_);
+  }
+
+  // 0, or the errno of the refusal.
+  int set_up() {
+    if (const int error = refused_with.load(); error != 0) return error;
+    const int result = io_uring_queue_init(static_cast<unsigned>(depth_), &ring_, 0);
+    if (result < 0) return -result;
+    is_set_up_ = true;
+    io_uring_probe* probe = io_uring_get_probe_ring(&ring_);
+    const bool can_read = probe != nullptr && io_uring_opcode_supported(probe, IORING_OP_READ);
+    io_uring_free_probe(probe);
+    return can_read ? 0 : ENOSYS;
+  }
+
+  std::string description() const override { return fmt::format("io_uring, depth {}", depth_); }
+  int capacity() const override { return depth_; }
+  int in_flight() const override { return in_flight_; }
+
+  void submit(std::span<ReadRequest* const> requests) override {
+    in_flight_ += static_cast<int>(requests.size());
+    PENSTOCK_CHECK(in_flight_ <= depth_);
+    for (ReadRequest* request : requests) {
+      begin_read(*request);
+      enqueue(*request);
+    }
+    pass_to_kernel();
+  }
+
+  void reap(std::chrono::nanoseconds timeout, std::vector<ReadRequest*>& finished) override {
+    if (in_flight_ == 0) return;
+    const size_t before = finished.size();
+    const int64_t deadline_ns = steady_now_ns() + timeout.count();
+    for (;;) {
+      collect(finished);
+      pass_to_kernel();
+      const int64_t left_ns = deadline_ns - steady_now_ns();
+      if (finished.size() > before || left_ns <= 0) return;
+      __kernel_timespec wait{.tv_sec = left_ns / 1'000'000'000, .tv_nsec = left_ns % 1'000'000'000};
+      io_uring_cqe* first = nullptr;
+      const int result = io_uring_wait_cqe_timeout(&ring_, &first, &wait);
+      if (result == -EINTR) return;  // a signal: the caller may want to look at its stop token
+    }
+  }
+
+ private:
+  void enqueue(ReadRequest& request) {
+    PENSTOCK_CHECK(request.file->descriptor() >= 0);
+    io_uring_sqe* entry = io_uring_get_sqe(&ring_);
+    PENSTOCK_CHECK(entry != nullptr);  // the queue has a place for each request in flight
+    const ReadRest rest = rest_of(request);
+    const size_t bytes = std::min(rest.target.size(), kBytesPerCallMax);
+    io_uring_prep_read(entry, request.file->descriptor(), rest.target.data(),
+                       static_cast<unsigned>(bytes), rest.offset);
+    io_uring_sqe_set_data(entry, &request);
+  }
+
+  // What the kernel cannot take now (EAGAIN, EBUSY, ENOMEM) stays queued for the next call.
+  void pass_to_kernel() {
+    while (io_uring_sq_ready(&ring_) > 0) {
+      const int result = io_uring_submit(&ring_);
+      if (result < 0 && result != -EINTR) return;
+    }
+  }
+
+  void collect(std::vector<ReadRequest*>& finished) {
+    io_uring_cqe* completion = nullptr;
+    while (io_uring_peek_cqe(&ring_, &completion) == 0) {
+      auto* request = static_cast<ReadRequest*>(io_uring_cqe_get_data(completion));
+      const int result = completion->res;
+      io_uring_cqe_seen(&ring_, completion);
+      if (!record_read(*request, result)) {
+        enqueue(*request);
+        continue;
+      }
+      request->finished_ns = steady_now_ns();
+      --in_flight_;
+      finished.push_back(request);
+    }
+  }
+
+  // The kernel reads at most 2 GiB - 4 KiB at a time; a multiple of every alignment.
+  static constexpr size_t kBytesPerCallMax = size_t{1} << 30;
+
+  const int depth_;
+  int in_flight_ = 0;
+  bool is_set_up_ = false;
+  io_uring ring_{};
+};
+
+}  // namespace
+
+void refuse_uring(int error) {
+  refused_with.store(error);
+}
+
+Result<std::unique_ptr<Reader>> make_uring_reader(int depth) {
+  auto reader = std::make_unique<UringReader>(depth);
+  if (const int error = reader->set_up(); error != 0) {
+    return Error{ErrorCode::kUnsupported,
+                 fmt::format("io_uring is not available here ({})", reason_of(error))};
+  }
+  return std::unique_ptr<Reader>(std::move(reader));
+}
+
+}  // namespace penstock
