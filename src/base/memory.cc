@@ -1,0 +1,100 @@
+#include "base/memory.h"
+
+#include <fmt/format.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cerrno>
+#include <system_error>
+#include <utility>
+
+namespace penstock {
+namespace {
+
+constexpr uint64_t kHugePageBytes = uint64_t{2} << 20;
+
+std::atomic<int64_t> successes_left{-1};
+
+bool is_told_to_fail() {
+  if (successes_left.load(std::memory_order_relaxed) < 0) return false;
+  return successes_left.fetch_sub(1) == 0;
+}
+
+Error no_memory(const char* purpose, uint64_t bytes, int error) {
+  return {
+      ErrorCode::kOutOfMemory,
+      fmt::format("no memory for {}: {} bytes ({:.1f} MiB): {}", purpose, bytes,
+                  static_cast<double>(bytes) / (1 << 20), std::generic_category().message(error))};
+}
+
+// The kernel does it in one call and reports a lack of memory; before Linux 5.14 the pages are
+// touched one by one.
+int make_present(std::span<std::byte> bytes) {
+#ifdef MADV_POPULATE_WRITE
+  if (::madvise(bytes.data(), bytes.size(), MADV_POPULATE_WRITE) == 0) return 0;
+  if (errno != EINVAL) return errno;
+#endif
+  const auto page_bytes = static_cast<uint64_t>(::sysconf(_SC_PAGESIZE));
+  for (uint64_t at = 0; at < bytes.size(); at += page_bytes) {
+    *static_cast<volatile std::byte*>(bytes.data() + at) = std::byte{0};
+  }
+  return 0;
+}
+
+}  // namespace
+
+void fail_allocation_after(int64_t successes) {
+  successes_left.store(successes);
+}
+
+Result<AlignedMemory> AlignedMemory::create(uint64_t bytes, const char* purpose,
+                                            Prefault prefault) {
+  if (is_told_to_fail()) return no_memory(purpose, bytes, ENOMEM);
+  AlignedMemory memory;
+  if (bytes == 0) return memory;
+  const auto page_bytes = static_cast<uint64_t>(::sysconf(_SC_PAGESIZE));
+  const uint64_t alignment = bytes >= kHugePageBytes ? kHugePageBytes : page_bytes;
+  if (bytes > UINT64_MAX / 2) return no_memory(purpose, bytes, ENOMEM);
+  const uint64_t whole_bytes = (bytes + page_bytes - 1) / page_bytes * page_bytes;
+
+  // A mapping starts at a page: map one alignment more and return what lies outside.
+  const uint64_t slack_bytes = alignment - page_bytes;
+  void* mapping = ::mmap(nullptr, whole_bytes + slack_bytes, PROT_READ | PROT_WRITE,
+                         MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (mapping == MAP_FAILED) return no_memory(purpose, bytes, errno);
+  auto* begin = static_cast<std::byte*>(mapping);
+  const uint64_t misfit = reinterpret_cast<uintptr_t>(begin) % alignment;
+  const uint64_t head_bytes = misfit == 0 ? 0 : alignment - misfit;
+  if (head_bytes > 0) ::munmap(begin, head_bytes);
+  if (slack_bytes > head_bytes) {
+    ::munmap(begin + head_bytes + whole_bytes, slack_bytes - head_bytes);
+  }
+  memory.bytes_ = {begin + head_bytes, bytes};
+  memory.mapped_bytes_ = whole_bytes;
+
+  // Advice: a kernel without huge pages ignores it.
+  if (alignment == kHugePageBytes) ::madvise(memory.bytes_.data(), whole_bytes, MADV_HUGEPAGE);
+  if (prefault == Prefault::kYes) {
+    if (const int error = make_present(memory.bytes_); error != 0) {
+      return no_memory(purpose, bytes, error);
+    }
+  }
+  return memory;
+}
+
+AlignedMemory::~AlignedMemory() {
+  if (mapped_bytes_ > 0) ::munmap(bytes_.data(), mapped_bytes_);
+}
+
+AlignedMemory::AlignedMemory(AlignedMemory&& other) noexcept
+    : bytes_(std::exchange(other.bytes_, {})),
+      mapped_bytes_(std::exchange(other.mapped_bytes_, 0)) {}
+
+AlignedMemory& AlignedMemory::operator=(AlignedMemory&& other) noexcept {
+  std::swap(bytes_, other.bytes_);
+  std::swap(mapped_bytes_, other.mapped_bytes_);
+  return *this;
+}
+
+}  // namespace penstock

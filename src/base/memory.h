@@ -1,0 +1,48 @@
+// Large blocks of memory: taken once at start, aligned for direct reads and huge pages, or refused
+// with a sentence.
+//
+// The expert slots and the weights live in these blocks. A block is an anonymous mapping, so its
+// bytes are zero, nothing else shares its pages, and giving it back really gives it back. With
+// kPrefault every page is present when create() returns: a budget that the machine does not have
+// shows at start and not in the middle of an answer.
+//
+// Memory   One mapping per object, released with it. Blocks of 2 MiB or more start at a multiple of
+//          2 MiB and ask for huge pages; smaller ones start at a page.
+// Threads  A value; its bytes are the owner's matter.
+// Errors   kOutOfMemory, naming the purpose and the bytes.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+#include "base/result.h"
+
+namespace penstock {
+
+enum class Prefault { kNo, kYes };
+
+class AlignedMemory {
+ public:
+  // `purpose` completes "no memory for ...": "expert slots". Zero bytes are allowed.
+  static Result<AlignedMemory> create(uint64_t bytes, const char* purpose,
+                                      Prefault prefault = Prefault::kNo);
+
+  AlignedMemory() = default;
+  ~AlignedMemory();
+  AlignedMemory(AlignedMemory&& other) noexcept;
+  AlignedMemory& operator=(AlignedMemory&& other) noexcept;
+
+  std::span<std::byte> bytes() { return bytes_; }
+  std::span<const std::byte> bytes() const { return bytes_; }
+
+ private:
+  std::span<std::byte> bytes_;
+  uint64_t mapped_bytes_ = 0;
+};
+
+// Test seam for the whole process: the next `successes` allocations succeed, the one after them
+// fails, those after it succeed again. Negative: none fails.
+void fail_allocation_after(int64_t successes);
+
+}  // namespace penstock

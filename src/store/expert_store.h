@@ -1,0 +1,140 @@
+// The experts of a model, nearest copy first: slots in memory, then flash.
+//
+// A layer asks for the experts its router chose and receives each part as soon as it is in memory
+// and its checksum agrees. An expert that was handed out stays where it is until it is released or
+// the stream ends.
+//
+//   ExpertStream experts = store.stream(layer, ids);        // reads of the missing ones start
+//   for (;;) {
+//     const auto arrived = PENSTOCK_TRY(experts.next(stop));
+//     if (arrived.empty()) break;
+//     for (const ExpertArrival& a : arrived) {
+//       compute(ids[a.index], a.part, a.data);
+//       if (a.part is the last one) experts.release(a.index);
+//     }
+//   }
+//
+// More experts may be asked for than there are slots: they come in waves, as the caller releases.
+//
+// Invariants
+//   (1) A slot is free, filling or ready (expert_cache.h). Only the end of its last read leaves
+//       `filling`; a slot that is filling is never reused, whatever became of the stream.
+//   (2) A slot that is pinned or filling is never a victim.
+//   (3) No byte is handed out whose checksum was not compared, where the table has one.
+//   (4) What is cached changes when bytes arrive, never which bytes.
+//   (5) At rest (no stream alive) no slot is pinned; the destructor checks it.
+//   (6) A failure is not remembered: the next stream that asks tries again.
+//
+// Threads  All calls come from one thread, the one that computes. Readers only write slot bytes.
+// Memory   Allocates all slots and bookkeeping in create(); nothing afterwards, once the lists of a
+//          stream have seen their longest request.
+// Errors   create(): kInvalidArgument, kCorrupt (the table does not fit the file), kUnsupported,
+//          kOutOfMemory. next(): kIo, kCorrupt, kCancelled; each names layer, expert, part, file
+//          and offset. After any of them the store is usable again.
+// See also bench/cache_replay.cc (policies), docs/performance.md.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <stop_token>
+
+#include "base/result.h"
+#include "io/reader.h"
+#include "store/eviction.h"
+#include "store/expert_table.h"
+#include "store/routing_trace.h"
+
+namespace penstock {
+
+struct StoreOptions {
+  int num_slots = 0;
+  EvictionPolicy policy = EvictionPolicy::kAgeOverFrequency;
+  bool verify = true;  // compare checksums, where the table has them
+  std::chrono::nanoseconds stall_limit = std::chrono::seconds(60);
+};
+
+struct StoreStats {
+  uint64_t requests = 0;  // experts asked for: hits + misses
+  uint64_t hits = 0;      // in memory when asked for
+  uint64_t misses = 0;
+  uint64_t evictions = 0;
+  uint64_t reads = 0;  // submitted, repeated ones included
+  uint64_t bytes_read = 0;
+  uint64_t io_retries = 0;
+  uint64_t checksum_failures = 0;
+  uint64_t waves = 0;   // times experts had to wait for slots and then got some
+  uint64_t steps = 0;   // calls of advance_token
+  int64_t wait_ns = 0;  // next() with nothing to hand out
+  int64_t verify_ns = 0;
+  uint64_t bytes_verified = 0;
+};
+
+struct ExpertArrival {
+  int32_t index = 0;  // into the list given to stream()
+  int part = 0;
+  std::span<const std::byte> data;  // valid until release(index) or the end of the stream
+};
+
+class ExpertStore;
+
+// One layer's wanted experts, arriving. One is alive at a time.
+class ExpertStream {
+ public:
+  ExpertStream(ExpertStream&& other) noexcept;
+  ExpertStream& operator=(ExpertStream&&) = delete;
+  ~ExpertStream();  // drops all pins; reads in flight end in their slots later
+
+  // What has arrived and was not handed out yet; waits for at least one. Parts of one expert come
+  // in order. Empty when everything has been handed out. The list is valid until the next call.
+  // After an error the stream is over: destroy it.
+  Result<std::span<const ExpertArrival>> next(std::stop_token stop);
+
+  // The caller is done with this expert, all of whose parts were handed out. Waiting in next() for
+  // experts that have no slot while every slot is pinned by unreleased ones is the caller's
+  // mistake.
+  void release(int32_t index);
+
+ private:
+  friend class ExpertStore;
+  explicit ExpertStream(ExpertStore* store) : store_(store) {}
+  ExpertStore* store_;
+};
+
+class ExpertStore {
+ public:
+  static Result<std::unique_ptr<ExpertStore>> create(ExpertTable table,
+                                                     std::unique_ptr<Reader> reader,
+                                                     const StoreOptions& options);
+  ~ExpertStore();  // waits for reads in flight
+  ExpertStore(const ExpertStore&) = delete;
+  ExpertStore& operator=(const ExpertStore&) = delete;
+
+  // Distinct experts of one layer. The reads of the missing ones are submitted at once as far as
+  // the reader's capacity goes: all first parts before the second parts when all experts have
+  // slots, else expert by expert.
+  ExpertStream stream(int layer, std::span<const int32_t> experts);
+
+  // One decoded token or one prefill chunk is over.
+  void advance_token();
+
+  const StoreStats& stats() const;
+  void reset_stats();
+  int num_slots() const;
+  std::string reader_description() const;
+
+  // Memory of a store with these options: slots and everything else, for the plan.
+  static uint64_t bytes_needed(const ExpertTable& table, const StoreOptions& options);
+
+  // Records every stream() from now on; nullptr ends it. The trace outlives the recording.
+  void set_trace(RoutingTrace* trace);
+
+ private:
+  friend class ExpertStream;
+  class Core;
+  explicit ExpertStore(std::unique_ptr<Core> core);
+  std::unique_ptr<Core> core_;
+};
+
+}  // namespace penstock
