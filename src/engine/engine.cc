@@ -1,0 +1,233 @@
+#include "engine/engine.h"
+
+#include <fmt/format.h>
+#include <malloc.h>
+
+#include <algorithm>
+#include <thread>
+
+#include "compute/cpu/cpu_backend.h"
+#include "engine/limits.h"
+#include "io/memory_limits.h"
+#include "model/rope.h"
+
+namespace penstock {
+namespace {
+
+// A file of the model folder that may be absent.
+Result<std::optional<std::string>> optional_file(const Container& container,
+                                                 std::string_view name) {
+  Result<std::string> text = container.text_file(name);
+  if (text) return std::optional<std::string>(std::move(*text));
+  if (text.error().code == ErrorCode::kNotFound) return std::optional<std::string>();
+  return text.error();
+}
+
+std::optional<std::string_view> view(const std::optional<std::string>& text) {
+  return text ? std::optional<std::string_view>(*text) : std::nullopt;
+}
+
+Result<void> read_text_files(ModelFiles& files) {
+  const auto tokenizer = PENSTOCK_TRY(optional_file(files.container, "tokenizer.json"));
+  if (tokenizer) {
+    files.tokenizer = PENSTOCK_TRY(Tokenizer::create(
+        *tokenizer, files.container.path_of("tokenizer.json"), files.config.vocab_size));
+  }
+  const auto jinja = PENSTOCK_TRY(optional_file(files.container, "chat_template.jinja"));
+  const auto config = PENSTOCK_TRY(optional_file(files.container, "tokenizer_config.json"));
+  Result<ChatTemplate> chat_template = load_chat_template(view(jinja), view(config));
+  if (chat_template) {
+    files.chat_template = std::move(*chat_template);
+  } else {
+    files.template_note = chat_template.error().message;
+  }
+  const auto generation = PENSTOCK_TRY(optional_file(files.container, "generation_config.json"));
+  if (generation) {
+    files.generation_config = PENSTOCK_TRY(
+        parse_json(*generation, files.container.path_of("generation_config.json")));
+  }
+  // Parsing left holes behind that the weights should not have to live beside.
+  malloc_trim(0);
+  return {};
+}
+
+struct Budget {
+  uint64_t bytes = 0;
+  std::string reason;
+};
+
+// What is available less a reserve for everyone else, but no more than the model can use.
+Result<Budget> default_budget(uint64_t all_resident_bytes) {
+  constexpr uint64_t kReserveMin = 1ull << 30;
+  const MemoryAvailability available = PENSTOCK_TRY(memory_available());
+  const uint64_t reserve = std::max(kReserveMin, available.available_bytes / 20);
+  const uint64_t bytes =
+      available.available_bytes > reserve ? available.available_bytes - reserve : 0;
+  if (all_resident_bytes <= bytes) {
+    return Budget{all_resident_bytes, "enough for every expert"};
+  }
+  return Budget{bytes, fmt::format("{}, less a reserve of {}", available.reason,
+                                   format_bytes(reserve))};
+}
+
+Result<void> check_option(const char* flag, int64_t value, int64_t low, int64_t high) {
+  if (value >= low && value <= high) return {};
+  return Error{ErrorCode::kInvalidArgument,
+               fmt::format("{} is {}, expected {} to {}", flag, value, low, high)};
+}
+
+}  // namespace
+
+uint64_t ModelFiles::text_bytes() const {
+  constexpr uint64_t kTemplateBytes = 1 << 20;
+  return (tokenizer ? static_cast<uint64_t>(tokenizer->memory_bytes()) : 0) +
+         (chat_template ? kTemplateBytes : 0);
+}
+
+Result<ModelFiles> open_model(Storage& storage, const std::string& folder) {
+  Container container = PENSTOCK_TRY(Container::open(storage, folder));
+  ModelConfig config = PENSTOCK_TRY(
+      parse_model_config(container.config(), container.path_of(kManifestName) + ": config"));
+  const ExpertParts& experts = container.experts();
+  if (experts.num_layers != config.num_hidden_layers ||
+      experts.num_experts != config.num_experts || experts.hidden_size != config.hidden_size ||
+      experts.intermediate_size != config.moe_intermediate_size) {
+    return Error{ErrorCode::kCorrupt,
+                 fmt::format("{}: its experts do not have the shape of its configuration",
+                             container.path_of(kManifestName))};
+  }
+  ModelFiles files{.container = std::move(container),
+                   .config = std::move(config),
+                   .tokenizer = {},
+                   .chat_template = {},
+                   .template_note = {}};
+  PENSTOCK_TRY(read_text_files(files));
+  return files;
+}
+
+Result<ResolvedOptions> resolve_options(const ModelFiles& files, const EngineOptions& options) {
+  const ModelConfig& config = files.config;
+  PENSTOCK_TRY(check_option("--experts-per-token", options.experts_per_token, 0,
+                            config.num_experts));
+  PENSTOCK_TRY(check_option("--context", options.context, 0, config.max_position_embeddings));
+  PENSTOCK_TRY(check_option("--threads", options.threads, 0, 1024));
+  ResolvedOptions resolved;
+  PlanRequest& request = resolved.request;
+  request.config = config;
+  request.resident_bytes = files.container.resident_bytes();
+  request.record_bytes = files.container.experts().record_bytes;
+  request.checksum_bytes = files.container.experts().num_records() * 2 * sizeof(Hash128);
+  request.text_bytes = files.text_bytes();
+  request.experts_per_token = options.experts_per_token > 0 ? options.experts_per_token
+                                                            : config.num_experts_per_tok;
+  request.context = options.context > 0
+                        ? options.context
+                        : std::min(kContextDefault, config.max_position_embeddings);
+  request.num_checkpoints = options.num_checkpoints;
+  const int processors = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+  request.threads = options.threads > 0 ? options.threads : processors;
+  request.chunk_tokens = std::min(options.chunk_tokens, request.context);
+  request.num_slots = options.num_slots;
+  if (options.memory_bytes > 0) {
+    request.budget_bytes = options.memory_bytes;
+    resolved.budget_reason = "--memory";
+    return resolved;
+  }
+  request.budget_bytes = uint64_t{1} << 62;
+  const uint64_t all_resident = PENSTOCK_TRY(plan_memory(request)).all_resident_bytes;
+  const Budget budget = PENSTOCK_TRY(default_budget(all_resident));
+  request.budget_bytes = budget.bytes;
+  resolved.budget_reason = budget.reason;
+  return resolved;
+}
+
+Result<std::unique_ptr<Engine>> Engine::open(Storage& storage, const EngineOptions& options,
+                                             const LoadObserver& on_load) {
+  ModelFiles files = PENSTOCK_TRY(open_model(storage, options.model));
+  const ResolvedOptions resolved = PENSTOCK_TRY(resolve_options(files, options));
+  std::unique_ptr<Engine> engine(new Engine(std::move(files)));
+  engine->request_ = resolved.request;
+  engine->budget_reason_ = resolved.budget_reason;
+  engine->plan_ = PENSTOCK_TRY(plan_memory(resolved.request));
+  PENSTOCK_TRY(engine->read_generation_config());
+  const ScratchShape shape =
+      scratch_shape(engine->plan_.chunk_tokens, resolved.request.experts_per_token);
+  engine->scratch_ = PENSTOCK_TRY(Scratch::create(engine->config(), shape));
+  engine->backend_ = PENSTOCK_TRY(CpuBackend::create(
+      resolved.request.threads,
+      backend_limits(engine->config(), shape, resolved.request.context),
+      {.target = options.simd_target}));
+  PENSTOCK_TRY(engine->open_store(storage, options));
+  PENSTOCK_TRY(engine->load_weights(on_load));
+  return engine;
+}
+
+Engine::~Engine() = default;
+
+Result<void> Engine::read_generation_config() {
+  const Json& config = files_.generation_config;
+  sampling_defaults_ = PENSTOCK_TRY(penstock::sampling_defaults(config));
+  const auto add = [&](const Json& id) {
+    if (id.is_number_integer()) stop_ids_.push_back(id.get<TokenId>());
+  };
+  const Json* eos = json_find(config, "eos_token_id");
+  if (eos == nullptr) eos = json_find(files_.container.config(), "eos_token_id");
+  if (eos != nullptr && eos->is_array()) {
+    std::for_each(eos->begin(), eos->end(), add);
+  } else if (eos != nullptr) {
+    add(*eos);
+  }
+  return {};
+}
+
+Result<void> Engine::open_store(Storage& storage, const EngineOptions& options) {
+  const ExpertParts& parts = files_.container.experts();
+  experts_file_ =
+      PENSTOCK_TRY(storage.open(files_.container.experts_path(), OpenMode::kReadDirect));
+  ExpertTable table;
+  table.file = experts_file_.get();
+  table.num_layers = static_cast<int>(parts.num_layers);
+  table.num_experts = static_cast<int>(parts.num_experts);
+  table.record_bytes = parts.record_bytes;
+  table.parts = {{parts.gate_up_offset, parts.gate_up_bytes}, {parts.down_offset, parts.down_bytes}};
+  table.checksums = PENSTOCK_TRY(files_.container.load_expert_checksums());
+  table.model_id = files_.container.model_id();
+  StoreOptions store_options;
+  store_options.num_slots = static_cast<int>(plan_.num_slots);
+  store_options.policy = options.policy;
+  store_options.verify = options.verify;
+  std::unique_ptr<Reader> reader = PENSTOCK_TRY(make_reader(options.reader, &reader_note_));
+  store_ = PENSTOCK_TRY(ExpertStore::create(std::move(table), std::move(reader), store_options));
+  return {};
+}
+
+Result<void> Engine::load_weights(const LoadObserver& on_load) {
+  resident_ = PENSTOCK_TRY(
+      AlignedMemory::create(files_.container.resident_bytes(), "resident weights"));
+  PENSTOCK_TRY(files_.container.load_resident(resident_.bytes(), on_load));
+
+  const auto half = static_cast<size_t>(request_.context * config().rotary_dim() / 2);
+  rope_ = PENSTOCK_TRY(AlignedMemory::create(2 * half * sizeof(float), "rotary tables"));
+  float* cos = reinterpret_cast<float*>(rope_.bytes().data());
+  fill_rope_table(config(), {cos, half}, {cos + half, half});
+
+  WeightBinder binder(files_.container, resident_.bytes());
+  Result<Qwen35Moe> model = Qwen35Moe::bind(config(), files_.container.experts().dtype, binder,
+                                            {cos, cos + half});
+  if (!model) return model.error().with_context(files_.container.directory());
+  model_ = std::move(*model);
+  return {};
+}
+
+Result<Session> Engine::new_session() {
+  SequenceState state = PENSTOCK_TRY(
+      SequenceState::create(config(), request_.context, request_.num_checkpoints));
+  return Session(*this, std::move(state));
+}
+
+int64_t Engine::sampled_vocab() const {
+  if (!files_.tokenizer) return config().vocab_size;
+  return std::min(config().vocab_size, files_.tokenizer->vocab_size());
+}
+
+}  // namespace penstock

@@ -1,0 +1,108 @@
+// Engine: a loaded model, ready to serve. Owns everything that sessions share.
+//
+// open() measures the machine, plans the memory, allocates all of it, loads the resident weights
+// past the page cache and opens the experts for streaming. After it nothing is allocated from the
+// budget any more, so a budget that was accepted is kept.
+//
+// Threads  the computing thread
+// Errors   open(): kNotFound, kCorrupt, kUnsupported (model), kOutOfMemory (budget), kIo
+// See also docs/architecture.md, engine/memory_plan.h
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "compute/backend.h"
+#include "engine/memory_plan.h"
+#include "engine/options.h"
+#include "engine/session.h"
+#include "format/container.h"
+#include "io/storage.h"
+#include "model/qwen3_5_moe.h"
+#include "text/chat_template.h"
+#include "text/tokenizer.h"
+
+namespace penstock {
+
+using LoadObserver = std::function<void(uint64_t done_bytes, uint64_t total_bytes)>;
+
+// A model folder, opened and checked, before anything large is allocated: what `plan` needs.
+struct ModelFiles {
+  Container container;
+  ModelConfig config;
+  std::optional<Tokenizer> tokenizer;        // absent: the folder has no tokenizer.json
+  std::optional<ChatTemplate> chat_template;
+  std::string template_note;                 // why chat_template is absent
+  Json generation_config = Json::object();  // {}: the folder has none
+
+  uint64_t text_bytes() const;               // held by tokenizer and template
+};
+Result<ModelFiles> open_model(Storage& storage, const std::string& folder);
+
+// The request behind a plan; budget and threads already resolved against the machine.
+struct ResolvedOptions {
+  PlanRequest request;
+  std::string budget_reason;  // "--memory", or which limit of the machine binds
+};
+Result<ResolvedOptions> resolve_options(const ModelFiles& files, const EngineOptions& options);
+
+class Engine {
+ public:
+  static Result<std::unique_ptr<Engine>> open(Storage& storage, const EngineOptions& options,
+                                              const LoadObserver& on_load);
+  ~Engine();
+
+  Result<Session> new_session();
+
+  const ModelConfig& config() const { return files_.config; }
+  const Container& container() const { return files_.container; }
+  const MemoryPlan& plan() const { return plan_; }
+  const PlanRequest& plan_request() const { return request_; }
+  const std::string& budget_reason() const { return budget_reason_; }
+  const std::string& reader_note() const { return reader_note_; }
+  Backend& backend() { return *backend_; }
+  ExpertStore& experts() { return *store_; }
+  bool reads_direct() const { return experts_file_->alignment() > 1; }
+  int64_t experts_per_token() const { return request_.experts_per_token; }
+  bool is_lossy() const { return experts_per_token() != config().num_experts_per_tok; }
+
+  // Absent for a model without these files.
+  const Tokenizer* tokenizer() const {
+    return files_.tokenizer ? &*files_.tokenizer : nullptr;
+  }
+  const ChatTemplate* chat_template() const {
+    return files_.chat_template ? &*files_.chat_template : nullptr;
+  }
+  const std::string& template_note() const { return files_.template_note; }
+
+  SamplingOptions sampling_defaults() const { return sampling_defaults_; }
+  const std::vector<TokenId>& stop_ids() const { return stop_ids_; }
+  // Ids that may be sampled: rows of the head beyond the tokenizer's vocabulary are padding.
+  int64_t sampled_vocab() const;
+
+ private:
+  friend class Session;
+  explicit Engine(ModelFiles files) : files_(std::move(files)) {}
+  Result<void> read_generation_config();
+  Result<void> load_weights(const LoadObserver& on_load);
+  Result<void> open_store(Storage& storage, const EngineOptions& options);
+
+  ModelFiles files_;
+  PlanRequest request_;
+  MemoryPlan plan_;
+  std::string budget_reason_, reader_note_;
+  SamplingOptions sampling_defaults_;
+  std::vector<TokenId> stop_ids_;
+  std::unique_ptr<StorageFile> experts_file_;
+  AlignedMemory resident_;
+  AlignedMemory rope_;
+  std::optional<Scratch> scratch_;
+  std::unique_ptr<Backend> backend_;
+  std::unique_ptr<ExpertStore> store_;
+  std::optional<Qwen35Moe> model_;
+};
+
+}  // namespace penstock

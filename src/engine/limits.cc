@@ -1,0 +1,31 @@
+#include "engine/limits.h"
+
+#include <algorithm>
+
+#include "model/qwen3_5_moe.h"
+
+namespace penstock {
+
+ScratchShape scratch_shape(int64_t chunk_tokens, int64_t experts_per_token) {
+  return {.chunk_tokens = chunk_tokens,
+          .experts_per_token = experts_per_token,
+          .logits_rows = std::min(kLogitsRows, chunk_tokens)};
+}
+
+BackendLimits backend_limits(const ModelConfig& config, const ScratchShape& shape,
+                             int64_t context) {
+  const int64_t query_width = config.num_attention_heads * config.head_dim;
+  const int64_t value_width = config.linear_num_value_heads * config.linear_value_head_dim;
+  return {.tokens = shape.chunk_tokens,
+          .hidden_size = config.hidden_size,
+          .width = std::max({config.hidden_size, 2 * query_width, config.conv_channels(),
+                             value_width, config.num_experts}),
+          .top_k = shape.experts_per_token,
+          .expert_width =
+              std::max(config.moe_intermediate_size, config.shared_expert_intermediate_size),
+          .context = context,
+          .attention = attention_shape(config),
+          .delta_net = delta_net_shape(config)};
+}
+
+}  // namespace penstock

@@ -1,0 +1,16 @@
+// From a model's shape to the sizes that its scratch memory and its kernels are made for.
+#pragma once
+
+#include "compute/backend.h"
+#include "model/config.h"
+#include "model/scratch.h"
+
+namespace penstock {
+
+inline constexpr int64_t kLogitsRows = 4;  // logits of a whole prompt are made this many at a time
+
+ScratchShape scratch_shape(int64_t chunk_tokens, int64_t experts_per_token);
+BackendLimits backend_limits(const ModelConfig& config, const ScratchShape& shape,
+                             int64_t context);
+
+}  // namespace penstock

@@ -1,0 +1,59 @@
+// Where every byte of the budget goes: a pure function from model, options and budget to a table.
+//
+// Everything is allocated at start, so the plan is the whole truth about memory. What every token
+// needs comes first (weights, KV cache, states); then room for the largest prefill chunk that the
+// budget can bear; all the rest becomes expert slots. The floor is one token's experts (top_k slots
+// for every layer): below that, one token evicts what the next one needs and a cache is pointless.
+//
+// Errors  plan_memory(): kOutOfMemory with the table of needs when the budget is below the floor.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "base/result.h"
+#include "model/config.h"
+
+namespace penstock {
+
+struct PlanRequest {
+  ModelConfig config;
+  uint64_t resident_bytes = 0;      // resident weights
+  uint64_t record_bytes = 0;        // one expert
+  uint64_t checksum_bytes = 0;      // of all experts
+  uint64_t text_bytes = 0;          // tokenizer and template
+  int64_t experts_per_token = 0;
+  int64_t context = 0;              // positions
+  int num_checkpoints = 0;
+  int threads = 1;
+  int64_t chunk_tokens = 0;         // 0: choose
+  int64_t num_slots = 0;            // 0: all that fit; a number below the floor is for tests
+  uint64_t budget_bytes = 0;
+};
+
+struct PlanItem {
+  std::string purpose;
+  uint64_t bytes = 0;
+};
+
+struct MemoryPlan {
+  std::vector<PlanItem> items;
+  int64_t chunk_tokens = 0;
+  int64_t num_slots = 0;
+  int64_t num_experts = 0;       // of all layers
+  uint64_t total_bytes = 0;      // sum of the items, at most the budget
+  uint64_t minimum_bytes = 0;    // the smallest workable budget
+  uint64_t all_resident_bytes = 0;  // the budget at which every expert stays in memory
+};
+
+Result<MemoryPlan> plan_memory(const PlanRequest& request);
+
+// The plan as lines for a person, with totals.
+std::string to_table(const MemoryPlan& plan, uint64_t budget_bytes);
+
+// "6G", "512M", "1.5GiB", "1000000": K, M, G, T are powers of 1024. kInvalidArgument otherwise.
+Result<uint64_t> parse_bytes(const std::string& text);
+std::string format_bytes(uint64_t bytes);
+
+}  // namespace penstock

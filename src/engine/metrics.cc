@@ -1,0 +1,97 @@
+#include "engine/metrics.h"
+
+#include <fmt/format.h>
+
+namespace penstock {
+namespace {
+
+double milliseconds(int64_t ns) { return static_cast<double>(ns) / 1e6; }
+
+Json waits_json(const PhaseMetrics& phase) {
+  return Json{{"wall", milliseconds(phase.wall_ns)},
+              {"mixer", milliseconds(phase.times.mixer_ns)},
+              {"router", milliseconds(phase.times.router_ns)},
+              {"shared_expert", milliseconds(phase.times.shared_ns)},
+              {"experts", milliseconds(phase.times.experts_ns)},
+              {"expert_wait", milliseconds(phase.times.expert_wait_ns)},
+              {"head", milliseconds(phase.times.head_ns)},
+              {"unaccounted", milliseconds(phase.unaccounted_ns())}};
+}
+
+template <class Operation>
+StoreStats combine(const StoreStats& a, const StoreStats& b, const Operation& apply) {
+  return {.requests = apply(a.requests, b.requests),
+          .hits = apply(a.hits, b.hits),
+          .misses = apply(a.misses, b.misses),
+          .evictions = apply(a.evictions, b.evictions),
+          .reads = apply(a.reads, b.reads),
+          .bytes_read = apply(a.bytes_read, b.bytes_read),
+          .io_retries = apply(a.io_retries, b.io_retries),
+          .checksum_failures = apply(a.checksum_failures, b.checksum_failures),
+          .waves = apply(a.waves, b.waves),
+          .steps = apply(a.steps, b.steps),
+          .wait_ns = apply(a.wait_ns, b.wait_ns),
+          .verify_ns = apply(a.verify_ns, b.verify_ns),
+          .bytes_verified = apply(a.bytes_verified, b.bytes_verified)};
+}
+
+double per_token(int64_t ns, int64_t tokens) {
+  return tokens == 0 ? 0 : milliseconds(ns) / static_cast<double>(tokens);
+}
+
+}  // namespace
+
+StoreStats operator-(const StoreStats& after, const StoreStats& before) {
+  return combine(after, before, [](auto a, auto b) { return a - b; });
+}
+
+StoreStats operator+(const StoreStats& a, const StoreStats& b) {
+  return combine(a, b, [](auto x, auto y) { return x + y; });
+}
+
+Json timings_json(const GenerationMetrics& metrics) {
+  return Json{{"cache_n", metrics.cached_tokens},
+              {"prompt_n", metrics.prompt.tokens},
+              {"prompt_ms", milliseconds(metrics.prompt.wall_ns)},
+              {"prompt_per_token_ms", per_token(metrics.prompt.wall_ns, metrics.prompt.tokens)},
+              {"prompt_per_second", metrics.prompt.tokens_per_second()},
+              {"predicted_n", metrics.answer_tokens},
+              {"predicted_ms", milliseconds(metrics.answer.wall_ns)},
+              {"predicted_per_token_ms", per_token(metrics.answer.wall_ns, metrics.answer.tokens)},
+              {"predicted_per_second", metrics.answer.tokens_per_second()},
+              {"first_token_ms", milliseconds(metrics.first_token_ns)}};
+}
+
+Json penstock_json(const GenerationMetrics& metrics) {
+  const StoreStats& prompt = metrics.prompt.store;
+  const StoreStats& answer = metrics.answer.store;
+  const uint64_t bytes = prompt.bytes_read + answer.bytes_read;
+  const int64_t tokens = metrics.prompt.tokens + metrics.answer.tokens;
+  const auto rate = [](const StoreStats& stats) {
+    const uint64_t all = stats.hits + stats.misses;
+    return all == 0 ? 0.0 : static_cast<double>(stats.hits) / static_cast<double>(all);
+  };
+  const auto each = [](uint64_t total, int64_t count) {
+    return count == 0 ? 0.0 : static_cast<double>(total) / static_cast<double>(count);
+  };
+  return Json{
+      {"expert_hits", prompt.hits + answer.hits},
+      {"expert_misses", prompt.misses + answer.misses},
+      {"expert_evictions", prompt.evictions + answer.evictions},
+      {"bytes_read", bytes},
+      {"bytes_read_per_token", each(bytes, tokens)},
+      {"prompt_bytes_read", prompt.bytes_read},
+      {"answer_bytes_read", answer.bytes_read},
+      {"answer_bytes_read_per_token", each(answer.bytes_read, metrics.answer.tokens)},
+      {"prompt_hit_rate", rate(prompt)},
+      {"answer_hit_rate", rate(answer)},
+      {"io_wait_ms", milliseconds(prompt.wait_ns + answer.wait_ns)},
+      {"io_retries", prompt.io_retries + answer.io_retries},
+      {"checksum_failures", prompt.checksum_failures + answer.checksum_failures},
+      {"prompt_chunks", metrics.chunks},
+      {"logits_hash", fmt::format("{:016x}", metrics.logits_hash)},
+      {"prompt_waits_ms", waits_json(metrics.prompt)},
+      {"answer_waits_ms", waits_json(metrics.answer)}};
+}
+
+}  // namespace penstock

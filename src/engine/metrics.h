@@ -1,0 +1,43 @@
+// Figures of one generation: speeds, waits by name, traffic of the store, a hash of the logits.
+#pragma once
+
+#include <cstdint>
+
+#include "base/json.h"
+#include "model/step.h"
+#include "store/expert_store.h"
+
+namespace penstock {
+
+// One phase: the prompt, or the answer.
+struct PhaseMetrics {
+  int64_t tokens = 0;  // evaluated by the model
+  int64_t wall_ns = 0;
+  StepTimes times;
+  StoreStats store;
+
+  double tokens_per_second() const {
+    return wall_ns == 0 ? 0 : 1e9 * static_cast<double>(tokens) / static_cast<double>(wall_ns);
+  }
+  int64_t unaccounted_ns() const { return wall_ns - times.accounted_ns(); }
+};
+
+struct GenerationMetrics {
+  int64_t cached_tokens = 0;     // of the prompt, already in the session
+  PhaseMetrics prompt;
+  PhaseMetrics answer;
+  int64_t answer_tokens = 0;     // sampled; the first one comes out of the prompt's pass
+  int64_t first_token_ns = 0;    // from the call to the first sampled token
+  uint64_t logits_hash = 0;      // XXH3 chained over every row of logits that was sampled from
+  int64_t chunks = 0;            // of the prompt
+};
+
+StoreStats operator-(const StoreStats& after, const StoreStats& before);
+StoreStats operator+(const StoreStats& a, const StoreStats& b);
+
+// llama.cpp's names: cache_n, prompt_n, prompt_ms, ..., predicted_per_second.
+Json timings_json(const GenerationMetrics& metrics);
+// expert_hits, expert_misses, bytes_read, io_wait_ms, logits_hash, waits by name.
+Json penstock_json(const GenerationMetrics& metrics);
+
+}  // namespace penstock

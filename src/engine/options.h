@@ -1,0 +1,31 @@
+// What a caller may choose about an engine. Defaults are exact and fit the machine.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "io/reader.h"
+#include "store/expert_store.h"
+
+namespace penstock {
+
+struct EngineOptions {
+  std::string model;              // folder of a penstock model
+  uint64_t memory_bytes = 0;      // the whole budget; 0: what is available less a reserve
+  int threads = 0;                // 0: one per processor that we may run on
+  int64_t context = 0;            // positions; 0: the model's, at most kContextDefault
+  int num_checkpoints = 0;        // of delta-net states, for going back to a shared prefix
+  int64_t experts_per_token = 0;  // 0: the trained number; any other is lossy
+  bool verify = true;             // checksums of experts at every read
+  ReaderOptions reader;
+  EvictionPolicy policy{};        // the store's default
+  std::string simd_target;        // empty: the best that this processor has
+
+  // For tests and experiments; 0: planned.
+  int64_t chunk_tokens = 0;
+  int64_t num_slots = 0;
+};
+
+inline constexpr int64_t kContextDefault = 8192;
+
+}  // namespace penstock

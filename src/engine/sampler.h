@@ -1,0 +1,65 @@
+// From logits to a token: penalties, temperature, top-k, top-p, min-p, draw.
+//
+// The order of operations is the one in common use (spec section 7.4), all on float32 logits.
+// Temperature 0 is greedy: the largest logit, the lower id on a tie, and no randomness at all.
+// Repetition penalty looks at the prompt and the answer, presence and frequency at the answer.
+//
+// Threads  the computing thread
+// Source   spec section 7.4
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "base/json.h"
+#include "base/result.h"
+#include "text/token.h"
+
+namespace penstock {
+
+struct SamplingOptions {
+  float temperature = 0.0f;         // 0 to 5; 0 = greedy
+  int top_k = 0;                    // 0 = off
+  float top_p = 1.0f;               // (0, 1]
+  float min_p = 0.0f;               // [0, 1]
+  float presence_penalty = 0.0f;    // [-2, 2]
+  float frequency_penalty = 0.0f;   // [-2, 2]
+  float repetition_penalty = 1.0f;  // (0, 10]
+  uint64_t seed = 0;
+
+  // kInvalidArgument naming the first field that is out of range.
+  Result<void> check() const;
+};
+
+// The model's own defaults, from generation_config.json. Absent fields keep theirs.
+Result<SamplingOptions> sampling_defaults(const Json& generation_config);
+
+class Sampler {
+ public:
+  // vocab_size: ids at or above it are padding rows of the head and are never drawn.
+  Sampler(const SamplingOptions& options, int64_t vocab_size,
+          std::span<const TokenId> prompt);
+
+  // Picks the next token and remembers it. Changes `logits`.
+  TokenId sample(std::span<float> logits);
+
+ private:
+  struct Candidate {
+    float logit;
+    TokenId id;
+  };
+
+  void apply_penalties(std::span<float> logits) const;
+  TokenId draw(std::span<const float> logits);
+  double next_uniform();  // [0, 1)
+
+  SamplingOptions options_;
+  size_t vocab_size_;
+  uint64_t random_state_;
+  std::vector<int32_t> answer_counts_;  // [vocab_size]
+  std::vector<bool> seen_;              // [vocab_size] in prompt or answer
+  std::vector<Candidate> candidates_;
+};
+
+}  // namespace penstock

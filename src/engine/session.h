@@ -1,0 +1,88 @@
+// Session: one mutable timeline of tokens over a loaded model.
+//
+// A caller always hands over the whole token prefix; the session finds out how much of it it already
+// holds, goes back to a checkpoint where it must, and evaluates the rest in chunks. So cached state
+// and text cannot get out of step. What is computed does not depend on what was held: a cached
+// session gives the same bits as a fresh one.
+//
+//   Session session = PENSTOCK_TRY(engine.new_session());
+//   GenerateResult result = PENSTOCK_TRY(session.generate(prompt, options, stop));
+//
+// Invariants  tokens() are exactly the tokens whose state is held (state length == tokens().size()).
+// Threads     the computing thread; `stop` may be requested from any thread
+// Memory      everything is allocated at creation
+// Errors      kInvalidArgument (prompt empty, too long for the context, id out of range), kIo,
+//             kCorrupt, kOutOfMemory. After an error the session can be used again.
+// See also    engine/engine.h
+#pragma once
+
+#include <functional>
+#include <span>
+#include <stop_token>
+#include <vector>
+
+#include "engine/metrics.h"
+#include "engine/sampler.h"
+#include "model/state.h"
+#include "text/token.h"
+
+namespace penstock {
+
+class Engine;
+
+enum class FinishReason { kStop, kLength, kCancelled };
+
+struct GenerateOptions {
+  SamplingOptions sampling;
+  int64_t max_tokens = 0;              // 0: until the context is full
+  std::vector<TokenId> stop_ids;       // never delivered
+  // Prompt positions at which to keep a checkpoint, rising: ends of a prefix that will come again.
+  std::vector<int64_t> checkpoints;
+  std::function<void(TokenId)> on_token;
+  std::function<void(int64_t done, int64_t total)> on_prompt;  // after each chunk
+  RouteObserver on_route;
+};
+
+struct GenerateResult {
+  std::vector<TokenId> tokens;
+  FinishReason finish = FinishReason::kStop;
+  GenerationMetrics metrics;
+};
+
+class Session {
+ public:
+  Result<GenerateResult> generate(std::span<const TokenId> prompt, const GenerateOptions& options,
+                                  std::stop_token stop);
+
+  // Logits of every position of `tokens`, from an empty sequence, in order.
+  Result<PhaseMetrics> evaluate(std::span<const TokenId> tokens, const LogitsObserver& on_logits,
+                                const RouteObserver& on_route, std::stop_token stop);
+
+  void reset();
+  std::span<const TokenId> tokens() const { return tokens_; }
+
+ private:
+  friend class Engine;
+  Session(Engine& engine, SequenceState state);
+
+  // Gets the state to a prefix of `prompt` that leaves at least one token to evaluate, or to all of
+  // it when its last logits are still known. Returns the tokens held.
+  int64_t reuse_prefix(std::span<const TokenId> prompt);
+  Result<void> check_prompt(std::span<const TokenId> prompt) const;
+  Result<void> feed(std::span<const TokenId> tokens, LogitsOf logits_of,
+                    const LogitsObserver& on_logits, PhaseMetrics& phase,
+                    const RouteObserver& on_route, std::stop_token stop);
+  Result<void> prefill(std::span<const TokenId> prompt, const GenerateOptions& options,
+                       GenerationMetrics& metrics, std::stop_token stop);
+  void keep_logits(Rows logits);
+  void recover();
+
+  Engine* engine_;
+  SequenceState state_;
+  std::vector<TokenId> tokens_;
+  std::vector<float> logits_;   // [vocab] of the last position
+  bool logits_known_ = false;   // logits_ belong to the last of tokens_
+  MoeScratch moe_;
+};
+
+}  // namespace penstock

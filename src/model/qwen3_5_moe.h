@@ -1,0 +1,83 @@
+// qwen3_5_moe (and qwen3_next): the decoder graph, with its resident weights bound.
+//
+// Pre-norm layers; three of four mix tokens by a gated delta-net, the fourth by gated full
+// attention; every layer has a mixture of experts with one shared expert. This file is the whole
+// forward pass for text; the experts come from the store.
+//
+// Threads  the computing thread
+// Memory   views into resident memory that the caller keeps alive
+// Errors   bind(): kCorrupt naming the tensor. forward(): kIo, kCorrupt, kCancelled; the state is
+//          then unusable and must be reset or rewound by the caller.
+// Source   spec section 4; names of tensors as in docs/formats.md
+#pragma once
+
+#include <functional>
+#include <span>
+#include <vector>
+
+#include "model/config.h"
+#include "model/moe.h"
+#include "model/state.h"
+#include "model/step.h"
+#include "model/weights.h"
+
+namespace penstock {
+
+// Which rows of a pass get logits. They are made in blocks of the scratch's logits rows; the
+// observer sees each block once, in order. first_row counts rows of this pass.
+enum class LogitsOf { kNone, kLastRow, kEveryRow };
+using LogitsObserver = std::function<void(int64_t first_row, Rows logits)>;
+
+class Qwen35Moe {
+ public:
+  static Result<Qwen35Moe> bind(const ModelConfig& config, DType expert_dtype,
+                                WeightBinder& weights, RopeTable rope);
+
+  // Feeds tokens at state.length(), at most scratch.shape().chunk_tokens of them, and advances the
+  // state. Every token goes through every layer.
+  Result<void> forward(Step& step, std::span<const int32_t> tokens, SequenceState& state,
+                       LogitsOf logits_of, const LogitsObserver& on_logits) const;
+
+  const ModelConfig& config() const { return config_; }
+
+ private:
+  struct AttentionLayer {
+    Matrix q_proj, k_proj, v_proj, o_proj;
+    const float *q_bias = nullptr, *k_bias = nullptr, *v_bias = nullptr, *o_bias = nullptr;
+    AttentionWeights norms{};
+  };
+  struct DeltaNetLayer {
+    Matrix in_proj_qkv, in_proj_z, in_proj_b, in_proj_a, out_proj;
+    DeltaNetWeights weights{};
+  };
+  struct Layer {
+    LayerType type = LayerType::kLinearAttention;
+    std::span<const float> input_norm, post_attention_norm;
+    AttentionLayer attention;  // of its type only
+    DeltaNetLayer delta_net;
+    MoeWeights moe;
+  };
+
+  Result<Layer> bind_layer(int64_t index, WeightBinder& weights) const;
+  Result<AttentionLayer> bind_attention(const std::string& prefix, WeightBinder& weights) const;
+  Result<DeltaNetLayer> bind_delta_net(const std::string& prefix, WeightBinder& weights) const;
+  void attention(Step& step, const Layer& layer, int64_t index, int64_t tokens,
+                 SequenceState& state) const;
+  void delta_net(Step& step, const Layer& layer, int64_t index, int64_t tokens,
+                 SequenceState& state) const;
+  void head(Step& step, int64_t tokens, LogitsOf logits_of, const LogitsObserver& on_logits) const;
+
+  ModelConfig config_;
+  AttentionShape attention_shape_;
+  DeltaNetShape delta_net_shape_;
+  ExpertShape expert_shape_;
+  RopeTable rope_{};
+  Matrix embed_tokens_, lm_head_;
+  std::span<const float> final_norm_;
+  std::vector<Layer> layers_;
+};
+
+AttentionShape attention_shape(const ModelConfig& config);
+DeltaNetShape delta_net_shape(const ModelConfig& config);
+
+}  // namespace penstock

@@ -1,0 +1,58 @@
+#include "model/scratch.h"
+
+#include <algorithm>
+
+namespace penstock {
+namespace {
+
+constexpr int64_t kLineFloats = 16;  // rows start on a cache line
+
+// Lays out all buffers from `base` (nullptr: only measures). Returns the floats taken.
+int64_t lay_out(const ModelConfig& config, const ScratchShape& shape, float* base,
+                ScratchRows& rows) {
+  int64_t used = 0;
+  const auto take = [&](int64_t count, int64_t width) {
+    const int64_t stride = (width + kLineFloats - 1) / kLineFloats * kLineFloats;
+    const Rows view{base == nullptr ? nullptr : base + used, count, width, stride};
+    used += count * stride;
+    return view;
+  };
+  const int64_t n = shape.chunk_tokens;
+  const int64_t hidden = config.hidden_size;
+  const int64_t query_width = config.num_attention_heads * config.head_dim;
+  const int64_t kv_width = config.num_key_value_heads * config.head_dim;
+  const int64_t value_width = config.linear_num_value_heads * config.linear_value_head_dim;
+  rows.x = take(n, hidden);
+  rows.h = take(n, hidden);
+  rows.y = take(n, hidden);
+  rows.mixer_in = take(n, std::max(config.conv_channels(), 2 * query_width));
+  rows.mixer_gate = take(n, std::max(value_width, 2 * kv_width));
+  rows.beta = take(n, config.linear_num_value_heads);
+  rows.decay = take(n, config.linear_num_value_heads);
+  rows.mixer_out = take(n, std::max(value_width, query_width));
+  rows.router_logits = take(n, config.num_experts);
+  rows.expert_hidden = take(n * shape.experts_per_token, config.moe_intermediate_size);
+  rows.expert_rows = take(n * shape.experts_per_token, hidden);
+  rows.shared = take(n, hidden);
+  rows.shared_gate = take(n, 1);
+  rows.logits = take(shape.logits_rows, config.vocab_size);
+  return used;
+}
+
+}  // namespace
+
+uint64_t Scratch::bytes_needed(const ModelConfig& config, const ScratchShape& shape) {
+  ScratchRows rows;
+  return static_cast<uint64_t>(lay_out(config, shape, nullptr, rows)) * sizeof(float);
+}
+
+Result<Scratch> Scratch::create(const ModelConfig& config, const ScratchShape& shape) {
+  Scratch scratch;
+  scratch.shape_ = shape;
+  scratch.memory_ =
+      PENSTOCK_TRY(AlignedMemory::create(bytes_needed(config, shape), "activations"));
+  lay_out(config, shape, reinterpret_cast<float*>(scratch.memory_.bytes().data()), scratch.rows_);
+  return scratch;
+}
+
+}  // namespace penstock

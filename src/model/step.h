@@ -1,0 +1,84 @@
+// Everything one forward pass may touch, and where its time went.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <span>
+#include <stop_token>
+#include <vector>
+
+#include "compute/backend.h"
+#include "model/scratch.h"
+#include "store/expert_store.h"
+
+namespace penstock {
+
+// Nanoseconds by named part. What a pass spends outside of these is reported as unaccounted.
+struct StepTimes {
+  int64_t mixer_ns = 0;        // attention and delta-net layers with their projections and norms
+  int64_t router_ns = 0;       // norm, router, choice, submitting reads
+  int64_t shared_ns = 0;       // shared experts: overlaps the reads
+  int64_t experts_ns = 0;      // routed experts
+  int64_t expert_wait_ns = 0;  // waiting for the disk, and checking what came
+  int64_t head_ns = 0;         // final norm and logits
+
+  int64_t accounted_ns() const {
+    return mixer_ns + router_ns + shared_ns + experts_ns + expert_wait_ns + head_ns;
+  }
+};
+
+// Adds the time until it is destroyed, or until next(), to one of the parts.
+class PartTimer {
+ public:
+  explicit PartTimer(int64_t& part) : part_(&part), start_(Clock::now()) {}
+  PartTimer(const PartTimer&) = delete;
+  PartTimer& operator=(const PartTimer&) = delete;
+  ~PartTimer() { stop(); }
+
+  void next(int64_t& part) {
+    stop();
+    part_ = &part;
+  }
+
+ private:
+  using Clock = std::chrono::steady_clock;
+  void stop() {
+    const Clock::time_point now = Clock::now();
+    *part_ += std::chrono::nanoseconds(now - start_).count();
+    start_ = now;
+  }
+
+  int64_t* part_;
+  Clock::time_point start_;
+};
+
+// Sees each layer's choice: rows of ids and weights, [tokens, top_k].
+using RouteObserver = std::function<void(int64_t layer, const Routing& routing)>;
+
+// The bookkeeping of one MoE layer; kept between layers so that the token loop allocates nothing
+// once its vectors have grown to the size of a chunk.
+struct MoeScratch {
+  Routing routing;
+  std::vector<int32_t> experts;  // distinct experts of the chunk
+  std::vector<int32_t> first;    // [distinct + 1]: rows of expert i are first[i] .. first[i + 1]
+  std::vector<int32_t> tokens;   // [n * K] rows of x, by expert
+  std::vector<int32_t> places;   // [n * K] token * K + rank, by expert
+  std::vector<int32_t> index_of, next;
+  std::vector<bool> gate_up_done;         // [distinct]
+  std::vector<const std::byte*> down;     // [distinct] arrived, not yet used
+  std::vector<ExpertWork> gate_up_work, down_work;
+  std::vector<int32_t> finished;
+};
+
+struct Step {
+  Backend& backend;
+  ExpertStore& experts;
+  Scratch& scratch;
+  MoeScratch& moe;
+  StepTimes& times;
+  std::stop_token stop;
+  RouteObserver on_route;  // may be empty
+};
+
+}  // namespace penstock
