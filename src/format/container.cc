@@ -19,9 +19,8 @@ Error corrupt(const std::string& path, const std::string& reason) {
 }
 
 Result<std::string> read_manifest(Storage& storage, const std::string& directory) {
-  const Result<bool> is_directory = storage.is_directory(directory);
-  if (!is_directory) return is_directory.error();
-  if (!*is_directory) {
+  if (!PENSTOCK_TRY(storage.is_directory(directory))) {
+    PENSTOCK_TRY(storage.stat(directory));
     return corrupt(directory, "a penstock model is a directory, this is a file");
   }
   const std::string path = directory + "/" + std::string(kManifestName);
