@@ -1,0 +1,54 @@
+// The panel product on one thread: what every matrix op of the CPU backend is made of.
+//
+// A call multiplies a tile of up to `tile_rows` rows of x with a list of panels. The rows are
+// packed first, once for all panels: blocks of 64 columns beside each other, each column times a
+// power of two. That factor is what makes decoding cheap. A code is not shifted down to bit 0 but
+// only masked out of its word, which gives code * 2^s, and 2^s is taken from x in advance; the
+// products are the same numbers, and so is every sum:
+//
+//   q4, column 3 of a word:  (word & 0xf000) = code * 2^12,  packed x = x * 2^(24 - 12)
+//                            their product   = code * x * 2^24,  and scale * 2^-24 removes the rest
+//
+// (Exact for every x from 2^-126 to 2^95 and every scale of at least 2^-98.)
+//
+// Threads  functions of their arguments alone
+// Source   order of operations: compute/panel.h
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "base/dtype.h"
+
+namespace penstock {
+
+struct ProductKernel {
+  int tile_rows;  // rows of x that one call takes at most; a power of two or three times one
+
+  // How many rows a tile of `rows` rows has in packed form: the next number that has a kernel.
+  int (*padded_rows)(int rows);
+
+  // packed: [blocks, padded, 64], 64-byte aligned. Padding rows and missing columns become zeros.
+  void (*pack)(const float* const* rows, int num_rows, int64_t columns, float* packed);
+
+  // totals[panel, row, 16] = the product; sums: [blocks, padded], the sums of the blocks of x
+  // (unused by plain types). Panels lie anywhere; each has `blocks` blocks.
+  // Moves  num_panels * blocks * block_bytes(dtype) bytes of weights
+  // Costs  one fma per weight and row; per weight and call one mask (a third of a shift, mask and
+  //        merge more for q3) and one conversion
+  void (*product)(const std::byte* const* panels, int num_panels, int64_t blocks,
+                  const float* packed, const float* sums, int padded, float* totals);
+};
+
+// The kernel of a number format for an instruction set (a Highway target of this build).
+const ProductKernel& product_kernel(DType dtype, int64_t target);
+
+// One per format, each in its own file.
+const ProductKernel& product_kernel_f32(int64_t target);
+const ProductKernel& product_kernel_bf16(int64_t target);
+const ProductKernel& product_kernel_q8(int64_t target);
+const ProductKernel& product_kernel_q4(int64_t target);
+const ProductKernel& product_kernel_q3(int64_t target);
+const ProductKernel& product_kernel_q2(int64_t target);
+
+}  // namespace penstock

@@ -1,0 +1,33 @@
+// Which instruction sets the kernels are compiled for, and how one of them is picked.
+//
+// Highway would pick one for the whole process; a backend picks its own, so that tests and
+// comparisons can have several side by side. To be included before Highway, and Highway
+// once more by each file, as it has a part per instruction set.
+#pragma once
+
+// No vectors of unknown length: kernels keep arrays of vectors, 16 lanes in each row.
+#define HWY_DISABLED_TARGETS (HWY_SVE | HWY_SVE2 | HWY_SVE_256 | HWY_SVE2_128 | HWY_RVV)
+
+#include <hwy/targets.h>
+
+#include <cstddef>
+#include <cstdint>
+
+namespace penstock {
+
+// Place of `target` in the tables that HWY_EXPORT makes.
+inline size_t target_index(int64_t target) {
+#if (HWY_TARGETS & (HWY_TARGETS - 1)) == 0
+  static_cast<void>(target);
+  return 0;
+#else
+  const auto bits = static_cast<uint64_t>(HWY_CHOSEN_TARGET_SHIFT(target)) |
+                    static_cast<uint64_t>(HWY_CHOSEN_TARGET_MASK_SCALAR);
+  return hwy::Num0BitsBelowLS1Bit_Nonzero64(bits);
+#endif
+}
+
+}  // namespace penstock
+
+// The function FUNC of instruction set `target`, after HWY_EXPORT(FUNC).
+#define PENSTOCK_AT_TARGET(FUNC, target) (HWY_DISPATCH_TABLE(FUNC)[target_index(target)])
