@@ -88,8 +88,14 @@ std::string to_nfc(std::string_view text) {
     segment.clear();
     while (position < text.size()) {
       const Utf8Char next = decode_valid_utf8(text, position);
-      if (!segment.empty() && !tables.is_nfc_follower(next.code_point)) break;
-      append_decomposition(next.code_point, segment);
+      const bool follows = tables.is_nfc_follower(next.code_point);
+      if (!follows && !segment.empty()) break;
+      if (!follows && combining_class(static_cast<utf8proc_int32_t>(next.code_point)) != 0) {
+        // A mark that utf8proc knows and the reference does not: it stays where it is.
+        append_utf8(next.code_point, out);
+      } else {
+        append_decomposition(next.code_point, segment);
+      }
       position += next.bytes;
     }
     append_segment(segment, out);
