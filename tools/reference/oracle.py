@@ -21,15 +21,20 @@ CLASSES = {
 }
 
 
-def build_model(config, weights):
-    """config: the text part of config.json; weights: {name: float32 numpy array} with the names of
-    the class. -> the model, in evaluation mode. Fails when a weight is missing or left over."""
+def new_model(config):
+    """config: the text part of config.json. -> the model with weights of no meaning, in evaluation mode"""
     config_class, model_class = CLASSES[config["model_type"]]
     fields = {k: v for k, v in config.items() if k not in ("architectures", "model_type", "dtype")}
     settings = config_class(**fields)
     settings._attn_implementation = "eager"
     settings._experts_implementation = "eager"
-    model = model_class(settings).float().eval()
+    return model_class(settings).float().eval()
+
+
+def build_model(config, weights):
+    """weights: {name: float32 numpy array} with the names of the class. Fails when a weight is
+    missing or left over."""
+    model = new_model(config)
     state = {name: torch.from_numpy(np.array(array)) for name, array in weights.items()}
     if config.get("tie_word_embeddings"):
         state["lm_head.weight"] = state["model.embed_tokens.weight"]
