@@ -4,7 +4,7 @@ A full record of one prompt is dominated by its logits (32 KiB a position at a v
 The compact form keeps, in a few tens of KiB, what tells a right engine from a wrong one:
 
     input_ids, greedy_ids        i32 [n]
-    logits                       f32 [2, vocabulary]   all columns
+    logits                       f32 [1, vocabulary]   all columns
     sampled.logits               f32 [p, vocabulary / 32]   columns 0, 32, 64, ... of every position
     top.ids, top.logits          i32, f32 [p, 8]   the largest logits, descending
     logsumexp                    f32 [p]
@@ -16,7 +16,7 @@ Every tensor with an axis of positions holds the LAST positions of the prompt, a
 
 import numpy as np
 
-FULL_ROWS = 2
+FULL_ROWS = 1
 COLUMN_STEP = 32
 TOP = 8
 HIDDEN_ROWS = 8
