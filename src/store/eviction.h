@@ -1,11 +1,11 @@
-// Which expert has to go: policies as functions over what is remembered of each expert's uses.
+// Which expert has to go: policies as functions over what is remembered of an expert's uses.
 //
-// Time is counted in runs of the expert's own layer (a decoded token or a prefill chunk runs every
-// layer once). Measured so, an expert of the next layer that was used one token ago has missed no
-// chance yet, and one of the layer just past has: a clock common to all layers would call the first
-// one the older. The uses of an expert are remembered while it is on flash, too.
+// Age is counted in runs of the expert's own layer (a decoded token or a prefill chunk runs every
+// layer once), so it says how many chances to be used were missed. On a clock common to all layers,
+// as in plain LRU, the experts of the next layer are the oldest of all just before they are needed.
+// Uses are remembered also while the expert is on flash.
 //
-// Source  bench/cache_replay on recorded routing; docs/performance.md has the numbers.
+// Source  bench/cache_replay.cc on recorded routing; docs/performance.md has the numbers.
 #pragma once
 
 #include <cstdint>
@@ -15,12 +15,30 @@
 namespace penstock {
 
 enum class EvictionPolicy {
-  kLru,               // the least recently used
+  kLru,               // plain: the least recently used, on one clock for all layers
+  kLayerLru,          // the largest age on the clock of its own layer
   kLfu,               // the smallest decayed count of uses
   kAgeOverFrequency,  // the largest age / (1 + decayed count)
+  kFrequencyRecency,  // the smallest decayed count, a recent use counting up to three times
 };
+
+inline constexpr EvictionPolicy kEvictionPolicies[] = {
+    EvictionPolicy::kLru, EvictionPolicy::kLayerLru, EvictionPolicy::kLfu,
+    EvictionPolicy::kAgeOverFrequency, EvictionPolicy::kFrequencyRecency};
 
 std::string_view name_of(EvictionPolicy policy);
 std::optional<EvictionPolicy> eviction_policy_of(std::string_view name);
+
+struct UseRecord {
+  uint32_t age_runs = 0;  // runs of its layer since the last use; 0: used in the latest
+  float count = 0.0f;     // of uses, decayed to now
+  float wait = 0.0f;      // share of a step until its layer runs again, in (0, 1]
+};
+
+// The largest score is evicted first.
+float eviction_score(EvictionPolicy policy, const UseRecord& use);
+
+// What is left of a count after so many runs of its layer.
+float decay_over(uint32_t runs);
 
 }  // namespace penstock

@@ -39,6 +39,7 @@
 #include <memory>
 #include <span>
 #include <stop_token>
+#include <string>
 
 #include "base/result.h"
 #include "io/reader.h"
@@ -50,7 +51,7 @@ namespace penstock {
 
 struct StoreOptions {
   int num_slots = 0;
-  EvictionPolicy policy = EvictionPolicy::kAgeOverFrequency;
+  EvictionPolicy policy = EvictionPolicy::kFrequencyRecency;
   bool verify = true;  // compare checksums, where the table has them
   std::chrono::nanoseconds stall_limit = std::chrono::seconds(60);
 };

@@ -1,0 +1,149 @@
+#include "store/expert_cache.h"
+
+#include <algorithm>
+
+#include "base/check.h"
+
+namespace penstock {
+namespace {
+
+// Victims found by one scan over the slots. A run rarely needs more, and a scan of a few thousand
+// slots costs microseconds.
+constexpr size_t kCandidatesMax = 64;
+
+}  // namespace
+
+ExpertCache::ExpertCache(const CacheShape& shape, EvictionPolicy policy)
+    : shape_(shape), policy_(policy) {
+  PENSTOCK_CHECK(shape.num_layers > 0 && shape.num_experts > 0 && shape.num_slots > 0);
+  const size_t num_records = index_of(shape.num_layers, 0);
+  slots_.resize(static_cast<size_t>(shape.num_slots));
+  slot_of_.assign(num_records, -1);
+  uses_.resize(num_records);
+  runs_.assign(static_cast<size_t>(shape.num_layers), 0);
+  free_.reserve(slots_.size());
+  for (int slot = shape.num_slots - 1; slot >= 0; --slot) free_.push_back(slot);
+  candidates_.reserve(slots_.size());
+}
+
+uint64_t ExpertCache::bytes_needed(const CacheShape& shape) {
+  const uint64_t experts =
+      static_cast<uint64_t>(shape.num_layers) * static_cast<uint64_t>(shape.num_experts);
+  const uint64_t slots = static_cast<uint64_t>(shape.num_slots);
+  return experts * (sizeof(int32_t) + sizeof(Use)) +
+         slots * (sizeof(Slot) + sizeof(int) + sizeof(Candidate));
+}
+
+void ExpertCache::begin_run(int layer) {
+  ++runs_[static_cast<size_t>(layer)];
+  layer_now_ = layer;
+  candidates_.clear();
+}
+
+void ExpertCache::record_use(int layer, int expert) {
+  const uint32_t run = runs_[static_cast<size_t>(layer)];
+  Use& use = uses_[index_of(layer, expert)];
+  use.count = use.count * decay_over(run - use.run) + 1.0f;
+  use.run = run;
+}
+
+std::optional<int> ExpertCache::find(int layer, int expert) const {
+  const int32_t slot = slot_of_[index_of(layer, expert)];
+  if (slot < 0) return std::nullopt;
+  return slot;
+}
+
+std::optional<int> ExpertCache::claim(int layer, int expert) {
+  PENSTOCK_DCHECK(!find(layer, expert).has_value());
+  std::optional<int> slot;
+  if (!free_.empty()) {
+    slot = free_.back();
+    free_.pop_back();
+  } else {
+    slot = take_victim();
+    if (!slot) return std::nullopt;
+  }
+  Slot& record = slots_[static_cast<size_t>(*slot)];
+  record.layer = layer;
+  record.expert = expert;
+  record.state = SlotState::kFilling;
+  slot_of_[index_of(layer, expert)] = *slot;
+  return slot;
+}
+
+void ExpertCache::finish(int slot) {
+  Slot& record = slots_[static_cast<size_t>(slot)];
+  PENSTOCK_CHECK(record.state == SlotState::kFilling);
+  record.state = SlotState::kReady;
+}
+
+void ExpertCache::forget(int slot) {
+  Slot& record = slots_[static_cast<size_t>(slot)];
+  PENSTOCK_CHECK(record.state != SlotState::kFree && record.pins == 0);
+  slot_of_[index_of(record.layer, record.expert)] = -1;
+  record = Slot{};
+  free_.push_back(slot);
+}
+
+void ExpertCache::pin(int slot) {
+  Slot& record = slots_[static_cast<size_t>(slot)];
+  PENSTOCK_CHECK(record.state != SlotState::kFree);
+  if (++record.pins == 1) ++num_pinned_;
+}
+
+void ExpertCache::unpin(int slot) {
+  Slot& record = slots_[static_cast<size_t>(slot)];
+  PENSTOCK_CHECK(record.pins > 0);
+  if (--record.pins == 0) --num_pinned_;
+}
+
+float ExpertCache::score_of(const Slot& slot) const {
+  const Use& use = uses_[index_of(slot.layer, slot.expert)];
+  const uint32_t age_runs = runs_[static_cast<size_t>(slot.layer)] - use.run;
+  // The layer that runs now comes again in a whole step, the next one in 1 / num_layers of it.
+  const int layers_ahead =
+      (slot.layer - layer_now_ - 1 + 2 * shape_.num_layers) % shape_.num_layers;
+  return eviction_score(policy_, {.age_runs = age_runs,
+                                  .count = use.count * decay_over(age_runs),
+                                  .wait = static_cast<float>(layers_ahead + 1) /
+                                          static_cast<float>(shape_.num_layers)});
+}
+
+// Equal scores go by slot number, so that a replay gives the same result everywhere.
+void ExpertCache::find_candidates() {
+  candidates_.clear();
+  for (int slot = 0; slot < shape_.num_slots; ++slot) {
+    const Slot& record = slots_[static_cast<size_t>(slot)];
+    if (record.state != SlotState::kReady || record.pins > 0) continue;
+    candidates_.push_back({score_of(record), slot});
+  }
+  const auto is_sooner = [](const Candidate& a, const Candidate& b) {
+    return a.score != b.score ? a.score > b.score : a.slot < b.slot;
+  };
+  const size_t kept = std::min(candidates_.size(), kCandidatesMax);
+  const auto middle = candidates_.begin() + static_cast<std::ptrdiff_t>(kept);
+  std::partial_sort(candidates_.begin(), middle, candidates_.end(), is_sooner);
+  candidates_.erase(middle, candidates_.end());
+  std::reverse(candidates_.begin(), candidates_.end());
+}
+
+// Candidates outlive changes within their run, so each is looked at again: it may have been pinned,
+// forgotten or already refilled. A slot that became evictable since the scan waits for the next
+// one.
+std::optional<int> ExpertCache::take_victim() {
+  for (int scan = 0; scan < 2; ++scan) {
+    while (!candidates_.empty()) {
+      const int slot = candidates_.back().slot;
+      candidates_.pop_back();
+      Slot& record = slots_[static_cast<size_t>(slot)];
+      if (record.state != SlotState::kReady || record.pins > 0) continue;
+      slot_of_[index_of(record.layer, record.expert)] = -1;
+      ++evictions_;
+      return slot;
+    }
+    find_candidates();
+  }
+  return std::nullopt;
+}
+
+}  // namespace penstock

@@ -1,0 +1,103 @@
+// Which expert is in which slot, who may not be evicted, and who is next to go.
+//
+// A state machine: no I/O, no threads, no clock of its own, so that recorded routing can be
+// replayed through it (bench/cache_replay.cc) and random sequences compared with a model of ten
+// lines. The owner says when a layer runs (begin_run), which experts it uses (record_use) and when
+// a slot's bytes have come (finish) or never will (forget).
+//
+//   free --claim--> filling --finish--> ready --claim for another expert--> filling
+//                      `------forget------'------forget------> free
+//
+// Invariants
+//   (1) An expert is in at most one slot; a slot that is filling or ready holds exactly one.
+//   (2) claim() never takes a slot that is pinned or filling.
+//   (3) A slot is free only when unpinned.
+//
+// Threads  One.
+// Memory   Allocated in the constructor: 12 bytes per expert, 16 per slot.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+#include "store/eviction.h"
+
+namespace penstock {
+
+struct CacheShape {
+  int num_layers = 0;
+  int num_experts = 0;
+  int num_slots = 0;
+};
+
+enum class SlotState : uint8_t { kFree, kFilling, kReady };
+
+class ExpertCache {
+ public:
+  ExpertCache(const CacheShape& shape, EvictionPolicy policy);
+
+  // The clock: `layer` runs now. Once per run, before its uses are recorded.
+  void begin_run(int layer);
+  void record_use(int layer, int expert);
+
+  // The slot that holds the expert or is being filled with it.
+  std::optional<int> find(int layer, int expert) const;
+
+  // A free slot, else the policy's victim, now filling with this expert, which is in no slot yet.
+  // Nothing when all slots are pinned or filling.
+  std::optional<int> claim(int layer, int expert);
+  void finish(int slot);
+  void forget(int slot);
+
+  void pin(int slot);
+  void unpin(int slot);
+
+  SlotState state(int slot) const { return slots_[static_cast<size_t>(slot)].state; }
+  bool is_pinned(int slot) const { return slots_[static_cast<size_t>(slot)].pins > 0; }
+  int layer_of(int slot) const { return slots_[static_cast<size_t>(slot)].layer; }
+  int expert_of(int slot) const { return slots_[static_cast<size_t>(slot)].expert; }
+  int num_slots() const { return shape_.num_slots; }
+  int num_pinned() const { return num_pinned_; }
+  uint64_t evictions() const { return evictions_; }
+
+  static uint64_t bytes_needed(const CacheShape& shape);
+
+ private:
+  struct Slot {
+    int32_t layer = -1;
+    int32_t expert = -1;
+    int32_t pins = 0;
+    SlotState state = SlotState::kFree;
+  };
+  struct Use {
+    uint32_t run = 0;    // of its layer, when last used; 0: never
+    float count = 0.0f;  // of uses, decayed up to that run
+  };
+  struct Candidate {
+    float score;
+    int slot;
+  };
+
+  size_t index_of(int layer, int expert) const {
+    return static_cast<size_t>(layer) * static_cast<size_t>(shape_.num_experts) +
+           static_cast<size_t>(expert);
+  }
+  float score_of(const Slot& slot) const;
+  void find_candidates();
+  std::optional<int> take_victim();
+
+  CacheShape shape_;
+  EvictionPolicy policy_;
+  std::vector<Slot> slots_;
+  std::vector<int32_t> slot_of_;  // [layer][expert]; -1: in none
+  std::vector<Use> uses_;         // [layer][expert]
+  std::vector<uint32_t> runs_;    // [layer]
+  std::vector<int> free_;
+  std::vector<Candidate> candidates_;  // the next victims of this run, best one last
+  int layer_now_ = 0;
+  int num_pinned_ = 0;
+  uint64_t evictions_ = 0;
+};
+
+}  // namespace penstock

@@ -1,0 +1,412 @@
+#include "store/expert_store.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <utility>
+#include <vector>
+
+#include "base/byte_cursor.h"
+#include "base/check.h"
+#include "io/read_progress.h"
+#include "store/expert_cache.h"
+#include "store/slot_filler.h"
+
+namespace penstock {
+namespace {
+
+// How long next() waits before it looks at its stop token again.
+constexpr std::chrono::nanoseconds kWaitStep = std::chrono::milliseconds(50);
+
+CacheShape cache_shape(const ExpertTable& table, const StoreOptions& options) {
+  return {.num_layers = table.num_layers,
+          .num_experts = table.num_experts,
+          .num_slots = options.num_slots};
+}
+
+bool is_aligned(uint64_t value) {
+  return value % kRecordAlignment == 0;
+}
+
+// Parts in ascending order, each from its own multiple of kRecordAlignment, inside the record.
+bool parts_fit(const ExpertTable& table) {
+  uint64_t end = 0;
+  for (const PartExtent& part : table.parts) {
+    if (!is_aligned(part.offset) || part.offset < end || part.bytes == 0) return false;
+    if (part.offset > table.record_bytes || part.bytes > table.record_bytes - part.offset) {
+      return false;
+    }
+    end = part.offset + part.bytes;
+  }
+  return !table.parts.empty();
+}
+
+// The table describes a file that somebody else wrote: nothing of it is believed.
+Result<void> check_table(const ExpertTable& table) {
+  const std::string& path = table.file->path();
+  const auto refuse = [&](const std::string& why) {
+    return Error{ErrorCode::kCorrupt, fmt::format("{}: expert records: {}", path, why)};
+  };
+  if (table.num_layers < 1 || table.num_experts < 1) return refuse("there are none");
+  if (table.record_bytes == 0 || !is_aligned(table.record_bytes) ||
+      !is_aligned(table.first_record_offset)) {
+    return refuse(fmt::format("{} bytes each from {:#x}, not multiples of {}", table.record_bytes,
+                              table.first_record_offset, kRecordAlignment));
+  }
+  if (!parts_fit(table)) return refuse("the parts do not fit into a record");
+
+  const uint64_t num_records =
+      static_cast<uint64_t>(table.num_layers) * static_cast<uint64_t>(table.num_experts);
+  const auto bytes = checked_multiply(num_records, table.record_bytes);
+  const auto end = bytes ? checked_add(*bytes, table.first_record_offset) : std::nullopt;
+  const uint64_t file_bytes = PENSTOCK_TRY(table.file->stat()).bytes;
+  if (!end || *end > file_bytes) {
+    return refuse(fmt::format("{} of {} bytes from {:#x} do not fit into {} bytes; is it complete?",
+                              num_records, table.record_bytes, table.first_record_offset,
+                              file_bytes));
+  }
+  if (!table.checksums.empty() && table.checksums.size() != num_records * table.parts.size()) {
+    return refuse(fmt::format("{} checksums for {} parts", table.checksums.size(),
+                              num_records * table.parts.size()));
+  }
+  if (kRecordAlignment % table.file->alignment() != 0) {
+    return Error{ErrorCode::kUnsupported,
+                 fmt::format("{}: direct reads here need multiples of {} bytes, records have {}",
+                             path, table.file->alignment(), kRecordAlignment)};
+  }
+  return {};
+}
+
+}  // namespace
+
+// What a stream asks for lives here and not in the stream, so that its lists are allocated once.
+class ExpertStore::Core {
+ public:
+  Core(std::unique_ptr<SlotFiller> filler, const StoreOptions& options)
+      : options_(options),
+        filler_(std::move(filler)),
+        cache_(cache_shape(filler_->table(), options), options.policy) {
+    const auto num_experts = static_cast<size_t>(filler_->table().num_experts);
+    wanted_.reserve(num_experts);
+    arrivals_.reserve(num_experts * filler_->table().parts.size());
+    touched_.reserve(static_cast<size_t>(filler_->reader().capacity()));
+  }
+
+  ~Core() {
+    PENSTOCK_CHECK(!stream_is_alive_);
+    PENSTOCK_CHECK(cache_.num_pinned() == 0);
+  }
+
+  void begin_stream(int layer, std::span<const int32_t> experts);
+  Result<std::span<const ExpertArrival>> next(const std::stop_token& stop);
+  void release(int32_t index);
+  void end_stream();
+
+  void advance_token() {
+    ++stats_.steps;
+    if (trace_ != nullptr) trace_->begin_step();
+  }
+  void set_trace(RoutingTrace* trace) { trace_ = trace; }
+  const StoreStats& stats();
+  void reset_stats();
+  const Reader& reader() const { return filler_->reader(); }
+  int num_slots() const { return cache_.num_slots(); }
+
+ private:
+  struct Wanted {
+    int32_t expert = 0;
+    int slot = -1;  // -1: waits for one
+    int parts_given = 0;
+    bool is_released = false;
+  };
+
+  bool give_slots();
+  void enqueue_missing(const Wanted& wanted, int part);
+  void enqueue_all_by_expert(size_t first);
+  void collect(std::chrono::nanoseconds timeout);
+  void settle(int slot);
+  void gather_arrivals();
+  std::optional<Error> failure() const;
+  Result<void> wait_for_reads(const std::stop_token& stop);
+
+  const StoreOptions options_;
+  std::unique_ptr<SlotFiller> filler_;
+  ExpertCache cache_;
+  RoutingTrace* trace_ = nullptr;
+  StoreStats stats_;
+  uint64_t evictions_before_ = 0;  // the latest reset
+
+  bool stream_is_alive_ = false;
+  int layer_ = 0;
+  std::vector<Wanted> wanted_;
+  size_t with_slot_ = 0;  // wanted experts before this index have had their slot
+  std::vector<ExpertArrival> arrivals_;
+  std::vector<int> touched_;
+};
+
+void ExpertStore::Core::begin_stream(int layer, std::span<const int32_t> experts) {
+  PENSTOCK_CHECK(!stream_is_alive_);
+  PENSTOCK_CHECK(layer >= 0 && layer < filler_->table().num_layers);
+  stream_is_alive_ = true;
+  layer_ = layer;
+  if (trace_ != nullptr) trace_->add(layer, experts);
+  collect(std::chrono::nanoseconds(0));  // what earlier streams left behind
+
+  // What is here is pinned first, so that no missing expert takes its slot.
+  cache_.begin_run(layer);
+  wanted_.clear();
+  for (const int32_t expert : experts) {
+    PENSTOCK_CHECK(expert >= 0 && expert < filler_->table().num_experts);
+    Wanted wanted{.expert = expert};
+    cache_.record_use(layer, expert);
+    if (const auto slot = cache_.find(layer, expert)) {
+      wanted.slot = *slot;
+      cache_.pin(*slot);
+      filler_->forgive(*slot);
+      if (cache_.state(*slot) == SlotState::kReady) ++stats_.hits;
+    }
+    wanted_.push_back(wanted);
+  }
+  stats_.requests += experts.size();
+
+  with_slot_ = 0;
+  if (give_slots()) {
+    for (int part = 0; part < filler_->table().num_parts(); ++part) {
+      for (const Wanted& wanted : wanted_) enqueue_missing(wanted, part);
+    }
+  } else {
+    enqueue_all_by_expert(0);
+  }
+  filler_->submit();
+}
+
+// Slots for the experts that have none, in order, as far as they go. True when all have one.
+bool ExpertStore::Core::give_slots() {
+  for (; with_slot_ < wanted_.size(); ++with_slot_) {
+    Wanted& wanted = wanted_[with_slot_];
+    if (wanted.slot >= 0) continue;
+    const auto slot = cache_.claim(layer_, wanted.expert);
+    if (!slot) return false;
+    wanted.slot = *slot;
+    cache_.pin(*slot);
+    filler_->begin(*slot, layer_, wanted.expert);
+  }
+  return true;
+}
+
+void ExpertStore::Core::enqueue_missing(const Wanted& wanted, int part) {
+  if (wanted.slot < 0 || filler_->state(wanted.slot, part) != PartState::kMissing) return;
+  filler_->enqueue(wanted.slot, part);
+}
+
+void ExpertStore::Core::enqueue_all_by_expert(size_t first) {
+  for (size_t i = first; i < wanted_.size(); ++i) {
+    for (int part = 0; part < filler_->table().num_parts(); ++part) {
+      enqueue_missing(wanted_[i], part);
+    }
+  }
+}
+
+Result<std::span<const ExpertArrival>> ExpertStore::Core::next(const std::stop_token& stop) {
+  PENSTOCK_CHECK(stream_is_alive_);
+  collect(std::chrono::nanoseconds(0));
+  for (;;) {
+    if (stop.stop_requested()) {
+      return Error{ErrorCode::kCancelled,
+                   fmt::format("cancelled while the experts of layer {} were read", layer_)};
+    }
+    if (auto error = failure()) return std::move(*error);
+    if (with_slot_ < wanted_.size()) {
+      const size_t first = with_slot_;
+      give_slots();
+      if (with_slot_ > first) {
+        ++stats_.waves;
+        enqueue_all_by_expert(first);
+      }
+    }
+    filler_->submit();
+    gather_arrivals();
+    const auto is_given = [this](const Wanted& wanted) {
+      return wanted.parts_given == filler_->table().num_parts();
+    };
+    if (!arrivals_.empty() || std::all_of(wanted_.begin(), wanted_.end(), is_given)) {
+      return std::span<const ExpertArrival>(arrivals_);
+    }
+    PENSTOCK_TRY(wait_for_reads(stop));
+  }
+}
+
+void ExpertStore::Core::gather_arrivals() {
+  arrivals_.clear();
+  for (size_t i = 0; i < with_slot_; ++i) {
+    Wanted& wanted = wanted_[i];
+    while (wanted.parts_given < filler_->table().num_parts() &&
+           filler_->state(wanted.slot, wanted.parts_given) == PartState::kGood) {
+      arrivals_.push_back({.index = static_cast<int32_t>(i),
+                           .part = wanted.parts_given,
+                           .data = filler_->data(wanted.slot, wanted.parts_given)});
+      ++wanted.parts_given;
+    }
+  }
+}
+
+Result<void> ExpertStore::Core::wait_for_reads(const std::stop_token& stop) {
+  // Nothing on its way and nothing to hand out: every slot is pinned by experts that the caller has
+  // got and not released.
+  PENSTOCK_CHECK(filler_->reader().in_flight() > 0);
+  const int64_t begin_ns = steady_now_ns();
+  const std::chrono::nanoseconds step = std::min(kWaitStep, options_.stall_limit);
+  for (;;) {
+    collect(step);
+    const int64_t waited_ns = steady_now_ns() - begin_ns;
+    const bool has_ended = !touched_.empty();
+    const bool has_stalled = !has_ended && waited_ns >= options_.stall_limit.count();
+    if (has_ended || has_stalled || stop.stop_requested()) stats_.wait_ns += waited_ns;
+    if (has_ended || stop.stop_requested()) return {};
+    if (has_stalled) {
+      return Error{
+          ErrorCode::kIo,
+          fmt::format("layer {}: no answer from the disk for {} s ({} reads of {} are open)",
+                      layer_, static_cast<double>(waited_ns / 1'000'000) / 1000,
+                      filler_->reader().in_flight(), filler_->table().file->path())};
+    }
+  }
+}
+
+void ExpertStore::Core::collect(std::chrono::nanoseconds timeout) {
+  touched_.clear();
+  filler_->collect(timeout, touched_);
+  for (const int slot : touched_) settle(slot);
+}
+
+// A slot leaves `filling` when no read into it is open: ready when all of it is good, free when it
+// is not and nobody waits for the rest.
+void ExpertStore::Core::settle(int slot) {
+  if (cache_.state(slot) != SlotState::kFilling || filler_->is_reading(slot)) return;
+  if (filler_->is_complete(slot)) {
+    cache_.finish(slot);
+  } else if (!cache_.is_pinned(slot)) {
+    cache_.forget(slot);
+  }
+}
+
+std::optional<Error> ExpertStore::Core::failure() const {
+  for (const Wanted& wanted : wanted_) {
+    if (wanted.slot < 0 || wanted.is_released) continue;
+    if (auto error = filler_->failure_of(wanted.slot)) return error;
+  }
+  return std::nullopt;
+}
+
+void ExpertStore::Core::release(int32_t index) {
+  PENSTOCK_CHECK(stream_is_alive_ && index >= 0 && index < std::ssize(wanted_));
+  Wanted& wanted = wanted_[static_cast<size_t>(index)];
+  PENSTOCK_CHECK(!wanted.is_released && wanted.parts_given == filler_->table().num_parts());
+  wanted.is_released = true;
+  cache_.unpin(wanted.slot);
+}
+
+void ExpertStore::Core::end_stream() {
+  filler_->clear_queue();
+  for (const Wanted& wanted : wanted_) {
+    if (wanted.slot < 0 || wanted.is_released) continue;
+    cache_.unpin(wanted.slot);
+    settle(wanted.slot);
+  }
+  wanted_.clear();
+  with_slot_ = 0;
+  stream_is_alive_ = false;
+}
+
+const StoreStats& ExpertStore::Core::stats() {
+  const FillStats& fill = filler_->stats();
+  stats_.misses = stats_.requests - stats_.hits;
+  stats_.evictions = cache_.evictions() - evictions_before_;
+  stats_.reads = fill.reads;
+  stats_.bytes_read = fill.bytes_read;
+  stats_.io_retries = fill.io_retries;
+  stats_.checksum_failures = fill.checksum_failures;
+  stats_.bytes_verified = fill.bytes_verified;
+  stats_.verify_ns = fill.verify_ns;
+  return stats_;
+}
+
+void ExpertStore::Core::reset_stats() {
+  stats_ = {};
+  filler_->stats() = {};
+  evictions_before_ = cache_.evictions();
+}
+
+ExpertStream::ExpertStream(ExpertStream&& other) noexcept
+    : store_(std::exchange(other.store_, nullptr)) {}
+
+ExpertStream::~ExpertStream() {
+  if (store_ != nullptr) store_->core_->end_stream();
+}
+
+Result<std::span<const ExpertArrival>> ExpertStream::next(std::stop_token stop) {
+  return store_->core_->next(stop);
+}
+
+void ExpertStream::release(int32_t index) {
+  store_->core_->release(index);
+}
+
+ExpertStore::ExpertStore(std::unique_ptr<Core> core) : core_(std::move(core)) {}
+ExpertStore::~ExpertStore() = default;
+
+Result<std::unique_ptr<ExpertStore>> ExpertStore::create(ExpertTable table,
+                                                         std::unique_ptr<Reader> reader,
+                                                         const StoreOptions& options) {
+  PENSTOCK_CHECK(table.file != nullptr && reader != nullptr);
+  if (options.num_slots < 1 || options.stall_limit.count() <= 0) {
+    return Error{
+        ErrorCode::kInvalidArgument,
+        fmt::format("an expert store needs at least 1 slot and a stall limit, got {} and {} ns",
+                    options.num_slots, options.stall_limit.count())};
+  }
+  PENSTOCK_TRY(check_table(table));
+  if (!checked_multiply(table.record_bytes, static_cast<uint64_t>(options.num_slots))) {
+    return Error{ErrorCode::kInvalidArgument,
+                 fmt::format("{} slots of {} bytes are more than an address holds",
+                             options.num_slots, table.record_bytes)};
+  }
+  auto filler = PENSTOCK_TRY(
+      SlotFiller::create(std::move(table), std::move(reader), options.num_slots, options.verify));
+  return std::unique_ptr<ExpertStore>(
+      new ExpertStore(std::make_unique<Core>(std::move(filler), options)));
+}
+
+ExpertStream ExpertStore::stream(int layer, std::span<const int32_t> experts) {
+  core_->begin_stream(layer, experts);
+  return ExpertStream(this);
+}
+
+void ExpertStore::advance_token() {
+  core_->advance_token();
+}
+const StoreStats& ExpertStore::stats() const {
+  return core_->stats();
+}
+void ExpertStore::reset_stats() {
+  core_->reset_stats();
+}
+int ExpertStore::num_slots() const {
+  return core_->num_slots();
+}
+std::string ExpertStore::reader_description() const {
+  return core_->reader().description();
+}
+void ExpertStore::set_trace(RoutingTrace* trace) {
+  core_->set_trace(trace);
+}
+
+uint64_t ExpertStore::bytes_needed(const ExpertTable& table, const StoreOptions& options) {
+  const auto num_experts = static_cast<uint64_t>(table.num_experts);
+  const uint64_t lists =
+      num_experts * (64 + sizeof(ExpertArrival) * table.parts.size());  // of a stream
+  return SlotFiller::bytes_needed(table, options.num_slots) +
+         ExpertCache::bytes_needed(cache_shape(table, options)) + lists;
+}
+
+}  // namespace penstock

@@ -1,0 +1,113 @@
+// Fills slots of memory from flash: one read per part of an expert, compared with its checksum.
+//
+// Reads go straight into the slot. A read that fails is repeated once, and so is one whose bytes do
+// not have their checksum; only after that has the part failed. Which expert belongs in which slot,
+// and for how long, is the business of the store above.
+//
+//   part: missing --enqueue, submit--> reading --collect--> good
+//                                         `-----collect---> failed --begin--> missing
+//
+// Threads  One. The reader writes slot bytes between submit and collect.
+// Memory   Slots and one request per part, allocated in create(). The destructor waits for reads in
+//          flight: bytes that a disk may still write are not given back.
+// Errors   create(): kOutOfMemory. A failed part is an Error of its own (failure_of): kIo for
+// reads,
+//          kCorrupt for checksums.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "base/memory.h"
+#include "base/result.h"
+#include "io/reader.h"
+#include "store/expert_table.h"
+
+namespace penstock {
+
+enum class PartState : uint8_t { kMissing, kReading, kGood, kFailed };
+
+struct FillStats {
+  uint64_t reads = 0;  // submitted, repeated ones included
+  uint64_t bytes_read = 0;
+  uint64_t io_retries = 0;
+  uint64_t checksum_failures = 0;
+  uint64_t bytes_verified = 0;
+  int64_t verify_ns = 0;
+};
+
+class SlotFiller {
+ public:
+  // The table has been checked against its file. verify: compare checksums where there are any.
+  static Result<std::unique_ptr<SlotFiller>> create(ExpertTable table,
+                                                    std::unique_ptr<Reader> reader, int num_slots,
+                                                    bool verify);
+  ~SlotFiller();
+  SlotFiller(const SlotFiller&) = delete;
+  SlotFiller& operator=(const SlotFiller&) = delete;
+
+  // The slot is for this expert from now on; nothing of it is here. No read into it is in flight.
+  void begin(int slot, int layer, int expert);
+  // Failed parts may be tried again.
+  void forgive(int slot);
+
+  // Asks for a part that is missing; queued until the reader has room.
+  void enqueue(int slot, int part);
+  void submit();
+  void clear_queue();
+
+  // Takes in what has ended, waiting for the first up to `timeout`. Adds the slots it touched.
+  void collect(std::chrono::nanoseconds timeout, std::vector<int>& touched);
+
+  PartState state(int slot, int part) const { return part_at(slot, part).state; }
+  bool is_reading(int slot) const { return any_part(slot, PartState::kReading); }
+  bool is_complete(int slot) const;
+  std::optional<Error> failure_of(int slot) const;  // of its first failed part
+  std::span<const std::byte> data(int slot, int part) const;
+
+  const ExpertTable& table() const { return table_; }
+  const Reader& reader() const { return *reader_; }
+  FillStats& stats() { return stats_; }
+
+  static uint64_t bytes_needed(const ExpertTable& table, int num_slots);
+
+ private:
+  struct Part : ReadRequest {
+    int32_t slot = 0;
+    int32_t part = 0;
+    int32_t layer = 0;
+    int32_t expert = 0;
+    PartState state = PartState::kMissing;
+    bool is_second_read = false;
+    bool has_wrong_checksum = false;  // why it failed, when `error` is 0
+  };
+
+  SlotFiller(ExpertTable table, std::unique_ptr<Reader> reader, AlignedMemory memory, bool verify);
+
+  const Part& part_at(int slot, int part) const {
+    return parts_[static_cast<size_t>(slot * table_.num_parts() + part)];
+  }
+  Part& part_at(int slot, int part) {
+    return parts_[static_cast<size_t>(slot * table_.num_parts() + part)];
+  }
+  bool any_part(int slot, PartState state) const;
+  void finish(Part& part);
+  bool has_its_checksum(const Part& part);
+
+  const ExpertTable table_;
+  const bool verify_;
+  AlignedMemory memory_;
+  std::vector<Part> parts_;  // [slot][part]
+  std::unique_ptr<Reader> reader_;
+  std::vector<Part*> queue_;
+  size_t queue_head_ = 0;
+  std::vector<ReadRequest*> batch_;
+  std::vector<ReadRequest*> ended_;
+  FillStats stats_;
+};
+
+}  // namespace penstock
