@@ -196,7 +196,9 @@ Result<void> Engine::open_store(Storage& storage, const EngineOptions& options) 
   store_options.num_slots = static_cast<int>(plan_.num_slots);
   store_options.policy = options.policy;
   store_options.verify = options.verify;
-  std::unique_ptr<Reader> reader = PENSTOCK_TRY(make_reader(options.reader, &reader_note_));
+  std::unique_ptr<Reader> reader =
+      options.reader_factory ? options.reader_factory()
+                             : PENSTOCK_TRY(make_reader(options.reader, &reader_note_));
   store_ = PENSTOCK_TRY(ExpertStore::create(std::move(table), std::move(reader), store_options));
   return {};
 }

@@ -2,6 +2,8 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
+#include <memory>
 #include <string>
 
 #include "io/reader.h"
@@ -24,6 +26,7 @@ struct EngineOptions {
   // For tests and experiments; 0: planned.
   int64_t chunk_tokens = 0;
   int64_t num_slots = 0;
+  std::function<std::unique_ptr<Reader>()> reader_factory;  // in place of `reader`
 };
 
 inline constexpr int64_t kContextDefault = 8192;

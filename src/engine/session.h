@@ -23,6 +23,7 @@
 
 #include "engine/metrics.h"
 #include "engine/sampler.h"
+#include "model/qwen3_5_moe.h"
 #include "model/state.h"
 #include "text/token.h"
 

@@ -1,0 +1,361 @@
+// Gates: identities that hold bit for bit on the logits, whatever the store and the clock do.
+//
+//   G1  all experts resident == streamed with any number of slots, down to one
+//   G2  any reader, any queue depth, any order of completion
+//   G3  any number of threads
+//   G4  prompt in one chunk == in chunks of any size, down to one token
+//   G5  a session that holds a prefix, or goes back to a checkpoint == a fresh one
+//   G6  after a cancelled request == as if it had never been
+//   G7  after a read that failed and was tried again; a read that fails for good is an error and
+//       leaves nothing behind
+//   G8  any eviction policy, checksums compared or not
+//   G9  any instruction set with fused multiply-add
+//   G10 the decode path, token by token == the prompt path
+//   G11 quantised experts (8, 4, 3, 2 bits): G1, G3 and G4 again
+//   G12 any budget that the plan accepts
+//   G13 fewer experts per token is another model, and says so
+//
+// Numbers are given once and never reused. A gate also asserts that what it is about really
+// happened: evictions, chunks, retries.
+#include <gtest/gtest.h>
+
+#include <fmt/format.h>
+
+#include <thread>
+
+#include "compute/cpu/cpu_backend.h"
+#include "io/fake_reader.h"
+#include "support/test_model.h"
+
+namespace penstock::test {
+namespace {
+
+struct GateModel {
+  const char* name;
+  int64_t prompt_tokens;
+};
+
+// Two shapes: many small experts with eight of 32 chosen; and one chosen of four, biases, other
+// convolution.
+constexpr GateModel kModels[] = {{"r3-wrapped", 41}, {"r2-top1", 33}};
+
+std::vector<TokenId> prompt_for(const Engine& engine, int64_t tokens) {
+  return random_tokens(tokens, engine.config().vocab_size, 7);
+}
+
+// Logits of all positions, then a greedy continuation, as one list of bits.
+struct Answer {
+  std::vector<float> logits;
+  std::vector<TokenId> tokens;
+  uint64_t hash = 0;
+  StoreStats store;
+  int64_t chunks = 0;
+
+  bool operator==(const Answer& other) const {
+    return same_bits(logits, other.logits) && tokens == other.tokens && hash == other.hash;
+  }
+};
+
+Answer answer_of(Engine& engine, int64_t prompt_tokens) {
+  const std::vector<TokenId> prompt = prompt_for(engine, prompt_tokens);
+  Answer answer;
+  answer.logits = evaluate(engine, prompt).logits;
+  Session session = value_of(engine.new_session());
+  const GenerateResult result = continue_greedily(session, prompt, 12);
+  answer.tokens = result.tokens;
+  answer.hash = result.metrics.logits_hash;
+  answer.chunks = result.metrics.chunks;
+  answer.store = engine.experts().stats();
+  return answer;
+}
+
+class Gate : public ::testing::TestWithParam<GateModel> {
+ protected:
+  std::string model() const { return packed_random(GetParam().name); }
+  EngineOptions options() const { return small_options(model()); }
+  Answer answer(const EngineOptions& with) const {
+    const auto engine = open_engine(with);
+    return answer_of(*engine, GetParam().prompt_tokens);
+  }
+  const Answer& resident() const {
+    static std::map<std::string, Answer> known;
+    auto [place, is_new] = known.try_emplace(GetParam().name);
+    if (is_new) place->second = answer(options());
+    return place->second;
+  }
+};
+
+INSTANTIATE_TEST_SUITE_P(Models, Gate, ::testing::ValuesIn(kModels), [](const auto& test) {
+  std::string name = test.param.name;
+  std::ranges::replace(name, '-', '_');
+  return name;
+});
+
+TEST_P(Gate, g1_streamed_equals_resident_at_any_number_of_slots) {
+  const auto engine = open_engine(options());
+  const int64_t all = engine->plan().num_experts;
+  const int64_t top_k = engine->experts_per_token();
+  const int64_t floor = top_k * engine->config().num_hidden_layers;
+  EXPECT_EQ(resident().store.evictions, 0u);
+  for (const int64_t slots : {all / 2, all / 4, floor, top_k + 1, top_k, int64_t{1}}) {
+    EngineOptions with = options();
+    with.num_slots = slots;
+    const Answer streamed = answer(with);
+    EXPECT_TRUE(streamed == resident()) << slots << " slots";
+    if (slots < all) EXPECT_GT(streamed.store.evictions, 0u) << slots << " slots";
+  }
+}
+
+TEST_P(Gate, g2_any_reader_depth_and_order_of_completion) {
+  for (const ReaderKind kind : {ReaderKind::kUring, ReaderKind::kThreads}) {
+    for (const int depth : {1, 3, 64, 256}) {
+      EngineOptions with = options();
+      with.num_slots = 9;
+      with.reader = {.kind = kind, .depth = depth, .threads = 3};
+      const Answer streamed = answer(with);
+      EXPECT_TRUE(streamed == resident()) << "depth " << depth;
+      EXPECT_GT(streamed.store.evictions, 0u);
+    }
+  }
+  for (uint64_t seed = 1; seed <= 6; ++seed) {
+    EngineOptions with = options();
+    with.num_slots = 11;
+    with.reader_factory = [seed] { return make_fake_reader({.seed = seed}); };
+    const Answer streamed = answer(with);
+    EXPECT_TRUE(streamed == resident()) << "seed " << seed;
+    EXPECT_GT(streamed.store.reads, 0u);
+  }
+}
+
+TEST_P(Gate, g3_any_number_of_threads) {
+  for (int threads = 2; threads <= 5; ++threads) {
+    EngineOptions with = options();
+    with.threads = threads;
+    EXPECT_TRUE(answer(with) == resident()) << threads << " threads";
+  }
+}
+
+TEST_P(Gate, g4_any_chunk_size) {
+  for (const int64_t chunk : {1, 2, 3, 7, 16}) {
+    EngineOptions with = options();
+    with.chunk_tokens = chunk;
+    with.num_slots = 13;
+    const Answer chunked = answer(with);
+    EXPECT_TRUE(chunked == resident()) << "chunks of " << chunk;
+    EXPECT_EQ(chunked.chunks, (GetParam().prompt_tokens + chunk - 1) / chunk);
+  }
+}
+
+TEST_P(Gate, g5_a_held_prefix_equals_a_fresh_session) {
+  EngineOptions with = options();
+  with.num_checkpoints = 2;
+  with.num_slots = 17;
+  const auto engine = open_engine(with);
+  const std::vector<TokenId> prompt = prompt_for(*engine, GetParam().prompt_tokens);
+  Session fresh = value_of(engine->new_session());
+  const GenerateResult expected = continue_greedily(fresh, prompt, 12);
+
+  Session session = value_of(engine->new_session());
+  // A prompt that shares 20 tokens, with a checkpoint there, then goes elsewhere.
+  std::vector<TokenId> other(prompt.begin(), prompt.begin() + 20);
+  const std::vector<TokenId> elsewhere = random_tokens(15, engine->config().vocab_size, 99);
+  other.insert(other.end(), elsewhere.begin(), elsewhere.end());
+  GenerateOptions first;
+  first.max_tokens = 5;
+  first.checkpoints = {20};
+  value_of(session.generate(other, first, {}));
+  const GenerateResult rewound = continue_greedily(session, prompt, 12);
+  EXPECT_EQ(rewound.metrics.cached_tokens, 20);
+  EXPECT_EQ(rewound.tokens, expected.tokens);
+  EXPECT_EQ(rewound.metrics.logits_hash, expected.metrics.logits_hash);
+
+  // The same prompt again: everything but nothing of the answer is held, no token is evaluated.
+  Session again = value_of(engine->new_session());
+  GenerateOptions only_prompt;
+  only_prompt.max_tokens = 1;
+  value_of(again.generate(prompt, only_prompt, {}));
+  const GenerateResult repeated = continue_greedily(again, prompt, 12);
+  EXPECT_EQ(repeated.metrics.cached_tokens, GetParam().prompt_tokens);
+  EXPECT_EQ(repeated.metrics.prompt.tokens, 0);
+  EXPECT_EQ(repeated.tokens, expected.tokens);
+  EXPECT_EQ(repeated.metrics.logits_hash, expected.metrics.logits_hash);
+
+  // The conversation goes on: prompt, answer and more, of which only the rest is evaluated.
+  std::vector<TokenId> longer = prompt;
+  longer.insert(longer.end(), expected.tokens.begin(), expected.tokens.end());
+  longer.insert(longer.end(), elsewhere.begin(), elsewhere.begin() + 6);
+  const GenerateResult extended = continue_greedily(again, longer, 8);
+  EXPECT_GT(extended.metrics.cached_tokens, GetParam().prompt_tokens);
+  Session plain = value_of(engine->new_session());
+  const GenerateResult whole = continue_greedily(plain, longer, 8);
+  EXPECT_EQ(extended.tokens, whole.tokens);
+  EXPECT_EQ(extended.metrics.logits_hash, whole.metrics.logits_hash);
+}
+
+TEST_P(Gate, g6_a_cancelled_request_leaves_no_trace) {
+  EngineOptions with = options();
+  with.num_slots = 9;
+  with.chunk_tokens = 8;
+  with.num_checkpoints = 1;
+  const auto engine = open_engine(with);
+  const std::vector<TokenId> prompt = prompt_for(*engine, GetParam().prompt_tokens);
+  const int64_t layers = engine->config().num_hidden_layers;
+  Session session = value_of(engine->new_session());
+  // Stops inside of every layer of the third chunk, and in the middle of the answer.
+  for (int64_t layer = 0; layer < layers; ++layer) {
+    std::stop_source stop;
+    int64_t chunk = -1;
+    GenerateOptions cancelled;
+    cancelled.max_tokens = 12;
+    cancelled.on_route = [&](int64_t at, const Routing&) {
+      if (at == 0) ++chunk;
+      if (chunk == 2 && at == layer) stop.request_stop();
+    };
+    const GenerateResult stopped =
+        value_of(session.generate(random_tokens(40, engine->config().vocab_size,
+                                                static_cast<uint64_t>(layer) + 50),
+                                  cancelled, stop.get_token()));
+    EXPECT_EQ(stopped.finish, FinishReason::kCancelled);
+    EXPECT_TRUE(stopped.tokens.empty());
+    const GenerateResult after = continue_greedily(session, prompt, 12);
+    EXPECT_EQ(after.tokens, resident().tokens) << "stopped in layer " << layer;
+    EXPECT_EQ(after.metrics.logits_hash, resident().hash) << "stopped in layer " << layer;
+  }
+  std::stop_source stop;
+  GenerateOptions answering;
+  answering.max_tokens = 12;
+  int64_t seen = 0;
+  answering.on_token = [&](TokenId) {
+    if (++seen == 4) stop.request_stop();
+  };
+  session.reset();
+  const GenerateResult stopped = value_of(session.generate(prompt, answering, stop.get_token()));
+  EXPECT_EQ(stopped.finish, FinishReason::kCancelled);
+  EXPECT_EQ(stopped.tokens.size(), 4u);
+  session.reset();
+  EXPECT_EQ(continue_greedily(session, prompt, 12).metrics.logits_hash, resident().hash);
+}
+
+TEST_P(Gate, g7_a_failed_read_is_tried_again_or_ends_the_request_cleanly) {
+  int retried = 0;
+  for (uint64_t n = 0; n < 60; n += 4) {
+    EngineOptions with = options();
+    with.num_slots = 9;
+    with.reader_factory = [n] { return make_fake_reader({.seed = n + 1, .fail_read = n}); };
+    const Answer healed = answer(with);
+    EXPECT_TRUE(healed == resident()) << "read " << n;
+    retried += static_cast<int>(healed.store.io_retries);
+  }
+  EXPECT_GE(retried, 15);
+
+  EngineOptions with = options();
+  with.num_slots = 9;
+  with.reader_factory = [] {
+    return make_fake_reader({.seed = 3, .fail_read = 25, .fail_count = 2});
+  };
+  const auto engine = open_engine(with);
+  const std::vector<TokenId> prompt = prompt_for(*engine, GetParam().prompt_tokens);
+  Session session = value_of(engine->new_session());
+  GenerateOptions generate;
+  generate.max_tokens = 12;
+  const Result<GenerateResult> failed = session.generate(prompt, generate, {});
+  if (!failed) {
+    EXPECT_EQ(failed.error().code, ErrorCode::kIo);
+    EXPECT_NE(failed.error().message.find("expert"), std::string::npos);
+  }
+  EXPECT_EQ(continue_greedily(session, prompt, 12).metrics.logits_hash, resident().hash);
+}
+
+TEST_P(Gate, g8_any_eviction_policy_and_verification) {
+  for (const EvictionPolicy policy :
+       {EvictionPolicy::kLru, EvictionPolicy::kLfu, EvictionPolicy::kAgeOverFrequency}) {
+    EngineOptions with = options();
+    with.num_slots = 15;
+    with.policy = policy;
+    with.verify = policy != EvictionPolicy::kLru;
+    const Answer streamed = answer(with);
+    EXPECT_TRUE(streamed == resident()) << name_of(policy);
+    EXPECT_GT(streamed.store.evictions, 0u);
+    EXPECT_EQ(streamed.store.bytes_verified > 0, with.verify);
+  }
+}
+
+TEST_P(Gate, g9_any_instruction_set_with_fused_multiply_add) {
+  int compared = 0;
+  for (const std::string& target : CpuBackend::targets()) {
+    if (!target.starts_with("AVX") && !target.starts_with("NEON")) continue;
+    EngineOptions with = options();
+    with.simd_target = target;
+    EXPECT_TRUE(answer(with) == resident()) << target;
+    ++compared;
+  }
+  EXPECT_GE(compared, 1);
+}
+
+TEST_P(Gate, g10_token_by_token_equals_the_prompt_path) {
+  const auto engine = open_engine(options());
+  const std::vector<TokenId> prompt = prompt_for(*engine, GetParam().prompt_tokens);
+  const Evaluation whole = evaluate(*engine, prompt);
+  EngineOptions with = options();
+  with.chunk_tokens = 1;
+  const auto single = open_engine(with);
+  const Evaluation stepped = evaluate(*single, prompt);
+  EXPECT_TRUE(same_bits(whole.logits, stepped.logits));
+  EXPECT_EQ(whole.experts, stepped.experts);
+}
+
+TEST_P(Gate, g12_any_budget_that_the_plan_accepts) {
+  const auto engine = open_engine(options());
+  const uint64_t least = engine->plan().minimum_bytes;
+  const uint64_t most = engine->plan().all_resident_bytes;
+  EngineOptions with = options();
+  with.memory_bytes = least - 1;
+  const auto refused = Engine::open(posix_storage(), with, {});
+  ASSERT_FALSE(refused.has_value());
+  EXPECT_EQ(refused.error().code, ErrorCode::kOutOfMemory);
+  EXPECT_NE(refused.error().message.find(std::to_string(least)), std::string::npos);
+  for (int step = 0; step <= 4; ++step) {
+    with.memory_bytes = least + (most - least) * static_cast<uint64_t>(step) / 4;
+    const auto planned = open_engine(with);
+    EXPECT_LE(planned->plan().total_bytes, with.memory_bytes);
+    EXPECT_TRUE(answer_of(*planned, GetParam().prompt_tokens) == resident()) << "step " << step;
+  }
+}
+
+TEST(Gates, g11_quantised_experts_stream_and_chunk_alike) {
+  const std::string source = PENSTOCK_DEMO_MODEL;
+  const auto engine = open_engine(small_options(source));
+  const std::vector<TokenId> prompt = random_tokens(24, engine->config().vocab_size, 5);
+  Session session = value_of(engine->new_session());
+  const GenerateResult expected = continue_greedily(session, prompt, 6);
+  struct Variation {
+    int64_t slots, chunk;
+    int threads;
+  };
+  for (const Variation& v : {Variation{64, 0, 1}, {64, 5, 2}, {9, 24, 3}, {0, 1, 2}}) {
+    EngineOptions with = small_options(source);
+    with.num_slots = v.slots;
+    with.chunk_tokens = v.chunk;
+    with.threads = v.threads;
+    const auto other = open_engine(with);
+    Session streamed = value_of(other->new_session());
+    const GenerateResult result = continue_greedily(streamed, prompt, 6);
+    EXPECT_EQ(result.metrics.logits_hash, expected.metrics.logits_hash)
+        << v.slots << " slots, chunks of " << v.chunk << ", " << v.threads << " threads";
+    if (v.slots > 0) EXPECT_GT(other->experts().stats().evictions, 0u);
+  }
+}
+
+TEST(Gates, g13_fewer_experts_per_token_is_reported_as_lossy) {
+  EngineOptions with = small_options(packed_random("r3-wrapped"));
+  const auto exact = open_engine(with);
+  EXPECT_FALSE(exact->is_lossy());
+  with.experts_per_token = 4;
+  const auto lossy = open_engine(with);
+  EXPECT_TRUE(lossy->is_lossy());
+  const std::vector<TokenId> prompt = random_tokens(9, exact->config().vocab_size, 1);
+  EXPECT_FALSE(same_bits(evaluate(*exact, prompt).logits, evaluate(*lossy, prompt).logits));
+}
+
+}  // namespace
+}  // namespace penstock::test

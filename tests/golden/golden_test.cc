@@ -1,0 +1,163 @@
+// Logits, routing and greedy continuations against the reference implementation in float32.
+//
+// The tiny random checkpoints cover unusual shapes, the demo model is the one that users run (its
+// quantised weights were widened and fed to the reference), and the BF16 master is used where it is
+// at hand: PENSTOCK_MASTER names its folder. tests/data/README.md tells how the values were made.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdlib>
+#include <fstream>
+
+#include "format/safetensors.h"
+#include "support/test_model.h"
+
+namespace penstock::test {
+namespace {
+
+// The bound, of the largest logit. What is reached is printed.
+constexpr double kToleranceOfLargest = 2e-4;
+
+struct Golden {
+  std::vector<TokenId> input_ids, greedy_ids;
+  std::vector<double> greedy_margin;
+  std::vector<float> logits;  // [rows, vocab], the last rows of the prompt
+  std::vector<std::vector<int32_t>> experts;
+  std::vector<std::vector<float>> weights;
+};
+
+Json read_json(const std::string& path) {
+  return value_of(parse_json(value_of(read_text(posix_storage(), path, 64 << 20)), path));
+}
+
+Golden read_golden(const std::string& tensors, const std::string& json, int64_t layers) {
+  const SafetensorsFile file = value_of(SafetensorsFile::open(posix_storage(), tensors));
+  Golden golden;
+  golden.input_ids = value_of(file.read<int32_t>("input_ids"));
+  golden.greedy_ids = value_of(file.read<int32_t>("greedy_ids"));
+  golden.logits = value_of(file.read<float>("logits"));
+  for (int64_t layer = 0; layer < layers; ++layer) {
+    const std::string prefix = "router." + std::to_string(layer);
+    golden.experts.push_back(value_of(file.read<int32_t>(prefix + ".ids")));
+    golden.weights.push_back(value_of(file.read<float>(prefix + ".weights")));
+  }
+  for (const Json& margin : read_json(json).at("greedy_margin")) {
+    golden.greedy_margin.push_back(margin.get<double>());
+  }
+  return golden;
+}
+
+void expect_same_logits(const Evaluation& ours, const Golden& golden, const std::string& name) {
+  ASSERT_GE(ours.logits.size(), golden.logits.size());
+  const std::span<const float> last =
+      std::span(ours.logits).last(golden.logits.size());
+  double largest = 0, difference = 0;
+  for (size_t i = 0; i < last.size(); ++i) {
+    largest = std::max(largest, std::abs(static_cast<double>(golden.logits[i])));
+    difference = std::max(difference, std::abs(static_cast<double>(golden.logits[i]) - last[i]));
+  }
+  std::printf("%s: max |difference| %.3g of max |logit| %.4g = %.2g\n", name.c_str(), difference,
+              largest, difference / largest);
+  ::testing::Test::RecordProperty("difference_of_largest", std::to_string(difference / largest));
+  EXPECT_LE(difference, kToleranceOfLargest * largest) << name;
+}
+
+// Ids are compared as sets with their weights: two equal weights may be listed in either order.
+void expect_same_routes(const Evaluation& ours, const Golden& golden, int64_t top_k) {
+  for (size_t layer = 0; layer < golden.experts.size(); ++layer) {
+    const size_t rows = golden.experts[layer].size() / static_cast<size_t>(top_k);
+    const size_t skip = ours.experts[layer].size() - golden.experts[layer].size();
+    for (size_t row = 0; row < rows; ++row) {
+      std::vector<std::pair<int32_t, float>> mine, theirs;
+      for (size_t k = 0; k < static_cast<size_t>(top_k); ++k) {
+        const size_t at = row * static_cast<size_t>(top_k) + k;
+        mine.emplace_back(ours.experts[layer][skip + at], ours.weights[layer][skip + at]);
+        theirs.emplace_back(golden.experts[layer][at], golden.weights[layer][at]);
+      }
+      std::sort(mine.begin(), mine.end());
+      std::sort(theirs.begin(), theirs.end());
+      for (size_t k = 0; k < mine.size(); ++k) {
+        ASSERT_EQ(mine[k].first, theirs[k].first) << "layer " << layer << " row " << row;
+        ASSERT_NEAR(mine[k].second, theirs[k].second, 1e-4) << "layer " << layer << " row " << row;
+      }
+    }
+  }
+}
+
+void check_golden(const std::string& model, const std::string& tensors, const std::string& json,
+                  const std::string& name) {
+  const auto engine = open_engine(small_options(model));
+  const Golden golden = read_golden(tensors, json, engine->config().num_hidden_layers);
+  const Evaluation ours = evaluate(*engine, golden.input_ids);
+  expect_same_logits(ours, golden, name);
+  expect_same_routes(ours, golden, engine->config().num_experts_per_tok);
+  Session session = value_of(engine->new_session());
+  const GenerateResult result =
+      continue_greedily(session, golden.input_ids, std::ssize(golden.greedy_ids));
+  for (size_t i = 0; i < golden.greedy_ids.size(); ++i) {
+    ASSERT_EQ(result.tokens[i], golden.greedy_ids[i])
+        << name << ": greedy token " << i << ", margin " << golden.greedy_margin[i];
+  }
+}
+
+class RandomCheckpoint : public ::testing::TestWithParam<const char*> {};
+
+TEST_P(RandomCheckpoint, agrees_with_the_reference) {
+  const std::string folder = data_path(GetParam());
+  check_golden(packed(folder), folder + "/expected.safetensors", folder + "/case.json",
+               GetParam());
+}
+
+INSTANTIATE_TEST_SUITE_P(All, RandomCheckpoint,
+                         ::testing::Values("random/r0-gva2", "random/r1-tied", "random/r2-top1",
+                                           "random/r3-wrapped"),
+                         [](const auto& test) {
+                           std::string name = test.param;
+                           std::ranges::replace_if(
+                               name, [](char c) { return !std::isalnum(c); }, '_');
+                           return name;
+                         });
+
+TEST(Layouts, qwen3_next_packing_gives_the_logits_of_the_plain_one) {
+  const std::string plain = data_path("random/r0-gva2");
+  check_golden(packed(data_path("layouts/r0-next")), plain + "/expected.safetensors",
+               plain + "/case.json", "r0-next");
+}
+
+TEST(Yarn, long_context_frequencies_agree_with_the_reference) {
+  namespace fs = std::filesystem;
+  const std::string yarn = data_path("random/r4-yarn");
+  const std::string source = temporary_folder();  // the case has r0's weights
+  fs::copy(yarn + "/config.json", source + "/config.json");
+  fs::copy(data_path("random/r0-gva2/model.safetensors"), source + "/model.safetensors");
+  check_golden(packed(source), yarn + "/expected.safetensors", yarn + "/case.json", "r4-yarn");
+}
+
+// The demo model as it is shipped: 4-bit experts, 8-bit resident weights.
+class Demo : public ::testing::TestWithParam<const char*> {};
+
+TEST_P(Demo, agrees_with_the_reference_on_the_same_quantised_weights) {
+  const std::string stem = data_path("golden/demo_") + GetParam();
+  check_golden(PENSTOCK_DEMO_MODEL, stem + ".safetensors", stem + ".json",
+               std::string("demo ") + GetParam());
+}
+
+INSTANTIATE_TEST_SUITE_P(All, Demo, ::testing::Values("plain", "chat", "long"));
+
+class Master : public ::testing::TestWithParam<const char*> {};
+
+TEST_P(Master, agrees_with_the_reference_at_bf16) {
+  const char* folder = std::getenv("PENSTOCK_MASTER");
+  if (folder == nullptr) {
+    GTEST_SKIP() << "PENSTOCK_MASTER does not name the folder of the BF16 model";
+  }
+  const std::string stem = data_path("golden/") + GetParam();
+  check_golden(packed(folder), stem + ".safetensors", stem + ".json",
+               std::string("master ") + GetParam());
+}
+
+INSTANTIATE_TEST_SUITE_P(All, Master, ::testing::Values("plain", "chat", "long"));
+
+}  // namespace
+}  // namespace penstock::test

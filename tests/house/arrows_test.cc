@@ -1,0 +1,86 @@
+// The arrows of the house: which room may include which (docs/architecture.md).
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <fstream>
+#include <map>
+#include <regex>
+#include <set>
+#include <string>
+
+namespace penstock {
+namespace {
+
+namespace fs = std::filesystem;
+
+const std::map<std::string, std::set<std::string>> kMayInclude = {
+    {"base", {"base"}},
+    {"io", {"io", "base"}},
+    {"format", {"format", "io", "base"}},
+    {"store", {"store", "io", "base"}},
+    {"compute", {"compute", "base"}},
+    {"model", {"model", "compute", "store", "format", "io", "base"}},
+    {"text", {"text", "base"}},
+    {"pack", {"pack", "model", "compute", "format", "io", "base"}},
+    {"engine",
+     {"engine", "model", "text", "store", "compute", "format", "io", "base"}},
+    {"cli",
+     {"cli", "engine", "pack", "model", "text", "store", "compute", "format", "io", "base"}},
+};
+
+std::string read(const fs::path& path) {
+  std::ifstream in(path);
+  return {std::istreambuf_iterator<char>(in), {}};
+}
+
+bool is_source(const fs::path& path) {
+  return path.extension() == ".h" || path.extension() == ".cc" || path.extension() == ".inc";
+}
+
+TEST(House, a_room_includes_only_the_rooms_below_it) {
+  const fs::path src = fs::path(PENSTOCK_SOURCE_DIR) / "src";
+  const std::regex include("#include \"([a-z]+)/[^\"]+\"");
+  int files = 0;
+  for (const auto& entry : fs::recursive_directory_iterator(src)) {
+    if (!entry.is_regular_file() || !is_source(entry.path())) continue;
+    const std::string room = fs::relative(entry.path(), src).begin()->string();
+    ASSERT_TRUE(kMayInclude.contains(room)) << room << " is not a room";
+    const std::string text = read(entry.path());
+    for (std::sregex_iterator it(text.begin(), text.end(), include), end; it != end; ++it) {
+      const std::string target = (*it)[1];
+      if (!kMayInclude.contains(target)) continue;
+      EXPECT_TRUE(kMayInclude.at(room).contains(target)) << entry.path() << " includes " << (*it)[0];
+    }
+    ++files;
+  }
+  EXPECT_GT(files, 50);
+}
+
+TEST(House, only_the_command_line_reads_the_environment_and_nobody_prints_below_it) {
+  const fs::path src = fs::path(PENSTOCK_SOURCE_DIR) / "src";
+  const std::regex forbidden(R"(\b(getenv|std::cout|std::cerr|printf|exit)\s*\()");
+  for (const auto& entry : fs::recursive_directory_iterator(src)) {
+    if (!entry.is_regular_file() || !is_source(entry.path())) continue;
+    const std::string room = fs::relative(entry.path(), src).begin()->string();
+    const std::string name = entry.path().filename();
+    if (room == "cli" || name == "check.cc" || name.ends_with("_test.cc")) continue;
+    std::smatch match;
+    const std::string text = read(entry.path());
+    EXPECT_FALSE(std::regex_search(text, match, forbidden)) << entry.path() << ": " << match.str();
+  }
+}
+
+TEST(House, no_room_leaves_work_for_later_in_its_text) {
+  const std::regex later(R"(\b(TODO|FIXME|XXX|HACK)\b)");
+  for (const char* folder : {"src", "tests", "bench"}) {
+    for (const auto& entry :
+         fs::recursive_directory_iterator(fs::path(PENSTOCK_SOURCE_DIR) / folder)) {
+      if (!entry.is_regular_file() || !is_source(entry.path())) continue;
+      if (entry.path().filename() == "arrows_test.cc") continue;
+      EXPECT_FALSE(std::regex_search(read(entry.path()), later)) << entry.path();
+    }
+  }
+}
+
+}  // namespace
+}  // namespace penstock
