@@ -19,6 +19,10 @@ if(PENSTOCK_SANITIZE)
   target_link_options(penstock_flags INTERFACE -fsanitize=${PENSTOCK_SANITIZE})
 endif()
 
+if(PENSTOCK_FUZZ)
+  target_compile_options(penstock_flags INTERFACE -fsanitize=fuzzer-no-link)
+endif()
+
 if(PENSTOCK_TESTS)
   find_package(GTest REQUIRED)
   include(GoogleTest)
