@@ -80,11 +80,12 @@ void Session::keep_logits(Rows logits) {
 
 Result<void> Session::feed(std::span<const TokenId> tokens, LogitsOf logits_of,
                            const LogitsObserver& on_logits, PhaseMetrics& phase,
-                           const RouteObserver& on_route, std::stop_token stop) {
+                           const RouteObserver& on_route, const RouteOverride& reroute,
+                           std::stop_token stop) {
   const Clock::time_point start = Clock::now();
   const StoreStats before = engine_->store_->stats();
   Step step{*engine_->backend_, *engine_->store_, *engine_->scratch_, moe_, phase.times, stop,
-            on_route};
+            on_route,          reroute};
   const Result<void> fed =
       engine_->model_->forward(step, tokens, state_, logits_of, on_logits);
   engine_->store_->advance_token();
@@ -113,7 +114,7 @@ Result<void> Session::prefill(std::span<const TokenId> prompt, const GenerateOpt
     const auto chunk = prompt.subspan(static_cast<size_t>(begin), static_cast<size_t>(end - begin));
     PENSTOCK_TRY(feed(chunk, end == total ? LogitsOf::kLastRow : LogitsOf::kNone,
                       [this](int64_t, Rows logits) { keep_logits(logits); }, metrics.prompt,
-                      options.on_route, stop));
+                      options.on_route, options.reroute, stop));
     ++metrics.chunks;
     if (std::ranges::find(options.checkpoints, end) != options.checkpoints.end()) {
       state_.save_checkpoint();
@@ -161,7 +162,7 @@ Result<GenerateResult> Session::generate(std::span<const TokenId> prompt,
     }
     const Result<void> fed = feed(std::span(&token, 1), LogitsOf::kLastRow,
                                   [this](int64_t, Rows rows) { keep_logits(rows); },
-                                  metrics.answer, options.on_route, stop);
+                                  metrics.answer, options.on_route, options.reroute, stop);
     if (!fed && fed.error().code == ErrorCode::kCancelled) {
       result.finish = FinishReason::kCancelled;
       return result;
@@ -183,7 +184,7 @@ Result<PhaseMetrics> Session::evaluate(std::span<const TokenId> tokens,
     PENSTOCK_TRY(feed(tokens.subspan(static_cast<size_t>(begin), static_cast<size_t>(count)),
                       LogitsOf::kEveryRow,
                       [&](int64_t row, Rows logits) { on_logits(begin + row, logits); }, phase,
-                      on_route, stop));
+                      on_route, {}, stop));
   }
   return phase;
 }

@@ -42,6 +42,7 @@ struct GenerateOptions {
   std::function<void(TokenId)> on_token;
   std::function<void(int64_t done, int64_t total)> on_prompt;  // after each chunk
   RouteObserver on_route;
+  RouteOverride reroute;  // benchmarks only: the answer is then not the model's
 };
 
 struct GenerateResult {
@@ -72,7 +73,8 @@ class Session {
   Result<void> check_prompt(std::span<const TokenId> prompt) const;
   Result<void> feed(std::span<const TokenId> tokens, LogitsOf logits_of,
                     const LogitsObserver& on_logits, PhaseMetrics& phase,
-                    const RouteObserver& on_route, std::stop_token stop);
+                    const RouteObserver& on_route, const RouteOverride& reroute,
+                    std::stop_token stop);
   Result<void> prefill(std::span<const TokenId> prompt, const GenerateOptions& options,
                        GenerationMetrics& metrics, std::stop_token stop);
   void keep_logits(Rows logits);

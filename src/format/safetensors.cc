@@ -51,7 +51,7 @@ std::optional<uint64_t> tensor_bytes(uint64_t bits, std::span<const int64_t> sha
   uint64_t elements = 1;
   for (const int64_t dimension : shape) {
     const auto product = checked_multiply(elements, static_cast<uint64_t>(dimension));
-    if (!product) return std::nullopt;
+    if (!product || *product > static_cast<uint64_t>(INT64_MAX)) return std::nullopt;
     elements = *product;
   }
   const auto all_bits = checked_multiply(elements, bits);

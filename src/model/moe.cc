@@ -126,6 +126,7 @@ Result<void> moe_block(Step& step, int64_t layer, const MoeWeights& weights,
                                {weights.shared_gate, nullptr, shared_gate}};
   ops.matmul(h, router);
   ops.route_top_k(router_logits, static_cast<int>(top_k), step.moe.routing);
+  if (step.reroute) step.reroute(layer, step.moe.routing);
   if (step.on_route) step.on_route(layer, step.moe.routing);
   plan_experts(weights.router.rows, step.moe);
   ExpertStream stream = step.experts.stream(static_cast<int>(layer), step.moe.experts);

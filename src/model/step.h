@@ -56,6 +56,10 @@ class PartTimer {
 // Sees each layer's choice: rows of ids and weights, [tokens, top_k].
 using RouteObserver = std::function<void(int64_t layer, const Routing& routing)>;
 
+// Replaces each layer's choice: for benchmarks that drive the store with routing of their own. Ids
+// of one token must be distinct; weights are kept.
+using RouteOverride = std::function<void(int64_t layer, Routing& routing)>;
+
 // The bookkeeping of one MoE layer; kept between layers so that the token loop allocates nothing
 // once its vectors have grown to the size of a chunk.
 struct MoeScratch {
@@ -79,6 +83,7 @@ struct Step {
   StepTimes& times;
   std::stop_token stop;
   RouteObserver on_route;  // may be empty
+  RouteOverride reroute;   // may be empty
 };
 
 }  // namespace penstock

@@ -27,6 +27,8 @@ std::string_view name_of(EvictionPolicy policy) {
   switch (policy) {
     case EvictionPolicy::kLru:
       return "lru";
+    case EvictionPolicy::kLayerLru:
+      return "layer-lru";
     case EvictionPolicy::kLfu:
       return "lfu";
     case EvictionPolicy::kAgeOverFrequency:

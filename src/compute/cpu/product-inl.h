@@ -17,22 +17,12 @@
 
 #include "base/check.h"
 #include "compute/cpu/product.h"
+#include "compute/cpu/vector-inl.h"
 #include "compute/panel.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace penstock {
 namespace HWY_NAMESPACE {
-namespace hn = hwy::HWY_NAMESPACE;
-
-using Floats = hn::CappedTag<float, 16>;
-using Words = hn::RebindToUnsigned<Floats>;
-using Ints = hn::RebindToSigned<Floats>;
-using FloatVec = hn::Vec<Floats>;
-using WordVec = hn::Vec<Words>;
-
-inline constexpr int kLanes = static_cast<int>(hn::MaxLanes(Floats()));
-inline constexpr int kVectors = 16 / kLanes;  // of one panel
-
 // The codes under `mask`, as numbers. The sign bit must not be set.
 template <uint32_t kMask>
 HWY_INLINE FloatVec MaskedCode(WordVec word) {

@@ -1,3 +1,5 @@
+#include "compute/cpu/product.h"
+
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "compute/cpu/product_bf16.cc"
 #include "compute/cpu/target.h"
