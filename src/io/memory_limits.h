@@ -1,0 +1,36 @@
+// How much memory this process may still take: the machine's answer and that of every cgroup above.
+//
+// A container knows limits that free memory does not show, and pages that merely cache files count
+// against those limits although they would be given back. So: available is the smallest of
+// MemAvailable and, for our cgroup and each one above it, limit - (usage - file cache - reclaimable
+// slab). Swap is never counted: an engine that swaps its cache is slower than the disk it saves.
+//
+//   cgroup v2   memory.max, memory.high, memory.current, memory.stat
+//   cgroup v1   memory.limit_in_bytes, memory.usage_in_bytes, memory.stat (total_*)
+//
+// Threads  Plain functions; they read /proc and /sys.
+// Errors   kIo when /proc/meminfo cannot be read. A cgroup that cannot be read sets no limit.
+// Source   Linux Documentation/admin-guide/cgroup-v2.rst, cgroup-v1/memory.rst,
+// filesystems/proc.rst.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "base/result.h"
+
+namespace penstock {
+
+struct MemoryAvailability {
+  uint64_t available_bytes = 0;
+  std::string binding;  // "memory.max of /sys/fs/cgroup/box (4.0 GiB, 1.0 GiB of it in use)"
+};
+
+// `root` is put in front of every path: recorded machines for tests.
+Result<MemoryAvailability> memory_available(const std::string& root = "");
+
+// Of this process; 0 where /proc does not tell.
+uint64_t resident_bytes();
+uint64_t peak_resident_bytes();
+
+}  // namespace penstock
