@@ -1,0 +1,198 @@
+#include "pack/convert.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <cstring>
+
+#include "compute/panel.h"
+#include "format/text.h"
+
+namespace penstock {
+namespace {
+
+constexpr int64_t kChunkBytes = 16 << 20;  // of f32 values
+
+// Above this the range of a group, maximum - minimum, could overflow; no weight is near it.
+constexpr float kMagnitudeMax = 1e38f;
+
+int64_t chunk_rows_of(int64_t columns) {
+  const int64_t rows = kChunkBytes / (columns * static_cast<int64_t>(sizeof(float)));
+  return std::max(kPanelRows, rows / kPanelRows * kPanelRows);
+}
+
+// Index of the first value that is no weight (NaN fails every comparison), or -1.
+int64_t find_unusable(std::span<const float> values) {
+  bool all_good = true;
+  for (const float value : values) all_good &= std::fabs(value) <= kMagnitudeMax;
+  if (all_good) return -1;
+  const auto found = std::find_if(values.begin(), values.end(),
+                                  [](float value) { return !(std::fabs(value) <= kMagnitudeMax); });
+  return found - values.begin();
+}
+
+void apply(Change change, std::span<float> values) {
+  switch (change) {
+    case Change::kNone:
+      return;
+    case Change::kAddOne:
+      for (float& value : values) value += 1.0f;
+      return;
+    case Change::kMinusExp:
+      // In double, so that the rounded result does not depend on the library's last bit.
+      for (float& value : values) value = static_cast<float>(-std::exp(static_cast<double>(value)));
+      return;
+  }
+}
+
+// Which source row a row of the matrix is.
+struct SourceRow {
+  const CheckpointTensor* tensor;
+  int64_t row;
+};
+SourceRow source_row(const MatrixSource& source, int64_t row) {
+  for (const RowRange& range : source.ranges) {
+    if (row < range.rows) return {range.tensor, range.first_row + row};
+    row -= range.rows;
+  }
+  check_failed(__FILE__, __LINE__, "row within the matrix");
+}
+
+Error unusable_value(const MatrixSource& source, int64_t columns, int64_t element, float value) {
+  const SourceRow place = source_row(source, element / columns);
+  return {ErrorCode::kCorrupt,
+          fmt::format("tensor {} holds {} at row {}, column {}; the checkpoint is damaged, fetch "
+                      "the file again",
+                      escaped(place.tensor->info.name), value, place.row, element % columns)};
+}
+
+}  // namespace
+
+struct Converter::Chunk {
+  int64_t first_row, rows, columns;
+  DType source_dtype;
+  uint64_t row_bytes;
+  std::span<std::byte> out;
+};
+
+Result<Converter> Converter::create(Checkpoint& checkpoint, const PackPlan& plan, int num_threads) {
+  int64_t columns_max = std::max(plan.experts().hidden_size, plan.experts().intermediate_size);
+  for (const ResidentPiece& piece : plan.resident()) {
+    columns_max = std::max(columns_max, piece.tensor.columns);
+  }
+  columns_max = (columns_max + kGroupColumns - 1) / kGroupColumns * kGroupColumns;
+  Converter result(checkpoint, num_threads);
+  const auto bytes = static_cast<uint64_t>(
+      std::max(kChunkBytes, kPanelRows * columns_max * static_cast<int64_t>(sizeof(float))));
+  result.input_ = PENSTOCK_TRY(AlignedMemory::create(bytes, "the rows being packed"));
+  result.output_ = PENSTOCK_TRY(AlignedMemory::create(bytes, "the packed rows"));
+  result.scratch_ = PENSTOCK_TRY(AlignedMemory::create(
+      static_cast<uint64_t>(num_threads * kPanelRows * columns_max) * sizeof(float),
+      "the rows being quantised"));
+  return result;
+}
+
+Result<void> Converter::read_rows(const MatrixSource& source, int64_t first_row, int64_t rows,
+                                  uint64_t row_bytes) {
+  std::span<std::byte> target = input_.bytes();
+  int64_t skip = first_row;
+  for (const RowRange& range : source.ranges) {
+    if (rows == 0) break;
+    if (skip >= range.rows) {
+      skip -= range.rows;
+      continue;
+    }
+    const int64_t taken = std::min(range.rows - skip, rows);
+    const uint64_t bytes = static_cast<uint64_t>(taken) * row_bytes;
+    const uint64_t offset = static_cast<uint64_t>(range.first_row + skip) * row_bytes;
+    PENSTOCK_TRY(checkpoint_->read(*range.tensor, offset, target.first(bytes)));
+    target = target.subspan(bytes);
+    source_bytes_read_ += bytes;
+    rows -= taken;
+    skip = 0;
+  }
+  PENSTOCK_CHECK(rows == 0);
+  return {};
+}
+
+Result<void> Converter::convert_chunk(const MatrixSource& source, const StoredForm& form,
+                                      const Chunk& chunk) {
+  const int64_t groups = (chunk.rows + kPanelRows - 1) / kPanelRows;
+  const uint64_t group_bytes =
+      form.panels ? static_cast<uint64_t>(panel_bytes(form.dtype, kPanelRows, chunk.columns))
+                  : static_cast<uint64_t>(kPanelRows * chunk.columns) * sizeof(float);
+  auto* scratch = reinterpret_cast<float*>(scratch_.bytes().data());
+  std::atomic<int64_t> first_bad{INT64_MAX};
+
+  pool_->run(groups, [&](int64_t group, int worker) {
+    const int64_t first = group * kPanelRows;
+    const int64_t rows = std::min(kPanelRows, chunk.rows - first);
+    const std::span<float> values(scratch + worker * kPanelRows * chunk.columns,
+                                  static_cast<size_t>(rows * chunk.columns));
+    widen(chunk.source_dtype,
+          input_.bytes().subspan(static_cast<uint64_t>(first) * chunk.row_bytes,
+                                 static_cast<uint64_t>(rows) * chunk.row_bytes),
+          values);
+    int64_t bad = find_unusable(values);
+    apply(form.change, values);
+    if (bad < 0 && form.change != Change::kNone) bad = find_unusable(values);
+    if (bad >= 0) {
+      const int64_t element = (chunk.first_row + first) * chunk.columns + bad;
+      int64_t seen = first_bad.load();
+      while (element < seen && !first_bad.compare_exchange_weak(seen, element)) {
+      }
+      return;
+    }
+    const uint64_t offset = static_cast<uint64_t>(group) * group_bytes;
+    if (form.panels) {
+      const auto bytes = static_cast<uint64_t>(panel_bytes(form.dtype, rows, chunk.columns));
+      make_panels(form.dtype, values, rows, chunk.columns, chunk.out.subspan(offset, bytes));
+    } else {
+      std::memcpy(chunk.out.data() + offset, values.data(), values.size_bytes());
+    }
+  });
+
+  const int64_t bad = first_bad.load();
+  if (bad == INT64_MAX) return {};
+  const int64_t row_in_chunk = bad / chunk.columns - chunk.first_row;
+  float value = 0;
+  const auto element_bytes = static_cast<uint64_t>(bits_of(chunk.source_dtype)) / 8;
+  widen(chunk.source_dtype,
+        input_.bytes().subspan(static_cast<uint64_t>(row_in_chunk) * chunk.row_bytes +
+                                   static_cast<uint64_t>(bad % chunk.columns) * element_bytes,
+                               element_bytes),
+        std::span(&value, 1));
+  return unusable_value(source, chunk.columns, bad, value);
+}
+
+Result<void> Converter::convert(const MatrixSource& source, const StoredForm& form,
+                                const Sink& sink, const std::stop_token& stop) {
+  const CheckpointTensor& tensor = *source.ranges.front().tensor;
+  int64_t rows_all = 0;
+  for (const RowRange& range : source.ranges) rows_all += range.rows;
+  Chunk chunk{};
+  chunk.columns = tensor.columns();
+  chunk.source_dtype = PENSTOCK_TRY(Checkpoint::float_dtype(tensor));
+  chunk.row_bytes = static_cast<uint64_t>(chunk.columns * bits_of(chunk.source_dtype) / 8);
+  const int64_t padded = form.panels
+                             ? (chunk.columns + kGroupColumns - 1) / kGroupColumns * kGroupColumns
+                             : chunk.columns;
+  const int64_t rows_step = chunk_rows_of(padded);
+  for (int64_t row = 0; row < rows_all; row += rows_step) {
+    if (stop.stop_requested()) return Error{ErrorCode::kCancelled, "stopped"};
+    chunk.first_row = row;
+    chunk.rows = std::min(rows_step, rows_all - row);
+    PENSTOCK_TRY(read_rows(source, row, chunk.rows, chunk.row_bytes));
+    const uint64_t bytes =
+        form.panels ? static_cast<uint64_t>(panel_bytes(form.dtype, chunk.rows, chunk.columns))
+                    : static_cast<uint64_t>(chunk.rows * chunk.columns) * sizeof(float);
+    chunk.out = output_.bytes().first(bytes);
+    PENSTOCK_TRY(convert_chunk(source, form, chunk));
+    PENSTOCK_TRY(sink(chunk.out));
+  }
+  return {};
+}
+
+}  // namespace penstock

@@ -1,0 +1,33 @@
+// Who a model is: its id, its key while it is being packed, its configuration in normal form.
+//
+// The id goes into every checksum and so must be known before the first weight is read. It follows
+// from the configuration, the options, every file's name, size and header, and the first and the
+// middle 256 bytes of every tensor: fine-tunes of one model, which agree in all but the weights,
+// get different ids. It does not depend on paths or times: the same source and options give the
+// same bytes everywhere.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "base/json.h"
+#include "base/result.h"
+#include "format/checkpoint.h"
+#include "io/checksum.h"
+#include "model/config.h"
+#include "pack/plan.h"
+
+namespace penstock {
+
+// Words of the manifest: "keep", "q4".
+std::string option_text(const std::optional<DType>& type);
+
+Result<uint64_t> derive_model_id(Checkpoint& checkpoint, const StoredTypes& types);
+
+// Of an unfinished pack: the id, and which very files it is made from (inode and time included).
+Hash128 derive_pack_key(const Checkpoint& checkpoint, uint64_t model_id);
+
+// What parse_model_config() reads back to an equal ModelConfig, whatever layout it came from.
+Json normal_config(const ModelConfig& config);
+
+}  // namespace penstock

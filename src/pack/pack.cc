@@ -1,0 +1,434 @@
+#include "pack/pack.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstring>
+#include <utility>
+#include <vector>
+
+#include "base/memory.h"
+#include "format/checkpoint.h"
+#include "format/container.h"
+#include "format/text.h"
+#include "pack/convert.h"
+#include "pack/identity.h"
+#include "pack/plan.h"
+#include "pack/workspace.h"
+
+namespace penstock {
+namespace {
+
+constexpr uint64_t kCopyBytes = 4 << 20;
+constexpr uint64_t kTextBytesMax = 256 << 20;
+
+bool all_zero(std::span<const std::byte> bytes) {
+  return std::all_of(bytes.begin(), bytes.end(), [](std::byte b) { return b == std::byte{0}; });
+}
+
+class Packer {
+ public:
+  struct Parts {
+    Storage& storage;
+    const PackOptions& options;
+    const PackCallback& callback;
+    const std::stop_token& stop;
+    Checkpoint& checkpoint;
+    const ModelConfig& config;
+    const PackPlan& plan;
+    uint64_t model_id;
+    Workspace& workspace;
+    Converter& converter;
+    AlignedMemory& record;
+  };
+  explicit Packer(const Parts& parts) : parts_(parts) {}
+
+  Result<PackReport> run();
+
+ private:
+  size_t num_resident() const { return parts_.plan.resident().size(); }
+  Journal& journal() { return parts_.workspace.journal(); }
+
+  Result<void> check_last_pieces();
+  Result<bool> piece_is_good(size_t piece);
+  Result<bool> resident_is_good(size_t piece);
+  Result<bool> record_is_good(uint64_t record, const PieceSums& sums);
+  uint64_t piece_bytes(size_t piece) const;
+
+  Result<void> write_pieces();
+  Result<void> write_resident(const ResidentPiece& piece);
+  Result<void> write_record(uint64_t record);
+  Result<void> convert_part(const MatrixSource& source, std::span<std::byte> out);
+  Result<void> end_piece(const PieceSums& sums, uint64_t bytes);
+
+  Result<void> finish();
+  Result<void> seal_resident(Manifest& manifest);
+  Result<void> seal_experts(Manifest& manifest);
+  Result<void> copy_mtp(Manifest& manifest);
+  Result<void> copy_files(Manifest& manifest);
+  Result<void> add_file(Manifest& manifest, std::string_view name,
+                        std::span<const std::byte> bytes);
+
+  void tell(std::string note = "");
+  Result<void> stop_if_asked() const;
+
+  Parts parts_;
+  PackStage stage_ = PackStage::kResident;
+  uint64_t bytes_done_ = 0;
+  uint64_t bytes_unsynced_ = 0;
+  PackReport report_;
+};
+
+void Packer::tell(std::string note) {
+  if (!parts_.callback) return;
+  const uint64_t total = parts_.plan.resident_bytes() + parts_.plan.experts().file_bytes();
+  parts_.callback({stage_, bytes_done_, total, std::move(note)});
+}
+
+Result<void> Packer::stop_if_asked() const {
+  if (parts_.stop.stop_requested()) return Error{ErrorCode::kCancelled, "stopped"};
+  return {};
+}
+
+uint64_t Packer::piece_bytes(size_t piece) const {
+  if (piece >= num_resident()) return parts_.plan.experts().record_bytes;
+  return align_file(parts_.plan.resident()[piece].tensor.bytes);
+}
+
+Result<bool> Packer::resident_is_good(size_t piece) {
+  const ResidentTensor& tensor = parts_.plan.resident()[piece].tensor;
+  std::vector<std::byte> bytes(kCopyBytes);
+  RunningChecksum sum;
+  const uint64_t end = align_file(tensor.bytes);
+  for (uint64_t done = 0; done < end; done += kCopyBytes) {
+    const std::span<std::byte> part = std::span(bytes).first(std::min(kCopyBytes, end - done));
+    const Result<void> read = read_exactly(parts_.workspace.resident(), tensor.offset + done, part);
+    if (!read && read.error().code == ErrorCode::kCorrupt) return false;  // the file ends before
+    if (!read) return read.error();
+    sum.update(part);
+  }
+  return sum.value() == journal().pieces()[piece].first;
+}
+
+Result<bool> Packer::record_is_good(uint64_t record, const PieceSums& sums) {
+  const ExpertParts& experts = parts_.plan.experts();
+  const std::span<std::byte> bytes = parts_.record.bytes();
+  const Result<void> read =
+      read_exactly(parts_.workspace.experts(), record * experts.record_bytes, bytes);
+  if (!read && read.error().code == ErrorCode::kCorrupt) return false;
+  if (!read) return read.error();
+  const auto num_experts = static_cast<uint64_t>(experts.num_experts);
+  const auto layer = static_cast<int>(record / num_experts);
+  const auto expert = static_cast<int>(record % num_experts);
+  const auto part_sum = [&](int part, uint64_t offset, uint64_t part_bytes) {
+    return part_checksum(parts_.model_id, layer, expert, part, bytes.subspan(offset, part_bytes));
+  };
+  const uint64_t gate_up_end = experts.gate_up_offset + experts.gate_up_bytes;
+  return part_sum(0, experts.gate_up_offset, experts.gate_up_bytes) == sums.first &&
+         part_sum(1, experts.down_offset, experts.down_bytes) == sums.second &&
+         all_zero(bytes.subspan(gate_up_end, experts.down_offset - gate_up_end)) &&
+         all_zero(bytes.subspan(experts.down_offset + experts.down_bytes));
+}
+
+Result<bool> Packer::piece_is_good(size_t piece) {
+  if (piece < num_resident()) return resident_is_good(piece);
+  return record_is_good(piece - num_resident(), journal().pieces()[piece]);
+}
+
+// What was written last before the interruption is read again; from a bad piece on all is redone.
+Result<void> Packer::check_last_pieces() {
+  size_t good = journal().pieces().size();
+  if (good > num_resident() + parts_.plan.experts().num_records()) good = 0;
+  uint64_t checked = 0;
+  for (size_t piece = good; piece > 0 && checked < parts_.options.sync_bytes; --piece) {
+    PENSTOCK_TRY(stop_if_asked());
+    if (PENSTOCK_TRY(piece_is_good(piece - 1))) {
+      checked += piece_bytes(piece - 1);
+    } else {
+      good = piece - 1;
+      checked = 0;
+    }
+  }
+  PENSTOCK_TRY(journal().truncate(good));
+  for (size_t piece = 0; piece < good; ++piece) bytes_done_ += piece_bytes(piece);
+  // Scratch of the checks; the padding of records must be zeros again.
+  std::memset(parts_.record.bytes().data(), 0, parts_.record.bytes().size());
+  report_.resumed_bytes = bytes_done_;
+  if (good > 0) {
+    tell(fmt::format("continuing the unfinished pack in {}: {} are done",
+                     parts_.workspace.directory(), bytes_text(bytes_done_)));
+  }
+  return {};
+}
+
+Result<void> Packer::end_piece(const PieceSums& sums, uint64_t bytes) {
+  journal().enter(sums);
+  bytes_unsynced_ += bytes;
+  if (bytes_unsynced_ < parts_.options.sync_bytes) return {};
+  PENSTOCK_TRY(parts_.checkpoint.check_unchanged());
+  PENSTOCK_TRY(parts_.workspace.commit());
+  bytes_unsynced_ = 0;
+  return {};
+}
+
+Result<void> Packer::write_resident(const ResidentPiece& piece) {
+  const ResidentTensor& tensor = piece.tensor;
+  StorageFile& file = parts_.workspace.resident();
+  RunningChecksum sum;
+  uint64_t position = tensor.offset;
+  const auto write = [&](std::span<const std::byte> bytes) -> Result<void> {
+    PENSTOCK_TRY(file.write(position, bytes));
+    sum.update(bytes);
+    position += bytes.size();
+    bytes_done_ += bytes.size();
+    tell();
+    return {};
+  };
+  const StoredForm form = {tensor.dtype, tensor.panels, piece.change};
+  PENSTOCK_TRY(parts_.converter.convert(piece.source, form, write, parts_.stop));
+  PENSTOCK_CHECK(position == tensor.offset + tensor.bytes);
+  const std::vector<std::byte> padding(align_file(tensor.bytes) - tensor.bytes);
+  PENSTOCK_TRY(write(padding));
+  return end_piece({sum.value(), {}}, align_file(tensor.bytes));
+}
+
+Result<void> Packer::convert_part(const MatrixSource& source, std::span<std::byte> out) {
+  const auto copy = [&](std::span<const std::byte> bytes) -> Result<void> {
+    std::memcpy(out.data(), bytes.data(), bytes.size());
+    out = out.subspan(bytes.size());
+    return {};
+  };
+  const StoredForm form = {parts_.plan.experts().dtype, true, Change::kNone};
+  PENSTOCK_TRY(parts_.converter.convert(source, form, copy, parts_.stop));
+  PENSTOCK_CHECK(out.empty());
+  return {};
+}
+
+Result<void> Packer::write_record(uint64_t record) {
+  const ExpertParts& experts = parts_.plan.experts();
+  const auto layer = static_cast<int64_t>(record) / experts.num_experts;
+  const auto expert = static_cast<int64_t>(record) % experts.num_experts;
+  const std::span<std::byte> bytes = parts_.record.bytes();
+  const auto gate_up = bytes.subspan(experts.gate_up_offset, experts.gate_up_bytes);
+  const auto down = bytes.subspan(experts.down_offset, experts.down_bytes);
+  PENSTOCK_TRY(convert_part(parts_.plan.gate_up(layer, expert), gate_up));
+  PENSTOCK_TRY(convert_part(parts_.plan.down(layer, expert), down));
+  PENSTOCK_TRY(parts_.workspace.experts().write(record * experts.record_bytes, bytes));
+  bytes_done_ += bytes.size();
+  tell();
+  const auto part_sum = [&](int part, std::span<const std::byte> payload) {
+    return part_checksum(parts_.model_id, static_cast<int>(layer), static_cast<int>(expert), part,
+                         payload);
+  };
+  return end_piece({part_sum(0, gate_up), part_sum(1, down)}, bytes.size());
+}
+
+Result<void> Packer::write_pieces() {
+  for (size_t piece = journal().pieces().size(); piece < num_resident(); ++piece) {
+    PENSTOCK_TRY(stop_if_asked());
+    PENSTOCK_TRY(write_resident(parts_.plan.resident()[piece]));
+  }
+  stage_ = PackStage::kExperts;
+  const uint64_t records = parts_.plan.experts().num_records();
+  for (uint64_t record = journal().pieces().size() - num_resident(); record < records; ++record) {
+    PENSTOCK_TRY(stop_if_asked());
+    PENSTOCK_TRY(write_record(record));
+  }
+  return {};
+}
+
+Result<void> Packer::add_file(Manifest& manifest, std::string_view name,
+                              std::span<const std::byte> bytes) {
+  PENSTOCK_TRY(parts_.workspace.write_file(name, bytes));
+  manifest.files.push_back({std::string(name), bytes.size(), checksum(bytes, 0)});
+  return {};
+}
+
+// Reads resident.bin back: the sums of its blocks are of what is on the disk, and that is what was
+// meant to be there, because the sums of the pieces still match.
+Result<void> Packer::seal_resident(Manifest& manifest) {
+  std::vector<Hash128> sums;
+  std::vector<std::byte> block(kResidentBlockBytes);
+  size_t piece = 0;
+  RunningChecksum running;
+  for (uint64_t offset = 0; offset < parts_.plan.resident_bytes(); offset += kResidentBlockBytes) {
+    PENSTOCK_TRY(stop_if_asked());
+    const uint64_t bytes = std::min(kResidentBlockBytes, parts_.plan.resident_bytes() - offset);
+    std::span<const std::byte> rest = std::span(block).first(bytes);
+    PENSTOCK_TRY(read_exactly(parts_.workspace.resident(), offset, std::span(block).first(bytes)));
+    sums.push_back(block_checksum(parts_.model_id, sums.size(), rest));
+    uint64_t position = offset;
+    while (!rest.empty()) {
+      const ResidentTensor& tensor = parts_.plan.resident()[piece].tensor;
+      const uint64_t end = tensor.offset + align_file(tensor.bytes);
+      const uint64_t taken = std::min<uint64_t>(rest.size(), end - position);
+      running.update(rest.first(taken));
+      rest = rest.subspan(taken);
+      position += taken;
+      if (position < end) continue;
+      if (running.value() != journal().pieces()[piece].first) {
+        PENSTOCK_TRY(journal().truncate(piece));
+        return Error{ErrorCode::kIo,
+                     fmt::format("{}: tensor {} reads back differently from what was written; the "
+                                 "disk or the memory is at fault",
+                                 parts_.workspace.resident().path(), tensor.name)};
+      }
+      running = RunningChecksum();
+      ++piece;
+    }
+  }
+  return add_file(manifest, kResidentSumsName, std::as_bytes(std::span(sums)));
+}
+
+Result<void> Packer::seal_experts(Manifest& manifest) {
+  std::vector<Hash128> sums;
+  for (size_t piece = num_resident(); piece < journal().pieces().size(); ++piece) {
+    sums.push_back(journal().pieces()[piece].first);
+    sums.push_back(journal().pieces()[piece].second);
+  }
+  PENSTOCK_CHECK(sums.size() == parts_.plan.experts().num_records() * 2);
+  return add_file(manifest, kExpertSumsName, std::as_bytes(std::span(sums)));
+}
+
+Result<void> Packer::copy_mtp(Manifest& manifest) {
+  if (parts_.plan.mtp().empty()) return {};
+  std::vector<SafetensorsWriter::Plan> tensors;
+  for (const CheckpointTensor* tensor : parts_.plan.mtp()) {
+    tensors.push_back({tensor->info.name, tensor->info.type, tensor->info.shape});
+  }
+  const std::string path = parts_.workspace.directory() + "/" + std::string(kMtpName);
+  SafetensorsWriter writer =
+      PENSTOCK_TRY(SafetensorsWriter::create(parts_.storage, path, tensors, {}));
+  std::vector<std::byte> bytes(kCopyBytes);
+  for (const CheckpointTensor* tensor : parts_.plan.mtp()) {
+    for (uint64_t done = 0; done < tensor->info.bytes; done += kCopyBytes) {
+      PENSTOCK_TRY(stop_if_asked());
+      const auto part = std::span(bytes).first(std::min(kCopyBytes, tensor->info.bytes - done));
+      PENSTOCK_TRY(parts_.checkpoint.read(*tensor, done, part));
+      PENSTOCK_TRY(writer.append(part));
+    }
+  }
+  PENSTOCK_TRY(writer.finish());
+  manifest.files.push_back({std::string(kMtpName), writer.file_bytes(), writer.sum()});
+  return {};
+}
+
+Result<void> Packer::copy_files(Manifest& manifest) {
+  for (const std::string_view name : copied_file_names()) {
+    const Result<std::string> text =
+        read_text(parts_.storage, parts_.checkpoint.path_of(name), kTextBytesMax);
+    if (!text && text.error().code == ErrorCode::kNotFound) continue;
+    if (!text) return text.error();
+    PENSTOCK_TRY(add_file(manifest, name, std::as_bytes(std::span(*text))));
+  }
+  return {};
+}
+
+Result<void> Packer::finish() {
+  stage_ = PackStage::kFinishing;
+  tell();
+  PENSTOCK_TRY(parts_.workspace.commit());
+  Manifest manifest;
+  manifest.model_id = parts_.model_id;
+  manifest.experts_option = option_text(parts_.options.experts);
+  manifest.resident_option = option_text(parts_.options.resident);
+  manifest.config = normal_config(parts_.config);
+  manifest.resident_bytes = parts_.plan.resident_bytes();
+  for (const ResidentPiece& piece : parts_.plan.resident())
+    manifest.tensors.push_back(piece.tensor);
+  manifest.experts = parts_.plan.experts();
+  for (const CheckpointShard& shard : parts_.checkpoint.shards()) {
+    manifest.sources.push_back({shard.name, shard.stat.bytes});
+  }
+  PENSTOCK_TRY(seal_resident(manifest));
+  PENSTOCK_TRY(seal_experts(manifest));
+  PENSTOCK_TRY(copy_mtp(manifest));
+  PENSTOCK_TRY(copy_files(manifest));
+  PENSTOCK_TRY(parts_.checkpoint.check_unchanged());
+  const std::string text = manifest_text(manifest);
+  report_.id = hex_text(PENSTOCK_TRY(manifest_sum(text, std::string(kManifestName))));
+  PENSTOCK_TRY(parts_.workspace.write_file(kManifestName, std::as_bytes(std::span(text))));
+  return parts_.workspace.install();
+}
+
+Result<PackReport> Packer::run() {
+  if (!parts_.workspace.note().empty()) tell(parts_.workspace.note());
+  const auto work = [&]() -> Result<void> {
+    PENSTOCK_TRY(check_last_pieces());
+    PENSTOCK_TRY(write_pieces());
+    return finish();
+  };
+  const Result<void> done = work();
+  if (!done) {
+    // What is finished may as well be kept; the reason we stop for is the one to tell.
+    const Result<void> kept = parts_.workspace.commit();
+    Error error = done.error();
+    const bool can_continue = error.code == ErrorCode::kCancelled || error.code == ErrorCode::kIo ||
+                              error.code == ErrorCode::kOutOfMemory;
+    if (can_continue) error.message += "; run the same command again to continue";
+    return error;
+  }
+  report_.source_bytes_read = parts_.converter.source_bytes_read();
+  report_.resident_bytes = parts_.plan.resident_bytes();
+  report_.experts_bytes = parts_.plan.experts().file_bytes();
+  return report_;
+}
+
+uint64_t other_bytes(const Storage& storage, const Checkpoint& checkpoint, const PackPlan& plan) {
+  uint64_t bytes = plan.experts().num_records() * 2 * sizeof(Hash128) +
+                   (plan.resident_bytes() / kResidentBlockBytes + 1) * sizeof(Hash128);
+  for (const CheckpointTensor* tensor : plan.mtp()) bytes += tensor->info.bytes;
+  for (const std::string_view name : copied_file_names()) {
+    const Result<FileStat> stat = storage.stat(checkpoint.path_of(name));
+    if (stat) bytes += stat->bytes;
+  }
+  return bytes;
+}
+
+}  // namespace
+
+std::string_view name_of(PackStage stage) {
+  switch (stage) {
+    case PackStage::kResident:
+      return "resident weights";
+    case PackStage::kExperts:
+      return "experts";
+    case PackStage::kFinishing:
+      return "finishing";
+  }
+  return "?";
+}
+
+Result<PackReport> pack_model(Storage& storage, const PackOptions& options,
+                              const PackCallback& progress, std::stop_token stop) {
+  PENSTOCK_CHECK(!options.experts || is_quantised(*options.experts));
+  PENSTOCK_CHECK(!options.resident || is_quantised(*options.resident));
+  WorkspaceOptions workspace_options;
+  workspace_options.target = options.target;
+  while (workspace_options.target.size() > 1 && workspace_options.target.ends_with('/')) {
+    workspace_options.target.pop_back();
+  }
+  workspace_options.replace = options.force;
+  PENSTOCK_TRY(Workspace::check_target(storage, workspace_options.target, options.force));
+
+  Checkpoint checkpoint = PENSTOCK_TRY(Checkpoint::open(storage, options.source));
+  const ModelConfig config =
+      PENSTOCK_TRY(parse_model_config(checkpoint.config(), checkpoint.path_of("config.json")));
+  const StoredTypes types = {options.experts, options.resident};
+  const PackPlan plan = PENSTOCK_TRY(PackPlan::make(checkpoint, config, types));
+  const uint64_t model_id = PENSTOCK_TRY(derive_model_id(checkpoint, types));
+  Converter converter = PENSTOCK_TRY(Converter::create(checkpoint, plan, options.num_threads));
+  AlignedMemory record =
+      PENSTOCK_TRY(AlignedMemory::create(plan.experts().record_bytes, "one packed expert"));
+
+  workspace_options.key = derive_pack_key(checkpoint, model_id);
+  workspace_options.resident_bytes = plan.resident_bytes();
+  workspace_options.experts_bytes = plan.experts().file_bytes();
+  workspace_options.other_bytes = other_bytes(storage, checkpoint, plan);
+  Workspace workspace = PENSTOCK_TRY(Workspace::open(storage, workspace_options));
+  return Packer({storage, options, progress, stop, checkpoint, config, plan, model_id, workspace,
+                 converter, record})
+      .run();
+}
+
+}  // namespace penstock

@@ -1,0 +1,66 @@
+// Packing: from a Hugging Face folder to a penstock model.
+//
+// Built in TARGET.partial/, piece by piece, with a journal of what is durable. Only at the very end
+// the manifest is written and the directory gets its name, so a half model is never one. Stopped by
+// Ctrl-C, a full disk or a power cut, the same call continues and ends with the same bytes as an
+// uninterrupted one. The source is never written to.
+//
+// Invariants
+//   (1) What the journal says is durable: data is synced before its entry is written.
+//   (2) The manifest is written after all else is durable; the rename comes after the manifest.
+//   (3) An existing target is touched only by the rename at the end, and only with `force`.
+//
+// Memory   About 50 MiB and one expert, whatever the size of the model.
+// Threads  Call from one thread; converting uses `num_threads`.
+// Errors   kInvalidArgument: target exists, options. kOutOfMemory: the disk is too small, with the
+//          numbers. kCancelled: stopped, can be continued. kIo: also when another packer works on
+//          the same target. kNotFound, kCorrupt, kUnsupported: the source.
+// See also docs/formats.md, pack/plan.h
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <stop_token>
+#include <string>
+
+#include "base/dtype.h"
+#include "base/result.h"
+#include "io/storage.h"
+
+namespace penstock {
+
+struct PackOptions {
+  std::string source;
+  std::string target;
+  std::optional<DType> experts;   // q8, q4, q3, q2; nullopt: keep the source's precision
+  std::optional<DType> resident;  // q8, q4; nullopt: keep
+  bool force = false;             // replace a model at `target`, once the new one is complete
+  int num_threads = 1;
+  uint64_t sync_bytes = uint64_t{256} << 20;  // written between two syncs: what a crash can cost
+};
+
+enum class PackStage { kResident, kExperts, kFinishing };
+std::string_view name_of(PackStage stage);
+
+struct PackProgress {
+  PackStage stage = PackStage::kResident;
+  uint64_t bytes_done = 0;  // written, of the whole model
+  uint64_t bytes_total = 0;
+  std::string note;  // something to tell once: "continuing ..."; else empty
+};
+
+struct PackReport {
+  std::string id;                  // Container::id_text
+  uint64_t source_bytes_read = 0;  // in this run
+  uint64_t resident_bytes = 0;
+  uint64_t experts_bytes = 0;
+  uint64_t resumed_bytes = 0;  // done by earlier runs
+};
+
+using PackCallback = std::function<void(const PackProgress&)>;
+
+Result<PackReport> pack_model(Storage& storage, const PackOptions& options,
+                              const PackCallback& progress, std::stop_token stop);
+
+}  // namespace penstock

@@ -1,0 +1,207 @@
+#include "pack/workspace.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <utility>
+
+#include "format/manifest.h"
+#include "format/text.h"
+
+namespace penstock {
+namespace {
+
+constexpr uint64_t kSpareBytes = 16 << 20;  // journal, manifest, the file system's own needs
+
+constexpr std::array<std::string_view, 5> kCopiedNames = {"config.json", "generation_config.json",
+                                                          "tokenizer.json", "tokenizer_config.json",
+                                                          "chat_template.jinja"};
+
+Result<bool> exists(const Storage& storage, const std::string& path) {
+  const Result<FileStat> stat = storage.stat(path);
+  if (stat) return true;
+  if (stat.error().code == ErrorCode::kNotFound) return false;
+  return stat.error();
+}
+
+std::string partial_path(const std::string& target) {
+  return target + ".partial";
+}
+std::string journal_path(const std::string& target) {
+  return target + ".journal";
+}
+std::string old_path(const std::string& target) {
+  return target + ".old";
+}
+
+std::string parent_of(const std::string& path) {
+  const size_t slash = path.rfind('/');
+  if (slash == std::string::npos) return ".";
+  return slash == 0 ? "/" : path.substr(0, slash);
+}
+
+bool is_ours(std::string_view name) {
+  constexpr std::array<std::string_view, 7> kOurs = {
+      kManifestName,   kResidentName, kResidentSumsName,        kExpertsName,
+      kExpertSumsName, kMtpName,      "mtp.safetensors.partial"};
+  return std::find(kOurs.begin(), kOurs.end(), name) != kOurs.end() ||
+         std::find(kCopiedNames.begin(), kCopiedNames.end(), name) != kCopiedNames.end();
+}
+
+// kInvalidArgument when a directory holds what no packer has made: then it is not ours to delete.
+Result<void> check_ours(const Storage& storage, const std::string& directory) {
+  for (const std::string& name : PENSTOCK_TRY(storage.list(directory))) {
+    if (is_ours(name)) continue;
+    return Error{
+        ErrorCode::kInvalidArgument,
+        fmt::format("{} is in the way and holds {}, which is not part of a penstock model; "
+                    "move it away",
+                    directory, escaped(name))};
+  }
+  return {};
+}
+
+Result<void> remove_ours(Storage& storage, const std::string& directory) {
+  if (!PENSTOCK_TRY(exists(storage, directory))) return {};
+  PENSTOCK_TRY(check_ours(storage, directory));
+  return storage.remove_tree(directory);
+}
+
+Result<void> check_free_space(const Storage& storage, const WorkspaceOptions& options) {
+  const std::string parent = parent_of(options.target);
+  const uint64_t needed =
+      options.resident_bytes + options.experts_bytes + options.other_bytes + kSpareBytes;
+  const uint64_t free = PENSTOCK_TRY(storage.free_bytes(parent));
+  if (free >= needed) return {};
+  return Error{ErrorCode::kOutOfMemory,
+               fmt::format("the disk of {} is too small: the packed model needs {}, {} are free",
+                           parent, bytes_text(needed), bytes_text(free))};
+}
+
+}  // namespace
+
+std::span<const std::string_view> copied_file_names() {
+  return kCopiedNames;
+}
+
+Workspace::Workspace(Storage& storage, const WorkspaceOptions& options, Journal journal)
+    : storage_(&storage),
+      options_(options),
+      directory_(partial_path(options.target)),
+      journal_(std::move(journal)) {}
+
+Result<void> Workspace::check_target(Storage& storage, const std::string& target, bool replace) {
+  if (!PENSTOCK_TRY(exists(storage, target))) return {};
+  if (!replace) {
+    return Error{ErrorCode::kInvalidArgument,
+                 fmt::format("{} exists; choose another target, or --force to replace it once the "
+                             "new model is complete",
+                             target)};
+  }
+  if (!PENSTOCK_TRY(exists(storage, target + "/" + std::string(kManifestName)))) {
+    return Error{
+        ErrorCode::kInvalidArgument,
+        fmt::format("{} exists and is not a penstock model, so it is not replaced; move it "
+                    "away",
+                    target)};
+  }
+  return check_ours(storage, target);
+}
+
+Result<void> Workspace::open_files(OpenMode mode) {
+  resident_ = PENSTOCK_TRY(storage_->open(directory_ + "/" + std::string(kResidentName), mode));
+  experts_ = PENSTOCK_TRY(storage_->open(directory_ + "/" + std::string(kExpertsName), mode));
+  PENSTOCK_TRY(resident_->reserve(options_.resident_bytes));
+  PENSTOCK_TRY(experts_->reserve(options_.experts_bytes));
+  return {};
+}
+
+// The journal first: from then on it says that nothing is done, whatever is still lying there.
+Result<Workspace> Workspace::start_over(Storage& storage, const WorkspaceOptions& options) {
+  Journal journal =
+      PENSTOCK_TRY(Journal::create(storage, journal_path(options.target), options.key));
+  Workspace result(storage, options, std::move(journal));
+  PENSTOCK_TRY(remove_ours(storage, result.directory_));
+  PENSTOCK_TRY(check_free_space(storage, options));
+  PENSTOCK_TRY(storage.make_directory(result.directory_));
+  PENSTOCK_TRY(storage.sync_directory(parent_of(options.target)));
+  PENSTOCK_TRY(result.open_files(OpenMode::kCreate));
+  PENSTOCK_TRY(storage.sync_directory(result.directory_));
+  return result;
+}
+
+Result<Workspace> Workspace::open(Storage& storage, const WorkspaceOptions& options) {
+  PENSTOCK_TRY(storage.make_directory(parent_of(options.target)));
+  const std::string journal_file = journal_path(options.target);
+  const bool had_journal = PENSTOCK_TRY(exists(storage, journal_file));
+  std::unique_ptr<Storage::Lock> lock = PENSTOCK_TRY(storage.lock(journal_file));
+  const bool had_directory = PENSTOCK_TRY(exists(storage, partial_path(options.target)));
+
+  std::string note;
+  if (had_journal && had_directory) {
+    Result<Journal> journal = Journal::resume(storage, journal_file, options.key);
+    if (journal) {
+      Workspace result(storage, options, std::move(*journal));
+      const Result<void> opened = result.open_files(OpenMode::kWrite);
+      if (opened) {
+        result.lock_ = std::move(lock);
+        return result;
+      }
+      if (opened.error().code != ErrorCode::kNotFound) return opened.error();
+      note = opened.error().message;
+    } else {
+      if (journal.error().code != ErrorCode::kNotFound) return journal.error();
+      note = journal.error().message;
+    }
+    note = fmt::format("starting over, the unfinished pack in {} cannot be continued: {}",
+                       partial_path(options.target), note);
+  }
+  Workspace result = PENSTOCK_TRY(start_over(storage, options));
+  result.lock_ = std::move(lock);
+  result.note_ = std::move(note);
+  return result;
+}
+
+Result<void> Workspace::commit() {
+  // A sync that failed may have dropped the bytes; a later one would report success all the same.
+  if (sync_failed_) return Error{ErrorCode::kIo, directory_ + ": an earlier sync failed"};
+  for (StorageFile* file : {resident_.get(), experts_.get()}) {
+    const Result<void> synced = file->sync();
+    if (!synced) {
+      sync_failed_ = true;
+      return synced;
+    }
+    file->drop_cached(0, UINT64_MAX >> 1);
+  }
+  return journal_.commit();
+}
+
+Result<void> Workspace::write_file(std::string_view name, std::span<const std::byte> bytes) {
+  const std::string path = directory_ + "/" + std::string(name);
+  const std::unique_ptr<StorageFile> file = PENSTOCK_TRY(storage_->open(path, OpenMode::kCreate));
+  PENSTOCK_TRY(file->write(0, bytes));
+  return file->sync();
+}
+
+Result<void> Workspace::install() {
+  resident_.reset();
+  experts_.reset();
+  const std::string& target = options_.target;
+  const std::string old = old_path(target);
+  const std::string parent = parent_of(target);
+  PENSTOCK_TRY(storage_->sync_directory(directory_));
+  if (PENSTOCK_TRY(exists(*storage_, target))) {
+    PENSTOCK_TRY(check_target(*storage_, target, options_.replace));
+    PENSTOCK_TRY(remove_ours(*storage_, old));
+    PENSTOCK_TRY(storage_->rename(target, old));
+  }
+  PENSTOCK_TRY(storage_->rename(directory_, target));
+  PENSTOCK_TRY(storage_->sync_directory(parent));
+  // The model is there; what follows is tidying up, also after a crash between the two renames.
+  PENSTOCK_TRY(remove_ours(*storage_, old));
+  PENSTOCK_TRY(storage_->remove(journal_path(target)));
+  return storage_->sync_directory(parent);
+}
+
+}  // namespace penstock
