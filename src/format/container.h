@@ -57,6 +57,9 @@ class Container {
   std::string path_of(std::string_view name) const;
   uint64_t resident_bytes() const { return manifest_.resident_bytes; }
 
+  // "tensor lm_head": what lies at an offset of resident.bin, for messages.
+  std::string place_of(uint64_t resident_offset) const;
+
   // Reads resident.bin into `target` (exactly resident_bytes(); aligned to 4096 for direct reads,
   // else the page cache is used and dropped), verifying each block. A block that cannot be read or
   // does not match is read once more. `progress` may be empty.
@@ -80,8 +83,6 @@ class Container {
   Result<std::vector<Hash128>> load_sums(std::string_view name, uint64_t count) const;
   Result<void> load_block(const StorageFile& file, uint64_t block, std::span<std::byte> target,
                           const Hash128& expected) const;
-  std::string place_of(uint64_t offset) const;
-
   Storage* storage_;
   std::string directory_;
   Manifest manifest_;

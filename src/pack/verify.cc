@@ -1,0 +1,162 @@
+#include "pack/verify.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "base/memory.h"
+#include "format/container.h"
+
+namespace penstock {
+namespace {
+
+constexpr uint64_t kStepBytes = 4 << 20;
+
+bool all_zero(std::span<const std::byte> bytes) {
+  return std::all_of(bytes.begin(), bytes.end(), [](std::byte b) { return b == std::byte{0}; });
+}
+
+class Verifier {
+ public:
+  Verifier(Storage& storage, const Container& model, const VerifyCallback& progress,
+           const std::stop_token& stop)
+      : storage_(storage), model_(model), progress_(progress), stop_(stop) {
+    total_ = model.resident_bytes() + model.experts().file_bytes();
+    for (const ManifestFile& file : model.manifest().files) total_ += file.bytes;
+  }
+
+  Result<VerifyReport> run();
+
+ private:
+  Result<void> check_resident();
+  Result<void> check_experts();
+  Result<void> check_record(const StorageFile& file, uint64_t record, std::span<std::byte> bytes,
+                            std::span<const Hash128> sums);
+  Result<void> check_file(const ManifestFile& file);
+  Result<void> step(uint64_t bytes);
+  void add_fault(std::string fault);
+
+  // The bytes, or false and a fault: a disk that cannot read them is a finding, not an end.
+  bool read(const StorageFile& file, uint64_t offset, std::span<std::byte> target);
+
+  Storage& storage_;
+  const Container& model_;
+  const VerifyCallback& progress_;
+  const std::stop_token& stop_;
+  uint64_t total_ = 0;
+  VerifyReport report_;
+};
+
+void Verifier::add_fault(std::string fault) {
+  if (++report_.num_faults <= kFaultsToldMax) report_.faults.push_back(std::move(fault));
+}
+
+Result<void> Verifier::step(uint64_t bytes) {
+  report_.bytes += bytes;
+  if (progress_) progress_(report_.bytes, total_);
+  if (stop_.stop_requested()) return Error{ErrorCode::kCancelled, "verifying was stopped"};
+  return {};
+}
+
+bool Verifier::read(const StorageFile& file, uint64_t offset, std::span<std::byte> target) {
+  const Result<void> read = read_exactly(file, offset, target);
+  file.drop_cached(offset, target.size());
+  if (!read) add_fault(read.error().message);
+  return read.has_value();
+}
+
+Result<void> Verifier::check_resident() {
+  const std::vector<Hash128> sums = PENSTOCK_TRY(model_.load_resident_checksums());
+  const std::unique_ptr<StorageFile> file =
+      PENSTOCK_TRY(storage_.open(model_.resident_path(), OpenMode::kRead));
+  std::vector<std::byte> block(kResidentBlockBytes);
+  for (uint64_t i = 0; i < sums.size(); ++i) {
+    const uint64_t offset = i * kResidentBlockBytes;
+    const auto bytes =
+        std::span(block).first(std::min(kResidentBlockBytes, model_.resident_bytes() - offset));
+    if (read(*file, offset, bytes) && block_checksum(model_.model_id(), i, bytes) != sums[i]) {
+      add_fault(fmt::format("{}: block of {} bytes at {:#x} ({}): checksum does not match",
+                            file->path(), bytes.size(), offset, model_.place_of(offset)));
+    }
+    PENSTOCK_TRY(step(bytes.size()));
+  }
+  return {};
+}
+
+Result<void> Verifier::check_record(const StorageFile& file, uint64_t record,
+                                    std::span<std::byte> bytes, std::span<const Hash128> sums) {
+  const ExpertParts& parts = model_.experts();
+  const uint64_t offset = record * parts.record_bytes;
+  const auto layer = static_cast<int>(record / static_cast<uint64_t>(parts.num_experts));
+  const auto expert = static_cast<int>(record % static_cast<uint64_t>(parts.num_experts));
+  if (read(file, offset, bytes)) {
+    struct Part {
+      const char* name;
+      uint64_t offset, bytes, end;  // end: with padding
+    };
+    const Part both[2] = {
+        {"gate and up", parts.gate_up_offset, parts.gate_up_bytes, parts.down_offset},
+        {"down", parts.down_offset, parts.down_bytes, parts.record_bytes}};
+    for (int i = 0; i < 2; ++i) {
+      const Part& part = both[i];
+      const auto payload = bytes.subspan(part.offset, part.bytes);
+      const auto padding =
+          bytes.subspan(part.offset + part.bytes, part.end - part.offset - part.bytes);
+      const bool good = part_checksum(model_.model_id(), layer, expert, i, payload) ==
+                        sums[record * 2 + static_cast<uint64_t>(i)];
+      if (good && all_zero(padding)) continue;
+      add_fault(fmt::format("{}: layer {} expert {}, {} at {:#x}: {}", file.path(), layer, expert,
+                            part.name, offset + part.offset,
+                            good ? "padding is not zero" : "checksum does not match"));
+    }
+  }
+  return step(bytes.size());
+}
+
+Result<void> Verifier::check_experts() {
+  const std::vector<Hash128> sums = PENSTOCK_TRY(model_.load_expert_checksums());
+  const std::unique_ptr<StorageFile> file =
+      PENSTOCK_TRY(storage_.open(model_.experts_path(), OpenMode::kRead));
+  AlignedMemory memory = PENSTOCK_TRY(
+      AlignedMemory::create(model_.experts().record_bytes, "one expert to be verified"));
+  for (uint64_t record = 0; record < model_.experts().num_records(); ++record) {
+    PENSTOCK_TRY(check_record(*file, record, memory.bytes(), sums));
+  }
+  return {};
+}
+
+Result<void> Verifier::check_file(const ManifestFile& listed) {
+  const std::unique_ptr<StorageFile> file =
+      PENSTOCK_TRY(storage_.open(model_.path_of(listed.name), OpenMode::kRead));
+  std::vector<std::byte> bytes(std::min(kStepBytes, listed.bytes));
+  RunningChecksum sum;
+  bool complete = true;
+  for (uint64_t offset = 0; offset < listed.bytes; offset += kStepBytes) {
+    const auto part = std::span(bytes).first(std::min(kStepBytes, listed.bytes - offset));
+    complete = complete && read(*file, offset, part);
+    sum.update(part);
+    PENSTOCK_TRY(step(part.size()));
+  }
+  if (complete && sum.value() != listed.sum) {
+    add_fault(fmt::format("{}: checksum does not match", file->path()));
+  }
+  return {};
+}
+
+Result<VerifyReport> Verifier::run() {
+  for (const ManifestFile& file : model_.manifest().files) PENSTOCK_TRY(check_file(file));
+  // Damaged sums end it here, with the error of the loader: nothing can be compared with them.
+  PENSTOCK_TRY(check_resident());
+  PENSTOCK_TRY(check_experts());
+  return std::move(report_);
+}
+
+}  // namespace
+
+Result<VerifyReport> verify_model(Storage& storage, const std::string& directory,
+                                  const VerifyCallback& progress, std::stop_token stop) {
+  const Container model = PENSTOCK_TRY(Container::open(storage, directory));
+  return Verifier(storage, model, progress, stop).run();
+}
+
+}  // namespace penstock
