@@ -24,10 +24,6 @@
 
 namespace penstock {
 
-namespace jinja {
-class Template;
-}
-
 struct ChatOptions {
   bool add_generation_prompt = true;
   std::optional<bool> enable_thinking;  // unset: the template's own default
@@ -48,13 +44,20 @@ class ChatTemplate {
                              const ChatOptions& options) const;
 
  private:
-  explicit ChatTemplate(std::unique_ptr<const jinja::Template> compiled);
+  struct Parts;
+  explicit ChatTemplate(std::unique_ptr<const Parts> parts);
+  // special_tokens: name to text, further variables for the template.
+  static Result<ChatTemplate> create(std::string_view source, std::string_view what,
+                                     Json special_tokens);
+  friend Result<ChatTemplate> load_chat_template(std::optional<std::string_view>,
+                                                 std::optional<std::string_view>);
 
-  std::unique_ptr<const jinja::Template> template_;
+  std::unique_ptr<const Parts> parts_;
 };
 
 // From the texts of a checkpoint's files, where they exist: chat_template.jinja wins over the
 // "chat_template" of tokenizer_config.json (a string, or a list of {name, template}: "default").
+// The template also sees that file's bos_token, eos_token and so on, as the reference shows them.
 Result<ChatTemplate> load_chat_template(std::optional<std::string_view> jinja_file,
                                         std::optional<std::string_view> tokenizer_config_json);
 

@@ -1,0 +1,33 @@
+// The filters of filters.h that go over the items of a list, dict or text.
+//
+// Those that are lazy in Jinja2 give a generator: true even when empty, and gone once iterated.
+#pragma once
+
+#include "base/result.h"
+#include "text/jinja/methods.h"
+#include "text/jinja/value.h"
+
+namespace penstock::jinja {
+
+using Filter = Result<Value> (*)(Arena& arena, const Value& input, const Arguments& arguments);
+
+Result<Value> filter_length(Arena& arena, const Value& input, const Arguments& arguments);
+Result<Value> filter_list(Arena& arena, const Value& input, const Arguments& arguments);
+Result<Value> filter_items(Arena& arena, const Value& input, const Arguments& arguments);
+Result<Value> filter_first(Arena& arena, const Value& input, const Arguments& arguments);
+Result<Value> filter_last(Arena& arena, const Value& input, const Arguments& arguments);
+Result<Value> filter_join(Arena& arena, const Value& input, const Arguments& arguments);
+Result<Value> filter_reverse(Arena& arena, const Value& input, const Arguments& arguments);
+Result<Value> filter_sort(Arena& arena, const Value& input, const Arguments& arguments);
+Result<Value> filter_unique(Arena& arena, const Value& input, const Arguments& arguments);
+Result<Value> filter_dictsort(Arena& arena, const Value& input, const Arguments& arguments);
+Result<Value> filter_map(Arena& arena, const Value& input, const Arguments& arguments);
+
+struct Selection {
+  bool by_attribute;  // the first argument names an attribute to test instead of the item
+  bool keeps;         // items that pass, or those that do not
+};
+Result<Value> filter_select(Arena& arena, const Value& input, const Arguments& arguments,
+                            Selection selection);
+
+}  // namespace penstock::jinja

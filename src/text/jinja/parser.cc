@@ -1,0 +1,225 @@
+#include "text/jinja/parser.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <initializer_list>
+#include <string>
+
+#include "text/jinja/expression_parser.h"
+#include "text/jinja/token_stream.h"
+
+namespace penstock::jinja {
+namespace {
+
+using NodeKind = Statement::Kind;
+using Names = std::initializer_list<std::string_view>;
+
+class Parser {
+ public:
+  explicit Parser(std::vector<Token> tokens)
+      : stream_(std::move(tokens)), expressions_(stream_, tree_) {}
+
+  Result<Tree> run() {
+    tree_.body = PENSTOCK_TRY(parse_block({}));
+    return std::move(tree_);
+  }
+
+ private:
+  // Statements up to one of the tags in `ends`, whose {% is taken; its name is not. Without ends,
+  // to the end of the template.
+  Result<Block> parse_block(Names ends) {
+    if (nesting_ >= kTreeDepthMax) return stream_.error("blocks are nested too deep");
+    ++nesting_;
+    Block block;
+    for (;;) {
+      if (stream_.at(Token::Kind::kEnd)) {
+        if (ends.size() > 0) return stream_.unexpected(fmt::format("'{}'", *(ends.end() - 1)));
+        break;
+      }
+      if (stream_.at(Token::Kind::kBlockBegin)) {
+        stream_.take();
+        const bool is_end = std::any_of(
+            ends.begin(), ends.end(), [&](std::string_view name) { return stream_.at_name(name); });
+        if (is_end) break;
+        block.push_back(PENSTOCK_TRY(parse_tag()));
+      } else {
+        block.push_back(PENSTOCK_TRY(parse_plain()));
+      }
+    }
+    --nesting_;
+    return block;
+  }
+
+  Result<const Statement*> parse_plain() {
+    if (stream_.at(Token::Kind::kText)) {
+      Statement node = make(NodeKind::kText);
+      node.text = stream_.take().text;
+      return add(std::move(node));
+    }
+    PENSTOCK_TRY(stream_.expect(Token::Kind::kOutputBegin, "text or a tag"));
+    Statement node = make(NodeKind::kOutput);
+    node.value = PENSTOCK_TRY(expressions_.parse_tuple());
+    PENSTOCK_TRY(stream_.expect(Token::Kind::kOutputEnd, "'}}'"));
+    return add(std::move(node));
+  }
+
+  Result<const Statement*> parse_tag() {
+    const std::string name = PENSTOCK_TRY(stream_.expect_any_name("a tag's name"));
+    if (name == "if") return parse_if();
+    if (name == "for") return parse_for();
+    if (name == "set") return parse_set();
+    if (name == "macro") return parse_macro();
+    if (name == "generation") return parse_generation();
+    if (name == "break" || name == "continue") {
+      if (loops_ == 0) return stream_.error(fmt::format("'{}' outside of a loop", name));
+      Statement node = make(name == "break" ? NodeKind::kBreak : NodeKind::kContinue);
+      PENSTOCK_TRY(end_tag());
+      return add(std::move(node));
+    }
+    if (name.starts_with("end") || name == "else" || name == "elif") {
+      return stream_.error(fmt::format("'{}' closes nothing that was opened", name));
+    }
+    return stream_.unsupported(fmt::format("the tag '{}' is not supported", name));
+  }
+
+  Result<const Statement*> parse_if() {
+    Statement node = make(NodeKind::kIf);
+    do {
+      const Expression* condition = PENSTOCK_TRY(expressions_.parse_without_if());
+      PENSTOCK_TRY(end_tag());
+      Block body = PENSTOCK_TRY(parse_block({"elif", "else", "endif"}));
+      node.branches.emplace_back(condition, std::move(body));
+    } while (stream_.take_name("elif"));
+    if (stream_.take_name("else")) {
+      PENSTOCK_TRY(end_tag());
+      node.otherwise = PENSTOCK_TRY(parse_block({"endif"}));
+    }
+    PENSTOCK_TRY(end_block("endif"));
+    return add(std::move(node));
+  }
+
+  Result<const Statement*> parse_for() {
+    Statement node = make(NodeKind::kFor);
+    node.targets = PENSTOCK_TRY(parse_targets());
+    if (!stream_.take_name("in")) return stream_.unexpected("'in'");
+    node.value = PENSTOCK_TRY(expressions_.parse_without_if());
+    if (stream_.take_name("if")) node.condition = PENSTOCK_TRY(expressions_.parse());
+    if (stream_.at_name("recursive")) {
+      return stream_.unsupported("recursive loops are not supported");
+    }
+    PENSTOCK_TRY(end_tag());
+    ++loops_;
+    node.body = PENSTOCK_TRY(parse_block({"else", "endfor"}));
+    --loops_;
+    if (stream_.take_name("else")) {
+      PENSTOCK_TRY(end_tag());
+      node.otherwise = PENSTOCK_TRY(parse_block({"endfor"}));
+    }
+    PENSTOCK_TRY(end_block("endfor"));
+    return add(std::move(node));
+  }
+
+  // a   or   a, b   or   (a, b)
+  Result<std::vector<std::string>> parse_targets() {
+    std::vector<std::string> targets;
+    const bool in_parentheses = stream_.take_operator("(");
+    do {
+      if (!targets.empty() && !stream_.at(Token::Kind::kName)) break;
+      targets.push_back(PENSTOCK_TRY(stream_.expect_any_name("a variable's name")));
+    } while (stream_.take_operator(","));
+    if (in_parentheses) PENSTOCK_TRY(stream_.expect_operator(")"));
+    return targets;
+  }
+
+  Result<const Statement*> parse_set() {
+    Statement node = make(NodeKind::kSet);
+    node.targets = PENSTOCK_TRY(parse_targets());
+    if (node.targets.size() == 1 && stream_.take_operator(".")) {
+      node.kind = NodeKind::kSetMember;
+      node.targets.push_back(PENSTOCK_TRY(stream_.expect_any_name("an attribute's name")));
+    }
+    if (stream_.take_operator("=")) {
+      node.value = PENSTOCK_TRY(expressions_.parse_tuple());
+      PENSTOCK_TRY(end_tag());
+      return add(std::move(node));
+    }
+    if (stream_.at_operator("|")) {
+      return stream_.unsupported("filters on a set block are not supported");
+    }
+    if (node.kind != NodeKind::kSet || node.targets.size() != 1) return stream_.unexpected("'='");
+    node.kind = NodeKind::kSetBlock;
+    PENSTOCK_TRY(end_tag());
+    node.body = PENSTOCK_TRY(parse_block({"endset"}));
+    PENSTOCK_TRY(end_block("endset"));
+    return add(std::move(node));
+  }
+
+  Result<const Statement*> parse_macro() {
+    Statement node = make(NodeKind::kMacro);
+    Macro& macro = node.macro;
+    macro.name = PENSTOCK_TRY(stream_.expect_any_name("a macro's name"));
+    PENSTOCK_TRY(stream_.expect_operator("("));
+    while (!stream_.take_operator(")")) {
+      if (!macro.parameters.empty()) PENSTOCK_TRY(stream_.expect_operator(","));
+      std::string name = PENSTOCK_TRY(stream_.expect_any_name("a parameter's name"));
+      const Expression* otherwise = nullptr;
+      if (stream_.take_operator("=")) {
+        otherwise = PENSTOCK_TRY(expressions_.parse());
+      } else if (!macro.parameters.empty() && macro.parameters.back().second != nullptr) {
+        return stream_.error("a parameter without a default follows one with a default");
+      }
+      macro.parameters.emplace_back(std::move(name), otherwise);
+    }
+    PENSTOCK_TRY(end_tag());
+    const int loops_outside = loops_;
+    loops_ = 0;
+    macro.body = PENSTOCK_TRY(parse_block({"endmacro"}));
+    loops_ = loops_outside;
+    stream_.take_name("endmacro");
+    if (stream_.at(Token::Kind::kName)) stream_.take();  // endmacro may repeat the macro's name
+    PENSTOCK_TRY(end_tag());
+    return add(std::move(node));
+  }
+
+  Result<const Statement*> parse_generation() {
+    Statement node = make(NodeKind::kScope);
+    PENSTOCK_TRY(end_tag());
+    const int loops_outside = loops_;
+    loops_ = 0;
+    node.body = PENSTOCK_TRY(parse_block({"endgeneration"}));
+    loops_ = loops_outside;
+    PENSTOCK_TRY(end_block("endgeneration"));
+    return add(std::move(node));
+  }
+
+  Result<void> end_tag() { return stream_.expect(Token::Kind::kBlockEnd, "'%}'"); }
+
+  Result<void> end_block(std::string_view name) {
+    if (!stream_.take_name(name)) return stream_.unexpected(fmt::format("'{}'", name));
+    return end_tag();
+  }
+
+  Statement make(NodeKind kind) const {
+    Statement node;
+    node.kind = kind;
+    node.line = stream_.line();
+    return node;
+  }
+
+  const Statement* add(Statement node) { return &tree_.statements.emplace_back(std::move(node)); }
+
+  TokenStream stream_;
+  Tree tree_;
+  ExpressionParser expressions_;
+  int nesting_ = 0;
+  int loops_ = 0;
+};
+
+}  // namespace
+
+Result<Tree> parse(std::string_view source) {
+  return Parser(PENSTOCK_TRY(tokenize(source))).run();
+}
+
+}  // namespace penstock::jinja
