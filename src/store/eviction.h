@@ -1,9 +1,10 @@
 // Which expert has to go: policies as functions over what is remembered of an expert's uses.
 //
 // Age is counted in runs of the expert's own layer (a decoded token or a prefill chunk runs every
-// layer once), so it says how many chances to be used were missed. On a clock common to all layers,
-// as in plain LRU, the experts of the next layer are the oldest of all just before they are needed.
-// Uses are remembered also while the expert is on flash.
+// layer once), so it says how many chances to be used were missed. Among experts that missed
+// equally many, those go first whose layer runs last from now; plain LRU, with one clock for all
+// layers, gives away those of the next layer, just before they are needed. Uses are remembered also
+// while the expert is on flash.
 //
 // Source  bench/cache_replay.cc on recorded routing; docs/performance.md has the numbers.
 #pragma once

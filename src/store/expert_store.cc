@@ -122,7 +122,7 @@ class ExpertStore::Core {
 
   bool give_slots();
   void enqueue_missing(const Wanted& wanted, int part);
-  void enqueue_all_by_expert(size_t first);
+  void enqueue_by_expert();
   void collect(std::chrono::nanoseconds timeout);
   void settle(int slot);
   void gather_arrivals();
@@ -175,7 +175,7 @@ void ExpertStore::Core::begin_stream(int layer, std::span<const int32_t> experts
       for (const Wanted& wanted : wanted_) enqueue_missing(wanted, part);
     }
   } else {
-    enqueue_all_by_expert(0);
+    enqueue_by_expert();
   }
   filler_->submit();
 }
@@ -199,10 +199,10 @@ void ExpertStore::Core::enqueue_missing(const Wanted& wanted, int part) {
   filler_->enqueue(wanted.slot, part);
 }
 
-void ExpertStore::Core::enqueue_all_by_expert(size_t first) {
-  for (size_t i = first; i < wanted_.size(); ++i) {
+void ExpertStore::Core::enqueue_by_expert() {
+  for (const Wanted& wanted : wanted_) {
     for (int part = 0; part < filler_->table().num_parts(); ++part) {
-      enqueue_missing(wanted_[i], part);
+      enqueue_missing(wanted, part);
     }
   }
 }
@@ -221,7 +221,7 @@ Result<std::span<const ExpertArrival>> ExpertStore::Core::next(const std::stop_t
       give_slots();
       if (with_slot_ > first) {
         ++stats_.waves;
-        enqueue_all_by_expert(first);
+        enqueue_by_expert();
       }
     }
     filler_->submit();
@@ -238,9 +238,9 @@ Result<std::span<const ExpertArrival>> ExpertStore::Core::next(const std::stop_t
 
 void ExpertStore::Core::gather_arrivals() {
   arrivals_.clear();
-  for (size_t i = 0; i < with_slot_; ++i) {
+  for (size_t i = 0; i < wanted_.size(); ++i) {
     Wanted& wanted = wanted_[i];
-    while (wanted.parts_given < filler_->table().num_parts() &&
+    while (wanted.slot >= 0 && wanted.parts_given < filler_->table().num_parts() &&
            filler_->state(wanted.slot, wanted.parts_given) == PartState::kGood) {
       arrivals_.push_back({.index = static_cast<int32_t>(i),
                            .part = wanted.parts_given,

@@ -34,9 +34,9 @@ struct ExpertTable {
   int num_experts = 0;
   uint64_t first_record_offset = 0;
   uint64_t record_bytes = 0;
-  std::vector<PartExtent> parts;
-  std::vector<Hash128> checksums;  // [layer][expert][part]; empty: nothing to compare with
-  uint64_t model_id = 0;           // goes into every checksum
+  std::vector<PartExtent> parts = {};
+  std::vector<Hash128> checksums = {};  // [layer][expert][part]; empty: nothing to compare with
+  uint64_t model_id = 0;                // goes into every checksum
 
   int num_parts() const { return static_cast<int>(parts.size()); }
   uint64_t slot_bytes() const { return record_bytes; }

@@ -87,6 +87,7 @@ void SlotFiller::forgive(int slot) {
 void SlotFiller::enqueue(int slot, int part) {
   Part& wanted = part_at(slot, part);
   PENSTOCK_CHECK(wanted.state == PartState::kMissing);
+  wanted.state = PartState::kQueued;
   queue_.push_back(&wanted);
 }
 
@@ -107,6 +108,9 @@ void SlotFiller::submit() {
 }
 
 void SlotFiller::clear_queue() {
+  for (; queue_head_ < queue_.size(); ++queue_head_) {
+    queue_[queue_head_]->state = PartState::kMissing;
+  }
   queue_.clear();
   queue_head_ = 0;
 }

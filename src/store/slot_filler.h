@@ -4,8 +4,8 @@
 // not have their checksum; only after that has the part failed. Which expert belongs in which slot,
 // and for how long, is the business of the store above.
 //
-//   part: missing --enqueue, submit--> reading --collect--> good
-//                                         `-----collect---> failed --begin--> missing
+//   part: missing --enqueue--> queued --submit--> reading --collect--> good
+//            ^------clear_queue--'                   `-----collect---> failed --forgive--> missing
 //
 // Threads  One. The reader writes slot bytes between submit and collect.
 // Memory   Slots and one request per part, allocated in create(). The destructor waits for reads in
@@ -29,7 +29,7 @@
 
 namespace penstock {
 
-enum class PartState : uint8_t { kMissing, kReading, kGood, kFailed };
+enum class PartState : uint8_t { kMissing, kQueued, kReading, kGood, kFailed };
 
 struct FillStats {
   uint64_t reads = 0;  // submitted, repeated ones included
@@ -55,7 +55,7 @@ class SlotFiller {
   // Failed parts may be tried again.
   void forgive(int slot);
 
-  // Asks for a part that is missing; queued until the reader has room.
+  // Asks for a part that is missing; it waits until the reader has room.
   void enqueue(int slot, int part);
   void submit();
   void clear_queue();

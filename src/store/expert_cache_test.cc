@@ -1,0 +1,177 @@
+#include "store/expert_cache.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <map>
+#include <random>
+#include <set>
+#include <vector>
+
+namespace penstock {
+namespace {
+
+// One expert comes in, as if its read took no time.
+int fetch(ExpertCache& cache, int layer, int expert) {
+  cache.begin_run(layer);
+  cache.record_use(layer, expert);
+  if (const auto slot = cache.find(layer, expert)) return *slot;
+  const int slot = *cache.claim(layer, expert);
+  cache.finish(slot);
+  return slot;
+}
+
+ExpertCache cache_of(int num_slots, EvictionPolicy policy = EvictionPolicy::kLru) {
+  return ExpertCache({.num_layers = 2, .num_experts = 16, .num_slots = num_slots}, policy);
+}
+
+TEST(ExpertCache, evicts_least_recently_used_unpinned_slot) {
+  ExpertCache cache = cache_of(3);
+  for (const int expert : {1, 2, 3, 1}) fetch(cache, 0, expert);
+  fetch(cache, 0, 4);
+  EXPECT_FALSE(cache.find(0, 2).has_value());
+  cache.pin(*cache.find(0, 3));
+  fetch(cache, 0, 5);  // 3 is older than 1, and pinned
+  EXPECT_TRUE(cache.find(0, 3).has_value());
+  EXPECT_FALSE(cache.find(0, 1).has_value());
+  EXPECT_EQ(cache.evictions(), 2u);
+}
+
+TEST(ExpertCache, has_no_slot_when_all_are_pinned_or_filling) {
+  ExpertCache cache = cache_of(2);
+  cache.pin(fetch(cache, 0, 1));
+  const int filling = *cache.claim(0, 2);
+  EXPECT_FALSE(cache.claim(0, 3).has_value());
+  cache.finish(filling);
+  EXPECT_EQ(cache.claim(0, 3), filling);
+}
+
+TEST(ExpertCache, a_forgotten_slot_is_free_again_and_is_no_eviction) {
+  ExpertCache cache = cache_of(1);
+  const int slot = *cache.claim(0, 1);
+  cache.forget(slot);
+  EXPECT_FALSE(cache.find(0, 1).has_value());
+  EXPECT_EQ(cache.state(slot), SlotState::kFree);
+  EXPECT_EQ(cache.claim(1, 1), slot);
+  EXPECT_EQ(cache.evictions(), 0u);
+}
+
+// Two slots and three layers: when layer 2 needs one, plain LRU gives away the expert of layer 0,
+// which runs next; a clock per layer gives away the one of layer 1, which has just run.
+TEST(ExpertCache, a_clock_per_layer_keeps_what_the_next_layer_used_last) {
+  for (const EvictionPolicy policy : kEvictionPolicies) {
+    ExpertCache cache({.num_layers = 3, .num_experts = 4, .num_slots = 2}, policy);
+    for (int layer = 0; layer < 3; ++layer) fetch(cache, layer, 0);
+    if (policy == EvictionPolicy::kLru) {
+      EXPECT_FALSE(cache.find(0, 0).has_value());
+    } else if (policy != EvictionPolicy::kLfu) {  // which sees experts used once each
+      EXPECT_TRUE(cache.find(0, 0).has_value()) << name_of(policy);
+    }
+  }
+}
+
+TEST(ExpertCache, frequency_outlives_eviction_and_fades) {
+  ExpertCache cache = cache_of(2, EvictionPolicy::kFrequencyRecency);
+  for (int i = 0; i < 20; ++i) fetch(cache, 0, 1);
+  fetch(cache, 0, 2);
+  fetch(cache, 0, 3);  // 2 was used later than 1, but once
+  EXPECT_TRUE(cache.find(0, 1).has_value());
+  for (int i = 0; i < 500; ++i) fetch(cache, 0, 4 + i % 2);
+  EXPECT_FALSE(cache.find(0, 1).has_value());  // twelve half-lives later
+}
+
+TEST(EvictionPolicy, has_a_name_that_leads_back_to_it) {
+  for (const EvictionPolicy policy : kEvictionPolicies) {
+    EXPECT_EQ(eviction_policy_of(name_of(policy)), policy);
+  }
+  EXPECT_FALSE(eviction_policy_of("belady").has_value());
+}
+
+// The same cache in ten lines: what is where, which are pinned or filling. It does not know
+// policies; it says which answers are possible.
+struct Model {
+  std::map<int, int> slot_of;  // expert (layer * 16 + id) -> slot
+  std::map<int, int> pins;     // slot -> pins
+  std::set<int> filling;
+  size_t num_slots;
+
+  bool can_claim() const {
+    if (slot_of.size() < num_slots) return true;
+    return std::any_of(slot_of.begin(), slot_of.end(),
+                       [&](const auto& entry) { return is_evictable(entry.second); });
+  }
+  bool is_evictable(int slot) const {
+    const auto pinned = pins.find(slot);
+    return filling.count(slot) == 0 && (pinned == pins.end() || pinned->second == 0);
+  }
+  void claim(int expert, int slot) {
+    for (auto entry = slot_of.begin(); entry != slot_of.end(); ++entry) {
+      if (entry->second != slot) continue;
+      EXPECT_TRUE(is_evictable(slot));
+      slot_of.erase(entry);
+      break;
+    }
+    slot_of[expert] = slot;
+    filling.insert(slot);
+  }
+};
+
+TEST(ExpertCache, agrees_with_a_simple_model_on_random_sequences) {
+  for (const EvictionPolicy policy : kEvictionPolicies) {
+    for (uint32_t seed = 0; seed < 20; ++seed) {
+      std::mt19937 random(seed);
+      const int num_slots = 1 + static_cast<int>(random() % 8);
+      ExpertCache cache = cache_of(num_slots, policy);
+      Model model{
+          .slot_of = {}, .pins = {}, .filling = {}, .num_slots = static_cast<size_t>(num_slots)};
+      for (int i = 0; i < 600; ++i) {
+        const int layer = static_cast<int>(random() % 2);
+        const int expert = static_cast<int>(random() % 16);
+        const int key = layer * 16 + expert;
+        const auto known = model.slot_of.find(key);
+        const bool is_here = known != model.slot_of.end();
+        ASSERT_EQ(cache.find(layer, expert).has_value(), is_here);
+        const int slot = is_here ? known->second : -1;
+        ASSERT_EQ(cache.find(layer, expert).value_or(-1), slot);
+        switch (random() % 6) {
+          case 0:
+            cache.begin_run(layer);
+            cache.record_use(layer, expert);
+            break;
+          case 1:
+            if (is_here) break;
+            {
+              const auto claimed = cache.claim(layer, expert);
+              ASSERT_EQ(claimed.has_value(), model.can_claim());
+              if (claimed) model.claim(key, *claimed);
+            }
+            break;
+          case 2:
+            if (!is_here || model.filling.count(slot) == 0) break;
+            cache.finish(slot);
+            model.filling.erase(slot);
+            break;
+          case 3:
+            if (!is_here || model.pins[slot] > 2) break;
+            cache.pin(slot);
+            ++model.pins[slot];
+            break;
+          case 4:
+            if (!is_here || model.pins[slot] == 0) break;
+            cache.unpin(slot);
+            --model.pins[slot];
+            break;
+          default:
+            if (!is_here || model.pins[slot] > 0) break;
+            cache.forget(slot);
+            model.slot_of.erase(key);
+            model.filling.erase(slot);
+            break;
+        }
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace penstock
