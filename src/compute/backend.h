@@ -102,8 +102,8 @@ struct BackendLimits {
   int64_t top_k = 0;         // K
   int64_t expert_width = 0;  // max(I, shared expert's width)
   int64_t context = 0;       // positions a KV cache may hold
-  AttentionShape attention;  // zeros where the model has none
-  DeltaNetShape delta_net;
+  AttentionShape attention = {};  // zeros where the model has none
+  DeltaNetShape delta_net = {};
 };
 
 class Backend {

@@ -2,66 +2,224 @@
 
 #include <fmt/format.h>
 
-#include "compute/reference.h"
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "base/check.h"
+#include "compute/cpu/target.h"
 
 namespace penstock {
+namespace {
 
-Result<std::unique_ptr<CpuBackend>> CpuBackend::create(int threads, const BackendLimits&,
-                                                       const CpuBackendOptions&) {
-  return std::unique_ptr<CpuBackend>(new CpuBackend(threads));
+// Below this many elements an op takes about as long as waking the team.
+constexpr int64_t kParallelElements = 64 << 10;
+
+}  // namespace
+
+struct CpuBackend::Scratch {
+  Scratch(int threads, const BackendLimits& limits, ScratchCursor cursor)
+      : products(threads, limits, cursor),
+        delta_net(threads, limits, cursor),
+        attention(threads, limits, cursor),
+        ffn_hidden{cursor.take<float>(limits.tokens * limits.expert_width), limits.tokens,
+                   limits.expert_width, limits.expert_width},
+        bytes(cursor.bytes()) {}
+
+  ProductScratch products;
+  DeltaNetScratch delta_net;
+  AttentionScratch attention;
+  Rows ffn_hidden;
+  int64_t bytes;
+};
+
+Result<std::unique_ptr<CpuBackend>> CpuBackend::create(int threads, const BackendLimits& limits,
+                                                       const CpuBackendOptions& options) {
+  const int64_t target = PENSTOCK_TRY(find_target(options.target));
+  const auto bytes = static_cast<uint64_t>(scratch_bytes(threads, limits));
+  AlignedMemory memory = PENSTOCK_TRY(AlignedMemory::create(bytes, "the scratch of the kernels"));
+  const Scratch scratch(threads, limits, ScratchCursor(memory.bytes()));
+  return std::unique_ptr<CpuBackend>(new CpuBackend(threads, target, std::move(memory), scratch));
 }
 
-int64_t CpuBackend::scratch_bytes(int, const BackendLimits&) {
-  return 0;
+CpuBackend::CpuBackend(int threads, int64_t target, AlignedMemory memory, const Scratch& scratch)
+    : memory_(std::move(memory)),
+      pool_(threads),
+      target_(target),
+      elementwise_(elementwise_kernels(target)),
+      products_(pool_, target, scratch.products),
+      delta_net_(pool_, target, scratch.delta_net),
+      attention_(pool_, target, scratch.attention),
+      ffn_hidden_(scratch.ffn_hidden) {}
+
+int64_t CpuBackend::scratch_bytes(int threads, const BackendLimits& limits) {
+  return Scratch(threads, limits, ScratchCursor()).bytes;
 }
 
 std::vector<std::string> CpuBackend::targets() {
-  return {"plain"};
+  return target_names();
 }
 
 std::string CpuBackend::description() const {
-  return fmt::format("plain, {} threads", pool_.num_threads());
+  return fmt::format("{}, {} thread{}", target_name(target_), pool_.num_threads(),
+                     pool_.num_threads() == 1 ? "" : "s");
+}
+
+template <class Body>
+void CpuBackend::for_rows(int64_t rows, int64_t row_elements, const Body& body) {
+  if (rows * row_elements < kParallelElements) {
+    for (int64_t row = 0; row < rows; ++row) body(row);
+  } else {
+    pool_.run(rows, [&](int64_t row, int) { body(row); });
+  }
 }
 
 void CpuBackend::embed(const Matrix& table, std::span<const int32_t> tokens, Rows out) {
-  ReferenceBackend().embed(table, tokens, out);
+  PENSTOCK_CHECK(out.count == std::ssize(tokens) && out.width == table.columns);
+  for_rows(out.count, 8 * out.width,
+           [&](int64_t t) { panel_row(table, tokens[static_cast<size_t>(t)], out.row(t)); });
 }
+
 void CpuBackend::rms_norm(Rows x, std::span<const float> weight, float eps, Rows out) {
-  ReferenceBackend().rms_norm(x, weight, eps, out);
+  PENSTOCK_CHECK(x.count == out.count && x.width == out.width && std::ssize(weight) == x.width);
+  for_rows(x.count, x.width, [&](int64_t t) {
+    elementwise_.rms_norm(x.row(t).data(), weight.data(), eps, x.width, out.row(t).data());
+  });
 }
+
 void CpuBackend::add(Rows x, Rows y, Rows out) {
-  ReferenceBackend().add(x, y, out);
+  PENSTOCK_CHECK(x.count == y.count && x.count == out.count);
+  PENSTOCK_CHECK(x.width == y.width && x.width == out.width);
+  for_rows(x.count, x.width, [&](int64_t t) {
+    elementwise_.add(x.row(t).data(), y.row(t).data(), x.width, out.row(t).data());
+  });
 }
+
 void CpuBackend::matmul(Rows x, std::span<const Projection> projections) {
-  ReferenceBackend().matmul(x, projections);
+  products_.run(std::ssize(projections), [&](int64_t i) {
+    const Projection& projection = projections[static_cast<size_t>(i)];
+    PENSTOCK_CHECK(projection.out.count == x.count);
+    PENSTOCK_CHECK(projection.out.width == projection.weight.rows);
+    return ProductJob{.weight = projection.weight,
+                      .bias = projection.bias,
+                      .x = x,
+                      .out = projection.out,
+                      .num_rows = x.count};
+  });
 }
+
 void CpuBackend::gated_delta_net(const DeltaNetShape& shape, const DeltaNetWeights& weights,
                                  const DeltaNetState& state, Rows qkv, Rows z, Rows b, Rows a,
                                  Rows out) {
-  ReferenceBackend().gated_delta_net(shape, weights, state, qkv, z, b, a, out);
+  delta_net_.run({shape, weights, state, qkv, z, b, a, out});
 }
+
 void CpuBackend::gated_attention(const AttentionShape& shape, const AttentionWeights& weights,
                                  const RopeTable& rope, const KvCache& cache,
                                  int64_t first_position, Rows q_gate, Rows k, Rows v, Rows out) {
-  ReferenceBackend().gated_attention(shape, weights, rope, cache, first_position, q_gate, k, v,
-                                     out);
+  attention_.run({shape, weights, rope, cache, first_position, q_gate, k, v, out});
 }
+
 void CpuBackend::dense_ffn(Rows x, const Matrix& gate, const Matrix& up, const Matrix& down,
                            Rows out) {
-  ReferenceBackend().dense_ffn(x, gate, up, down, out);
+  PENSTOCK_CHECK(gate.rows == up.rows && gate.rows == down.columns && down.rows == out.width);
+  PENSTOCK_CHECK(x.count <= ffn_hidden_.count && gate.rows <= ffn_hidden_.width);
+  const Rows hidden = {ffn_hidden_.data, x.count, gate.rows, gate.rows};
+  products_.run(1, [&](int64_t) {
+    return ProductJob{.weight = up, .gate = gate, .x = x, .out = hidden, .num_rows = x.count};
+  });
+  products_.run(1, [&](int64_t) {
+    return ProductJob{.weight = down, .x = hidden, .out = out, .num_rows = x.count};
+  });
 }
+
+namespace {
+
+// The top_k largest of one row, by falling logit; equal logits: lower index first. What is not a
+// number counts as the smallest.
+void choose(std::span<const float> logits, std::span<int32_t> experts, std::span<float> weights) {
+  size_t chosen = 0;
+  for (size_t e = 0; e < logits.size(); ++e) {
+    const float logit = std::isnan(logits[e]) ? -std::numeric_limits<float>::infinity() : logits[e];
+    if (chosen == experts.size() && !(logit > weights[chosen - 1])) continue;
+    size_t place = chosen < experts.size() ? chosen++ : chosen - 1;
+    for (; place > 0 && logit > weights[place - 1]; --place) {
+      weights[place] = weights[place - 1];
+      experts[place] = experts[place - 1];
+    }
+    weights[place] = logit;
+    experts[place] = static_cast<int32_t>(e);
+  }
+}
+
+// Logits to weights that sum to 1. The softmax over all experts, renormalised over the chosen
+// ones, is the softmax over the chosen ones.
+void to_weights(std::span<float> logits) {
+  const float largest = logits[0];
+  float sum = 0;
+  for (float& logit : logits) {
+    logit = std::exp(logit - largest);
+    sum += logit;
+  }
+  for (float& logit : logits) logit /= sum;
+}
+
+}  // namespace
+
 void CpuBackend::route_top_k(Rows logits, int top_k, Routing& routing) {
-  ReferenceBackend().route_top_k(logits, top_k, routing);
+  const auto k = static_cast<size_t>(top_k);
+  PENSTOCK_CHECK(top_k >= 1 && top_k <= logits.width);
+  PENSTOCK_CHECK(std::ssize(routing.experts) >= logits.count * top_k);
+  PENSTOCK_CHECK(std::ssize(routing.weights) >= logits.count * top_k);
+  routing.num_tokens = logits.count;
+  routing.top_k = top_k;
+  for_rows(logits.count, 4 * logits.width, [&](int64_t t) {
+    const size_t first = static_cast<size_t>(t) * k;
+    const std::span<float> weights(routing.weights.data() + first, k);
+    choose(logits.row(t), {routing.experts.data() + first, k}, weights);
+    to_weights(weights);
+  });
 }
+
 void CpuBackend::expert_gate_up(Rows x, std::span<const ExpertWork> work, Rows hidden) {
-  ReferenceBackend().expert_gate_up(x, work, hidden);
+  products_.run(std::ssize(work), [&](int64_t i) {
+    const ExpertWork& expert = work[static_cast<size_t>(i)];
+    const Matrix& both = expert.gate_up;
+    PENSTOCK_CHECK(both.rows == 2 * hidden.width && expert.tokens.size() == expert.places.size());
+    return ProductJob{.weight = both,
+                      .gate = both,
+                      .first_row = hidden.width,
+                      .x = x,
+                      .out = hidden,
+                      .num_rows = std::ssize(expert.places),
+                      .x_rows = expert.tokens,
+                      .out_rows = expert.places};
+  });
 }
+
 void CpuBackend::expert_down(Rows hidden, std::span<const ExpertWork> work, Rows out) {
-  ReferenceBackend().expert_down(hidden, work, out);
+  products_.run(std::ssize(work), [&](int64_t i) {
+    const ExpertWork& expert = work[static_cast<size_t>(i)];
+    PENSTOCK_CHECK(expert.down.rows == out.width);
+    return ProductJob{.weight = expert.down,
+                      .x = hidden,
+                      .out = out,
+                      .num_rows = std::ssize(expert.places),
+                      .x_rows = expert.places,
+                      .out_rows = expert.places};
+  });
 }
+
 void CpuBackend::combine(Rows expert_rows, const Routing& routing, Rows shared, Rows shared_gate,
                          Rows y) {
-  ReferenceBackend().combine(expert_rows, routing, shared, shared_gate, y);
+  const int64_t top_k = routing.top_k;
+  PENSTOCK_CHECK(routing.num_tokens == y.count && expert_rows.count >= y.count * top_k);
+  PENSTOCK_CHECK(expert_rows.width == y.width && shared.width == y.width);
+  for_rows(y.count, top_k * y.width, [&](int64_t t) {
+    elementwise_.combine(expert_rows.data + t * top_k * expert_rows.stride, expert_rows.stride,
+                         routing.weights.data() + t * top_k, routing.top_k, shared_gate.row(t)[0],
+                         shared.row(t).data(), y.width, y.row(t).data());
+  });
 }
 
 }  // namespace penstock

@@ -12,9 +12,14 @@
 #include <string>
 #include <vector>
 
+#include "base/memory.h"
 #include "base/result.h"
 #include "base/thread_pool.h"
 #include "compute/backend.h"
+#include "compute/cpu/attention.h"
+#include "compute/cpu/delta_net.h"
+#include "compute/cpu/elementwise.h"
+#include "compute/cpu/products.h"
 
 namespace penstock {
 
@@ -53,9 +58,22 @@ class CpuBackend final : public Backend {
                Rows y) override;
 
  private:
-  explicit CpuBackend(int threads) : pool_(threads) {}
+  struct Scratch;
 
+  CpuBackend(int threads, int64_t target, AlignedMemory memory, const Scratch& scratch);
+
+  // Runs body(first, end) over [0, rows), on one thread where there is too little to share.
+  template <class Body>
+  void for_rows(int64_t rows, int64_t row_elements, const Body& body);
+
+  AlignedMemory memory_;
   ThreadPool pool_;
+  int64_t target_;
+  const ElementwiseKernels& elementwise_;
+  Products products_;
+  DeltaNet delta_net_;
+  Attention attention_;
+  Rows ffn_hidden_;  // [tokens, expert_width]
 };
 
 }  // namespace penstock

@@ -44,8 +44,8 @@ struct F32Format {
   };
   static HWY_INLINE Step Load(const uint32_t* words, int step) {
     const uint32_t* place = words + step * 4 * 16;
-    return {{hn::Load(Words(), place), hn::Load(Words(), place + 16),
-             hn::Load(Words(), place + 32), hn::Load(Words(), place + 48)}};
+    return {{hn::Load(Words(), place), hn::Load(Words(), place + 16), hn::Load(Words(), place + 32),
+             hn::Load(Words(), place + 48)}};
   }
   template <int kColumn>
   static HWY_INLINE FloatVec Weight(const Step& step) {
@@ -242,16 +242,24 @@ HWY_INLINE void MultiplyTile(const std::byte* const* panels, int64_t blocks, con
 // hide the latency of an fma.
 #if HWY_TARGET == HWY_AVX3
 inline constexpr int kTileRows = 12;
-constexpr int PanelsOfTile(int rows) { return rows <= 4 ? 4 : 2; }
+constexpr int PanelsOfTile(int rows) {
+  return rows <= 4 ? 4 : 2;
+}
 #elif HWY_TARGET == HWY_AVX2
 inline constexpr int kTileRows = 6;
-constexpr int PanelsOfTile(int rows) { return rows == 1 ? 4 : rows <= 3 ? 2 : 1; }
+constexpr int PanelsOfTile(int rows) {
+  return rows == 1 ? 4 : rows <= 3 ? 2 : 1;
+}
 #elif HWY_TARGET == HWY_NEON
 inline constexpr int kTileRows = 6;
-constexpr int PanelsOfTile(int rows) { return rows <= 2 ? 2 : 1; }
+constexpr int PanelsOfTile(int rows) {
+  return rows <= 2 ? 2 : 1;
+}
 #else
 inline constexpr int kTileRows = 3;
-constexpr int PanelsOfTile(int) { return 1; }
+constexpr int PanelsOfTile(int) {
+  return 1;
+}
 #endif
 
 template <class Format, int kRows>
@@ -260,8 +268,7 @@ void MultiplyPanels(const std::byte* const* panels, int num_panels, int64_t bloc
   constexpr int kWide = PanelsOfTile(kRows);
   int p = 0;
   for (; p + kWide <= num_panels; p += kWide) {
-    MultiplyTile<Format, kWide, kRows>(panels + p, blocks, packed, sums,
-                                       totals + p * kRows * 16);
+    MultiplyTile<Format, kWide, kRows>(panels + p, blocks, packed, sums, totals + p * kRows * 16);
   }
   for (; p < num_panels; ++p) {
     MultiplyTile<Format, 1, kRows>(panels + p, blocks, packed, sums, totals + p * kRows * 16);
@@ -283,14 +290,22 @@ void Multiply(const std::byte* const* panels, int num_panels, int64_t blocks, co
     }
   };
   switch (padded) {
-    case 1: return run(std::integral_constant<int, 1>());
-    case 2: return run(std::integral_constant<int, 2>());
-    case 3: return run(std::integral_constant<int, 3>());
-    case 4: return run(std::integral_constant<int, 4>());
-    case 6: return run(std::integral_constant<int, 6>());
-    case 8: return run(std::integral_constant<int, 8>());
-    case 12: return run(std::integral_constant<int, 12>());
-    default: PENSTOCK_CHECK(false);
+    case 1:
+      return run(std::integral_constant<int, 1>());
+    case 2:
+      return run(std::integral_constant<int, 2>());
+    case 3:
+      return run(std::integral_constant<int, 3>());
+    case 4:
+      return run(std::integral_constant<int, 4>());
+    case 6:
+      return run(std::integral_constant<int, 6>());
+    case 8:
+      return run(std::integral_constant<int, 8>());
+    case 12:
+      return run(std::integral_constant<int, 12>());
+    default:
+      PENSTOCK_CHECK(false);
   }
 }
 

@@ -13,7 +13,9 @@
 HWY_BEFORE_NAMESPACE();
 namespace penstock {
 namespace HWY_NAMESPACE {
-const ProductKernel* BF16Kernel() { return KernelOf<BF16Format>(); }
+const ProductKernel* BF16Kernel() {
+  return KernelOf<BF16Format>();
+}
 }  // namespace HWY_NAMESPACE
 }  // namespace penstock
 HWY_AFTER_NAMESPACE();

@@ -13,7 +13,9 @@
 HWY_BEFORE_NAMESPACE();
 namespace penstock {
 namespace HWY_NAMESPACE {
-const ProductKernel* F32Kernel() { return KernelOf<F32Format>(); }
+const ProductKernel* F32Kernel() {
+  return KernelOf<F32Format>();
+}
 }  // namespace HWY_NAMESPACE
 }  // namespace penstock
 HWY_AFTER_NAMESPACE();

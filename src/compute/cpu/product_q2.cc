@@ -13,7 +13,9 @@
 HWY_BEFORE_NAMESPACE();
 namespace penstock {
 namespace HWY_NAMESPACE {
-const ProductKernel* Q2Kernel() { return KernelOf<WordFormat<DType::kQ2>>(); }
+const ProductKernel* Q2Kernel() {
+  return KernelOf<WordFormat<DType::kQ2>>();
+}
 }  // namespace HWY_NAMESPACE
 }  // namespace penstock
 HWY_AFTER_NAMESPACE();

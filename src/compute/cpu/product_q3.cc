@@ -13,7 +13,9 @@
 HWY_BEFORE_NAMESPACE();
 namespace penstock {
 namespace HWY_NAMESPACE {
-const ProductKernel* Q3Kernel() { return KernelOf<Q3Format>(); }
+const ProductKernel* Q3Kernel() {
+  return KernelOf<Q3Format>();
+}
 }  // namespace HWY_NAMESPACE
 }  // namespace penstock
 HWY_AFTER_NAMESPACE();

@@ -13,7 +13,9 @@
 HWY_BEFORE_NAMESPACE();
 namespace penstock {
 namespace HWY_NAMESPACE {
-const ProductKernel* Q4Kernel() { return KernelOf<WordFormat<DType::kQ4>>(); }
+const ProductKernel* Q4Kernel() {
+  return KernelOf<WordFormat<DType::kQ4>>();
+}
 }  // namespace HWY_NAMESPACE
 }  // namespace penstock
 HWY_AFTER_NAMESPACE();

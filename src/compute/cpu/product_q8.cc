@@ -13,7 +13,9 @@
 HWY_BEFORE_NAMESPACE();
 namespace penstock {
 namespace HWY_NAMESPACE {
-const ProductKernel* Q8Kernel() { return KernelOf<WordFormat<DType::kQ8>>(); }
+const ProductKernel* Q8Kernel() {
+  return KernelOf<WordFormat<DType::kQ8>>();
+}
 }  // namespace HWY_NAMESPACE
 }  // namespace penstock
 HWY_AFTER_NAMESPACE();

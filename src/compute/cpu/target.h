@@ -12,8 +12,18 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <string>
+#include <vector>
+
+#include "base/result.h"
 
 namespace penstock {
+
+// Instruction sets of this build that this processor has, best first, and one of them by name
+// (empty: the best). Errors: kInvalidArgument, listing the names.
+std::vector<std::string> target_names();
+std::string target_name(int64_t target);
+Result<int64_t> find_target(const std::string& name);
 
 // Place of `target` in the tables that HWY_EXPORT makes.
 inline size_t target_index(int64_t target) {

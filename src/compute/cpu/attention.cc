@@ -1,0 +1,224 @@
+#include "compute/cpu/attention.h"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+
+#include "base/check.h"
+
+namespace penstock {
+namespace {
+
+// Decode steps of up to this many tokens are cut by segments as well.
+constexpr int64_t kSplitTokens = 4;
+
+}  // namespace
+
+// The query rows [first, first + count) of a kv head; row = token * heads per kv head + head.
+struct Attention::Tile {
+  int64_t kv_head, group, first, count;
+  int lanes;
+  int64_t positions;  // that the last row may see
+  float* queries;     // [head_dim, lanes]
+  float* scores;      // [kSegmentPositions, lanes]
+  float* mixed;       // [lanes, head_dim], of a segment
+  float* running;     // [lanes, head_dim], of all segments so far
+  float* head;        // [head_dim]
+  std::array<int32_t, kQueryLanes> limits;
+  std::array<float, kQueryLanes> maxima, sums;
+
+  int64_t token(int64_t r) const { return (first + r) / group; }
+  int64_t head_of(int64_t r) const { return kv_head * group + (first + r) % group; }
+};
+
+AttentionScratch::AttentionScratch(int threads, const BackendLimits& limits,
+                                   ScratchCursor& cursor) {
+  const AttentionShape& shape = limits.attention;
+  max_tokens = limits.tokens;
+  max_context = limits.context;
+  worker_floats =
+      kQueryLanes * (3LL * shape.head_dim + kSegmentPositions) + ceil_div(shape.head_dim, 16) * 16;
+  workers = cursor.take<float>(shape.heads == 0 ? 0 : threads * worker_floats);
+  partials = cursor.take<float>(std::min(limits.tokens, kSplitTokens) * shape.heads *
+                                ceil_div(limits.context, kSegmentPositions) * (shape.head_dim + 2));
+}
+
+Attention::Attention(ThreadPool& pool, int64_t target, const AttentionScratch& scratch)
+    : pool_(pool),
+      elementwise_(elementwise_kernels(target)),
+      kernels_(attention_kernels(target)),
+      scratch_(scratch) {}
+
+void Attention::run(const AttentionCall& call) {
+  const AttentionShape& shape = call.shape;
+  const int64_t tokens = call.k.count;
+  const int64_t context = call.first_position + tokens;
+  PENSTOCK_CHECK(tokens <= scratch_.max_tokens && context <= scratch_.max_context);
+  PENSTOCK_CHECK(context <= call.cache.capacity);
+  PENSTOCK_CHECK(shape.kv_heads > 0 && shape.heads % shape.kv_heads == 0);
+  PENSTOCK_CHECK(call.q_gate.width == 2LL * shape.heads * shape.head_dim);
+
+  pool_.run(tokens, [&](int64_t token, int) {
+    for (int64_t head = 0; head < shape.kv_heads; ++head) append(call, token, head);
+  });
+  const int64_t rows = tokens * (shape.heads / shape.kv_heads);
+  const int64_t tiles = ceil_div(rows, kQueryLanes);
+  const int64_t segments = ceil_div(context, kSegmentPositions);
+  const bool enough_tiles = tiles * shape.kv_heads >= 4 * pool_.num_threads();
+  if (segments == 1 || tokens > kSplitTokens || enough_tiles) {
+    pool_.run(shape.kv_heads * tiles, [&](int64_t task, int worker) {
+      run_tile(call, task / tiles, task % tiles * kQueryLanes, worker);
+    });
+    return;
+  }
+  pool_.run(shape.kv_heads * tiles * segments, [&](int64_t task, int worker) {
+    const int64_t tile = task / segments;
+    run_part(call, tile / tiles, tile % tiles * kQueryLanes, task % segments, worker);
+  });
+  pool_.run(tokens * shape.heads, [&](int64_t task, int worker) {
+    join_parts(call, task / shape.heads, task % shape.heads, worker);
+  });
+}
+
+// Pairs (i, i + rotary_dim / 2) of the first rotary_dim components rotate; the others stay.
+void Attention::rotated_norm(const AttentionCall& call, const float* x, const float* weight,
+                             int64_t position, float* out) const {
+  elementwise_.rms_norm(x, weight, call.shape.rms_norm_eps, call.shape.head_dim, out);
+  const int64_t half = call.shape.rotary_dim / 2;
+  const float* cosine = call.rope.cos + position * half;
+  const float* sine = call.rope.sin + position * half;
+  for (int64_t i = 0; i < half; ++i) {
+    const float first = out[i];
+    const float second = out[half + i];
+    out[i] = first * cosine[i] - second * sine[i];
+    out[half + i] = second * cosine[i] + first * sine[i];
+  }
+}
+
+void Attention::append(const AttentionCall& call, int64_t token, int64_t kv_head) const {
+  const int64_t dim = call.shape.head_dim;
+  const int64_t position = call.first_position + token;
+  const int64_t place = (kv_head * call.cache.capacity + position) * dim;
+  rotated_norm(call, call.k.data + token * call.k.stride + kv_head * dim, call.weights.k_norm,
+               position, call.cache.keys + place);
+  std::copy_n(call.v.data + token * call.v.stride + kv_head * dim, dim, call.cache.values + place);
+}
+
+Attention::Tile Attention::make_tile(const AttentionCall& call, int64_t kv_head, int64_t first_row,
+                                     int worker) const {
+  const AttentionShape& shape = call.shape;
+  const int64_t dim = shape.head_dim;
+  Tile tile;
+  tile.kv_head = kv_head;
+  tile.group = shape.heads / shape.kv_heads;
+  tile.first = first_row;
+  tile.count = std::min<int64_t>(kQueryLanes, call.k.count * tile.group - first_row);
+  tile.lanes = tile.count <= 8 ? 8 : 16;
+  tile.queries = scratch_.workers + worker * scratch_.worker_floats;
+  tile.mixed = tile.queries + kQueryLanes * dim;
+  tile.running = tile.mixed + kQueryLanes * dim;
+  tile.scores = tile.running + kQueryLanes * dim;
+  tile.head = tile.scores + kQueryLanes * kSegmentPositions;
+  tile.positions = call.first_position + tile.token(tile.count - 1) + 1;
+  const float scale = 1.0f / std::sqrt(static_cast<float>(dim));
+  std::fill_n(tile.queries, tile.lanes * dim, 0.0f);
+  for (int64_t r = 0; r < tile.count; ++r) {
+    const int64_t token = tile.token(r);
+    const float* query = call.q_gate.data + token * call.q_gate.stride + tile.head_of(r) * 2 * dim;
+    rotated_norm(call, query, call.weights.q_norm, call.first_position + token, tile.head);
+    for (int64_t i = 0; i < dim; ++i) tile.queries[i * tile.lanes + r] = tile.head[i] * scale;
+  }
+  return tile;
+}
+
+void Attention::run_segment(const AttentionCall& call, Tile& tile, int64_t segment) const {
+  const int64_t dim = call.shape.head_dim;
+  const int64_t start = segment * kSegmentPositions;
+  const int64_t positions = std::min(kSegmentPositions, tile.positions - start);
+  tile.limits.fill(0);
+  for (int64_t r = 0; r < tile.count; ++r) {
+    const int64_t seen = call.first_position + tile.token(r) + 1 - start;
+    tile.limits[static_cast<size_t>(r)] =
+        static_cast<int32_t>(std::clamp<int64_t>(seen, 0, positions));
+  }
+  const int64_t place = (tile.kv_head * call.cache.capacity + start) * dim;
+  kernels_.segment({.lanes = tile.lanes,
+                    .head_dim = dim,
+                    .positions = positions,
+                    .queries = tile.queries,
+                    .keys = call.cache.keys + place,
+                    .values = call.cache.values + place,
+                    .limits = tile.limits.data(),
+                    .scores = tile.scores,
+                    .maxima = tile.maxima.data(),
+                    .sums = tile.sums.data(),
+                    .mixed = tile.mixed});
+}
+
+// All segments of a tile, one after the other.
+void Attention::run_tile(const AttentionCall& call, int64_t kv_head, int64_t first_row,
+                         int worker) const {
+  const int64_t dim = call.shape.head_dim;
+  Tile tile = make_tile(call, kv_head, first_row, worker);
+  std::array<float, kQueryLanes> maxima, sums;
+  maxima.fill(kNothingSeen);
+  sums.fill(0);
+  std::fill_n(tile.running, tile.count * dim, 0.0f);
+  for (int64_t segment = 0; segment * kSegmentPositions < tile.positions; ++segment) {
+    run_segment(call, tile, segment);
+    for (size_t r = 0; r < static_cast<size_t>(tile.count); ++r) {
+      if (tile.limits[r] == 0) continue;
+      const auto row = static_cast<int64_t>(r);
+      kernels_.join(tile.maxima[r], tile.sums[r], tile.mixed + row * dim, dim, &maxima[r], &sums[r],
+                    tile.running + row * dim);
+    }
+  }
+  for (int64_t r = 0; r < tile.count; ++r) {
+    const int64_t token = tile.token(r);
+    const int64_t head = tile.head_of(r);
+    kernels_.finish(tile.running + r * dim, sums[static_cast<size_t>(r)],
+                    call.q_gate.data + token * call.q_gate.stride + (2 * head + 1) * dim, dim,
+                    call.out.data + token * call.out.stride + head * dim);
+  }
+}
+
+// One segment of a tile, kept for join_parts.
+void Attention::run_part(const AttentionCall& call, int64_t kv_head, int64_t first_row,
+                         int64_t segment, int worker) const {
+  const int64_t dim = call.shape.head_dim;
+  Tile tile = make_tile(call, kv_head, first_row, worker);
+  if (segment * kSegmentPositions >= tile.positions) return;
+  run_segment(call, tile, segment);
+  for (int64_t r = 0; r < tile.count; ++r) {
+    float* part = part_of(call, tile.token(r), tile.head_of(r), segment);
+    part[0] = tile.maxima[static_cast<size_t>(r)];
+    part[1] = tile.sums[static_cast<size_t>(r)];
+    std::copy_n(tile.mixed + r * dim, dim, part + 2);
+  }
+}
+
+float* Attention::part_of(const AttentionCall& call, int64_t token, int64_t head,
+                          int64_t segment) const {
+  const int64_t segments = ceil_div(call.first_position + call.k.count, kSegmentPositions);
+  const int64_t row = token * call.shape.heads + head;
+  return scratch_.partials + (row * segments + segment) * (call.shape.head_dim + 2);
+}
+
+void Attention::join_parts(const AttentionCall& call, int64_t token, int64_t head,
+                           int worker) const {
+  const int64_t dim = call.shape.head_dim;
+  float* running = scratch_.workers + worker * scratch_.worker_floats;
+  float maximum = kNothingSeen;
+  float sum = 0;
+  std::fill_n(running, dim, 0.0f);
+  const int64_t positions = call.first_position + token + 1;
+  for (int64_t segment = 0; segment * kSegmentPositions < positions; ++segment) {
+    const float* part = part_of(call, token, head, segment);
+    kernels_.join(part[0], part[1], part + 2, dim, &maximum, &sum, running);
+  }
+  kernels_.finish(running, sum,
+                  call.q_gate.data + token * call.q_gate.stride + (2 * head + 1) * dim, dim,
+                  call.out.data + token * call.out.stride + head * dim);
+}
+
+}  // namespace penstock

@@ -1,0 +1,97 @@
+// Gated attention over the KV cache on the team of threads (backend.h: gated_attention).
+//
+// The query rows that share a kv head (tokens times heads per kv head) are taken sixteen at a time,
+// one per lane: a score is a chain of fmas over the head's components, so no sum crosses lanes. The
+// positions are cut into segments of kSegmentPositions, counted from position 0. Each segment
+// gives a row a maximum m, a sum l of exp(score - m) and the values mixed with these weights, o;
+// segments are joined in order:
+//   M' = max(M, m),  L = L exp(M - M') + l exp(m - M'),  O = O exp(M - M') + o exp(m - M')
+// The cuts depend on positions alone: a row has the same bits in any chunk of a prompt. Long
+// contexts at decode are shared among the threads by segments.
+//
+// Moves  8 bytes per cached component of each kv head, once per sixteen query rows
+// Costs  two fmas per component, position and query row, and an exponential per position and row
+#pragma once
+
+#include "base/thread_pool.h"
+#include "compute/backend.h"
+#include "compute/cpu/elementwise.h"
+#include "compute/cpu/scratch.h"
+
+namespace penstock {
+
+inline constexpr int kQueryLanes = 16;
+inline constexpr int64_t kSegmentPositions = 512;
+
+// Sixteen (or eight) query rows against one segment of one kv head.
+struct AttentionSegment {
+  int lanes;  // 8 or 16
+  int64_t head_dim, positions;
+  const float* queries;   // [head_dim, lanes], scaled
+  const float* keys;      // [positions, head_dim]
+  const float* values;    // [positions, head_dim]
+  const int32_t* limits;  // [lanes]: positions of the segment that the row may see
+  float* scores;          // [positions, lanes]: scratch
+  float* maxima;          // [lanes] out
+  float* sums;            // [lanes] out
+  float* mixed;           // [lanes, head_dim] out
+};
+
+struct AttentionKernels {
+  void (*segment)(const AttentionSegment& segment);
+  // Joins a segment's (m, l, o) to a row's running (M, L, O).
+  void (*join)(float m, float l, const float* o, int64_t head_dim, float* maximum, float* sum,
+               float* mixed);
+  // out = mixed / sum .* sigmoid(gate)
+  void (*finish)(const float* mixed, float sum, const float* gate, int64_t head_dim, float* out);
+};
+
+const AttentionKernels& attention_kernels(int64_t target);
+
+// A row that has seen nothing. Finite, so that differences of maxima are numbers.
+inline constexpr float kNothingSeen = -3e38f;
+
+struct AttentionScratch {
+  AttentionScratch(int threads, const BackendLimits& limits, ScratchCursor& cursor);
+
+  int64_t max_tokens, max_context;
+  int64_t worker_floats;
+  float* workers;   // [threads, worker_floats]
+  float* partials;  // [tokens * heads, segments, head_dim + 2]: m, l, o
+};
+
+struct AttentionCall {
+  const AttentionShape& shape;
+  const AttentionWeights& weights;
+  const RopeTable& rope;
+  const KvCache& cache;
+  int64_t first_position;
+  Rows q_gate, k, v, out;
+};
+
+class Attention {
+ public:
+  Attention(ThreadPool& pool, int64_t target, const AttentionScratch& scratch);
+  void run(const AttentionCall& call);
+
+ private:
+  struct Tile;
+
+  void append(const AttentionCall& call, int64_t token, int64_t kv_head) const;
+  void rotated_norm(const AttentionCall& call, const float* x, const float* weight,
+                    int64_t position, float* out) const;
+  Tile make_tile(const AttentionCall& call, int64_t kv_head, int64_t first_row, int worker) const;
+  void run_segment(const AttentionCall& call, Tile& tile, int64_t segment) const;
+  void run_tile(const AttentionCall& call, int64_t kv_head, int64_t first_row, int worker) const;
+  void run_part(const AttentionCall& call, int64_t kv_head, int64_t first_row, int64_t segment,
+                int worker) const;
+  float* part_of(const AttentionCall& call, int64_t token, int64_t head, int64_t segment) const;
+  void join_parts(const AttentionCall& call, int64_t token, int64_t head, int worker) const;
+
+  ThreadPool& pool_;
+  const ElementwiseKernels& elementwise_;
+  const AttentionKernels& kernels_;
+  AttentionScratch scratch_;
+};
+
+}  // namespace penstock

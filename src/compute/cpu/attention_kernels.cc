@@ -1,0 +1,202 @@
+#include "compute/cpu/attention.h"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "compute/cpu/attention_kernels.cc"
+#include "compute/cpu/target.h"
+// clang-format off: foreach_target.h comes first
+#include <hwy/foreach_target.h>
+#include <hwy/highway.h>
+// clang-format on
+
+#include "compute/cpu/vector-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace penstock {
+namespace HWY_NAMESPACE {
+
+// Accumulators that fit into the registers beside their operands.
+inline constexpr int kAccumulators = HWY_TARGET == HWY_NEON || HWY_TARGET == HWY_AVX3 ? 24 : 12;
+
+// Query rows in lanes: D has kRows lanes, or a part of them and several vectors make a row set.
+template <int kRows>
+struct QueryLanes {
+  using D = hn::CappedTag<float, kRows>;
+  using V = hn::Vec<D>;
+  static constexpr int kWidth = static_cast<int>(hn::MaxLanes(D()));
+  static constexpr int kParts = kRows / kWidth;
+  // A dozen positions side by side also hide the latency of an fma.
+  static constexpr int kPositions = kAccumulators / kParts > 12  ? 12
+                                    : kAccumulators / kParts < 1 ? 1
+                                                                 : kAccumulators / kParts;
+
+  template <int kCount>
+  static HWY_INLINE void Scores(const AttentionSegment& s, int64_t position) {
+    V sums[kCount][kParts];
+#pragma GCC unroll 16
+    for (int p = 0; p < kCount; ++p) {
+#pragma GCC unroll 16
+      for (int v = 0; v < kParts; ++v) sums[p][v] = hn::Zero(D());
+    }
+    const float* keys = s.keys + position * s.head_dim;
+    for (int64_t i = 0; i < s.head_dim; ++i) {
+      V queries[kParts];
+#pragma GCC unroll 16
+      for (int v = 0; v < kParts; ++v) {
+        queries[v] = hn::Load(D(), s.queries + i * kRows + v * kWidth);
+      }
+#pragma GCC unroll 16
+      for (int p = 0; p < kCount; ++p) {
+        const V key = hn::Set(D(), keys[p * s.head_dim + i]);
+#pragma GCC unroll 16
+        for (int v = 0; v < kParts; ++v) sums[p][v] = hn::MulAdd(queries[v], key, sums[p][v]);
+      }
+    }
+#pragma GCC unroll 16
+    for (int p = 0; p < kCount; ++p) {
+#pragma GCC unroll 16
+      for (int v = 0; v < kParts; ++v) {
+        hn::Store(sums[p][v], D(), s.scores + (position + p) * kRows + v * kWidth);
+      }
+    }
+  }
+
+  // Scores become weights exp(score - maximum); weights of hidden positions are zero.
+  static HWY_INLINE void Weights(const AttentionSegment& s) {
+    const hn::RebindToSigned<D> ints;
+    const V nothing = hn::Set(D(), kNothingSeen);
+    for (int v = 0; v < kParts; ++v) {
+      float* scores = s.scores + v * kWidth;
+      const V limit = hn::ConvertTo(D(), hn::LoadU(ints, s.limits + v * kWidth));
+      V maximum = nothing;
+      for (int64_t p = 0; p < s.positions; ++p) {
+        const auto seen = hn::Lt(hn::Set(D(), static_cast<float>(p)), limit);
+        const V score = hn::IfThenElse(seen, hn::Load(D(), scores + p * kRows), nothing);
+        maximum = hn::Max(maximum, score);
+      }
+      V sum = hn::Zero(D());
+      for (int64_t p = 0; p < s.positions; ++p) {
+        const auto seen = hn::Lt(hn::Set(D(), static_cast<float>(p)), limit);
+        const V difference = hn::Sub(hn::Load(D(), scores + p * kRows), maximum);
+        const V weight = hn::IfThenElseZero(seen, hn::Exp(D(), difference));
+        sum = hn::Add(sum, weight);
+        hn::Store(weight, D(), scores + p * kRows);
+      }
+      hn::StoreU(maximum, D(), s.maxima + v * kWidth);
+      hn::StoreU(sum, D(), s.sums + v * kWidth);
+    }
+  }
+
+  static HWY_INLINE void Run(const AttentionSegment& s) {
+    int64_t position = 0;
+    for (; position + kPositions <= s.positions; position += kPositions) {
+      Scores<kPositions>(s, position);
+    }
+    for (; position < s.positions; ++position) Scores<1>(s, position);
+    Weights(s);
+  }
+};
+
+// mixed[row, i ...] += sum_p weight[p, row] * value[p, i ...] for kRows rows and kWidth vectors of
+// components, p ascending.
+template <int kRows, int kWidth>
+HWY_INLINE void MixStrip(const AttentionSegment& s, int row, int64_t i, int64_t first,
+                         int64_t end) {
+  const int64_t count = kWidth > 1 ? kLanes : s.head_dim - i;
+  FloatVec sums[kRows][kWidth];
+  float* mixed = s.mixed + row * s.head_dim + i;
+#pragma GCC unroll 16
+  for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 16
+    for (int v = 0; v < kWidth; ++v) {
+      sums[r][v] = LoadFirst(mixed + r * s.head_dim + v * kLanes, count);
+    }
+  }
+  for (int64_t p = first; p < end; ++p) {
+    const float* value = s.values + p * s.head_dim + i;
+    const float* weights = s.scores + p * s.lanes + row;
+    FloatVec values[kWidth];
+#pragma GCC unroll 16
+    for (int v = 0; v < kWidth; ++v) values[v] = LoadFirst(value + v * kLanes, count);
+#pragma GCC unroll 16
+    for (int r = 0; r < kRows; ++r) {
+      const FloatVec weight = hn::Set(Floats(), weights[r]);
+#pragma GCC unroll 16
+      for (int v = 0; v < kWidth; ++v) sums[r][v] = hn::MulAdd(values[v], weight, sums[r][v]);
+    }
+  }
+#pragma GCC unroll 16
+  for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 16
+    for (int v = 0; v < kWidth; ++v) {
+      StoreFirst(sums[r][v], mixed + r * s.head_dim + v * kLanes, count);
+    }
+  }
+}
+
+// A few positions at a time, so that their values are still near when the next strip of components
+// comes by.
+void Mix(const AttentionSegment& s) {
+  constexpr int kRows = HWY_TARGET == HWY_AVX3 ? 8 : 4;
+  constexpr int64_t kNear = 32;
+  std::fill_n(s.mixed, s.lanes * s.head_dim, 0.0f);
+  for (int64_t first = 0; first < s.positions; first += kNear) {
+    const int64_t end = first + kNear < s.positions ? first + kNear : s.positions;
+    int64_t i = 0;
+    for (; i + 2 * kLanes <= s.head_dim; i += 2 * kLanes) {
+      for (int row = 0; row < s.lanes; row += kRows) MixStrip<kRows, 2>(s, row, i, first, end);
+    }
+    for (; i < s.head_dim; i += kLanes) {
+      for (int row = 0; row < s.lanes; row += kRows) MixStrip<kRows, 1>(s, row, i, first, end);
+    }
+  }
+}
+
+void RunSegment(const AttentionSegment& segment) {
+  if (segment.lanes == 8) {
+    QueryLanes<8>::Run(segment);
+  } else {
+    QueryLanes<16>::Run(segment);
+  }
+  Mix(segment);
+}
+
+void Join(float m, float l, const float* o, int64_t head_dim, float* maximum, float* sum,
+          float* mixed) {
+  const float both = m > *maximum ? m : *maximum;
+  const FloatVec old_part = hn::Exp(Floats(), hn::Set(Floats(), *maximum - both));
+  const FloatVec new_part = hn::Exp(Floats(), hn::Set(Floats(), m - both));
+  for (int64_t i = 0; i < head_dim; i += kLanes) {
+    const FloatVec old = hn::Mul(LoadFirst(mixed + i, head_dim - i), old_part);
+    StoreFirst(hn::MulAdd(LoadFirst(o + i, head_dim - i), new_part, old), mixed + i, head_dim - i);
+  }
+  const FloatVec old_sum = hn::Mul(hn::Set(Floats(), *sum), old_part);
+  *sum = hn::GetLane(hn::MulAdd(hn::Set(Floats(), l), new_part, old_sum));
+  *maximum = both;
+}
+
+void Finish(const float* mixed, float sum, const float* gate, int64_t head_dim, float* out) {
+  const FloatVec total = hn::Set(Floats(), sum);
+  for (int64_t i = 0; i < head_dim; i += kLanes) {
+    const FloatVec mean = hn::Div(LoadFirst(mixed + i, head_dim - i), total);
+    const FloatVec open = Sigmoid(Floats(), LoadFirst(gate + i, head_dim - i));
+    StoreFirst(hn::Mul(mean, open), out + i, head_dim - i);
+  }
+}
+
+const AttentionKernels* AttentionTable() {
+  static constexpr AttentionKernels kKernels = {&RunSegment, &Join, &Finish};
+  return &kKernels;
+}
+
+}  // namespace HWY_NAMESPACE
+}  // namespace penstock
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace penstock {
+HWY_EXPORT(AttentionTable);
+const AttentionKernels& attention_kernels(int64_t target) {
+  return *PENSTOCK_AT_TARGET(AttentionTable, target)();
+}
+}  // namespace penstock
+#endif

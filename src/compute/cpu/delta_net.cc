@@ -1,0 +1,135 @@
+#include "compute/cpu/delta_net.h"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+
+#include "base/check.h"
+
+namespace penstock {
+namespace {
+
+constexpr int64_t kKeyTaskTokens = 64;
+constexpr int kConvKernelMax = 16;
+
+float softplus(float x) {
+  return x > 20 ? x : std::log1p(std::exp(x));
+}
+
+// The last inputs become the history of the next call.
+void keep_history(const DeltaNetShape& shape, const DeltaNetState& state, Rows qkv) {
+  const int64_t kept = shape.conv_kernel - 1;
+  const int64_t channels = shape.conv_channels();
+  const int64_t old = std::max<int64_t>(0, kept - qkv.count);  // rows that stay
+  std::copy(state.conv_history + (kept - old) * channels, state.conv_history + kept * channels,
+            state.conv_history);
+  for (int64_t j = old; j < kept; ++j) {
+    const auto row = qkv.row(qkv.count - kept + j);
+    std::copy(row.begin(), row.end(), state.conv_history + j * channels);
+  }
+}
+
+}  // namespace
+
+DeltaNetScratch::DeltaNetScratch(int threads, const BackendLimits& limits, ScratchCursor& cursor) {
+  const DeltaNetShape& shape = limits.delta_net;
+  max_tokens = limits.tokens;
+  key_queries = cursor.take<float>(max_tokens * shape.key_heads * 2 * shape.key_dim);
+  key_dots = cursor.take<float>(max_tokens * shape.key_heads);
+  gates = cursor.take<float>(max_tokens * shape.value_heads * 2);
+  taps_floats =
+      ceil_div(int64_t{shape.conv_kernel} * std::max(shape.key_dim, shape.value_dim), 16) * 16;
+  taps = cursor.take<float>(threads * taps_floats);
+}
+
+DeltaNet::DeltaNet(ThreadPool& pool, int64_t target, const DeltaNetScratch& scratch)
+    : pool_(pool), kernels_(delta_net_kernels(target)), scratch_(scratch) {}
+
+void DeltaNet::run(const DeltaNetCall& call) {
+  const DeltaNetShape& shape = call.shape;
+  const int64_t tokens = call.qkv.count;
+  PENSTOCK_CHECK(tokens <= scratch_.max_tokens);
+  PENSTOCK_CHECK(shape.conv_kernel >= 1 && shape.conv_kernel <= kConvKernelMax);
+  PENSTOCK_CHECK(shape.key_heads > 0 && shape.value_heads % shape.key_heads == 0);
+  PENSTOCK_CHECK(call.qkv.width == shape.conv_channels());
+  const int64_t chunks = ceil_div(tokens, kKeyTaskTokens);
+  pool_.run(shape.key_heads * chunks, [&](int64_t task, int worker) {
+    const int64_t first = task % chunks * kKeyTaskTokens;
+    prepare_keys(call, task / chunks, first, std::min(first + kKeyTaskTokens, tokens), worker);
+  });
+  pool_.run(shape.value_heads, [&](int64_t head, int worker) { run_head(call, head, worker); });
+  keep_history(shape, call.state, call.qkv);
+}
+
+void DeltaNet::prepare_keys(const DeltaNetCall& call, int64_t head, int64_t first, int64_t end,
+                            int worker) const {
+  const DeltaNetShape& shape = call.shape;
+  const int64_t dim = shape.key_dim;
+  const int64_t stride = 2 * dim * shape.key_heads;
+  float* queries = scratch_.key_queries + 2 * dim * head;
+  convolve(call, head * dim, dim, first, end, queries, stride, worker);
+  convolve(call, (shape.key_heads + head) * dim, dim, first, end, queries + dim, stride, worker);
+  const float scale = 1.0f / std::sqrt(static_cast<float>(dim));
+  for (int64_t t = first; t < end; ++t) {
+    float* q = queries + t * stride;
+    kernels_.normalise(q, dim, scale);
+    kernels_.normalise(q + dim, dim, 1.0f);
+    scratch_.key_dots[t * shape.key_heads + head] = kernels_.dot(q, q + dim, dim);
+  }
+}
+
+void DeltaNet::run_head(const DeltaNetCall& call, int64_t head, int worker) const {
+  const DeltaNetShape& shape = call.shape;
+  const int64_t tokens = call.qkv.count;
+  const int64_t dim = shape.value_dim;
+  const int64_t key_head = head / (shape.value_heads / shape.key_heads);
+  float* gates = scratch_.gates + 2 * head * tokens;
+  for (int64_t t = 0; t < tokens; ++t) {
+    const float input = call.a.data[t * call.a.stride + head] + call.weights.dt_bias[head];
+    gates[2 * t] = std::exp(call.weights.decay[head] * softplus(input));
+    gates[2 * t + 1] = 1.0f / (1.0f + std::exp(-call.b.data[t * call.b.stride + head]));
+  }
+  float* values = call.out.data + head * dim;
+  const int64_t first_value = 2LL * shape.key_heads * shape.key_dim;
+  convolve(call, first_value + head * dim, dim, 0, tokens, values, call.out.stride, worker);
+  kernels_.delta_rule({.key_dim = shape.key_dim,
+                       .value_dim = dim,
+                       .tokens = tokens,
+                       .queries = scratch_.key_queries + 2 * key_head * shape.key_dim,
+                       .key_stride = 2LL * shape.key_heads * shape.key_dim,
+                       .key_dots = scratch_.key_dots + key_head,
+                       .key_dot_stride = shape.key_heads,
+                       .gates = gates,
+                       .memory = call.state.memory + head * shape.key_dim * dim,
+                       .values = values,
+                       .value_stride = call.out.stride});
+  for (int64_t t = 0; t < tokens; ++t) {
+    kernels_.gated_norm(values + t * call.out.stride, call.weights.norm,
+                        call.z.data + t * call.z.stride + head * dim, shape.rms_norm_eps, dim);
+  }
+}
+
+// Rows [first, end) of channels [channel, channel + width) to out + t * out_stride.
+void DeltaNet::convolve(const DeltaNetCall& call, int64_t channel, int64_t width, int64_t first,
+                        int64_t end, float* out, int64_t out_stride, int worker) const {
+  const int kernel = call.shape.conv_kernel;
+  const int64_t channels = call.shape.conv_channels();
+  float* taps = scratch_.taps + worker * scratch_.taps_floats;
+  for (int j = 0; j < kernel; ++j) {
+    for (int64_t c = 0; c < width; ++c) {
+      taps[j * width + c] = call.weights.conv[(channel + c) * kernel + j];
+    }
+  }
+  for (int64_t t = first; t < end; ++t) {
+    std::array<const float*, kConvKernelMax> inputs;
+    for (int j = 0; j < kernel; ++j) {
+      const int64_t row = t - (kernel - 1) + j;
+      inputs[static_cast<size_t>(j)] =
+          channel + (row >= 0 ? call.qkv.data + row * call.qkv.stride
+                              : call.state.conv_history + (kernel - 1 + row) * channels);
+    }
+    kernels_.convolve(taps, inputs.data(), kernel, width, out + t * out_stride);
+  }
+}
+
+}  // namespace penstock

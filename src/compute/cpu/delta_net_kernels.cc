@@ -1,0 +1,136 @@
+#include "compute/cpu/delta_net.h"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "compute/cpu/delta_net_kernels.cc"
+#include "compute/cpu/target.h"
+// clang-format off: foreach_target.h comes first
+#include <hwy/foreach_target.h>
+#include <hwy/highway.h>
+// clang-format on
+
+#include "compute/cpu/vector-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace penstock {
+namespace HWY_NAMESPACE {
+
+void Convolve(const float* taps, const float* const* inputs, int kernel, int64_t width,
+              float* out) {
+  for (int64_t i = 0; i < width; i += kLanes) {
+    FloatVec sum = hn::Zero(Floats());
+    for (int j = 0; j < kernel; ++j) {
+      sum = hn::MulAdd(LoadFirst(taps + j * width + i, width - i),
+                       LoadFirst(inputs[j] + i, width - i), sum);
+    }
+    StoreFirst(Silu(Floats(), sum), out + i, width - i);
+  }
+}
+
+void Normalise(float* x, int64_t width, float scale) {
+  const FloatVec factor = hn::Set(Floats(), scale / std::sqrt(Dot(x, x, width) + 1e-6f));
+  for (int64_t i = 0; i < width; i += kLanes) {
+    StoreFirst(hn::Mul(LoadFirst(x + i, width - i), factor), x + i, width - i);
+  }
+}
+
+float DotProduct(const float* x, const float* y, int64_t width) {
+  return Dot(x, y, width);
+}
+
+// All tokens of kWidth vectors of columns; the last vector has `columns` columns or more.
+template <int kWidth>
+HWY_INLINE void RunColumns(const DeltaRule& rule, int64_t start, int64_t columns) {
+  float* memory = rule.memory + start;
+  const auto load = [columns](const float* place) HWY_ATTR {
+    return kWidth > 1 ? hn::LoadU(Floats(), place) : LoadFirst(place, columns);
+  };
+  const auto store = [columns](FloatVec value, float* place) HWY_ATTR {
+    kWidth > 1 ? hn::StoreU(value, Floats(), place) : StoreFirst(value, place, columns);
+  };
+  for (int64_t t = 0; t < rule.tokens; ++t) {
+    const float* q = rule.queries + t * rule.key_stride;
+    const float* k = q + rule.key_dim;
+    FloatVec from_key[kWidth], from_query[kWidth];
+#pragma GCC unroll 16
+    for (int v = 0; v < kWidth; ++v) from_key[v] = from_query[v] = hn::Zero(Floats());
+    for (int64_t i = 0; i < rule.key_dim; ++i) {
+      const float* row = memory + i * rule.value_dim;
+      const FloatVec key = hn::Set(Floats(), k[i]);
+      const FloatVec query = hn::Set(Floats(), q[i]);
+#pragma GCC unroll 16
+      for (int v = 0; v < kWidth; ++v) {
+        const FloatVec old = load(row + v * kLanes);
+        from_key[v] = hn::MulAdd(old, key, from_key[v]);
+        from_query[v] = hn::MulAdd(old, query, from_query[v]);
+      }
+    }
+    const FloatVec decay = hn::Set(Floats(), rule.gates[2 * t]);
+    const FloatVec beta = hn::Set(Floats(), rule.gates[2 * t + 1]);
+    const FloatVec key_dot = hn::Set(Floats(), rule.key_dots[t * rule.key_dot_stride]);
+    float* value = rule.values + t * rule.value_stride + start;
+    FloatVec delta[kWidth];
+#pragma GCC unroll 16
+    for (int v = 0; v < kWidth; ++v) {
+      const FloatVec surprise = hn::NegMulAdd(decay, from_key[v], load(value + v * kLanes));
+      delta[v] = hn::Mul(beta, surprise);
+      store(hn::MulAdd(key_dot, delta[v], hn::Mul(decay, from_query[v])), value + v * kLanes);
+    }
+    for (int64_t i = 0; i < rule.key_dim; ++i) {
+      float* row = memory + i * rule.value_dim;
+      const FloatVec key = hn::Set(Floats(), k[i]);
+#pragma GCC unroll 16
+      for (int v = 0; v < kWidth; ++v) {
+        const FloatVec kept = hn::Mul(decay, load(row + v * kLanes));
+        store(hn::MulAdd(key, delta[v], kept), row + v * kLanes);
+      }
+    }
+  }
+}
+
+// One token streams whole rows of the memory; many tokens keep a narrow strip of it in the nearest
+// cache. The accumulators, two per vector of columns, have to fit into the registers.
+void RunDeltaRule(const DeltaRule& rule) {
+  constexpr int kStream = HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_NEON ? 8 : 4;
+  constexpr int kStrip = 4;
+  int64_t start = 0;
+  if (rule.tokens == 1) {
+    for (; start + kStream * kLanes <= rule.value_dim; start += kStream * kLanes) {
+      RunColumns<kStream>(rule, start, kLanes);
+    }
+  }
+  for (; start + kStrip * kLanes <= rule.value_dim; start += kStrip * kLanes) {
+    RunColumns<kStrip>(rule, start, kLanes);
+  }
+  for (; start < rule.value_dim; start += kLanes) {
+    RunColumns<1>(rule, start, rule.value_dim - start);
+  }
+}
+
+void GatedNorm(float* x, const float* weight, const float* gate, float eps, int64_t width) {
+  const float mean = Dot(x, x, width) / static_cast<float>(width);
+  const FloatVec scale = hn::Set(Floats(), 1.0f / std::sqrt(mean + eps));
+  for (int64_t i = 0; i < width; i += kLanes) {
+    const FloatVec scaled = hn::Mul(LoadFirst(x + i, width - i), scale);
+    const FloatVec weighted = hn::Mul(scaled, LoadFirst(weight + i, width - i));
+    StoreFirst(hn::Mul(weighted, Silu(Floats(), LoadFirst(gate + i, width - i))), x + i, width - i);
+  }
+}
+
+const DeltaNetKernels* DeltaNetTable() {
+  static constexpr DeltaNetKernels kKernels = {&Convolve, &Normalise, &DotProduct, &RunDeltaRule,
+                                               &GatedNorm};
+  return &kKernels;
+}
+
+}  // namespace HWY_NAMESPACE
+}  // namespace penstock
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace penstock {
+HWY_EXPORT(DeltaNetTable);
+const DeltaNetKernels& delta_net_kernels(int64_t target) {
+  return *PENSTOCK_AT_TARGET(DeltaNetTable, target)();
+}
+}  // namespace penstock
+#endif

@@ -1,0 +1,257 @@
+// Delta-net and attention of the CPU backend on every instruction set of this machine.
+#include <gtest/gtest.h>
+
+#include "compute/cpu/cpu_backend.h"
+#include "compute/reference.h"
+#include "compute/test_values.h"
+
+namespace penstock {
+namespace {
+
+using test::OwnedRows;
+using test::same_bits;
+using test::Values;
+
+Rows rows_from(Rows rows, int64_t first, int64_t count) {
+  return {rows.data + first * rows.stride, count, rows.width, rows.stride};
+}
+
+void expect_near(Rows actual, Rows expected, double tolerance) {
+  for (int64_t t = 0; t < expected.count; ++t) {
+    for (size_t i = 0; i < static_cast<size_t>(expected.width); ++i) {
+      ASSERT_NEAR(actual.row(t)[i], expected.row(t)[i], tolerance) << "row " << t << ", " << i;
+    }
+  }
+}
+
+// A delta-net layer with random weights and inputs for `tokens` tokens, and a state that is not
+// zero.
+struct DeltaNetCase {
+  DeltaNetShape shape;
+  std::vector<float> conv, decay, dt_bias, norm, history, memory;
+  OwnedRows qkv, z, b, a;
+
+  DeltaNetCase(const DeltaNetShape& of, int64_t tokens, Values source = Values(21))
+      : shape(of),
+        conv(source.normal(shape.conv_channels() * shape.conv_kernel)),
+        decay(source.normal(shape.value_heads)),
+        dt_bias(source.normal(shape.value_heads)),
+        norm(source.normal(shape.value_dim)),
+        history(source.normal(shape.conv_channels() * (shape.conv_kernel - 1))),
+        memory(source.normal(int64_t{shape.value_heads} * shape.key_dim * shape.value_dim)),
+        qkv(source, tokens, shape.conv_channels()),
+        z(source, tokens, shape.value_heads * shape.value_dim),
+        b(source, tokens, shape.value_heads),
+        a(source, tokens, shape.value_heads) {
+    for (float& value : decay) value = -std::fabs(value);
+  }
+
+  DeltaNetWeights weights() const {
+    return {conv.data(), decay.data(), dt_bias.data(), norm.data()};
+  }
+  int64_t out_width() const { return int64_t{shape.value_heads} * shape.value_dim; }
+
+  // Runs `tokens` in chunks of the given sizes, from the state of this case.
+  struct Outcome {
+    OwnedRows out;
+    std::vector<float> history, memory;
+  };
+  Outcome run(Backend& ops, const std::vector<int64_t>& chunks) const {
+    Outcome outcome{OwnedRows(qkv.rows.count, out_width()), history, memory};
+    const DeltaNetState state = {outcome.history.data(), outcome.memory.data()};
+    int64_t first = 0;
+    for (const int64_t count : chunks) {
+      ops.gated_delta_net(shape, weights(), state, rows_from(qkv.rows, first, count),
+                          rows_from(z.rows, first, count), rows_from(b.rows, first, count),
+                          rows_from(a.rows, first, count),
+                          rows_from(outcome.out.rows, first, count));
+      first += count;
+    }
+    return outcome;
+  }
+};
+
+// Dimensions that fill vectors and dimensions that do not; every kernel width the models use.
+const DeltaNetShape kDeltaNetShapes[] = {
+    {2, 4, 16, 16, 4, 1e-6f},  {2, 6, 24, 16, 3, 1e-6f},   {1, 1, 7, 5, 2, 1e-6f},
+    {2, 4, 32, 136, 4, 1e-6f}, {1, 2, 128, 128, 4, 1e-6f}, {2, 2, 8, 20, 1, 1e-6f},
+};
+
+BackendLimits delta_net_limits(const DeltaNetShape& shape) {
+  return {.tokens = 40, .delta_net = shape};
+}
+
+class DeltaNetTest : public testing::TestWithParam<std::string> {
+ protected:
+  static std::unique_ptr<CpuBackend> backend(const DeltaNetShape& shape, int threads = 2) {
+    return CpuBackend::create(threads, delta_net_limits(shape), {.target = GetParam()}).value();
+  }
+};
+
+TEST_P(DeltaNetTest, outputs_and_state_match_the_reference) {
+  ReferenceBackend reference;
+  for (const DeltaNetShape& shape : kDeltaNetShapes) {
+    const DeltaNetCase test(shape, 21);
+    const auto actual = test.run(*backend(shape), {21});
+    const auto expected = test.run(reference, {21});
+    // Values of order 1 go through sums of key_dim terms of order 1 in f32.
+    const double tolerance = 0x1p-24 * 200 * shape.key_dim;
+    expect_near(actual.out.rows, expected.out.rows, tolerance);
+    for (size_t i = 0; i < expected.memory.size(); ++i) {
+      ASSERT_NEAR(actual.memory[i], expected.memory[i], tolerance);
+    }
+    EXPECT_TRUE(same_bits(actual.history, expected.history));
+    EXPECT_FALSE(same_bits(actual.memory, test.memory));
+  }
+}
+
+TEST_P(DeltaNetTest, cutting_the_tokens_into_chunks_changes_no_bit) {
+  for (const DeltaNetShape& shape : kDeltaNetShapes) {
+    const DeltaNetCase test(shape, 12);
+    const auto ops = backend(shape);
+    const auto whole = test.run(*ops, {12});
+    for (const auto& chunks : std::vector<std::vector<int64_t>>{
+             {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1}, {2, 10}, {7, 1, 4}, {3, 3, 3, 3}}) {
+      const auto cut = test.run(*ops, chunks);
+      EXPECT_TRUE(same_bits(cut.out.values, whole.out.values));
+      EXPECT_TRUE(same_bits(cut.memory, whole.memory));
+      EXPECT_TRUE(same_bits(cut.history, whole.history));
+    }
+  }
+}
+
+TEST_P(DeltaNetTest, a_strong_decay_forgets_the_memory) {
+  const DeltaNetShape shape = {1, 1, 16, 16, 4, 1e-6f};
+  DeltaNetCase test(shape, 1);
+  test.decay[0] = -1000;
+  test.a.rows.row(0)[0] = 30;  // softplus(30 + dt_bias) is about 30: e^-30000 is zero
+  auto forgotten = test.run(*backend(shape), {1});
+  std::fill(test.memory.begin(), test.memory.end(), 0.0f);
+  const auto empty = test.run(*backend(shape), {1});
+  EXPECT_TRUE(same_bits(forgotten.memory, empty.memory));
+  EXPECT_TRUE(same_bits(forgotten.out.values, empty.out.values));
+}
+
+// An attention layer with `context` positions, of which `tokens` are appended by the call.
+struct AttentionCase {
+  AttentionShape shape;
+  int64_t context;
+  std::vector<float> q_norm, k_norm, cos, sin, keys, values;
+  OwnedRows q_gate, k, v;
+
+  AttentionCase(const AttentionShape& of, int64_t positions, Values source = Values(31))
+      : shape(of),
+        context(positions),
+        q_norm(source.normal(shape.head_dim, 2)),
+        k_norm(source.normal(shape.head_dim, 2)),
+        cos(source.normal(context * shape.rotary_dim / 2)),
+        sin(source.normal(context * shape.rotary_dim / 2)),
+        keys(static_cast<size_t>(cache_size()), NAN),
+        values(static_cast<size_t>(cache_size()), NAN),
+        q_gate(source, context, 2LL * shape.heads * shape.head_dim),
+        k(source, context, int64_t{shape.kv_heads} * shape.head_dim),
+        v(source, context, int64_t{shape.kv_heads} * shape.head_dim) {}
+
+  int64_t capacity() const { return context + 3; }
+  int64_t cache_size() const { return shape.kv_heads * capacity() * shape.head_dim; }
+
+  struct Outcome {
+    OwnedRows out;
+    std::vector<float> keys, values;
+  };
+  Outcome run(Backend& ops, const std::vector<int64_t>& chunks) const {
+    Outcome outcome{OwnedRows(context, int64_t{shape.heads} * shape.head_dim), keys, values};
+    const KvCache cache = {outcome.keys.data(), outcome.values.data(), capacity()};
+    int64_t first = 0;
+    for (const int64_t count : chunks) {
+      ops.gated_attention(shape, {q_norm.data(), k_norm.data()}, {cos.data(), sin.data()}, cache,
+                          first, rows_from(q_gate.rows, first, count),
+                          rows_from(k.rows, first, count), rows_from(v.rows, first, count),
+                          rows_from(outcome.out.rows, first, count));
+      first += count;
+    }
+    EXPECT_EQ(first, context);
+    return outcome;
+  }
+};
+
+const AttentionShape kAttentionShapes[] = {
+    {4, 2, 32, 8, 1e-6f}, {16, 2, 64, 16, 1e-6f}, {16, 1, 40, 40, 1e-6f},
+    {1, 1, 7, 2, 1e-6f},  {6, 2, 24, 0, 1e-6f},   {40, 2, 16, 4, 1e-6f},
+};
+
+class AttentionTest : public testing::TestWithParam<std::string> {
+ protected:
+  static std::unique_ptr<CpuBackend> backend(const AttentionShape& shape, int threads = 2) {
+    const BackendLimits limits = {.tokens = 1200, .context = 1200, .attention = shape};
+    return CpuBackend::create(threads, limits, {.target = GetParam()}).value();
+  }
+};
+
+TEST_P(AttentionTest, outputs_and_cache_match_the_reference) {
+  ReferenceBackend reference;
+  for (const AttentionShape& shape : kAttentionShapes) {
+    const AttentionCase test(shape, 45);
+    const auto actual = test.run(*backend(shape), {45});
+    const auto expected = test.run(reference, {45});
+    // Scores are of order 10 and sums of head_dim products; their errors pass through e^x.
+    const double tolerance = 0x1p-24 * 40 * shape.head_dim;
+    expect_near(actual.out.rows, expected.out.rows, tolerance);
+    for (size_t i = 0; i < expected.keys.size(); ++i) {
+      if (std::isnan(expected.keys[i])) {
+        ASSERT_TRUE(std::isnan(actual.keys[i])) << "a position that is not there was written";
+        continue;
+      }
+      ASSERT_NEAR(actual.keys[i], expected.keys[i], 1e-5);
+      ASSERT_EQ(actual.values[i], expected.values[i]);
+    }
+  }
+}
+
+TEST_P(AttentionTest, contexts_of_several_segments_match_the_reference) {
+  ReferenceBackend reference;
+  const AttentionShape shape = {2, 1, 16, 4, 1e-6f};
+  const AttentionCase test(shape, 1100);
+  const auto actual = test.run(*backend(shape), {1100});
+  const auto expected = test.run(reference, {1100});
+  expect_near(actual.out.rows, expected.out.rows, 0x1p-24 * 40 * shape.head_dim);
+}
+
+TEST_P(AttentionTest, cutting_the_tokens_into_chunks_changes_no_bit) {
+  for (const AttentionShape& shape : kAttentionShapes) {
+    const AttentionCase test(shape, 13);
+    const auto ops = backend(shape);
+    const auto whole = test.run(*ops, {13});
+    for (const auto& chunks : std::vector<std::vector<int64_t>>{
+             {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1}, {12, 1}, {2, 3, 8}}) {
+      const auto cut = test.run(*ops, chunks);
+      EXPECT_TRUE(same_bits(cut.out.values, whole.out.values)) << shape.heads;
+    }
+  }
+}
+
+// Decode steps over several segments are shared among the threads by segments, prompts are not.
+TEST_P(AttentionTest, sharing_a_long_context_among_threads_changes_no_bit) {
+  const AttentionShape shape = {2, 1, 16, 4, 1e-6f};
+  const AttentionCase test(shape, 1100);
+  const auto whole = test.run(*backend(shape, 1), {1100});
+  std::vector<int64_t> steps = {1020, 3, 1, 2, 4};
+  while (steps.size() < 75) steps.push_back(1);
+  const auto cut = test.run(*backend(shape, 5), steps);
+  EXPECT_TRUE(same_bits(cut.out.values, whole.out.values));
+}
+
+TEST_P(AttentionTest, very_large_scores_do_not_overflow) {
+  const AttentionShape shape = {2, 1, 16, 4, 1e-6f};
+  AttentionCase test(shape, 600);
+  for (float& value : test.q_norm) value *= 1000;
+  const auto outcome = test.run(*backend(shape), {600});
+  for (const float value : outcome.out.values) ASSERT_TRUE(std::isfinite(value));
+}
+
+const auto kName = [](const auto& test) { return test.param; };
+INSTANTIATE_TEST_SUITE_P(Targets, DeltaNetTest, testing::ValuesIn(CpuBackend::targets()), kName);
+INSTANTIATE_TEST_SUITE_P(Targets, AttentionTest, testing::ValuesIn(CpuBackend::targets()), kName);
+
+}  // namespace
+}  // namespace penstock

@@ -1,0 +1,99 @@
+// Cuts matrix products into tasks for the team of threads.
+//
+// A job is one matrix (or a gate and up pair) times some rows of x. All jobs of an op run in one
+// parallel region; a task is a handful of panels times at most kTaskRows rows, so that both stay in
+// the caches of one core. Where the cuts are changes nothing in the results: every row of every
+// panel is a sum of its own (compute/panel.h).
+//
+// Threads  run() from one thread; its tasks use the whole team
+// Memory   all of it from the scratch handed over
+#pragma once
+
+#include <algorithm>
+#include <span>
+
+#include "base/thread_pool.h"
+#include "compute/backend.h"
+#include "compute/cpu/elementwise.h"
+#include "compute/cpu/product.h"
+#include "compute/cpu/scratch.h"
+
+namespace penstock {
+
+// out = weight[first_row ...] * x + bias, or with a gate
+// out = silu(gate * x) .* (weight[first_row ...] * x).
+struct ProductJob {
+  Matrix weight;
+  Matrix gate = {};       // panels == nullptr: none
+  int64_t first_row = 0;  // of weight; above 0 only with a gate
+  const float* bias = nullptr;
+  Rows x, out;
+  int64_t num_rows = 0;
+  std::span<const int32_t> x_rows = {}, out_rows = {};  // of row j of the job; empty: row j
+
+  bool has_gate() const { return gate.panels != nullptr; }
+  bool needs_sums() const {
+    return is_quantised(weight.dtype) || (has_gate() && is_quantised(gate.dtype));
+  }
+};
+
+struct ProductScratch {
+  ProductScratch(int threads, const BackendLimits& limits, ScratchCursor& cursor);
+
+  int64_t max_rows, max_columns, max_jobs;  // rows of x, their width
+  int64_t max_sums;
+  float* sums;         // [rows, blocks]: of 64 inputs each
+  int32_t* needed;     // [max_rows]: rows whose sums a job reads
+  uint8_t* is_needed;  // [max_rows]
+  int64_t* starts;     // [max_jobs + 1]: the first task of each job
+  int64_t tile_floats;
+  float* tiles;  // [threads, tile_floats]: what ProductTile points into
+};
+
+class Products {
+ public:
+  Products(ThreadPool& pool, int64_t target, const ProductScratch& scratch);
+
+  // Runs job_at(0), ..., job_at(num_jobs - 1), which all have the same x.
+  template <class JobAt>
+  void run(int64_t num_jobs, const JobAt& job_at) {
+    if (num_jobs == 0) return;
+    PENSTOCK_CHECK(num_jobs <= scratch_.max_jobs);
+    forget_sums(job_at(0).x);
+    for (int64_t i = 0; i < num_jobs; ++i) need_sums(job_at(i));
+    make_sums();
+    int64_t* starts = scratch_.starts;
+    // Shorter tasks where the usual ones would leave threads without work.
+    for (const int64_t task_bytes : {kTaskBytes, kTaskBytes / 4}) {
+      task_bytes_ = task_bytes;
+      starts[0] = 0;
+      for (int64_t i = 0; i < num_jobs; ++i) starts[i + 1] = starts[i] + num_tasks(job_at(i));
+      if (starts[num_jobs] >= 4 * pool_.num_threads()) break;
+    }
+    pool_.run(starts[num_jobs], [&](int64_t task, int worker) {
+      const int64_t job = std::upper_bound(starts, starts + num_jobs, task) - starts - 1;
+      run_task(job_at(job), task - starts[job], worker);
+    });
+  }
+
+ private:
+  static constexpr int64_t kTaskBytes = 128 << 10;  // of weights, while the rows are few
+
+  void forget_sums(Rows x);
+  void need_sums(const ProductJob& job);
+  void make_sums();
+  int64_t task_panels(const ProductJob& job) const;
+  int64_t num_tasks(const ProductJob& job) const;
+  void run_task(const ProductJob& job, int64_t task, int worker) const;
+
+  ThreadPool& pool_;
+  const ElementwiseKernels& elementwise_;
+  int64_t target_;
+  ProductScratch scratch_;
+  Rows x_;              // of the op that runs
+  int64_t blocks_ = 0;  // of one of its rows
+  int64_t num_needed_ = 0;
+  int64_t task_bytes_ = kTaskBytes;
+};
+
+}  // namespace penstock

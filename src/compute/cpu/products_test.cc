@@ -1,0 +1,223 @@
+// Matrix products of the CPU backend on every instruction set of this machine.
+#include <gtest/gtest.h>
+
+#include <numeric>
+
+#include "compute/cpu/cpu_backend.h"
+#include "compute/reference.h"
+#include "compute/test_values.h"
+
+namespace penstock {
+namespace {
+
+using test::kPanelTypes;
+using test::OwnedMatrix;
+using test::OwnedRows;
+using test::same_bits;
+using test::Values;
+
+constexpr BackendLimits kLimits = {
+    .tokens = 37, .hidden_size = 320, .width = 320, .top_k = 3, .expert_width = 128};
+
+class ProductTest : public testing::TestWithParam<std::string> {
+ protected:
+  static std::unique_ptr<CpuBackend> backend(int threads) {
+    return CpuBackend::create(threads, kLimits, {.target = GetParam()}).value();
+  }
+  static MulAdd mul_add() {
+    return test::has_fused_multiply_add(GetParam()) ? MulAdd::kFused : MulAdd::kRoundedTwice;
+  }
+};
+
+struct Shape {
+  int64_t rows, columns, tokens;
+};
+
+// Odd numbers of rows, columns and tokens; only plain types may have a block that is not whole.
+std::vector<Shape> shapes_of(DType dtype) {
+  std::vector<Shape> shapes;
+  for (const int64_t tokens : {1, 2, 3, 4, 5, 7, 11, 12, 13, 37}) {
+    shapes.push_back({49, 128, tokens});
+  }
+  shapes.insert(shapes.end(), {{1, 64, 1}, {16, 64, 3}, {17, 320, 2}, {130, 192, 1}});
+  if (!is_quantised(dtype)) {
+    shapes.insert(shapes.end(), {{3, 1, 1}, {20, 65, 4}, {33, 100, 13}, {16, 63, 2}});
+  }
+  return shapes;
+}
+
+// Also says that a row's result has nothing to do with the rows beside it: each must equal the
+// product of that row alone.
+TEST_P(ProductTest, has_the_bits_of_the_plain_order_of_operations_in_every_format_and_shape) {
+  const auto ops = backend(2);
+  for (const DType dtype : kPanelTypes) {
+    for (const Shape& shape : shapes_of(dtype)) {
+      Values source(static_cast<uint32_t>(shape.rows * shape.tokens));
+      const OwnedMatrix weight(dtype, source, shape.rows, shape.columns);
+      const OwnedRows x(source, shape.tokens, shape.columns);
+      const OwnedRows out(shape.tokens, shape.rows);
+      const Projection projections[] = {{weight.matrix, nullptr, out.rows}};
+      ops->matmul(x.rows, projections);
+      std::vector<float> expected(static_cast<size_t>(shape.rows));
+      for (int64_t t = 0; t < shape.tokens; ++t) {
+        panel_product(weight.matrix, x.rows.row(t), mul_add(), expected);
+        EXPECT_TRUE(same_bits(out.rows.row(t), expected))
+            << name_of(dtype) << " [" << shape.rows << ", " << shape.columns << "], token " << t
+            << " of " << shape.tokens;
+      }
+    }
+  }
+}
+
+TEST_P(ProductTest, is_as_near_to_the_sum_in_double_as_rounding_allows) {
+  const auto ops = backend(1);
+  ReferenceBackend reference;
+  for (const DType dtype : kPanelTypes) {
+    Values source(7);
+    const OwnedMatrix weight(dtype, source, 50, 320);
+    const OwnedRows x(source, 5, 320);
+    const OwnedRows out(5, 50), expected(5, 50);
+    const std::vector<float> bias = source.normal(50);
+    const Projection projections[] = {{weight.matrix, bias.data(), out.rows}};
+    const Projection plain[] = {{weight.matrix, bias.data(), expected.rows}};
+    ops->matmul(x.rows, projections);
+    reference.matmul(x.rows, plain);
+    for (int64_t t = 0; t < 5; ++t) {
+      for (size_t o = 0; o < 50; ++o) {
+        const double bound =
+            test::product_error_bound(weight.matrix, static_cast<int64_t>(o), x.rows.row(t)) +
+            std::fabs(bias[o]) * 0x1p-22;
+        EXPECT_NEAR(out.rows.row(t)[o], expected.rows.row(t)[o], bound) << name_of(dtype);
+      }
+    }
+  }
+}
+
+TEST_P(ProductTest, tiny_and_large_inputs_keep_the_exactness_of_the_scaled_codes) {
+  const auto ops = backend(1);
+  for (const DType dtype : kPanelTypes) {
+    for (const float size : {0x1p-100f, 0x1p80f}) {
+      Values source(8);
+      const OwnedMatrix weight(dtype, source, 16, 128);
+      const OwnedRows x(source, 1, 128, size);
+      const OwnedRows out(1, 16);
+      const Projection projections[] = {{weight.matrix, nullptr, out.rows}};
+      ops->matmul(x.rows, projections);
+      std::vector<float> expected(16);
+      panel_product(weight.matrix, x.rows.row(0), mul_add(), expected);
+      EXPECT_TRUE(same_bits(out.rows.row(0), expected)) << name_of(dtype) << " " << size;
+    }
+  }
+}
+
+TEST_P(ProductTest, projections_of_one_call_may_have_different_formats_and_sizes) {
+  const auto ops = backend(3);
+  Values source(9);
+  const OwnedMatrix wide(DType::kQ4, source, 200, 128), narrow(DType::kQ8, source, 4, 128),
+      plain(DType::kF32, source, 17, 128);
+  const OwnedRows x(source, 6, 128);
+  const OwnedRows wide_out(6, 200), narrow_out(6, 4), plain_out(6, 17);
+  const Projection projections[] = {{wide.matrix, nullptr, wide_out.rows},
+                                    {narrow.matrix, nullptr, narrow_out.rows},
+                                    {plain.matrix, nullptr, plain_out.rows}};
+  ops->matmul(x.rows, projections);
+  for (const Projection& projection : projections) {
+    std::vector<float> expected(static_cast<size_t>(projection.weight.rows));
+    for (int64_t t = 0; t < 6; ++t) {
+      panel_product(projection.weight, x.rows.row(t), mul_add(), expected);
+      EXPECT_TRUE(same_bits(projection.out.row(t), expected));
+    }
+  }
+}
+
+// silu(g) * u in double from the exact products, which the kernels round once each.
+double gated(double gate, double up) {
+  return gate / (1 + std::exp(-gate)) * up;
+}
+
+TEST_P(ProductTest, experts_read_and_write_the_rows_they_were_given) {
+  const auto ops = backend(2);
+  // Widths that end within a panel make the up rows begin within one.
+  for (const int64_t width : {64, 40, 9}) {
+    for (const DType dtype : {DType::kQ4, DType::kQ3, DType::kBF16}) {
+      Values source(10);
+      const OwnedMatrix first(dtype, source, 2 * width, 128), second(dtype, source, 2 * width, 128);
+      const OwnedRows x(source, 9, 128);
+      const OwnedRows hidden(9 * 3, width);
+      const std::vector<int32_t> first_tokens = {8, 0, 3}, first_places = {24, 2, 10};
+      const std::vector<int32_t> second_tokens = {5}, second_places = {16};
+      const ExpertWork work[] = {{first.matrix, {}, first_tokens, first_places},
+                                 {second.matrix, {}, second_tokens, second_places}};
+      ops->expert_gate_up(x.rows, work, hidden.rows);
+      std::vector<bool> written(27, false);
+      for (const ExpertWork& expert : work) {
+        std::vector<float> products(static_cast<size_t>(2 * width));
+        for (size_t j = 0; j < expert.tokens.size(); ++j) {
+          panel_product(expert.gate_up, x.rows.row(expert.tokens[j]), mul_add(), products);
+          const auto row = hidden.rows.row(expert.places[j]);
+          written[static_cast<size_t>(expert.places[j])] = true;
+          for (size_t i = 0; i < row.size(); ++i) {
+            const double exact = gated(products[i], products[i + static_cast<size_t>(width)]);
+            EXPECT_NEAR(row[i], exact, std::fabs(exact) * 1e-6 + 1e-9);
+          }
+        }
+      }
+      for (int64_t place = 0; place < 27; ++place) {
+        if (written[static_cast<size_t>(place)]) continue;
+        const auto row = hidden.rows.row(place);
+        EXPECT_TRUE(std::all_of(row.begin(), row.end(), [](float value) { return value == 0; }));
+      }
+    }
+  }
+}
+
+TEST_P(ProductTest, expert_down_is_the_product_of_the_places) {
+  const auto ops = backend(2);
+  Values source(11);
+  const OwnedMatrix down(DType::kQ4, source, 100, 128);
+  const OwnedRows hidden(source, 12, 128);
+  const OwnedRows out(12, 100);
+  const std::vector<int32_t> places = {11, 4, 0};
+  const ExpertWork work[] = {{{}, down.matrix, places, places}};
+  ops->expert_down(hidden.rows, work, out.rows);
+  std::vector<float> expected(100);
+  for (const int32_t place : places) {
+    panel_product(down.matrix, hidden.rows.row(place), mul_add(), expected);
+    EXPECT_TRUE(same_bits(out.rows.row(place), expected));
+  }
+  EXPECT_EQ(out.rows.row(1)[0], 0);
+}
+
+TEST_P(ProductTest, an_expert_without_tokens_writes_nothing) {
+  const auto ops = backend(1);
+  Values source(12);
+  const OwnedMatrix gate_up(DType::kQ4, source, 64, 128), down(DType::kQ4, source, 128, 64);
+  const OwnedRows x(source, 4, 128);
+  const OwnedRows hidden(4, 32);
+  const ExpertWork work[] = {{gate_up.matrix, down.matrix, {}, {}}};
+  ops->expert_gate_up(x.rows, work, hidden.rows);
+  EXPECT_EQ(std::accumulate(hidden.values.begin(), hidden.values.end(), 0.0f), 0.0f);
+}
+
+TEST_P(ProductTest, dense_ffn_mixes_formats_and_matches_the_reference) {
+  const auto ops = backend(2);
+  ReferenceBackend reference;
+  Values source(13);
+  const OwnedMatrix gate(DType::kQ8, source, 128, 192), up(DType::kQ4, source, 128, 192),
+      down(DType::kQ3, source, 50, 128);
+  const OwnedRows x(source, 14, 192);
+  const OwnedRows out(14, 50), expected(14, 50);
+  ops->dense_ffn(x.rows, gate.matrix, up.matrix, down.matrix, out.rows);
+  reference.dense_ffn(x.rows, gate.matrix, up.matrix, down.matrix, expected.rows);
+  for (int64_t t = 0; t < 14; ++t) {
+    for (size_t o = 0; o < 50; ++o) {
+      EXPECT_NEAR(out.rows.row(t)[o], expected.rows.row(t)[o], 1e-5);
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Targets, ProductTest, testing::ValuesIn(CpuBackend::targets()),
+                         [](const auto& test) { return test.param; });
+
+}  // namespace
+}  // namespace penstock

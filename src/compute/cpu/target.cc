@@ -1,0 +1,35 @@
+#include "compute/cpu/target.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+namespace penstock {
+namespace {
+
+// Best first: Highway gives better targets lower bits.
+std::vector<int64_t> targets_here() {
+  return hwy::SupportedAndGeneratedTargets();
+}
+
+}  // namespace
+
+std::vector<std::string> target_names() {
+  std::vector<std::string> names;
+  for (const int64_t target : targets_here()) names.emplace_back(hwy::TargetName(target));
+  return names;
+}
+
+std::string target_name(int64_t target) {
+  return hwy::TargetName(target);
+}
+
+Result<int64_t> find_target(const std::string& name) {
+  for (const int64_t target : targets_here()) {
+    if (name.empty() || name == hwy::TargetName(target)) return target;
+  }
+  return Error{ErrorCode::kInvalidArgument,
+               fmt::format("this processor has no instruction set \"{}\"; it has {}", name,
+                           fmt::join(target_names(), ", "))};
+}
+
+}  // namespace penstock
