@@ -255,15 +255,18 @@ Result<void> Synthesiser::finish() {
 
 Result<PackReport> Synthesiser::run() {
   if (!parts_.workspace.note().empty()) tell(parts_.workspace.note());
-  const auto work = [&]() -> Result<void> {
+  const auto write = [&]() -> Result<void> {
     PENSTOCK_TRY(write_resident());
-    PENSTOCK_TRY(write_experts());
-    return finish();
+    return write_experts();
   };
-  const Result<void> done = work();
-  if (!done) {
+  Result<void> done = write();
+  if (done) {
+    done = finish();
+  } else {
     // What is finished may as well be kept; the reason we stop for is the one to tell.
     const Result<void> kept = parts_.workspace.commit();
+  }
+  if (!done) {
     Error error = done.error();
     error.message += "; run the same command again to continue";
     return error;
