@@ -1,0 +1,178 @@
+// chat: a conversation at the keyboard, or line by line from a pipe.
+//
+// Every turn hands the whole conversation to one session, which finds what it already holds. The
+// session keeps checkpoints of the states before each answer, because a template may render a
+// finished turn differently (Qwen3.5 drops past reasoning): then only that answer is read again.
+
+#include <fmt/format.h>
+
+#include "cli/chat_state.h"
+#include "cli/figures.h"
+#include "cli/generation.h"
+#include "cli/line_reader.h"
+#include "cli/loading.h"
+#include "cli/sampling_flags.h"
+
+namespace penstock {
+namespace {
+
+// For the turn before, for /undo of it and for one more.
+constexpr int kCheckpoints = 3;
+constexpr char kQuotes[] = "\"\"\"";
+
+class Chat {
+ public:
+  Chat(Call& call, Engine& engine, Session session, LineReader& lines, TraceFile& trace)
+      : call_(call), engine_(engine), session_(std::move(session)), lines_(lines), trace_(trace) {}
+
+  ChatState& state() { return state_; }
+
+  Result<int> run();
+
+ private:
+  Line read_message();
+  Result<void> handle(const std::string& message, bool& leaves);
+  Result<void> answer();
+  void print_json(const GenerateResult& result, const Reply& reply);
+
+  Call& call_;
+  Engine& engine_;
+  Session session_;
+  LineReader& lines_;
+  TraceFile& trace_;
+  ChatState state_;
+};
+
+Line Chat::read_message() {
+  Line line = lines_.read(">>> ");
+  if (line.status != Line::Status::kLine || !line.text.starts_with(kQuotes)) return line;
+  std::string text = line.text.substr(3);
+  while (!text.ends_with(kQuotes)) {
+    line = lines_.read("... ");
+    if (line.status != Line::Status::kLine) return line;
+    text += '\n' + line.text;
+  }
+  text.resize(text.size() - 3);
+  return {Line::Status::kLine, std::move(text)};
+}
+
+Result<int> Chat::run() {
+  const bool interactive = call_.terminal.input_is_interactive();
+  bool interrupted_before = false;
+  for (;;) {
+    call_.interrupt.begin();
+    const Line typed = read_message();
+    if (call_.interrupt.was_terminated()) return kExitInterrupted;
+    if (typed.status == Line::Status::kEnd) return kExitDone;
+    if (typed.status == Line::Status::kInterrupted) {
+      if (interrupted_before || !interactive) return kExitInterrupted;
+      interrupted_before = true;
+      call_.terminal.note("Ctrl-C again or Ctrl-D leaves");
+      continue;
+    }
+    interrupted_before = false;
+    if (typed.text.find_first_not_of(" \t\n") == std::string::npos) continue;
+    lines_.remember(typed.text);
+    bool leaves = false;
+    const Result<void> handled = handle(typed.text, leaves);
+    // A person sees what went wrong and goes on; a script is not to miss it.
+    if (!handled && !interactive) return handled.error();
+    if (!handled) call_.terminal.error(handled.error().message);
+    if (leaves || !call_.output.is_usable()) return kExitDone;
+  }
+}
+
+Result<void> Chat::handle(const std::string& message, bool& leaves) {
+  const Json before = state_.conversation.messages;
+  Result<void> handled;
+  if (message.starts_with('/')) {
+    const ChatAction action = PENSTOCK_TRY(run_chat_command(call_, engine_, state_, message));
+    leaves = action == ChatAction::kLeave;
+    if (action == ChatAction::kAnswer) handled = answer();
+  } else {
+    state_.conversation.messages.push_back(
+        Json{{"role", "user"}, {"content", state_.attached + message}});
+    handled = answer();
+    if (handled) state_.attached.clear();
+  }
+  if (!handled) state_.conversation.messages = before;
+  return handled;
+}
+
+void Chat::print_json(const GenerateResult& result, const Reply& reply) {
+  Json json{{"content", reply.content}, {"reasoning", reply.reasoning}};
+  json.update(result_json(engine_, result));
+  call_.output.write_line(json);
+}
+
+// Answers the last message.
+Result<void> Chat::answer() {
+  const ChatPrompt prompt = PENSTOCK_TRY(make_chat_prompt(engine_, state_.conversation));
+  SamplingOptions sampling = state_.sampling;
+  sampling.seed += state_.num_answers++;
+  ReplyPrinter printer(*engine_.tokenizer(), call_.terminal, call_.json() ? nullptr : &call_.output,
+                       prompt.opens_reasoning);
+  trace_.begin_sequence();
+  const GenerateResult result = PENSTOCK_TRY(generate_answer(
+      call_, engine_, session_, {prompt.tokens, sampling, state_.max_tokens, prompt.stable_tokens},
+      &printer, call_.interrupt.begin()));
+  const Reply reply = split_reply(printer.text(), prompt.opens_reasoning);
+  if (call_.json()) {
+    print_json(result, reply);
+  } else if (!call_.terminal.output_is_interactive()) {
+    call_.output.write("\n");
+  }
+  state_.last = result.metrics;
+  if (result.finish == FinishReason::kCancelled) call_.terminal.note("(stopped)");
+  if (result.finish == FinishReason::kLength) {
+    call_.terminal.note("(cut short: --max-tokens or the context was reached)");
+  }
+  if (result.tokens.empty() && result.finish == FinishReason::kCancelled) {
+    return Error{ErrorCode::kCancelled, "no answer; the message is taken back"};
+  }
+  state_.conversation.messages.push_back(reply_message(reply));
+  if (state_.shows_figures) call_.terminal.note(last_line(result.metrics));
+  return {};
+}
+
+Result<std::optional<std::string>> history_path(const Call& call) {
+  if (call.settings.is_on("no-history") || !call.terminal.input_is_interactive()) {
+    return std::optional<std::string>();
+  }
+  const std::optional<std::string> directory = call.environment.state_directory();
+  if (!directory) return directory;
+  const Result<void> made = call.storage.make_directory(*directory);
+  if (made) return std::optional<std::string>(*directory + "/history");
+  call.terminal.warning("no history: " + made.error().message);
+  return std::optional<std::string>();
+}
+
+}  // namespace
+
+Result<int> chat_verb(Call& call) {
+  EngineOptions options = PENSTOCK_TRY(engine_options(call.settings));
+  options.num_checkpoints = kCheckpoints;
+  Conversation conversation = PENSTOCK_TRY(conversation_of(call.storage, call.settings));
+  const std::unique_ptr<Engine> engine = PENSTOCK_TRY(load_engine(call, options));
+  const SamplingChoice sampling =
+      PENSTOCK_TRY(choose_sampling(call.settings, engine->sampling_defaults()));
+  PENSTOCK_TRY(check_can_chat(*engine));
+  call.terminal.note("sampling: " + sampling.text);
+  if (call.terminal.input_is_interactive()) call.terminal.note("/help lists the commands");
+
+  call.interrupt.set_policy(Interrupt::Policy::kPatient);
+  Session session = PENSTOCK_TRY(engine->new_session());
+  TraceFile trace(call, *engine);
+  const auto lines =
+      make_line_reader(call.terminal, call.interrupt, PENSTOCK_TRY(history_path(call)));
+  Chat chat(call, *engine, std::move(session), *lines, trace);
+  chat.state().conversation = std::move(conversation);
+  chat.state().sampling = sampling.options;
+  chat.state().max_tokens = call.settings.integer("max-tokens");
+  chat.state().shows_figures = call.terminal.is_verbose();
+  const int code = PENSTOCK_TRY(chat.run());
+  PENSTOCK_TRY(trace.write());
+  return code;
+}
+
+}  // namespace penstock

@@ -1,0 +1,34 @@
+// What a chat remembers between turns, and the commands that change it.
+#pragma once
+
+#include <optional>
+#include <string>
+
+#include "cli/conversation.h"
+#include "cli/program.h"
+#include "engine/engine.h"
+
+namespace penstock {
+
+struct ChatState {
+  Conversation conversation;
+  SamplingOptions sampling;
+  int64_t max_tokens = 0;
+  std::string attached;  // text of /read, in front of the next message
+  bool shows_figures = false;
+  uint64_t num_answers = 0;  // moves the seed on, so that /regen draws anew
+  std::optional<GenerationMetrics> last;
+};
+
+enum class ChatAction {
+  kStay,
+  kLeave,
+  kAnswer,  // the last message is the user's and wants an answer (again)
+};
+
+// `line` begins with '/'. What it says goes to standard error. Errors are for the person at the
+// keyboard: the chat goes on.
+Result<ChatAction> run_chat_command(Call& call, Engine& engine, ChatState& state,
+                                    const std::string& line);
+
+}  // namespace penstock

@@ -1,0 +1,127 @@
+#include "cli/figures.h"
+
+#include <fmt/format.h>
+
+#include <filesystem>
+
+#include "io/memory_limits.h"
+
+namespace penstock {
+namespace {
+
+std::string name_of_model(Engine& engine) {
+  const std::filesystem::path path(engine.container().directory());
+  const std::filesystem::path name = path.has_filename() ? path : path.parent_path();
+  return name.filename().string();
+}
+
+uint64_t model_bytes(Engine& engine) {
+  return engine.container().resident_bytes() + engine.container().experts().file_bytes();
+}
+
+std::string reader_text(Engine& engine) {
+  std::string text = fmt::format("{}, {}", engine.experts().reader_description(),
+                                 engine.reads_direct() ? "direct" : "buffered");
+  if (!engine.reader_note().empty()) text += fmt::format(" ({})", engine.reader_note());
+  return text;
+}
+
+double percent(uint64_t part, uint64_t whole) {
+  return whole == 0 ? 0 : 100.0 * static_cast<double>(part) / static_cast<double>(whole);
+}
+
+std::string waits_of(const char* phase, const PhaseMetrics& metrics) {
+  const auto row = [&](const char* name, int64_t ns) {
+    return fmt::format("  {:<8}{:<14}{:>10.1f} ms {:>5.1f} %\n", phase, name,
+                       static_cast<double>(ns) / 1e6,
+                       percent(static_cast<uint64_t>(std::max<int64_t>(0, ns)),
+                               static_cast<uint64_t>(metrics.wall_ns)));
+  };
+  return row("mixers", metrics.times.mixer_ns) + row("routers", metrics.times.router_ns) +
+         row("shared expert", metrics.times.shared_ns) + row("experts", metrics.times.experts_ns) +
+         row("expert wait", metrics.times.expert_wait_ns) + row("head", metrics.times.head_ns) +
+         row("unaccounted", metrics.unaccounted_ns());
+}
+
+}  // namespace
+
+std::string plan_line(Engine& engine) {
+  const MemoryPlan& plan = engine.plan();
+  return fmt::format(
+      "{}: {} model; {} of a budget of {} ({}); {} of {} experts in memory ({:.0f} %); {}; {}",
+      name_of_model(engine), format_bytes(model_bytes(engine)), format_bytes(plan.total_bytes),
+      format_bytes(engine.plan_request().budget_bytes), engine.budget_reason(), plan.num_slots,
+      plan.num_experts,
+      percent(static_cast<uint64_t>(plan.num_slots), static_cast<uint64_t>(plan.num_experts)),
+      engine.backend().description(), reader_text(engine));
+}
+
+std::string lossy_text(Engine& engine) {
+  return fmt::format(
+      "LOSSY: {} experts per token, trained with {}; answers differ from the model's",
+      engine.experts_per_token(), engine.config().num_experts_per_tok);
+}
+
+std::string last_line(const GenerationMetrics& metrics) {
+  const StoreStats store = metrics.prompt.store + metrics.answer.store;
+  const int64_t tokens = metrics.prompt.tokens + metrics.answer.tokens;
+  std::string line = fmt::format("prompt {} tokens, {:.1f} tok/s", metrics.prompt.tokens,
+                                 metrics.prompt.tokens_per_second());
+  if (metrics.cached_tokens > 0) line += fmt::format(" ({} more cached)", metrics.cached_tokens);
+  line += fmt::format("; answer {} tokens, {:.1f} tok/s", metrics.answer_tokens,
+                      metrics.answer.tokens_per_second());
+  if (metrics.first_token_ns > 0) {
+    line +=
+        fmt::format("; first token {:.2f} s", static_cast<double>(metrics.first_token_ns) / 1e9);
+  }
+  line +=
+      fmt::format("; experts {:.1f} % in memory, {} read per token",
+                  percent(store.hits, store.hits + store.misses),
+                  format_bytes(tokens == 0 ? 0 : store.bytes_read / static_cast<uint64_t>(tokens)));
+  if (store.io_retries > 0) line += fmt::format("; {} reads repeated", store.io_retries);
+  return line + fmt::format("; peak memory {}", format_bytes(peak_resident_bytes()));
+}
+
+std::string waits_text(const GenerationMetrics& metrics) {
+  std::string text = waits_of("prompt", metrics.prompt) + waits_of("answer", metrics.answer);
+  text.pop_back();
+  return text;
+}
+
+std::string_view name_of(FinishReason reason) {
+  switch (reason) {
+    case FinishReason::kStop:
+      return "stop";
+    case FinishReason::kLength:
+      return "length";
+    case FinishReason::kCancelled:
+      return "cancelled";
+  }
+  return "?";
+}
+
+Json engine_json(Engine& engine) {
+  return Json{{"memory_peak_bytes", peak_resident_bytes()},
+              {"memory_budget_bytes", engine.plan_request().budget_bytes},
+              {"memory_planned_bytes", engine.plan().total_bytes},
+              {"reader", reader_text(engine)},
+              {"target", engine.backend().description()},
+              {"lossy", engine.is_lossy()},
+              {"experts_per_token", engine.experts_per_token()},
+              {"slots", engine.plan().num_slots},
+              {"experts", engine.plan().num_experts},
+              {"chunk_tokens", engine.plan().chunk_tokens},
+              {"context", engine.plan_request().context},
+              {"model_id", engine.container().id_text()}};
+}
+
+Json result_json(Engine& engine, const GenerateResult& result) {
+  Json figures = penstock_json(result.metrics);
+  figures.update(engine_json(engine));
+  return Json{{"token_ids", result.tokens},
+              {"finish_reason", name_of(result.finish)},
+              {"timings", timings_json(result.metrics)},
+              {"penstock", std::move(figures)}};
+}
+
+}  // namespace penstock

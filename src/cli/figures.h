@@ -1,0 +1,31 @@
+// What a run tells about itself: the plan before it, the figures after it, both as text and JSON.
+#pragma once
+
+#include <string>
+
+#include "base/json.h"
+#include "engine/engine.h"
+
+namespace penstock {
+
+// "NAME: 1.2 GiB model, 512 MiB of 600 MiB (--memory); 100 of 400 experts in memory; ..."
+std::string plan_line(Engine& engine);
+
+// What a number of experts per token other than the trained one means.
+std::string lossy_text(Engine& engine);
+
+// "prompt 12 tokens, 35.2 tok/s; answer 64 tokens, 8.1 tok/s; ..."
+std::string last_line(const GenerationMetrics& metrics);
+
+// Where the time went, by name; several lines.
+std::string waits_text(const GenerationMetrics& metrics);
+
+std::string_view name_of(FinishReason reason);  // stop, length, cancelled
+
+// {"token_ids", "finish_reason", "timings", "penstock"}
+Json result_json(Engine& engine, const GenerateResult& result);
+
+// What the "penstock" object says about the engine, apart from a run's own figures.
+Json engine_json(Engine& engine);
+
+}  // namespace penstock

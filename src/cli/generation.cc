@@ -1,0 +1,30 @@
+#include "cli/generation.h"
+
+#include "cli/progress.h"
+
+namespace penstock {
+
+Result<GenerateResult> generate_answer(Call& call, Engine& engine, Session& session,
+                                       const AnswerRequest& request, ReplyPrinter* printer,
+                                       std::stop_token stop) {
+  Progress progress(call.terminal, "reading the prompt", Progress::Unit::kItems);
+  GenerateOptions options;
+  options.sampling = request.sampling;
+  options.max_tokens = request.max_tokens;
+  options.stop_ids = engine.stop_ids();
+  if (request.stable_tokens > 0) options.checkpoints = {request.stable_tokens};
+  options.on_prompt = [&](int64_t done, int64_t total) {
+    progress.update(static_cast<uint64_t>(done), static_cast<uint64_t>(total));
+  };
+  options.on_token = [&](TokenId token) {
+    progress.finish();
+    if (printer != nullptr) printer->add(token);
+    if (!call.output.is_usable()) call.interrupt.stop();
+  };
+  Result<GenerateResult> result = session.generate(request.prompt, options, std::move(stop));
+  progress.finish();
+  if (printer != nullptr) printer->finish();
+  return result;
+}
+
+}  // namespace penstock

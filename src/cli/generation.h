@@ -1,0 +1,24 @@
+// One answer on the command line: progress while the prompt is read, text as it comes, and a stop
+// when nobody reads it any more. What run, chat and answer have in common.
+#pragma once
+
+#include "cli/conversation.h"
+#include "cli/program.h"
+#include "cli/reply_printer.h"
+#include "engine/engine.h"
+
+namespace penstock {
+
+struct AnswerRequest {
+  std::span<const TokenId> prompt;
+  SamplingOptions sampling;
+  int64_t max_tokens = 0;
+  int64_t stable_tokens = 0;  // ChatPrompt::stable_tokens
+};
+
+// `printer` may be nullptr: a model without tokenizer has no text.
+Result<GenerateResult> generate_answer(Call& call, Engine& engine, Session& session,
+                                       const AnswerRequest& request, ReplyPrinter* printer,
+                                       std::stop_token stop);
+
+}  // namespace penstock

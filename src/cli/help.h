@@ -1,0 +1,18 @@
+// The texts of `penstock help` and of the completion scripts, made from the table of options.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "cli/options.h"
+
+namespace penstock {
+
+std::string program_help();
+std::string verb_help(const VerbText& verb);
+
+// Nothing for a shell other than bash, zsh and fish.
+std::optional<std::string> completion_script(std::string_view shell);
+
+}  // namespace penstock

@@ -1,0 +1,117 @@
+#include "cli/interrupt.h"
+
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cerrno>
+#include <csignal>
+#include <cstdint>
+
+#include "io/system_error.h"
+
+namespace penstock {
+namespace {
+
+// What the handler may touch: lock-free atomics and one descriptor.
+std::atomic<int> g_policy{0};
+std::atomic<int> g_count{0};
+std::atomic<int> g_wake{-1};
+std::atomic<bool> g_terminated{false};
+static_assert(std::atomic<int>::is_always_lock_free);
+
+void raise_event(int descriptor) {
+  const uint64_t one = 1;
+  // The only failure is a full counter, which is an event already raised.
+  static_cast<void>(!::write(descriptor, &one, sizeof one));
+}
+
+void handle_signal(int signal) {
+  const int kept_errno = errno;
+  if (signal == SIGTERM) g_terminated = true;
+  const bool again = g_count.fetch_add(1) > 0;
+  const auto policy = static_cast<Interrupt::Policy>(g_policy.load());
+  if (policy == Interrupt::Policy::kExit || (policy == Interrupt::Policy::kStop && again)) {
+    ::_exit(128 + SIGINT);
+  }
+  raise_event(g_wake);
+  errno = kept_errno;
+}
+
+// A parent that ignores a signal (nohup, a shell's background job) wants it ignored.
+void take_over(int signal) {
+  struct sigaction old {};
+  if (::sigaction(signal, nullptr, &old) != 0 || old.sa_handler == SIG_IGN) return;
+  struct sigaction action {};
+  action.sa_handler = handle_signal;
+  action.sa_flags = SA_RESTART;
+  ::sigaction(signal, &action, nullptr);
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Interrupt>> Interrupt::install() {
+  PENSTOCK_CHECK(g_wake == -1);
+  const int wake = ::eventfd(0, EFD_CLOEXEC);
+  const int noticed = ::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+  if (wake < 0 || noticed < 0) return system_error("eventfd", "for signals", errno);
+  return std::unique_ptr<Interrupt>(new Interrupt(wake, noticed));
+}
+
+Interrupt::Interrupt(int wake, int noticed) : wake_(wake), noticed_(noticed) {
+  g_policy = static_cast<int>(Policy::kExit);
+  g_count = 0;
+  g_wake = wake;
+  watcher_ = std::jthread([this](std::stop_token quit) { watch(std::move(quit)); });
+  take_over(SIGINT);
+  take_over(SIGTERM);
+}
+
+Interrupt::~Interrupt() {
+  std::signal(SIGINT, SIG_DFL);
+  std::signal(SIGTERM, SIG_DFL);
+  g_wake = -1;
+  watcher_.request_stop();
+  raise_event(wake_);
+  watcher_.join();
+  ::close(wake_);
+  ::close(noticed_);
+}
+
+void Interrupt::watch(std::stop_token quit) {
+  for (;;) {
+    uint64_t events = 0;
+    static_cast<void>(!::read(wake_, &events, sizeof events));
+    if (quit.stop_requested()) return;
+    request();
+  }
+}
+
+void Interrupt::request() {
+  const std::lock_guard lock(mutex_);
+  source_.request_stop();
+  raise_event(noticed_);
+}
+
+void Interrupt::set_policy(Policy policy) {
+  g_policy = static_cast<int>(policy);
+}
+
+std::stop_token Interrupt::begin() {
+  const std::lock_guard lock(mutex_);
+  g_count = 0;
+  uint64_t events = 0;
+  static_cast<void>(!::read(noticed_, &events, sizeof events));
+  source_ = std::stop_source();
+  return source_.get_token();
+}
+
+void Interrupt::stop() {
+  request();
+}
+
+bool Interrupt::was_terminated() const {
+  return g_terminated;
+}
+
+}  // namespace penstock

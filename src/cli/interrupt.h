@@ -1,0 +1,59 @@
+// Ctrl-C (and SIGTERM) as a std::stop_token.
+//
+// A signal handler may do next to nothing, and requesting a stop takes a lock; so the handler only
+// counts and wakes a thread, and that thread requests.
+//
+//   interrupt->set_policy(Interrupt::Policy::kStop);
+//   std::stop_token stop = interrupt->begin();          // a fresh token for each piece of work
+//
+// Threads  all calls from one thread
+// Limits   one per program at a time: the handler finds it through a global
+// Errors   install(): kIo (no descriptors left)
+#pragma once
+
+#include <memory>
+#include <mutex>
+#include <stop_token>
+#include <thread>
+
+#include "base/result.h"
+
+namespace penstock {
+
+class Interrupt {
+ public:
+  enum class Policy {
+    kExit,     // end at once with 130: while there is nothing to tidy up
+    kStop,     // request a stop; the second signal ends the program at once
+    kPatient,  // request a stop, as often as asked: an interactive program stays
+  };
+
+  static Result<std::unique_ptr<Interrupt>> install();  // with kExit
+  ~Interrupt();
+  Interrupt(const Interrupt&) = delete;
+  Interrupt& operator=(const Interrupt&) = delete;
+
+  void set_policy(Policy policy);
+
+  // Forgets earlier interrupts.
+  std::stop_token begin();
+
+  // The same as a signal: when nobody reads the output any more.
+  void stop();
+
+  bool was_terminated() const;                 // SIGTERM, ever
+  int descriptor() const { return noticed_; }  // readable once begin()'s token was stopped
+
+ private:
+  Interrupt(int wake, int noticed);
+  void watch(std::stop_token quit);
+  void request();
+
+  int wake_;     // the handler writes, the watching thread reads
+  int noticed_;  // the watching thread writes, poll() sees it
+  std::mutex mutex_;
+  std::stop_source source_;  // guarded by mutex_
+  std::jthread watcher_;
+};
+
+}  // namespace penstock

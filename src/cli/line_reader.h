@@ -1,0 +1,39 @@
+// Lines that a person types, with editing and history on a terminal, as they are from anywhere
+// else.
+//
+// Threads  one
+// Limits   one editing reader at a time; it sets the process's character type to UTF-8
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "cli/interrupt.h"
+#include "cli/terminal.h"
+
+namespace penstock {
+
+struct Line {
+  enum class Status { kLine, kInterrupted, kEnd };
+  Status status = Status::kEnd;
+  std::string text;  // without the end of line; valid UTF-8
+};
+
+class LineReader {
+ public:
+  virtual ~LineReader() = default;
+
+  // `prompt` is shown on a terminal only. An interrupt ends the reading: kInterrupted, with what
+  // was typed lost.
+  virtual Line read(const std::string& prompt) = 0;
+
+  // Adds to the history.
+  virtual void remember(const std::string& text) = 0;
+};
+
+// Edits where both input and output are terminals. `history_path`: nothing is kept without it.
+std::unique_ptr<LineReader> make_line_reader(const Terminal& terminal, const Interrupt& interrupt,
+                                             const std::optional<std::string>& history_path);
+
+}  // namespace penstock

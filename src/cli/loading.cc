@@ -1,0 +1,80 @@
+#include "cli/loading.h"
+
+#include <fmt/format.h>
+
+#include "cli/figures.h"
+#include "cli/progress.h"
+
+namespace penstock {
+namespace {
+
+ReaderKind reader_kind(const std::string& name) {
+  if (name == "uring") return ReaderKind::kUring;
+  return name == "threads" ? ReaderKind::kThreads : ReaderKind::kAuto;
+}
+
+Result<EvictionPolicy> eviction_policy(const std::string& name) {
+  if (const auto policy = eviction_policy_of(name)) return *policy;
+  std::string names;
+  for (const EvictionPolicy policy : kEvictionPolicies)
+    names += fmt::format(" {}", name_of(policy));
+  return Error{ErrorCode::kInvalidArgument,
+               fmt::format("--eviction: \"{}\" is not one of{}", name, names)};
+}
+
+}  // namespace
+
+Result<EngineOptions> engine_options(const Settings& settings) {
+  EngineOptions options;
+  options.model = settings.arguments().front();
+  options.memory_bytes = settings.bytes("memory");
+  options.context = settings.integer("context");
+  options.threads = static_cast<int>(settings.integer("threads"));
+  options.experts_per_token = settings.integer("experts-per-token");
+  options.chunk_tokens = settings.integer("chunk-tokens");
+  options.num_slots = settings.integer("slots");
+  if (settings.verb() == Verb::kPlan) return options;
+  options.reader.kind = reader_kind(settings.text("reader"));
+  options.verify = settings.is_on("verify");
+  options.simd_target = settings.text("simd");
+  if (settings.is_given("eviction")) {
+    options.policy = PENSTOCK_TRY(eviction_policy(settings.text("eviction")));
+  }
+  return options;
+}
+
+Result<std::unique_ptr<Engine>> load_engine(Call& call, const EngineOptions& options) {
+  Progress progress(call.terminal, "loading", Progress::Unit::kBytes);
+  std::unique_ptr<Engine> engine = PENSTOCK_TRY(Engine::open(
+      call.storage, options, [&](uint64_t done, uint64_t total) { progress.update(done, total); }));
+  progress.finish();
+  call.terminal.note(plan_line(*engine));
+  call.terminal.detail(to_table(engine->plan(), engine->plan_request().budget_bytes));
+  if (engine->is_lossy()) call.terminal.warning(lossy_text(*engine));
+  call.interrupt.set_policy(Interrupt::Policy::kStop);
+  return engine;
+}
+
+TraceFile::TraceFile(Call& call, Engine& engine)
+    : call_(call),
+      engine_(engine),
+      path_(call.settings.text("trace-routing")),
+      trace_(static_cast<int>(engine.config().num_hidden_layers),
+             static_cast<int>(engine.config().num_experts)) {
+  if (!path_.empty()) engine_.experts().set_trace(&trace_);
+}
+
+TraceFile::~TraceFile() {
+  engine_.experts().set_trace(nullptr);
+}
+
+void TraceFile::begin_sequence() {
+  if (!path_.empty()) trace_.begin_sequence();
+}
+
+Result<void> TraceFile::write() {
+  if (path_.empty()) return {};
+  return trace_.write(call_.storage, path_);
+}
+
+}  // namespace penstock

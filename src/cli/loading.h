@@ -1,0 +1,39 @@
+// From settings to a loaded engine, with progress on the way.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "cli/program.h"
+#include "engine/engine.h"
+#include "store/routing_trace.h"
+
+namespace penstock {
+
+// The options of the table's group "Machine"; the model is the verb's first argument.
+Result<EngineOptions> engine_options(const Settings& settings);
+
+// Opens the engine and says on standard error what it is going to work with. From here on Ctrl-C
+// stops the work instead of ending the program at once.
+Result<std::unique_ptr<Engine>> load_engine(Call& call, const EngineOptions& options);
+
+// --trace-routing FILE: records into memory from begin() on, written at the end.
+class TraceFile {
+ public:
+  TraceFile(Call& call, Engine& engine);
+  ~TraceFile();
+  TraceFile(const TraceFile&) = delete;
+  TraceFile& operator=(const TraceFile&) = delete;
+
+  void begin_sequence();
+  Result<void> write();
+
+ private:
+  Call& call_;
+  Engine& engine_;
+  std::string path_;  // empty: nothing is recorded
+  RoutingTrace trace_;
+};
+
+}  // namespace penstock

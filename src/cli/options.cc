@@ -1,0 +1,275 @@
+#include "cli/options.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <cctype>
+#include <charconv>
+
+#include "engine/memory_plan.h"
+
+namespace penstock {
+namespace {
+
+constexpr VerbText kVerbs[] = {
+    {Verb::kRun, "run", "MODEL", 1, 1, "answer one prompt",
+     "The prompt comes from --prompt, --file or standard input and is continued as it is; with\n"
+     "--chat it is one message of a user. The answer goes to standard output, all else to\n"
+     "standard error."},
+    {Verb::kChat, "chat", "MODEL", 1, 1, "talk with a model",
+     "/help lists the commands. Ctrl-C stops an answer, Ctrl-D leaves."},
+    {Verb::kPack, "pack", "SOURCE TARGET | --verify MODEL", 1, 2,
+     "turn a Hugging Face folder into a penstock model",
+     "SOURCE stays as it is. Interrupted packing goes on where it was when the same command is\n"
+     "given again. With --verify and one folder: check every byte of a packed model."},
+    {Verb::kShow, "show", "MODEL|FOLDER", 1, 1, "say what is in a model or a Hugging Face folder",
+     ""},
+    {Verb::kPlan, "plan", "MODEL", 1, 1, "say what would be kept in memory, without loading", ""},
+    {Verb::kLogits, "logits", "MODEL", 1, 1, "write the logits of given tokens to a file",
+     "--ids names a JSON file: a list of token ids, or an object with the key input_ids.\n"
+     "Writes safetensors: logits [tokens, vocabulary], with --routes also router.L.ids and\n"
+     "router.L.weights [tokens, experts per token]."},
+    {Verb::kScore, "score", "MODEL", 1, 1, "measure how well a model predicts texts",
+     "--texts names a file of JSON lines with id and text. Each text is cut into windows of 1,024\n"
+     "predicted tokens, each from an empty state. With --json one line per text: id, tokens,\n"
+     "nll (summed, in nats), bytes."},
+    {Verb::kAnswer, "answer", "MODEL", 1, 1, "answer a file of conversations, greedily",
+     "--items names a file of JSON lines with id, messages, tools and enable_thinking.\n"
+     "With --json one line per item: id, text."},
+    {Verb::kConfig, "config", "show", 1, 1, "show every setting and where it comes from",
+     "A flag wins over the environment, that over the configuration file, that over the model's\n"
+     "generation_config.json, that over the built-in value."},
+    {Verb::kCompletions, "completions", "bash|zsh|fish", 1, 1, "print a shell's completion script",
+     ""},
+    {Verb::kVersion, "version", "", 0, 0, "print the version", ""},
+    {Verb::kHelp, "help", "[VERB]", 0, 1, "explain a verb", ""},
+};
+static_assert(std::size(kVerbs) == kNumVerbs);
+
+constexpr uint32_t kRun = bit(Verb::kRun);
+constexpr uint32_t kChat = bit(Verb::kChat);
+constexpr uint32_t kPack = bit(Verb::kPack);
+constexpr uint32_t kAnswer = bit(Verb::kAnswer);
+constexpr uint32_t kTalk = kRun | kChat;
+constexpr uint32_t kLoads = kTalk | bit(Verb::kLogits) | bit(Verb::kScore) | kAnswer;
+constexpr uint32_t kPlans = kLoads | bit(Verb::kPlan);
+constexpr uint32_t kAll = (1u << kNumVerbs) - 1;
+
+using enum OptionKind;
+constexpr std::string_view kInput = "Input";
+constexpr std::string_view kSampling = "Sampling";
+constexpr std::string_view kMachine = "Machine";
+constexpr std::string_view kGeneral = "General";
+
+constexpr Option per_call(Option option) {
+  option.per_call = true;
+  return option;
+}
+
+constexpr Option hidden(Option option) {
+  option.hidden = true;
+  return option;
+}
+
+constexpr Option in_range(Option option, double low, double high) {
+  option.low = low;
+  option.high = high;
+  return option;
+}
+
+constexpr Option kOptions[] = {
+    // Input and output of one call.
+    per_call(Option{"prompt", 'p', kText, kRun, kInput, "TEXT", "", "the prompt"}),
+    per_call(Option{"file", 'f', kText, kRun, kInput, "FILE", "",
+                    "read the prompt from FILE; - is standard input"}),
+    {"chat", 0, kFlag, kRun, kInput, "", "", "the prompt is a user's message, not raw text"},
+    {"system", 's', kText, kTalk, kInput, "TEXT", "", "system message"},
+    per_call(Option{"tools", 0, kText, kTalk, kInput, "FILE", "",
+                    "JSON list of tools to offer (with --chat)"}),
+    {"think", 0, kChoice, kTalk, kInput, "on|off|auto", "auto",
+     "reasoning before the answer; auto: the template's default", "on|off|auto"},
+    {"parse-special", 0, kFlag, kTalk, kInput, "", "",
+     "let text like <|im_end|> in messages become control tokens"},
+    per_call(Option{"ids", 0, kText, kRun | bit(Verb::kLogits), kInput, "FILE", "",
+                    "the prompt as token ids: a JSON list"}),
+    per_call(Option{"out", 'o', kText, bit(Verb::kLogits), kInput, "FILE", "",
+                    "file to write (safetensors)"}),
+    per_call(Option{"routes", 0, kFlag, bit(Verb::kLogits), kInput, "", "",
+                    "also write the chosen experts"}),
+    per_call(Option{"texts", 0, kText, bit(Verb::kScore), kInput, "FILE", "",
+                    "JSON lines with id and text"}),
+    per_call(
+        Option{"items", 0, kText, kAnswer, kInput, "FILE", "", "JSON lines with id and messages"}),
+    {"max-tokens", 'n', kInteger, kTalk | kAnswer, kInput, "N", "0",
+     "longest answer in tokens; 0: until the context is full"},
+    per_call(Option{"trace-routing", 0, kText, kTalk | bit(Verb::kScore) | kAnswer, kInput, "FILE",
+                    "", "record which experts are used, for bench/cache_replay"}),
+    {"no-history", 0, kFlag, kChat, kInput, "", "", "do not keep the lines typed"},
+    per_call(Option{"tensors", 0, kFlag, bit(Verb::kShow), kInput, "", "", "list every tensor"}),
+
+    // Sampling: without a flag, as the model's generation_config.json says.
+    {"greedy", 0, kFlag, kTalk, kSampling, "", "", "always the most likely token (--temp 0)"},
+    in_range(Option{"temp", 0, kNumber, kTalk, kSampling, "X", "", "temperature; 0 is greedy"}, 0,
+             5),
+    in_range(Option{"top-k", 0, kInteger, kTalk, kSampling, "N", "",
+                    "draw among the N most likely; 0: off"},
+             0, 1 << 24),
+    in_range(Option{"top-p", 0, kNumber, kTalk, kSampling, "X", "",
+                    "draw among the most likely that make up X"},
+             1e-6, 1),
+    in_range(Option{"min-p", 0, kNumber, kTalk, kSampling, "X", "",
+                    "leave out what is less likely than X times the most likely"},
+             0, 1),
+    in_range(Option{"presence-penalty", 0, kNumber, kTalk, kSampling, "X", "",
+                    "against tokens that were in the answer"},
+             -2, 2),
+    in_range(Option{"frequency-penalty", 0, kNumber, kTalk, kSampling, "X", "",
+                    "the same, for each time they were"},
+             -2, 2),
+    in_range(Option{"repeat-penalty", 0, kNumber, kTalk, kSampling, "X", "",
+                    "divides the logits of tokens in prompt and answer"},
+             1e-3, 10),
+    in_range(Option{"seed", 0, kInteger, kTalk, kSampling, "N", "",
+                    "of the draw; default: another one each time"},
+             0, 0x1p53),
+
+    // The machine.
+    {"memory", 0, kBytes, kPlans, kMachine, "BYTES", "",
+     "the whole memory budget, such as 6G; default: what is free, less a reserve"},
+    {"context", 'c', kInteger, kPlans, kMachine, "N", "0",
+     "positions for prompt and answer; 0: the model's, at most 8192"},
+    in_range(Option{"threads", 't', kInteger, kPlans | kPack, kMachine, "N", "0",
+                    "0: one per processor"},
+             0, 1024),
+    {"experts-per-token", 0, kInteger, kPlans, kMachine, "N", "0",
+     "LOSSY: use another number of experts than the model was trained with; 0: its own"},
+    {"reader", 0, kChoice, kLoads, kMachine, "auto|uring|threads", "auto",
+     "how experts are read; auto: io_uring where the system grants it", "auto|uring|threads"},
+    {"verify", 0, kSwitch, kLoads, kMachine, "on|off", "on",
+     "compare the checksum of every expert that is read"},
+    {"simd", 0, kText, kLoads, kMachine, "TARGET", "",
+     "instruction set to compute with; default: the best one"},
+    hidden(Option{"chunk-tokens", 0, kInteger, kPlans, kMachine, "N", "0",
+                  "tokens of a prompt in one pass"}),
+    hidden(Option{"slots", 0, kInteger, kPlans, kMachine, "N", "0", "experts kept in memory"}),
+    hidden(Option{"eviction", 0, kText, kLoads, kMachine, "POLICY", "",
+                  "which expert has to go: a name from store/eviction.h"}),
+
+    // Packing.
+    {"experts", 0, kChoice, kPack, "Packing", "4|8|3|2|keep", "4",
+     "bits of expert weights; keep: as in the source", "4|8|3|2|keep"},
+    {"resident", 0, kChoice, kPack, "Packing", "keep|8|4", "keep",
+     "bits of the large weights that every token needs", "keep|8|4"},
+    per_call(Option{"force", 0, kFlag, kPack, "Packing", "", "", "replace TARGET if it exists"}),
+    {"verify", 0, kFlag, kPack, "Packing", "", "", "check every byte after packing"},
+
+    // Every verb.
+    {"json", 0, kFlag, kAll, kGeneral, "", "", "machine-readable output, also of errors"},
+    {"quiet", 'q', kFlag, kAll, kGeneral, "", "", "no progress and no figures"},
+    {"verbose", 'v', kFlag, kAll, kGeneral, "", "", "more figures"},
+    per_call(Option{"config", 0, kText, kAll, kGeneral, "FILE", "",
+                    "settings; default: $XDG_CONFIG_HOME/penstock/config.toml"}),
+};
+
+template <class Number>
+bool parses(const std::string& text, Number& value) {
+  const char* end = text.data() + text.size();
+  const auto [stopped, failure] = std::from_chars(text.data(), end, value);
+  return failure == std::errc{} && stopped == end && !text.empty();
+}
+
+Error expected(const std::string& text, const std::string& what) {
+  return {ErrorCode::kInvalidArgument, fmt::format("\"{}\" is not {}", text, what)};
+}
+
+bool is_switch_word(std::string_view text) {
+  constexpr std::string_view kWords[] = {"on", "off", "true", "false", "yes", "no", "1", "0"};
+  return std::ranges::find(kWords, text) != std::end(kWords);
+}
+
+bool is_among(std::string_view choices, std::string_view text) {
+  if (text.find('|') != std::string_view::npos) return false;
+  const std::string framed = fmt::format("|{}|", choices);
+  return !text.empty() && framed.find(fmt::format("|{}|", text)) != std::string::npos;
+}
+
+}  // namespace
+
+std::span<const VerbText> all_verbs() {
+  return kVerbs;
+}
+
+const VerbText& text_of(Verb verb) {
+  return kVerbs[static_cast<int>(verb)];
+}
+
+const VerbText* find_verb(std::string_view name) {
+  const auto found = std::ranges::find(kVerbs, name, &VerbText::name);
+  return found == std::end(kVerbs) ? nullptr : found;
+}
+
+std::span<const Option> all_options() {
+  return kOptions;
+}
+
+const Option* find_option(Verb verb, std::string_view name) {
+  const auto found = std::ranges::find_if(kOptions, [&](const Option& option) {
+    return option.name == name && (option.verbs & bit(verb)) != 0;
+  });
+  return found == std::end(kOptions) ? nullptr : found;
+}
+
+bool is_setting(std::string_view name) {
+  return std::ranges::any_of(
+      kOptions, [&](const Option& option) { return option.name == name && !option.per_call; });
+}
+
+std::string environment_name(const Option& option) {
+  std::string name = "PENSTOCK_";
+  for (const char c : option.name) {
+    name += c == '-' ? '_' : static_cast<char>(std::toupper(static_cast<unsigned char>(c)));
+  }
+  return name;
+}
+
+Result<void> check_value(const Option& option, const std::string& text) {
+  switch (option.kind) {
+    case kFlag:
+    case kSwitch:
+      if (is_switch_word(text)) return {};
+      return expected(text, "on or off");
+    case kChoice:
+      if (is_among(option.choices, text)) return {};
+      return expected(text, fmt::format("one of {}", option.choices));
+    case kText:
+      return {};
+    case kInteger: {
+      int64_t value = 0;
+      const bool good = parses(text, value) && static_cast<double>(value) >= option.low &&
+                        static_cast<double>(value) <= option.high;
+      if (good) return {};
+      return expected(text,
+                      fmt::format("a whole number from {} to {}", static_cast<int64_t>(option.low),
+                                  static_cast<int64_t>(option.high)));
+    }
+    case kNumber: {
+      double value = 0;
+      if (parses(text, value) && value >= option.low && value <= option.high) return {};
+      return expected(text, fmt::format("a number from {} to {}", option.low, option.high));
+    }
+    case kBytes: {
+      const Result<uint64_t> bytes = parse_bytes(text);
+      if (!bytes) return bytes.error();
+      if (*bytes > 0) return {};
+      return expected(text, "a number of bytes above 0");
+    }
+  }
+  return {};
+}
+
+bool is_on(std::string_view text) {
+  return text == "on" || text == "true" || text == "yes" || text == "1";
+}
+
+}  // namespace penstock

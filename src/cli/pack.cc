@@ -1,0 +1,107 @@
+// pack: from a Hugging Face folder to a penstock model; and the check of one.
+
+#include "pack/pack.h"
+
+#include <fmt/format.h>
+
+#include <thread>
+
+#include "cli/program.h"
+#include "cli/progress.h"
+#include "engine/memory_plan.h"
+#include "pack/verify.h"
+
+namespace penstock {
+namespace {
+
+// nullopt: keep.
+std::optional<DType> dtype_of_bits(const std::string& bits) {
+  if (bits == "8") return DType::kQ8;
+  if (bits == "4") return DType::kQ4;
+  if (bits == "3") return DType::kQ3;
+  if (bits == "2") return DType::kQ2;
+  return std::nullopt;
+}
+
+PackOptions pack_options(const Call& call) {
+  const Settings& settings = call.settings;
+  PackOptions options;
+  options.source = call.argument(0);
+  options.target = call.argument(1);
+  options.experts = dtype_of_bits(settings.text("experts"));
+  options.resident = dtype_of_bits(settings.text("resident"));
+  options.force = settings.is_on("force");
+  const int processors = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+  const auto threads = static_cast<int>(settings.integer("threads"));
+  options.num_threads = threads > 0 ? threads : processors;
+  return options;
+}
+
+// Checks a packed model and tells its faults. The exit code says whether there are any.
+Result<int> verify(Call& call, const std::string& model, std::stop_token stop) {
+  Progress progress(call.terminal, "verifying", Progress::Unit::kBytes);
+  const VerifyReport report = PENSTOCK_TRY(verify_model(
+      call.storage, model, [&](uint64_t done, uint64_t total) { progress.update(done, total); },
+      std::move(stop)));
+  progress.finish();
+  for (const std::string& fault : report.faults) call.terminal.error(fault);
+  if (call.json()) {
+    call.output.write_line(Json{{"model", model},
+                                {"bytes", report.bytes},
+                                {"num_faults", report.num_faults},
+                                {"faults", report.faults}});
+  } else if (report.num_faults == 0) {
+    call.output.write(
+        fmt::format("{}: all {} are as they were packed\n", model, format_bytes(report.bytes)));
+  }
+  if (report.num_faults == 0) return kExitDone;
+  call.terminal.error(fmt::format("{}: {} faults; pack it again", model, report.num_faults));
+  return exit_code_of(ErrorCode::kCorrupt);
+}
+
+Result<PackReport> pack(Call& call, const PackOptions& options, std::stop_token stop) {
+  Progress progress(call.terminal, "packing", Progress::Unit::kBytes);
+  const auto on_progress = [&](const PackProgress& now) {
+    if (!now.note.empty()) {
+      progress.finish();
+      call.terminal.note(now.note);
+    }
+    progress.set_label(fmt::format("packing {}", name_of(now.stage)));
+    progress.update(now.bytes_done, now.bytes_total);
+  };
+  return pack_model(call.storage, options, on_progress, std::move(stop));
+}
+
+void print_report(Call& call, const PackOptions& options, const PackReport& report) {
+  if (call.json()) {
+    call.output.write_line(Json{{"target", options.target},
+                                {"id", report.id},
+                                {"resident_bytes", report.resident_bytes},
+                                {"experts_bytes", report.experts_bytes},
+                                {"resumed_bytes", report.resumed_bytes},
+                                {"source_bytes_read", report.source_bytes_read}});
+    return;
+  }
+  call.output.write(fmt::format("{}: {} of experts, {} that every token needs; id {}\n",
+                                options.target, format_bytes(report.experts_bytes),
+                                format_bytes(report.resident_bytes), report.id));
+}
+
+}  // namespace
+
+Result<int> pack_verb(Call& call) {
+  call.interrupt.set_policy(Interrupt::Policy::kStop);
+  const std::stop_token stop = call.interrupt.begin();
+  const bool wants_verify = call.settings.is_on("verify");
+  if (call.settings.arguments().size() == 1) {
+    if (wants_verify) return verify(call, call.argument(0), stop);
+    return Error{ErrorCode::kInvalidArgument,
+                 "pack needs SOURCE and TARGET, or --verify and a model; see `penstock help pack`"};
+  }
+  const PackOptions options = pack_options(call);
+  const PackReport report = PENSTOCK_TRY(pack(call, options, stop));
+  print_report(call, options, report);
+  return wants_verify ? verify(call, options.target, stop) : kExitDone;
+}
+
+}  // namespace penstock

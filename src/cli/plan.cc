@@ -1,0 +1,73 @@
+// plan: where a model's memory would go, without loading it.
+
+#include <fmt/format.h>
+
+#include "cli/loading.h"
+#include "cli/program.h"
+
+namespace penstock {
+namespace {
+
+Json plan_json(const MemoryPlan& plan, const ResolvedOptions& resolved) {
+  Json items = Json::array();
+  for (const PlanItem& item : plan.items) {
+    items.push_back(Json{{"purpose", item.purpose}, {"bytes", item.bytes}});
+  }
+  const PlanRequest& request = resolved.request;
+  return Json{{"memory_min_bytes", plan.minimum_bytes},
+              {"memory_total_bytes", plan.total_bytes},
+              {"memory_all_resident_bytes", plan.all_resident_bytes},
+              {"items", std::move(items)},
+              {"slots", plan.num_slots},
+              {"experts", plan.num_experts},
+              {"expert_bytes", request.record_bytes},
+              {"chunk_tokens", plan.chunk_tokens},
+              {"context", request.context},
+              {"threads", request.threads},
+              {"experts_per_token", request.experts_per_token},
+              {"lossy", request.experts_per_token != request.config.num_experts_per_tok},
+              {"budget_bytes", request.budget_bytes},
+              {"budget_reason", resolved.budget_reason}};
+}
+
+// The plan of the smallest budget that would work: the needs, when a budget was refused.
+Result<MemoryPlan> smallest_plan(PlanRequest request) {
+  request.budget_bytes = uint64_t{1} << 62;
+  request.budget_bytes = PENSTOCK_TRY(plan_memory(request)).minimum_bytes;
+  return plan_memory(request);
+}
+
+Result<int> report_refusal(Call& call, const ResolvedOptions& resolved, const Error& refusal) {
+  const MemoryPlan needs = PENSTOCK_TRY(smallest_plan(resolved.request));
+  if (call.json()) {
+    Json json{{"error", {{"code", name_of(refusal.code)}, {"message", refusal.message}}}};
+    json.update(plan_json(needs, resolved));
+    call.output.write_line(json);
+  }
+  call.terminal.note(
+      fmt::format("the smallest workable budget is {}:", format_bytes(needs.minimum_bytes)));
+  call.terminal.note(to_table(needs, needs.minimum_bytes));
+  call.terminal.error(refusal.message);
+  return exit_code_of(refusal.code);
+}
+
+}  // namespace
+
+Result<int> plan_verb(Call& call) {
+  const EngineOptions options = PENSTOCK_TRY(engine_options(call.settings));
+  const ModelFiles files = PENSTOCK_TRY(open_model(call.storage, options.model));
+  const ResolvedOptions resolved = PENSTOCK_TRY(resolve_options(files, options));
+  const Result<MemoryPlan> plan = plan_memory(resolved.request);
+  if (!plan) return report_refusal(call, resolved, plan.error());
+  if (call.json()) {
+    call.output.write_line(plan_json(*plan, resolved));
+    return kExitDone;
+  }
+  call.output.write(fmt::format("{}, context of {} tokens, {} threads\n", options.model,
+                                resolved.request.context, resolved.request.threads));
+  call.output.write(to_table(*plan, resolved.request.budget_bytes));
+  call.output.write(fmt::format("  the budget is {}\n", resolved.budget_reason));
+  return kExitDone;
+}
+
+}  // namespace penstock

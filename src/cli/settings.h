@@ -1,0 +1,64 @@
+// The values of one verb's options for this call, and where each came from.
+//
+// Flag wins over environment, environment over configuration file, file over built-in value. (What
+// a model's own generation_config.json says comes between the last two; only the verb that loads
+// the model can know it.) Values are checked when they are resolved, so the getters cannot fail.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/result.h"
+#include "cli/config_file.h"
+#include "cli/environment.h"
+#include "cli/options.h"
+
+namespace penstock {
+
+// What the command line held, before anything else is asked.
+struct CommandLine {
+  Verb verb = Verb::kHelp;
+  std::map<std::string, std::string, std::less<>> flags;  // by name; "on" for a flag
+  std::vector<std::string> arguments;
+};
+
+enum class Origin : uint8_t { kBuiltIn, kFile, kEnvironment, kFlag };
+
+struct Setting {
+  std::string text;
+  Origin origin = Origin::kBuiltIn;
+  std::string place;  // "--memory", "PENSTOCK_MEMORY", "/home/me/config.toml:3", "built-in"
+};
+
+class Settings {
+ public:
+  // kInvalidArgument naming the place of the first value that its option does not take.
+  static Result<Settings> resolve(const CommandLine& line, const Environment& environment,
+                                  const ConfigFile& file);
+
+  Verb verb() const { return verb_; }
+  const std::vector<std::string>& arguments() const { return arguments_; }
+
+  // `name` must be an option of the verb.
+  const Setting& get(std::string_view name) const;
+  bool is_given(std::string_view name) const { return get(name).origin != Origin::kBuiltIn; }
+  bool is_on(std::string_view name) const { return penstock::is_on(text(name)); }
+  const std::string& text(std::string_view name) const { return get(name).text; }
+  int64_t integer(std::string_view name) const;  // 0 when empty, as the others
+  double number(std::string_view name) const;
+  uint64_t bytes(std::string_view name) const;
+
+ private:
+  Verb verb_ = Verb::kHelp;
+  std::vector<std::string> arguments_;
+  std::map<std::string, Setting, std::less<>> settings_;
+};
+
+// The file to read settings from: --config, PENSTOCK_CONFIG, or the user's own if there is one.
+// An empty ConfigFile when there is none.
+Result<ConfigFile> load_config_file(const CommandLine& line, const Environment& environment);
+
+}  // namespace penstock

@@ -1,0 +1,52 @@
+// What a person sees beside the result: notes, warnings and progress on standard error, and what
+// the terminals at both ends can do.
+//
+// Honoured: NO_COLOR, CLICOLOR_FORCE, TERM=dumb (no colour, no cursor movement), --quiet.
+//
+// Threads  one
+#pragma once
+
+#include <string>
+#include <string_view>
+
+#include "cli/environment.h"
+
+namespace penstock {
+
+enum class Loudness { kQuiet, kNormal, kVerbose };
+
+class Terminal {
+ public:
+  Terminal(const Environment& environment, Loudness loudness);
+
+  bool is_quiet() const { return loudness_ == Loudness::kQuiet; }
+  bool is_verbose() const { return loudness_ == Loudness::kVerbose; }
+  void set_loudness(Loudness loudness) { loudness_ = loudness; }
+
+  // A person sits there, and it can move the cursor.
+  bool input_is_interactive() const { return input_; }
+  bool output_is_interactive() const { return output_; }
+  bool errors_are_interactive() const { return errors_; }
+  bool output_has_colour() const { return output_colour_; }
+
+  int columns() const;  // of the terminal at standard error, 80 when there is none
+
+  void note(std::string_view line) const;     // unless quiet
+  void detail(std::string_view line) const;   // when verbose
+  void warning(std::string_view line) const;  // always
+  void error(std::string_view line) const;    // "penstock: ...", always
+
+  // Raw text on standard error: for progress.
+  void show(std::string_view text) const;
+
+ private:
+  Loudness loudness_;
+  bool input_, output_, errors_;
+  bool output_colour_, errors_colour_;
+};
+
+// `text` as a terminal may be given it: control characters other than newline and tab become
+// U+FFFD, since a model's answer must not move cursors, retitle windows or answer queries.
+std::string printable(std::string_view text);
+
+}  // namespace penstock

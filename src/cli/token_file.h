@@ -1,0 +1,16 @@
+// Token ids from a JSON file: a list, or an object with the list as "input_ids".
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "base/result.h"
+#include "io/storage.h"
+#include "text/token.h"
+
+namespace penstock {
+
+// kInvalidArgument for a file that is missing or holds anything else.
+Result<std::vector<TokenId>> read_token_file(Storage& storage, const std::string& path);
+
+}  // namespace penstock
