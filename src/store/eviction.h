@@ -15,17 +15,18 @@
 
 namespace penstock {
 
+// The first is the default.
 enum class EvictionPolicy {
-  kLru,               // plain: the least recently used, on one clock for all layers
-  kLayerLru,          // the largest age on the clock of its own layer
-  kLfu,               // the smallest decayed count of uses
-  kAgeOverFrequency,  // the largest age / (1 + decayed count)
   kFrequencyRecency,  // the smallest decayed count, a recent use counting up to three times
+  kAgeOverFrequency,  // the largest age / (1 + decayed count)
+  kLfu,               // the smallest decayed count of uses
+  kLayerLru,          // the largest age on the clock of its own layer
+  kLru,               // plain: the least recently used, on one clock for all layers
 };
 
 inline constexpr EvictionPolicy kEvictionPolicies[] = {
-    EvictionPolicy::kLru, EvictionPolicy::kLayerLru, EvictionPolicy::kLfu,
-    EvictionPolicy::kAgeOverFrequency, EvictionPolicy::kFrequencyRecency};
+    EvictionPolicy::kFrequencyRecency, EvictionPolicy::kAgeOverFrequency, EvictionPolicy::kLfu,
+    EvictionPolicy::kLayerLru, EvictionPolicy::kLru};
 
 std::string_view name_of(EvictionPolicy policy);
 std::optional<EvictionPolicy> eviction_policy_of(std::string_view name);

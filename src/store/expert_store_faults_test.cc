@@ -260,7 +260,7 @@ TEST_F(FaultyStore, random_faults_never_bring_wrong_bytes) {
   std::mt19937_64 random(17);
   int failed = 0;
   int healed = 0;
-  for (int round = 0; round < 150; ++round) {
+  for (int round = 0; round < 80; ++round) {
     const auto store = make({.num_slots = 1 + static_cast<int>(random() % 8)});
     for (int i = 0; i < 6; ++i) {
       const SimEffect effect = std::array{SimEffect::kError, SimEffect::kShort, SimEffect::kFlipBit,
