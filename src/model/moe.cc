@@ -125,6 +125,8 @@ Result<void> moe_block(Step& step, int64_t layer, const MoeWeights& weights,
   const Projection router[] = {{weights.router, nullptr, router_logits},
                                {weights.shared_gate, nullptr, shared_gate}};
   ops.matmul(h, router);
+  step.moe.routing.experts.resize(static_cast<size_t>(tokens * top_k));
+  step.moe.routing.weights.resize(static_cast<size_t>(tokens * top_k));
   ops.route_top_k(router_logits, static_cast<int>(top_k), step.moe.routing);
   if (step.reroute) step.reroute(layer, step.moe.routing);
   if (step.on_route) step.on_route(layer, step.moe.routing);

@@ -22,7 +22,10 @@ constexpr double kToleranceOfLargest = 2e-4;
 struct Golden {
   std::vector<TokenId> input_ids, greedy_ids;
   std::vector<double> greedy_margin;
-  std::vector<float> logits;  // [rows, vocab], the last rows of the prompt
+  // Rows belong to the last positions of the prompt, as many as there are.
+  std::vector<float> logits;          // [rows, vocab]
+  std::vector<float> sampled_logits;  // [p, vocab / 32]: every 32nd column; may be empty
+  std::vector<float> logsumexp;       // [p]
   std::vector<std::vector<int32_t>> experts;
   std::vector<std::vector<float>> weights;
 };
@@ -37,6 +40,10 @@ Golden read_golden(const std::string& tensors, const std::string& json, int64_t 
   golden.input_ids = value_of(file.read<int32_t>("input_ids"));
   golden.greedy_ids = value_of(file.read<int32_t>("greedy_ids"));
   golden.logits = value_of(file.read<float>("logits"));
+  if (file.find("sampled.logits") != nullptr) {
+    golden.sampled_logits = value_of(file.read<float>("sampled.logits"));
+    golden.logsumexp = value_of(file.read<float>("logsumexp"));
+  }
   for (int64_t layer = 0; layer < layers; ++layer) {
     const std::string prefix = "router." + std::to_string(layer);
     golden.experts.push_back(value_of(file.read<int32_t>(prefix + ".ids")));
@@ -49,17 +56,33 @@ Golden read_golden(const std::string& tensors, const std::string& json, int64_t 
 }
 
 void expect_same_logits(const Evaluation& ours, const Golden& golden, const std::string& name) {
-  ASSERT_GE(ours.logits.size(), golden.logits.size());
-  const std::span<const float> last =
-      std::span(ours.logits).last(golden.logits.size());
   double largest = 0, difference = 0;
-  for (size_t i = 0; i < last.size(); ++i) {
-    largest = std::max(largest, std::abs(static_cast<double>(golden.logits[i])));
-    difference = std::max(difference, std::abs(static_cast<double>(golden.logits[i]) - last[i]));
+  const auto compare = [&](double theirs, double mine) {
+    largest = std::max(largest, std::abs(theirs));
+    difference = std::max(difference, std::abs(theirs - mine));
+  };
+  ASSERT_GE(ours.logits.size(), golden.logits.size());
+  const std::span<const float> last = std::span(ours.logits).last(golden.logits.size());
+  for (size_t i = 0; i < last.size(); ++i) compare(golden.logits[i], last[i]);
+
+  constexpr size_t kSampleStep = 32;
+  const auto vocab = static_cast<size_t>(ours.vocab_size);
+  const size_t positions = golden.logsumexp.size();
+  const size_t samples = vocab / kSampleStep;
+  ASSERT_EQ(golden.sampled_logits.size(), positions * samples);
+  const std::span<const float> sampled = std::span(ours.logits).last(positions * vocab);
+  for (size_t position = 0; position < positions; ++position) {
+    const std::span<const float> row = sampled.subspan(position * vocab, vocab);
+    for (size_t i = 0; i < samples; ++i) {
+      compare(golden.sampled_logits[position * samples + i], row[i * kSampleStep]);
+    }
+    double total = 0;
+    for (const float logit : row) total += std::exp(static_cast<double>(logit));
+    EXPECT_NEAR(std::log(total), golden.logsumexp[position], 1e-3) << name << " " << position;
   }
   std::printf("%s: max |difference| %.3g of max |logit| %.4g = %.2g\n", name.c_str(), difference,
               largest, difference / largest);
-  ::testing::Test::RecordProperty("difference_of_largest", std::to_string(difference / largest));
+  EXPECT_GT(largest, 0);
   EXPECT_LE(difference, kToleranceOfLargest * largest) << name;
 }
 
