@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 #include <utility>
+#include <vector>
 
 #include "format/manifest.h"
 #include "format/text.h"
@@ -66,6 +67,19 @@ Result<void> remove_ours(Storage& storage, const std::string& directory) {
   if (!PENSTOCK_TRY(exists(storage, directory))) return {};
   PENSTOCK_TRY(check_ours(storage, directory));
   return storage.remove_tree(directory);
+}
+
+// With its ancestors, and with all their names durable.
+Result<void> make_durable_directory(Storage& storage, const std::string& path) {
+  std::vector<std::string> made;
+  for (std::string place = path; place != parent_of(place); place = parent_of(place)) {
+    if (PENSTOCK_TRY(exists(storage, place))) break;
+    made.push_back(place);
+  }
+  if (made.empty()) return {};
+  PENSTOCK_TRY(storage.make_directory(path));
+  for (const std::string& place : made) PENSTOCK_TRY(storage.sync_directory(parent_of(place)));
+  return {};
 }
 
 Result<void> check_free_space(const Storage& storage, const WorkspaceOptions& options) {
@@ -132,7 +146,7 @@ Result<Workspace> Workspace::start_over(Storage& storage, const WorkspaceOptions
 }
 
 Result<Workspace> Workspace::open(Storage& storage, const WorkspaceOptions& options) {
-  PENSTOCK_TRY(storage.make_directory(parent_of(options.target)));
+  PENSTOCK_TRY(make_durable_directory(storage, parent_of(options.target)));
   const std::string journal_file = journal_path(options.target);
   const bool had_journal = PENSTOCK_TRY(exists(storage, journal_file));
   std::unique_ptr<Storage::Lock> lock = PENSTOCK_TRY(storage.lock(journal_file));
@@ -164,6 +178,7 @@ Result<Workspace> Workspace::open(Storage& storage, const WorkspaceOptions& opti
 }
 
 Result<void> Workspace::commit() {
+  if (resident_ == nullptr) return {};  // install() has begun: everything is durable
   // A sync that failed may have dropped the bytes; a later one would report success all the same.
   if (sync_failed_) return Error{ErrorCode::kIo, directory_ + ": an earlier sync failed"};
   for (StorageFile* file : {resident_.get(), experts_.get()}) {
@@ -197,11 +212,14 @@ Result<void> Workspace::install() {
     PENSTOCK_TRY(storage_->rename(target, old));
   }
   PENSTOCK_TRY(storage_->rename(directory_, target));
-  PENSTOCK_TRY(storage_->sync_directory(parent));
-  // The model is there; what follows is tidying up, also after a crash between the two renames.
-  PENSTOCK_TRY(remove_ours(*storage_, old));
-  PENSTOCK_TRY(storage_->remove(journal_path(target)));
   return storage_->sync_directory(parent);
+}
+
+Result<void> Workspace::tidy() {
+  // An old model may also be left from a crash between the two renames of an earlier run.
+  PENSTOCK_TRY(remove_ours(*storage_, old_path(options_.target)));
+  PENSTOCK_TRY(storage_->remove(journal_path(options_.target)));
+  return storage_->sync_directory(parent_of(options_.target));
 }
 
 }  // namespace penstock

@@ -47,8 +47,12 @@ class Workspace {
   // A small file of the model, durable on return. Its directory entry is made so by install().
   Result<void> write_file(std::string_view name, std::span<const std::byte> bytes);
 
-  // Everything must be written. Renames the directory to the target and drops the journal.
+  // Everything must be written. Gives the directory its name; a model that was there before is
+  // moved to TARGET.old.
   Result<void> install();
+
+  // After install(): removes the journal and the replaced model.
+  Result<void> tidy();
 
  private:
   Workspace(Storage& storage, const WorkspaceOptions& options, Journal journal);
