@@ -150,6 +150,13 @@ Result<const Value*> find_key(Arena& arena, const Dict& dict, const Value& key) 
   return nullptr;
 }
 
+Result<void> check_key(const Value& key) {
+  const bool is_mutable =
+      key.is(Kind::kDict) || (key.is(Kind::kList) && key.list().sort == List::Sort::kList);
+  if (!is_mutable) return {};
+  return template_error(fmt::format("a {} cannot be a key", type_name(key)));
+}
+
 Result<std::vector<Value>> items_of(Arena& arena, const Value& value) {
   std::vector<Value> items;
   switch (value.kind()) {

@@ -28,6 +28,9 @@ Result<Value> get_slice(Arena& arena, const Value& object, const SliceBounds& bo
 // The value that a dict has for this key, or nullptr.
 Result<const Value*> find_key(Arena& arena, const Dict& dict, const Value& key);
 
+// An error for what cannot be a key of a dict: lists and dicts.
+Result<void> check_key(const Value& key);
+
 // What a `for` goes over: items, keys of a dict, characters of a text. A generator is used up.
 Result<std::vector<Value>> items_of(Arena& arena, const Value& value);
 

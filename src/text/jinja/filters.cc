@@ -74,6 +74,9 @@ Result<Value> replaced(Arena& arena, const Value& input, const Arguments& argume
 }
 
 Result<Value> indented(Arena& arena, const Value& input, const Arguments& arguments) {
+  if (!input.is_text()) {
+    return template_error(fmt::format("indent needs a text, not {}", type_name(input)));
+  }
   std::string text = PENSTOCK_TRY(text_of(arena, input));
   text += '\n';
   const Value* width = arguments.find(0, "width");
@@ -230,6 +233,8 @@ const std::vector<NamedFilter>& all_filters() {
       {"reverse", {}, 0, filter_reverse},
       {"sort", {"reverse", "case_sensitive", "attribute"}, 0, filter_sort},
       {"unique", {"case_sensitive", "attribute"}, 0, filter_unique},
+      {"min", {"case_sensitive", "attribute"}, 0, filter_min},
+      {"max", {"case_sensitive", "attribute"}, 0, filter_max},
       {"dictsort", {"case_sensitive", "by", "reverse"}, 0, filter_dictsort},
   };
   return kFilters;

@@ -181,15 +181,12 @@ class Interpreter {
 
     Loop& loop = arena_.make_loop();
     loop.items = std::move(items);
-    loop.depth = loop_depth_;
     Scope* const outer = scope_;
-    ++loop_depth_;
     Result<Flow> flow = Flow::kOn;
     for (loop.index = 0; loop.index < loop.items.size(); ++loop.index) {
       flow = execute_turn(node, loop, outer);
       if (!flow || *flow == Flow::kBreak) break;
     }
-    --loop_depth_;
     scope_ = outer;
     if (!flow) return flow.error();
     return Flow::kOn;
@@ -344,9 +341,7 @@ class Interpreter {
   // A key that is there already keeps its place and gets the new value.
   Result<void> put(std::vector<std::pair<Value, Value>>& items, const Value& key,
                    const Value& value) {
-    if (!key.is_text() && !key.is_number() && !key.is_none()) {
-      return template_error(fmt::format("a {} cannot be a key", type_name(key)));
-    }
+    PENSTOCK_TRY(check_key(key));
     for (auto& [known, old] : items) {
       if (PENSTOCK_TRY(equals(arena_, known, key))) {
         old = value;
@@ -442,7 +437,6 @@ class Interpreter {
   std::deque<Scope> scopes_;
   Scope* scope_ = nullptr;
   std::string output_;
-  int64_t loop_depth_ = 0;
   int depth_ = 0;
   int line_ = 1;
 };

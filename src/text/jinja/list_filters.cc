@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <charconv>
 #include <optional>
+#include <span>
 
 #include "text/jinja/access.h"
 #include "text/jinja/filters.h"
@@ -59,6 +60,12 @@ Result<std::vector<Value>> sort_by_key(Arena& arena, std::vector<Keyed> entries,
   std::vector<Value> items;
   for (const Keyed& entry : entries) items.push_back(entry.item);
   return items;
+}
+
+// Jinja2's lazy filters do not look into what is false, whatever it is.
+Result<std::vector<Value>> lazy_items_of(Arena& arena, const Value& input) {
+  if (!is_true(input)) return std::vector<Value>();
+  return items_of(arena, input);
 }
 
 bool is_given_and_true(const Value* argument) {
@@ -148,6 +155,7 @@ Result<Value> filter_unique(Arena& arena, const Value& input, const Arguments& a
   std::vector<Value> kept;
   for (const Value& item : items) {
     const Value key = PENSTOCK_TRY(sort_key(arena, item, attribute, case_sensitive));
+    PENSTOCK_TRY(check_key(key));
     bool is_new = true;
     for (const Value& known : keys) {
       if (PENSTOCK_TRY(equals(arena, known, key))) is_new = false;
@@ -158,6 +166,14 @@ Result<Value> filter_unique(Arena& arena, const Value& input, const Arguments& a
     kept.push_back(item);
   }
   return arena.list(std::move(kept), List::Sort::kGenerator);
+}
+
+Result<Value> filter_min(Arena& arena, const Value& input, const Arguments& arguments) {
+  return find_extreme(arena, input, arguments, -1);
+}
+
+Result<Value> filter_max(Arena& arena, const Value& input, const Arguments& arguments) {
+  return find_extreme(arena, input, arguments, 1);
 }
 
 Result<Value> filter_dictsort(Arena& arena, const Value& input, const Arguments& arguments) {
@@ -178,7 +194,7 @@ Result<Value> filter_dictsort(Arena& arena, const Value& input, const Arguments&
 }
 
 Result<Value> filter_map(Arena& arena, const Value& input, const Arguments& arguments) {
-  const std::vector<Value> items = PENSTOCK_TRY(items_of(arena, input));
+  const std::vector<Value> items = PENSTOCK_TRY(lazy_items_of(arena, input));
   std::vector<Value> mapped;
   if (arguments.positional.empty()) {
     PENSTOCK_TRY(check_arguments("map", arguments, {"attribute", "default"}, 1));
@@ -217,7 +233,7 @@ Result<Value> filter_select(Arena& arena, const Value& input, const Arguments& a
   const std::optional<Value> test = take_first();
   if (test && !test->is_text()) return template_error("the name of a test must be a text");
 
-  const std::vector<Value> items = PENSTOCK_TRY(items_of(arena, input));
+  const std::vector<Value> items = PENSTOCK_TRY(lazy_items_of(arena, input));
   std::vector<Value> kept;
   for (const Value& item : items) {
     const Value tested = attribute ? PENSTOCK_TRY(deep_attribute(arena, item, *attribute)) : item;

@@ -20,6 +20,8 @@ Result<Value> filter_join(Arena& arena, const Value& input, const Arguments& arg
 Result<Value> filter_reverse(Arena& arena, const Value& input, const Arguments& arguments);
 Result<Value> filter_sort(Arena& arena, const Value& input, const Arguments& arguments);
 Result<Value> filter_unique(Arena& arena, const Value& input, const Arguments& arguments);
+Result<Value> filter_min(Arena& arena, const Value& input, const Arguments& arguments);
+Result<Value> filter_max(Arena& arena, const Value& input, const Arguments& arguments);
 Result<Value> filter_dictsort(Arena& arena, const Value& input, const Arguments& arguments);
 Result<Value> filter_map(Arena& arena, const Value& input, const Arguments& arguments);
 

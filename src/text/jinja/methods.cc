@@ -163,6 +163,7 @@ Result<Value> values_of(Arena& arena, const Value& self, const Arguments&) {
 }
 
 Result<Value> value_of(Arena& arena, const Value& self, const Arguments& arguments) {
+  PENSTOCK_TRY(check_key(arguments.positional[0]));
   const Value* found = PENSTOCK_TRY(find_key(arena, self.dict(), arguments.positional[0]));
   if (found != nullptr) return *found;
   const Value* otherwise = arguments.find(1, "default");
@@ -300,8 +301,9 @@ Result<std::optional<Value>> loop_attribute(Arena& arena, const Loop& loop, std:
   if (name == "first") value = Value(index == 0);
   if (name == "last") value = Value(index + 1 == length);
   if (name == "length") value = Value(length);
-  if (name == "depth") value = Value(loop.depth + 1);
-  if (name == "depth0") value = Value(loop.depth);
+  // The depth of recursion, of which there is none.
+  if (name == "depth") value = Value(int64_t{1});
+  if (name == "depth0") value = Value(int64_t{0});
   if (name == "previtem") return neighbour(index - 1, "there is no previous item");
   if (name == "nextitem") return neighbour(index + 1, "there is no next item");
   return value;

@@ -113,6 +113,7 @@ Result<Value> divide(Operator operation, const Value& left, const Value& right) 
   const double b = right.real();
   double remainder = std::fmod(a, b);
   if (remainder != 0 && (remainder < 0) != (b < 0)) remainder += b;
+  if (remainder == 0) remainder = std::copysign(0.0, b);
   if (operation == Operator::kModulo) return Value(remainder);
   return Value(std::floor((a - remainder) / b + 0.5));
 }
@@ -227,6 +228,7 @@ Result<bool> contains(Arena& arena, const Value& container, const Value& item) {
       PENSTOCK_TRY(arena.spend_bytes(container.text().bytes.size()));
       return find(container.text().bytes, item.text().bytes) != std::string_view::npos;
     case Kind::kDict:
+      PENSTOCK_TRY(check_key(item));
       return PENSTOCK_TRY(find_key(arena, container.dict(), item)) != nullptr;
     case Kind::kUndefined:
     case Kind::kList: {

@@ -130,7 +130,7 @@ std::vector<std::string_view> split_at_space(std::string_view text, int64_t max_
   std::vector<std::string_view> parts;
   for (text = strip(text, Side::kLeft); !text.empty(); text = strip(text, Side::kLeft)) {
     if (max_splits >= 0 && static_cast<int64_t>(parts.size()) == max_splits) {
-      parts.push_back(strip(text, Side::kRight));
+      parts.push_back(text);
       break;
     }
     size_t end = 0;

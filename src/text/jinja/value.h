@@ -146,7 +146,6 @@ struct Namespace {
 struct Loop {
   std::vector<Value> items;
   size_t index = 0;
-  int64_t depth = 0;  // 0 in the outermost loop
 };
 
 struct Macro;  // ast.h
