@@ -88,7 +88,11 @@ RoutingTrace in_chunks(const RoutingTrace& trace, int64_t steps) {
   for (const RoutingEvent& event : trace.events()) {
     if (event.sequence != sequence || event.step >= first_step + steps) {
       flush();
-      event.sequence != sequence ? result.begin_sequence() : result.begin_step();
+      if (event.sequence != sequence) {
+        result.begin_sequence();
+      } else {
+        result.begin_step();
+      }
       sequence = event.sequence;
       first_step = event.step;
     }
@@ -153,8 +157,8 @@ std::vector<std::vector<int>> next_uses(const RoutingTrace& trace,
   return uses;
 }
 
-// Held experts by their next use, farthest last. Events may exceed the slots by the size of one
-// event at most, which is what "none of the current event is evicted" needs.
+// Held experts by their next use, farthest last. An event with more experts than slots holds them
+// all for its time: still a bound.
 Outcome replay_belady(const RoutingTrace& trace, const std::vector<RoutingEvent>& events,
                       int num_slots) {
   const auto uses = next_uses(trace, events);

@@ -76,6 +76,9 @@ class UringReader final : public Reader {
     io_uring_prep_read(entry, request.file->descriptor(), rest.target.data(),
                        static_cast<unsigned>(bytes), rest.offset);
     io_uring_sqe_set_data(entry, &request);
+    // Through the page cache io_uring tries first, on our time, and gets what is there; handing the
+    // read to a kernel thread at once is twice as fast and as fast as threads of ours.
+    if (request.file->alignment() == 1) io_uring_sqe_set_flags(entry, IOSQE_ASYNC);
   }
 
   // What the kernel cannot take now (EAGAIN, EBUSY, ENOMEM) stays queued for the next call.
