@@ -72,6 +72,25 @@ bool is_given_and_true(const Value* argument) {
   return argument != nullptr && is_true(*argument);
 }
 
+// The first of the items that no other is before (direction -1) or after (direction 1).
+Result<Value> find_extreme(Arena& arena, const Value& input, const Arguments& arguments,
+                           int direction) {
+  const bool case_sensitive = is_given_and_true(arguments.find(0, "case_sensitive"));
+  const Value* attribute = arguments.find(1, "attribute");
+  const std::vector<Value> items = PENSTOCK_TRY(items_of(arena, input));
+  if (items.empty()) return arena.undefined("an empty sequence has no least or greatest item");
+  Value best = items[0];
+  Value best_key = PENSTOCK_TRY(sort_key(arena, best, attribute, case_sensitive));
+  for (const Value& item : std::span(items).subspan(1)) {
+    const Value key = PENSTOCK_TRY(sort_key(arena, item, attribute, case_sensitive));
+    const int order = PENSTOCK_TRY(compare_order(arena, key, best_key));
+    if (direction > 0 ? order <= 0 : order >= 0) continue;
+    best = item;
+    best_key = key;
+  }
+  return best;
+}
+
 }  // namespace
 
 Result<Value> filter_length(Arena& arena, const Value& input, const Arguments&) {
