@@ -8,11 +8,6 @@
 namespace penstock {
 namespace {
 
-ReaderKind reader_kind(const std::string& name) {
-  if (name == "uring") return ReaderKind::kUring;
-  return name == "threads" ? ReaderKind::kThreads : ReaderKind::kAuto;
-}
-
 Result<EvictionPolicy> eviction_policy(const std::string& name) {
   if (const auto policy = eviction_policy_of(name)) return *policy;
   std::string names;
@@ -23,6 +18,11 @@ Result<EvictionPolicy> eviction_policy(const std::string& name) {
 }
 
 }  // namespace
+
+ReaderKind reader_kind(const std::string& name) {
+  if (name == "uring") return ReaderKind::kUring;
+  return name == "threads" ? ReaderKind::kThreads : ReaderKind::kAuto;
+}
 
 Result<EngineOptions> engine_options(const Settings& settings) {
   EngineOptions options;

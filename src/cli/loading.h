@@ -11,6 +11,8 @@
 
 namespace penstock {
 
+ReaderKind reader_kind(const std::string& name);  // of a choice of --reader
+
 // The options of the table's group "Machine"; the model is the verb's first argument.
 Result<EngineOptions> engine_options(const Settings& settings);
 

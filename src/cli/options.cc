@@ -25,7 +25,15 @@ constexpr VerbText kVerbs[] = {
      "given again. With --verify and one folder: check every byte of a packed model."},
     {Verb::kShow, "show", "MODEL|FOLDER", 1, 1, "say what is in a model or a Hugging Face folder",
      ""},
-    {Verb::kPlan, "plan", "MODEL", 1, 1, "say what would be kept in memory, without loading", ""},
+    {Verb::kPlan, "plan", "MODEL|SHAPE", 1, 1,
+     "say what would be kept in memory and how fast it would be, without loading",
+     "Speeds need the rates of a machine: --flash-gbps, --dram-gbps and --gflops, or the profile\n"
+     "that `penstock doctor` keeps. SHAPE is a model that need not be here: 35b, 122b, 397b,\n"
+     "next-80b, 2.4t, as in `penstock plan 397b --memory 48G --flash-gbps 7 --dram-gbps 60\n"
+     "--gflops 1200`."},
+    {Verb::kDoctor, "doctor", "[MODEL]", 0, 1, "measure this machine and say what makes it slow",
+     "Takes less than a minute. The disk is measured where MODEL lies, with its own experts.\n"
+     "The rates are kept for `penstock plan`."},
     {Verb::kLogits, "logits", "MODEL", 1, 1, "write the logits of given tokens to a file",
      "--ids names a JSON file: a list of token ids, or an object with the key input_ids.\n"
      "Writes safetensors: logits [tokens, vocabulary], with --routes also router.L.ids and\n"
@@ -50,16 +58,19 @@ static_assert(std::size(kVerbs) == kNumVerbs);
 constexpr uint32_t kRun = bit(Verb::kRun);
 constexpr uint32_t kChat = bit(Verb::kChat);
 constexpr uint32_t kPack = bit(Verb::kPack);
+constexpr uint32_t kPlan = bit(Verb::kPlan);
+constexpr uint32_t kDoctor = bit(Verb::kDoctor);
 constexpr uint32_t kAnswer = bit(Verb::kAnswer);
 constexpr uint32_t kTalk = kRun | kChat;
 constexpr uint32_t kLoads = kTalk | bit(Verb::kLogits) | bit(Verb::kScore) | kAnswer;
-constexpr uint32_t kPlans = kLoads | bit(Verb::kPlan);
+constexpr uint32_t kPlans = kLoads | kPlan;
 constexpr uint32_t kAll = (1u << kNumVerbs) - 1;
 
 using enum OptionKind;
 constexpr std::string_view kInput = "Input";
 constexpr std::string_view kSampling = "Sampling";
 constexpr std::string_view kMachine = "Machine";
+constexpr std::string_view kForecast = "Forecast";
 constexpr std::string_view kGeneral = "General";
 
 constexpr Option per_call(Option option) {
@@ -139,22 +150,52 @@ constexpr Option kOptions[] = {
      "the whole memory budget, such as 6G; default: what is free, less a reserve"},
     {"context", 'c', kInteger, kPlans, kMachine, "N", "0",
      "positions for prompt and answer; 0: the model's, at most 8192"},
-    in_range(Option{"threads", 't', kInteger, kPlans | kPack, kMachine, "N", "0",
+    in_range(Option{"threads", 't', kInteger, kPlans | kPack | kDoctor, kMachine, "N", "0",
                     "0: one per processor"},
              0, 1024),
     {"experts-per-token", 0, kInteger, kPlans, kMachine, "N", "0",
      "LOSSY: use another number of experts than the model was trained with; 0: its own"},
-    {"reader", 0, kChoice, kLoads, kMachine, "auto|uring|threads", "auto",
+    {"reader", 0, kChoice, kLoads | kDoctor, kMachine, "auto|uring|threads", "auto",
      "how experts are read; auto: io_uring where the system grants it", "auto|uring|threads"},
     {"verify", 0, kSwitch, kLoads, kMachine, "on|off", "on",
      "compare the checksum of every expert that is read"},
-    {"simd", 0, kText, kLoads, kMachine, "TARGET", "",
+    {"simd", 0, kText, kLoads | kDoctor, kMachine, "TARGET", "",
      "instruction set to compute with; default: the best one"},
     hidden(Option{"chunk-tokens", 0, kInteger, kPlans, kMachine, "N", "0",
                   "tokens of a prompt in one pass"}),
     hidden(Option{"slots", 0, kInteger, kPlans, kMachine, "N", "0", "experts kept in memory"}),
     hidden(Option{"eviction", 0, kText, kLoads, kMachine, "POLICY", "",
                   "which expert has to go: a name from store/eviction.h"}),
+
+    // Forecasts.
+    {"machine", 0, kText, kPlan | kDoctor, kForecast, "FILE", "",
+     "measured rates of a machine; default: $XDG_STATE_HOME/penstock/profile.json"},
+    in_range(Option{"sustained", 0, kNumber, kDoctor, kForecast, "MINUTES", "0",
+                    "also read for so long: drives slow down when they get warm"},
+             0, 600),
+    in_range(Option{"flash-gbps", 0, kNumber, kPlan, kForecast, "X", "0",
+                    "rate of the disk in GB/s, in place of a measured one"},
+             0, 1e4),
+    in_range(Option{"dram-gbps", 0, kNumber, kPlan, kForecast, "X", "0",
+                    "rate of memory in GB/s, likewise"},
+             0, 1e5),
+    in_range(Option{"gflops", 0, kNumber, kPlan, kForecast, "X", "0",
+                    "rate of prompts in GFLOP/s, likewise"},
+             0, 1e6),
+    {"hits", 0, kText, kPlan, kForecast, "session|topics|uniform|X", "session",
+     "how much of a token's experts the cache holds: one topic, changing topics, chance, or a "
+     "rate"},
+    in_range(Option{"prompt-length", 0, kInteger, kPlan, kForecast, "N", "1024",
+                    "length of the prompt whose first token is forecast"},
+             1, 1 << 24),
+    {"over", 0, kChoice, kPlan, kForecast, "budgets|bits|experts", "budgets",
+     "what the table goes over", "budgets|bits|experts"},
+    per_call(Option{"svg", 0, kText, kPlan, kForecast, "FILE", "", "write a chart of the speeds"}),
+    per_call(Option{"html", 0, kText, kPlan, kForecast, "FILE", "", "write a page with charts"}),
+    {"experts", 0, kChoice, kPlan, kForecast, "4|8|3|2|16", "4",
+     "bits of expert weights of a SHAPE", "4|8|3|2|16"},
+    {"resident", 0, kChoice, kPlan, kForecast, "8|4|16", "8", "bits of its other weights",
+     "8|4|16"},
 
     // Packing.
     {"experts", 0, kChoice, kPack, "Packing", "4|8|3|2|keep", "4",

@@ -20,6 +20,7 @@ enum class Verb : uint8_t {
   kPack,
   kShow,
   kPlan,
+  kDoctor,
   kLogits,
   kScore,
   kAnswer,
@@ -28,7 +29,7 @@ enum class Verb : uint8_t {
   kVersion,
   kHelp,
 };
-inline constexpr int kNumVerbs = 12;
+inline constexpr int kNumVerbs = 13;
 
 struct VerbText {
   Verb verb;

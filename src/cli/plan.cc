@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include "cli/forecast.h"
 #include "cli/loading.h"
 #include "cli/program.h"
 
@@ -54,19 +55,24 @@ Result<int> report_refusal(Call& call, const ResolvedOptions& resolved, const Er
 }  // namespace
 
 Result<int> plan_verb(Call& call) {
+  if (names_a_shape(call)) return plan_shape(call);
   const EngineOptions options = PENSTOCK_TRY(engine_options(call.settings));
   const ModelFiles files = PENSTOCK_TRY(open_model(call.storage, options.model));
   const ResolvedOptions resolved = PENSTOCK_TRY(resolve_options(files, options));
   const Result<MemoryPlan> plan = plan_memory(resolved.request);
   if (!plan) return report_refusal(call, resolved, plan.error());
+  const auto forecast = PENSTOCK_TRY(forecast_of_model(call, files, resolved.request));
   if (call.json()) {
-    call.output.write_line(plan_json(*plan, resolved));
+    Json json = plan_json(*plan, resolved);
+    if (forecast) json.update(PENSTOCK_TRY(forecast_json(call, *forecast, options.model)));
+    call.output.write_line(json);
     return kExitDone;
   }
   call.output.write(fmt::format("{}, context of {} tokens, {} threads\n", options.model,
                                 resolved.request.context, resolved.request.threads));
   call.output.write(to_table(*plan, resolved.request.budget_bytes));
   call.output.write(fmt::format("  the budget is {}\n", resolved.budget_reason));
+  if (forecast) PENSTOCK_TRY(print_forecast(call, *forecast, options.model));
   return kExitDone;
 }
 

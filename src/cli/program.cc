@@ -19,6 +19,8 @@ Result<int> run_verb_of(Call& call) {
       return show_verb(call);
     case Verb::kPlan:
       return plan_verb(call);
+    case Verb::kDoctor:
+      return doctor_verb(call);
     case Verb::kLogits:
       return logits_verb(call);
     case Verb::kScore:

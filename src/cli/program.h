@@ -40,6 +40,7 @@ Result<int> answer_verb(Call& call);
 Result<int> chat_verb(Call& call);
 Result<int> completions_verb(Call& call);
 Result<int> config_verb(Call& call);
+Result<int> doctor_verb(Call& call);
 Result<int> help_verb(Call& call);
 Result<int> logits_verb(Call& call);
 Result<int> pack_verb(Call& call);

@@ -1,0 +1,302 @@
+#include "cli/forecast.h"
+
+#include <fmt/format.h>
+
+#include <charconv>
+
+#include "engine/machine_profile.h"
+#include "engine/svg_chart.h"
+#include "model/shapes.h"
+
+namespace penstock {
+namespace {
+
+constexpr int kBudgetRows = 9;
+constexpr int kBudgetPoints = 48;  // of a chart
+constexpr int64_t kShapeContext = 8192;
+
+struct KnownRates {
+  MachineRates rates;
+  std::string origin;
+};
+
+Result<HitModel> hit_model(const std::string& text) {
+  for (const HitKind kind : {HitKind::kSession, HitKind::kTopics, HitKind::kUniform}) {
+    if (text == name_of(kind)) return HitModel{kind, 0};
+  }
+  double rate = -1;
+  const char* end = text.data() + text.size();
+  const bool is_number = std::from_chars(text.data(), end, rate).ptr == end;
+  if (is_number && rate >= 0 && rate <= 1) return HitModel{HitKind::kGiven, rate};
+  return Error{
+      ErrorCode::kInvalidArgument,
+      fmt::format("--hits: \"{}\" is not session, topics, uniform or a rate from 0 to 1", text)};
+}
+
+// Flags alone need no profile; some of them replace its rates.
+Result<std::optional<KnownRates>> known_rates(Call& call, uint64_t read_bytes, DType experts) {
+  const Settings& settings = call.settings;
+  const double flash = settings.number("flash-gbps");
+  const double memory = settings.number("dram-gbps");
+  const double gflops = settings.number("gflops");
+  if (flash > 0 && memory > 0 && gflops > 0) {
+    const MachineRates rates{.flash_gbps = flash, .memory_gbps = memory, .prefill_gflops = gflops};
+    return std::optional(KnownRates{rates, "as given"});
+  }
+  const bool any = flash > 0 || memory > 0 || gflops > 0;
+  const std::string path = profile_path(call);
+  const Result<MachineProfile> profile =
+      path.empty() ? Error{ErrorCode::kNotFound, "there is no place for a profile"}
+                   : load_profile(call.storage, path);
+  if (!profile) {
+    const bool is_missing = profile.error().code == ErrorCode::kNotFound;
+    if (!is_missing || settings.is_given("machine")) return profile.error();
+    if (!any) return std::optional<KnownRates>();
+    return Error{ErrorCode::kInvalidArgument,
+                 "a forecast needs --flash-gbps, --dram-gbps and --gflops, or a profile of the "
+                 "machine: run `penstock doctor MODEL`"};
+  }
+  for (const std::string& difference : differences(profile->machine, this_machine())) {
+    call.terminal.note(fmt::format("{} is of another machine: {}", path, difference));
+  }
+  KnownRates known{PENSTOCK_TRY(rates_of(*profile, read_bytes, experts)),
+                   fmt::format("{}, measured {}", path, profile->date)};
+  if (flash > 0) {
+    known.rates.flash_gbps = flash;
+    known.rates.first_read_us = 0;
+  }
+  if (memory > 0) known.rates.memory_gbps = known.rates.weights_gbps = memory;
+  if (gflops > 0) known.rates.prefill_gflops = gflops;
+  return std::optional(std::move(known));
+}
+
+Result<void> apply_settings(Call& call, const MachineRates& rates, ForecastRequest& request) {
+  request.rates = rates;
+  request.hits = PENSTOCK_TRY(hit_model(call.settings.text("hits")));
+  request.prompt_tokens = call.settings.integer("prompt-length");
+  return {};
+}
+
+std::vector<ForecastRow> rows_over(const ForecastRequest& request, const std::string& axis) {
+  if (axis == "bits") return over_bits(request);
+  if (axis == "experts") return over_experts(request);
+  return over_budgets(request, kBudgetRows);
+}
+
+std::string axis_name(const std::string& axis) {
+  if (axis == "bits") return "bits";
+  return axis == "experts" ? "experts/token" : "budget GiB";
+}
+
+Chart speed_chart(const std::vector<ForecastRow>& rows, const std::string& axis,
+                  const std::string& name) {
+  Chart chart;
+  chart.title = fmt::format("{}: predicted speed of one conversation", name);
+  chart.x_label = axis == "bits"      ? "bits per weight of an expert, scales included"
+                  : axis == "experts" ? "experts per token"
+                                      : "memory budget, GiB";
+  chart.y_label = "tokens per second";
+  chart.series = {
+      {"predicted", {}}, {"one after the other", {}}, {"limit", {}, ChartStyle::kDashed}};
+  for (const ForecastRow& row : rows) {
+    const TokenCost& token = row.forecast.token;
+    chart.series[0].points.emplace_back(row.x, token.overlapped_tps());
+    chart.series[1].points.emplace_back(row.x, token.serial_tps());
+    chart.series[2].points.emplace_back(row.x, token.limit_tps());
+  }
+  return chart;
+}
+
+Chart term_chart(const std::vector<ForecastRow>& rows, const std::string& axis) {
+  Chart chart;
+  chart.title = "Where the time of one token goes";
+  chart.x_label = axis_name(axis);
+  chart.y_label = "ms per token";
+  for (const CostTerm term : kCostTerms) {
+    ChartSeries& series = chart.series.emplace_back();
+    series.name = name_of(term);
+    for (size_t i = 0; i < rows.size(); ++i) {
+      series.points.emplace_back(static_cast<double>(i), rows[i].forecast.token.term_ms(term));
+    }
+  }
+  for (const ForecastRow& row : rows) chart.categories.push_back(fmt::format("{:.3g}", row.x));
+  return chart;
+}
+
+Result<void> write_file(Call& call, const std::string& path, const std::string& text) {
+  const auto file = PENSTOCK_TRY(call.storage.open(path, OpenMode::kCreate));
+  PENSTOCK_TRY(file->write(0, std::as_bytes(std::span(text))));
+  return file->sync();
+}
+
+// --svg: the chart of speeds; --html: a page with the text and both charts.
+Result<void> write_charts(Call& call, const ForecastRequest& request,
+                          const std::vector<ForecastRow>& rows, const std::string& name,
+                          const std::string& text) {
+  const std::string& axis = call.settings.text("over");
+  const bool over_budget = axis == "budgets";
+  const std::string speeds =
+      to_svg(speed_chart(over_budget ? over_budgets(request, kBudgetPoints) : rows, axis, name));
+  const std::string& svg_path = call.settings.text("svg");
+  if (!svg_path.empty()) PENSTOCK_TRY(write_file(call, svg_path, speeds));
+  const std::string& html_path = call.settings.text("html");
+  if (html_path.empty()) return {};
+  const std::string page = fmt::format(
+      "<!doctype html>\n<meta charset=\"utf-8\">\n<meta name=\"color-scheme\" content=\"light "
+      "dark\">\n<title>penstock plan</title>\n<style>body{{font-family:sans-serif;"
+      "max-width:60em;margin:auto}}</style>\n{}\n{}\n<pre>{}</pre>\n",
+      speeds, to_svg(term_chart(rows, axis)), text);
+  return write_file(call, html_path, page);
+}
+
+Json rows_json(const std::vector<ForecastRow>& rows) {
+  Json list = Json::array();
+  for (const ForecastRow& row : rows) {
+    Json json{{"x", row.x}};
+    json.update(to_json(row.forecast));
+    list.push_back(std::move(json));
+  }
+  return list;
+}
+
+double bits_of_flag(const std::string& bits) {
+  // A group of 64 has a scale and a bias of 16 bits each: half a bit per weight.
+  return bits == "16" ? 16.0 : std::stod(bits) + 0.5;
+}
+
+DType dtype_of_flag(const std::string& bits) {
+  return parse_dtype("q" + bits).value_or(DType::kBF16);
+}
+
+Result<ForecastRequest> shape_request(Call& call) {
+  const Settings& settings = call.settings;
+  const ModelShape shape = PENSTOCK_TRY(find_model_shape(call.argument(0)));
+  const ModelConfig config = PENSTOCK_TRY(config_of(shape, 0));
+  const StoredBits bits{.experts = bits_of_flag(settings.text("experts")),
+                        .resident = bits_of_flag(settings.text("resident"))};
+  ForecastRequest request = forecast_request(config, bits);
+  PlanRequest& plan = request.plan;
+  const int64_t context = settings.integer("context");
+  const int64_t chosen = settings.integer("experts-per-token");
+  if (context > config.max_position_embeddings || chosen > config.num_experts) {
+    return Error{ErrorCode::kInvalidArgument,
+                 fmt::format("{} has {} positions and {} experts per layer; ask for no more",
+                             shape.name, config.max_position_embeddings, config.num_experts)};
+  }
+  plan.context = context > 0 ? context : std::min(kShapeContext, config.max_position_embeddings);
+  if (chosen > 0) plan.experts_per_token = chosen;
+  plan.threads = std::max(1, static_cast<int>(settings.integer("threads")));
+  plan.chunk_tokens = settings.integer("chunk-tokens");
+  plan.num_slots = settings.integer("slots");
+  plan.budget_bytes = settings.bytes("memory");
+  if (plan.budget_bytes == 0) {
+    return Error{ErrorCode::kInvalidArgument,
+                 fmt::format("{} is a shape, not a folder: say for how much memory, such as "
+                             "--memory 48G",
+                             shape.name)};
+  }
+  const auto known = PENSTOCK_TRY(
+      known_rates(call, request.sizes.record_bytes, dtype_of_flag(settings.text("experts"))));
+  if (!known) {
+    return Error{ErrorCode::kInvalidArgument,
+                 "how fast is the machine? give --flash-gbps, --dram-gbps and --gflops, or "
+                 "--machine with a profile that `penstock doctor` wrote"};
+  }
+  call.terminal.note(fmt::format("rates: {}", known->origin));
+  PENSTOCK_TRY(apply_settings(call, known->rates, request));
+  return request;
+}
+
+// What the files say goes before what follows from the shape.
+void set_file_sizes(const ModelFiles& files, ForecastRequest& request) {
+  const ExpertParts& experts = files.container.experts();
+  ModelSizes& sizes = request.sizes;
+  sizes.expert_bytes = experts.gate_up_bytes + experts.down_bytes;
+  sizes.record_bytes = experts.record_bytes;
+  sizes.resident_bytes = sizes.dense_bytes = files.container.resident_bytes();
+  sizes.shared_bytes = 0;
+  for (const ResidentTensor& tensor : files.container.tensors()) {
+    const bool is_looked_up = tensor.name == "embed_tokens" && !files.config.tie_word_embeddings;
+    if (is_looked_up) sizes.dense_bytes -= tensor.bytes;
+    if (tensor.name.find("shared_expert.") != std::string::npos) sizes.shared_bytes += tensor.bytes;
+  }
+}
+
+}  // namespace
+
+std::string profile_path(const Call& call) {
+  const std::string& given = call.settings.text("machine");
+  if (!given.empty()) return given;
+  const auto folder = call.environment.state_directory();
+  return folder ? *folder + "/profile.json" : "";
+}
+
+bool names_a_shape(const Call& call) {
+  const Result<bool> is_folder = call.storage.is_directory(call.argument(0));
+  if (is_folder && *is_folder) return false;
+  return find_model_shape(call.argument(0)).has_value();
+}
+
+Result<std::optional<ForecastRequest>> forecast_of_model(Call& call, const ModelFiles& files,
+                                                         const PlanRequest& plan) {
+  const ExpertParts& experts = files.container.experts();
+  const auto known = PENSTOCK_TRY(known_rates(call, experts.record_bytes, experts.dtype));
+  if (!known) return std::optional<ForecastRequest>();
+  ForecastRequest request;
+  request.plan = plan;
+  request.bits.experts = stored_bits(experts.dtype);
+  request.sizes = model_sizes(files.config, request.bits);
+  set_file_sizes(files, request);
+  call.terminal.note(fmt::format("rates: {}", known->origin));
+  PENSTOCK_TRY(apply_settings(call, known->rates, request));
+  return std::optional(std::move(request));
+}
+
+Result<void> print_forecast(Call& call, const ForecastRequest& request, const std::string& name) {
+  const Forecast forecast = PENSTOCK_TRY(make_forecast(request));
+  const std::string& axis = call.settings.text("over");
+  const std::vector<ForecastRow> rows = rows_over(request, axis);
+  const std::string text = to_text(forecast, request) + to_table(rows, axis_name(axis));
+  call.output.write(text);
+  return write_charts(call, request, rows, name, text);
+}
+
+Result<Json> forecast_json(Call& call, const ForecastRequest& request, const std::string& name) {
+  const Forecast forecast = PENSTOCK_TRY(make_forecast(request));
+  const std::string& axis = call.settings.text("over");
+  const std::vector<ForecastRow> rows = rows_over(request, axis);
+  const std::string text = to_text(forecast, request) + to_table(rows, axis_name(axis));
+  PENSTOCK_TRY(write_charts(call, request, rows, name, text));
+  const MachineRates& rates = request.rates;
+  return Json{{"forecast", to_json(forecast)},
+              {"rates",
+               {{"flash_gbps", rates.flash_gbps},
+                {"memory_gbps", rates.memory_gbps},
+                {"weights_gbps", rates.weights_gbps},
+                {"prefill_gflops", rates.prefill_gflops},
+                {"layer_us", rates.layer_us},
+                {"first_read_us", rates.first_read_us}}},
+              {"hits", name_of(request.hits.kind)},
+              {"over", axis},
+              {"rows", rows_json(rows)}};
+}
+
+Result<int> plan_shape(Call& call) {
+  const ForecastRequest request = PENSTOCK_TRY(shape_request(call));
+  const MemoryPlan plan = PENSTOCK_TRY(plan_memory(request.plan));
+  const std::string& name = call.argument(0);
+  if (call.json()) {
+    Json json{{"shape", name}};
+    json.update(PENSTOCK_TRY(forecast_json(call, request, name)));
+    call.output.write_line(json);
+    return kExitDone;
+  }
+  call.output.write(
+      fmt::format("{}, context of {} tokens, experts in {} bits, other weights in {}\n", name,
+                  request.plan.context, request.bits.experts, request.bits.resident));
+  call.output.write(to_table(plan, request.plan.budget_bytes));
+  PENSTOCK_TRY(print_forecast(call, request, name));
+  return kExitDone;
+}
+
+}  // namespace penstock

@@ -1,0 +1,34 @@
+// What `plan` says beyond bytes: how fast, what binds, what would help. Also for models that are
+// only a name: "would 397b run in 48G with a disk of 7 GB/s?"
+#pragma once
+
+#include <optional>
+#include <string>
+
+#include "cli/program.h"
+#include "engine/engine.h"
+#include "engine/forecast.h"
+
+namespace penstock {
+
+// Where the rates of this machine are kept: --machine, or $XDG_STATE_HOME/penstock/profile.json.
+// Empty when there is no place.
+std::string profile_path(const Call& call);
+
+// The argument of `plan` is a shape's name and no folder.
+bool names_a_shape(const Call& call);
+
+// `plan SHAPE`: all of it.
+Result<int> plan_shape(Call& call);
+
+// Nothing when no rates are known: neither flags nor a profile.
+Result<std::optional<ForecastRequest>> forecast_of_model(Call& call, const ModelFiles& files,
+                                                         const PlanRequest& plan);
+
+// Prints the forecast and the table that --over asks for, and writes --svg and --html.
+Result<void> print_forecast(Call& call, const ForecastRequest& request, const std::string& name);
+
+// The same as JSON: {"forecast", "rates", "over"}; also writes the files.
+Result<Json> forecast_json(Call& call, const ForecastRequest& request, const std::string& name);
+
+}  // namespace penstock
