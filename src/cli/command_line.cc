@@ -22,10 +22,12 @@ struct Target {
   bool present = false;
 };
 
-void add_to(CLI::App& app, Target& target) {
+void add_to(CLI::App& app, Verb verb, Target& target) {
   const Option& option = *target.option;
   std::string names = fmt::format("--{}", option.name);
-  if (option.letter != 0) names += fmt::format(",-{}", option.letter);
+  // A letter of another verb's option may mean something else there.
+  const bool own = (option.verbs & bit(verb)) != 0;
+  if (option.letter != 0 && own) names += fmt::format(",-{}", option.letter);
   if (option.kind == OptionKind::kFlag) {
     app.add_flag(names, target.present);
   } else {
@@ -76,7 +78,7 @@ Result<CommandLine> parse_verb(const VerbText& verb, std::span<const char* const
   app.set_help_flag();
   std::deque<Target> targets;
   for (const Option* option : options_for(verb.verb)) {
-    add_to(app, targets.emplace_back(Target{option, "", false}));
+    add_to(app, verb.verb, targets.emplace_back(Target{option, "", false}));
   }
   CommandLine line;
   line.verb = verb.verb;

@@ -16,10 +16,34 @@ std::string place_text(const Option& option, const Setting& setting) {
   return from_model ? "the model's generation_config.json, else built-in" : setting.place;
 }
 
-// A verb's settings as these flags, this environment and this file would give them.
+// A verb's settings as these flags, this environment and this file would give them. The same name
+// can take other values at another verb: a flag counts for the verbs that take it.
 Result<Settings> settings_of(const Call& call, Verb verb) {
-  return Settings::resolve(CommandLine{verb, call.line.flags, {}}, call.environment,
-                           call.config_file);
+  CommandLine line{verb, {}, {}};
+  for (const auto& [name, text] : call.line.flags) {
+    const Option* option = find_option(verb, name);
+    if (option != nullptr && check_value(*option, text)) line.flags[name] = text;
+  }
+  return Settings::resolve(line, call.environment, call.config_file);
+}
+
+// A flag that no verb would take.
+Result<void> check_flags(const Call& call) {
+  for (const auto& [name, text] : call.line.flags) {
+    std::optional<Error> refusal;
+    for (const VerbText& verb : all_verbs()) {
+      const Option* option = find_option(verb.verb, name);
+      if (option == nullptr) continue;
+      const Result<void> checked = check_value(*option, text);
+      if (checked) {
+        refusal.reset();
+        break;
+      }
+      refusal = checked.error().with_context("--" + name);
+    }
+    if (refusal) return *refusal;
+  }
+  return {};
 }
 
 Result<Json> settings_json(const Call& call) {
@@ -63,6 +87,7 @@ Result<int> config_verb(Call& call) {
                  fmt::format("\"{}\" is not something config does; write penstock config show",
                              call.argument(0))};
   }
+  PENSTOCK_TRY(check_flags(call));
   if (call.json()) {
     call.output.write_line(PENSTOCK_TRY(settings_json(call)));
   } else {

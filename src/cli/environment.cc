@@ -7,7 +7,7 @@
 namespace penstock {
 
 Environment Environment::of_process() {
-  std::map<std::string, std::string> variables;
+  Variables variables;
   for (char** entry = environ; entry != nullptr && *entry != nullptr; ++entry) {
     const std::string_view text = *entry;
     const size_t equals = text.find('=');

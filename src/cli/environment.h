@@ -11,9 +11,10 @@ namespace penstock {
 
 class Environment {
  public:
+  using Variables = std::map<std::string, std::string>;
+
   static Environment of_process();
-  explicit Environment(std::map<std::string, std::string> variables)
-      : variables_(std::move(variables)) {}
+  explicit Environment(Variables variables) : variables_(std::move(variables)) {}
 
   // Set and not empty: an empty variable is the shell's way to unset one.
   std::optional<std::string> get(const std::string& name) const;
@@ -27,7 +28,7 @@ class Environment {
   std::optional<std::string> directory(const std::string& variable,
                                        const std::string& below_home) const;
 
-  std::map<std::string, std::string> variables_;
+  Variables variables_;
 };
 
 }  // namespace penstock

@@ -21,6 +21,7 @@ Result<GenerateResult> generate_answer(Call& call, Engine& engine, Session& sess
     if (printer != nullptr) printer->add(token);
     if (!call.output.is_usable()) call.interrupt.stop();
   };
+  progress.update(0, request.prompt.size());
   Result<GenerateResult> result = session.generate(request.prompt, options, std::move(stop));
   progress.finish();
   if (printer != nullptr) printer->finish();

@@ -48,14 +48,16 @@ std::string Progress::rate_and_time_left(uint64_t done, uint64_t total) const {
 void Progress::update(uint64_t done, uint64_t total) {
   if (terminal_->is_quiet() || total == 0) return;
   const Clock::time_point now = Clock::now();
-  if (!started_) {
+  const bool bar = terminal_->errors_are_interactive();
+  const bool first = !started_;
+  if (first) {
     started_ = true;
     start_ = last_ = now;
     first_done_ = done;
-    return;
   }
-  const bool bar = terminal_->errors_are_interactive();
-  if (now - last_ < (bar ? Clock::duration(kRedrawEvery) : Clock::duration(kLineEvery))) return;
+  // A bar shows at once that work has begun; a log hears of it when it takes long.
+  const Clock::duration pause = bar ? Clock::duration(kRedrawEvery) : Clock::duration(kLineEvery);
+  if (now - last_ < pause && !(first && bar)) return;
   last_ = now;
   const double share = static_cast<double>(std::min(done, total)) / static_cast<double>(total);
   std::string line = fmt::format("{} {:3.0f} % ({}{})", label_, 100 * share, amounts(done, total),

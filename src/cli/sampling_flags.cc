@@ -62,14 +62,11 @@ std::string describe(const Settings& settings, const SamplingOptions& options) {
   std::string text;
   for (const char* name : kNames) {
     const double value = value_of(options, name);
-    const bool is_off = value == value_of(SamplingOptions{}, name);
-    if (is_off && std::string_view(name) != "seed") continue;
-    if (!text.empty()) text += ", ";
-    text += fmt::format("{} {:.6g}", name, value);
-    if (std::string_view(name) == "seed") continue;
-    text += settings.is_given(name) ? fmt::format(" ({})", settings.get(name).place) : " (model)";
+    if (std::string_view(name) == "seed" || value == value_of(SamplingOptions{}, name)) continue;
+    text += fmt::format("{} {:.6g} ({}), ", name, value,
+                        settings.is_given(name) ? settings.get(name).place : "model");
   }
-  return text;
+  return text + fmt::format("seed {}", options.seed);
 }
 
 }  // namespace
