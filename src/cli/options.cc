@@ -34,6 +34,14 @@ constexpr VerbText kVerbs[] = {
     {Verb::kDoctor, "doctor", "[MODEL]", 0, 1, "measure this machine and say what makes it slow",
      "Takes less than a minute. The disk is measured where MODEL lies, with its own experts.\n"
      "The rates are kept for `penstock plan`."},
+    {Verb::kBench, "bench", "MODEL", 1, 1, "measure the speed of a model on this machine",
+     "Prompts (-p) and answers (-n) of these lengths, at these depths of the context, at these\n"
+     "budgets. A warm cache has run before; a cold one is empty at every repetition. The rows are\n"
+     "Markdown, or with --json one object a line with the keys of llama-bench."},
+    {Verb::kSynth, "synth", "SHAPE TARGET", 2, 2,
+     "write a model of a published shape with random weights",
+     "For benchmarks without downloads: 35b, 122b, 397b, next-80b, coder-next, 2.4t, or the full\n"
+     "name. Interrupted, it goes on where it was when the same command is given again."},
     {Verb::kLogits, "logits", "MODEL", 1, 1, "write the logits of given tokens to a file",
      "--ids names a JSON file: a list of token ids, or an object with the key input_ids.\n"
      "Writes safetensors: logits [tokens, vocabulary], with --routes also router.L.ids and\n"
@@ -60,9 +68,11 @@ constexpr uint32_t kChat = bit(Verb::kChat);
 constexpr uint32_t kPack = bit(Verb::kPack);
 constexpr uint32_t kPlan = bit(Verb::kPlan);
 constexpr uint32_t kDoctor = bit(Verb::kDoctor);
+constexpr uint32_t kBench = bit(Verb::kBench);
+constexpr uint32_t kSynth = bit(Verb::kSynth);
 constexpr uint32_t kAnswer = bit(Verb::kAnswer);
 constexpr uint32_t kTalk = kRun | kChat;
-constexpr uint32_t kLoads = kTalk | bit(Verb::kLogits) | bit(Verb::kScore) | kAnswer;
+constexpr uint32_t kLoads = kTalk | bit(Verb::kLogits) | bit(Verb::kScore) | kAnswer | kBench;
 constexpr uint32_t kPlans = kLoads | kPlan;
 constexpr uint32_t kAll = (1u << kNumVerbs) - 1;
 
@@ -71,6 +81,7 @@ constexpr std::string_view kInput = "Input";
 constexpr std::string_view kSampling = "Sampling";
 constexpr std::string_view kMachine = "Machine";
 constexpr std::string_view kForecast = "Forecast";
+constexpr std::string_view kBenchmark = "Benchmark";
 constexpr std::string_view kGeneral = "General";
 
 constexpr Option per_call(Option option) {
@@ -197,12 +208,44 @@ constexpr Option kOptions[] = {
     {"resident", 0, kChoice, kPlan, kForecast, "8|4|16", "8", "bits of its other weights",
      "8|4|16"},
 
+    // Benchmarks.
+    {"prompt-tokens", 'p', kText, kBench, kBenchmark, "N,...", "512",
+     "lengths of prompts; 0: none"},
+    {"answer-tokens", 'n', kText, kBench, kBenchmark, "N,...", "64", "lengths of answers; 0: none"},
+    {"depth", 'd', kText, kBench, kBenchmark, "N,...", "0",
+     "positions of the context that are filled before"},
+    in_range(
+        Option{"repetitions", 'r', kInteger, kBench, kBenchmark, "N", "5", "of each measurement"},
+        1, 10000),
+    {"budgets", 0, kText, kBench, kBenchmark, "BUDGET,...", "default",
+     "50%: of the experts in memory; floor: the smallest workable; 6G; default: --memory"},
+    {"routing", 0, kText, kBench, kBenchmark, "WORD", "model",
+     "who chooses experts: model, uniform, session or trace:FILE"},
+    {"cold", 0, kFlag, kBench, kBenchmark, "", "", "start with no expert in memory"},
+    {"warm", 0, kFlag, kBench, kBenchmark, "", "", "start after a run (with --cold: both)"},
+    per_call(Option{"text", 0, kText, kBench, kBenchmark, "FILE", "",
+                    "cut prompts from this text; default: random tokens"}),
+    in_range(Option{"disk-seconds", 0, kNumber, kBench, kBenchmark, "X", "3",
+                    "measure the disk for so long; 0: not"},
+             0, 600),
+    in_range(Option{"seed", 0, kInteger, kBench | kSynth, kBenchmark, "N", "1",
+                    "of weights, tokens and routing"},
+             0, 0x1p53),
+
     // Packing.
     {"experts", 0, kChoice, kPack, "Packing", "4|8|3|2|keep", "4",
      "bits of expert weights; keep: as in the source", "4|8|3|2|keep"},
     {"resident", 0, kChoice, kPack, "Packing", "keep|8|4", "keep",
      "bits of the large weights that every token needs", "keep|8|4"},
-    per_call(Option{"force", 0, kFlag, kPack, "Packing", "", "", "replace TARGET if it exists"}),
+    {"experts", 0, kChoice, kSynth, "Packing", "4|8|3|2|keep", "4",
+     "bits of expert weights; keep: bf16", "4|8|3|2|keep"},
+    {"resident", 0, kChoice, kSynth, "Packing", "8|4|keep", "8",
+     "bits of the large weights that every token needs", "8|4|keep"},
+    in_range(Option{"layers", 0, kInteger, kSynth, "Packing", "N", "0",
+                    "fewer layers than the shape has; 0: all"},
+             0, 1024),
+    per_call(Option{"force", 0, kFlag, kPack | kSynth, "Packing", "", "",
+                    "replace TARGET if it exists"}),
     {"verify", 0, kFlag, kPack, "Packing", "", "", "check every byte after packing"},
 
     // Every verb.

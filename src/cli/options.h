@@ -21,6 +21,8 @@ enum class Verb : uint8_t {
   kShow,
   kPlan,
   kDoctor,
+  kBench,
+  kSynth,
   kLogits,
   kScore,
   kAnswer,
@@ -29,7 +31,7 @@ enum class Verb : uint8_t {
   kVersion,
   kHelp,
 };
-inline constexpr int kNumVerbs = 13;
+inline constexpr int kNumVerbs = 15;
 
 struct VerbText {
   Verb verb;

@@ -27,6 +27,10 @@ Result<int> run_verb_of(Call& call) {
       return score_verb(call);
     case Verb::kAnswer:
       return answer_verb(call);
+    case Verb::kBench:
+      return bench_verb(call);
+    case Verb::kSynth:
+      return synth_verb(call);
     case Verb::kConfig:
       return config_verb(call);
     case Verb::kCompletions:

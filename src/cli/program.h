@@ -37,6 +37,7 @@ struct Call {
 
 // The verbs, a file each. They return the exit code, or an Error that was not reported yet.
 Result<int> answer_verb(Call& call);
+Result<int> bench_verb(Call& call);
 Result<int> chat_verb(Call& call);
 Result<int> completions_verb(Call& call);
 Result<int> config_verb(Call& call);
@@ -48,6 +49,7 @@ Result<int> plan_verb(Call& call);
 Result<int> run_verb(Call& call);
 Result<int> score_verb(Call& call);
 Result<int> show_verb(Call& call);
+Result<int> synth_verb(Call& call);
 Result<int> version_verb(Call& call);
 
 // `arguments`: argv without the program's name.
