@@ -66,7 +66,7 @@ Result<Budget> default_budget(uint64_t all_resident_bytes) {
   if (all_resident_bytes <= bytes) {
     return Budget{all_resident_bytes, "enough for every expert"};
   }
-  return Budget{bytes, fmt::format("{}, less a reserve of {}", available.reason,
+  return Budget{bytes, fmt::format("{}, less a reserve of {}", available.binding,
                                    format_bytes(reserve))};
 }
 
