@@ -72,6 +72,7 @@ Result<Value> slice_text(Arena& arena, const Text& text, const Range& range) {
     const int64_t last = std::max(range.first, range.end);
     return arena.text(std::string(code_points(text, range.first, last)));
   }
+  PENSTOCK_TRY(arena.spend(text.length));
   std::vector<std::string_view> characters;
   for (size_t position = 0; position < text.bytes.size();) {
     const uint32_t bytes = decode_valid_utf8(text.bytes, position).bytes;

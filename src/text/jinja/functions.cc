@@ -56,7 +56,7 @@ Result<std::vector<std::pair<Value, Value>>> named_items(Arena& arena, const Arg
 
 Result<Value> make_namespace(Arena& arena, const Arguments& arguments) {
   const auto items = PENSTOCK_TRY(named_items(arena, arguments));
-  Namespace& space = arena.make_namespace();
+  Namespace& space = *PENSTOCK_TRY(arena.make_namespace());
   for (const auto& [key, value] : items) {
     if (!key.is_text()) return template_error("the attributes of a namespace need names");
     space.attributes.emplace_back(key.text().bytes, value);

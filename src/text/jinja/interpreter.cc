@@ -17,6 +17,7 @@ namespace penstock::jinja {
 struct Scope {
   Scope* parent = nullptr;
   std::vector<std::pair<std::string_view, Value>> names;
+  bool is_captured = false;  // a macro was defined here, so the names outlive the block
 
   Value* find(std::string_view name) {
     for (auto& [key, value] : names) {
@@ -75,6 +76,11 @@ class Interpreter {
 
   Scope& push_scope(Scope* parent) { return scopes_.emplace_back(Scope{parent, {}}); }
 
+  // Scopes end in the order opposite to that in which they began.
+  void pop_scope(const Scope& scope) {
+    if (&scopes_.back() == &scope && !scope.is_captured) scopes_.pop_back();
+  }
+
   Result<void> write(std::string_view text) {
     PENSTOCK_TRY(arena_.spend_bytes(text.size()));
     if (output_.size() + text.size() > kTextBytesMax) {
@@ -84,14 +90,15 @@ class Interpreter {
     return {};
   }
 
-  // Runs a block that may print and gives back what it printed.
-  Result<Value> capture(const Block& block, Scope* scope) {
+  // Runs a block with its own names and gives back what it printed.
+  Result<Value> capture(const Block& block, Scope& scope) {
     std::string outer_output;
     outer_output.swap(output_);
     Scope* const outer_scope = scope_;
-    scope_ = scope;
+    scope_ = &scope;
     const Result<Flow> flow = execute(block);
     scope_ = outer_scope;
+    pop_scope(scope);
     output_.swap(outer_output);
     if (!flow) return flow.error();
     return arena_.text(std::move(outer_output));
@@ -129,24 +136,18 @@ class Interpreter {
       case Statement::Kind::kSet:
         return execute_set(node);
       case Statement::Kind::kSetBlock:
-        scope_->set(node.targets[0], PENSTOCK_TRY(capture(node.body, &push_scope(scope_))));
+        scope_->set(node.targets[0], PENSTOCK_TRY(capture(node.body, push_scope(scope_))));
         return Flow::kOn;
       case Statement::Kind::kSetMember:
         PENSTOCK_TRY(set_member(node));
         return Flow::kOn;
-      case Statement::Kind::kMacro: {
-        Callable macro;
-        macro.sort = Callable::Sort::kMacro;
-        macro.name = node.macro.name;
-        macro.macro = &node.macro;
-        macro.scope = scope_;
-        scope_->set(node.macro.name, PENSTOCK_TRY(arena_.callable(macro)));
-        return Flow::kOn;
-      }
+      case Statement::Kind::kMacro:
+        return execute_macro(node);
       case Statement::Kind::kScope: {
         Scope* const outer = scope_;
         scope_ = &push_scope(outer);
         const Result<Flow> flow = execute(node.body);
+        pop_scope(*scope_);
         scope_ = outer;
         return flow;
       }
@@ -161,6 +162,17 @@ class Interpreter {
   Result<Flow> execute_set(const Statement& node) {
     const Value value = PENSTOCK_TRY(evaluate(*node.value));
     PENSTOCK_TRY(assign(node.targets, value, *scope_));
+    return Flow::kOn;
+  }
+
+  Result<Flow> execute_macro(const Statement& node) {
+    Callable macro;
+    macro.sort = Callable::Sort::kMacro;
+    macro.name = node.macro.name;
+    macro.macro = &node.macro;
+    macro.scope = scope_;
+    for (Scope* scope = scope_; scope != nullptr; scope = scope->parent) scope->is_captured = true;
+    scope_->set(node.macro.name, PENSTOCK_TRY(arena_.callable(macro)));
     return Flow::kOn;
   }
 
@@ -179,8 +191,7 @@ class Interpreter {
     }
     if (items.empty()) return execute(node.otherwise);
 
-    Loop& loop = arena_.make_loop();
-    loop.items = std::move(items);
+    Loop& loop = *PENSTOCK_TRY(arena_.make_loop(std::move(items)));
     Scope* const outer = scope_;
     Result<Flow> flow = Flow::kOn;
     for (loop.index = 0; loop.index < loop.items.size(); ++loop.index) {
@@ -195,10 +206,13 @@ class Interpreter {
   // Each turn has names of its own: what one sets, the next does not see.
   Result<Flow> execute_turn(const Statement& node, const Loop& loop, Scope* outer) {
     PENSTOCK_TRY(arena_.spend(1));
-    scope_ = &push_scope(outer);
-    scope_->set("loop", Value(&loop));
-    PENSTOCK_TRY(assign(node.targets, loop.items[loop.index], *scope_));
-    return execute(node.body);
+    Scope& scope = push_scope(outer);
+    scope.set("loop", Value(&loop));
+    PENSTOCK_TRY(assign(node.targets, loop.items[loop.index], scope));
+    scope_ = &scope;
+    const Result<Flow> flow = execute(node.body);
+    pop_scope(scope);
+    return flow;
   }
 
   Result<std::vector<Value>> filter_items_of_loop(const Statement& node, std::vector<Value> items) {
@@ -213,6 +227,7 @@ class Interpreter {
       if (!condition) return condition.error();
       if (is_true(*condition)) kept.push_back(item);
     }
+    pop_scope(inner);
     return kept;
   }
 
@@ -430,7 +445,7 @@ class Interpreter {
             PENSTOCK_TRY(arena_.undefined(fmt::format("the parameter '{}' was not given", name))));
       }
     }
-    return capture(macro.body, &scope);
+    return capture(macro.body, scope);
   }
 
   Arena arena_;
@@ -444,6 +459,11 @@ class Interpreter {
 }  // namespace
 
 Result<Template> Template::compile(std::string_view source) {
+  if (source.size() > kSourceBytesMax) {
+    return Error{ErrorCode::kUnsupported,
+                 fmt::format("line 1: the template has {} bytes; at most {} are read",
+                             source.size(), kSourceBytesMax)};
+  }
   return Template(PENSTOCK_TRY(parse(source)));
 }
 

@@ -30,6 +30,7 @@
 namespace penstock::jinja {
 
 inline constexpr int kRunDepthMax = 400;
+inline constexpr size_t kSourceBytesMax = size_t{1} << 20;  // published templates have 20 KiB
 
 class Template {
  public:

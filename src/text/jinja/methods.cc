@@ -123,10 +123,16 @@ Result<Value> found_at(Arena&, const Value& self, const Arguments& arguments) {
   return Value(code_point_count(text.substr(0, position)));
 }
 
-Result<Value> counted(Arena&, const Value& self, const Arguments& arguments) {
+Result<Value> counted(Arena& arena, const Value& self, const Arguments& arguments) {
+  const std::string_view text = self.text().bytes;
   const std::string_view wanted = PENSTOCK_TRY(text_argument(arguments, 0));
   if (wanted.empty()) return Value(self.text().length + 1);
-  return Value(static_cast<int64_t>(split(self.text().bytes, wanted, -1).size()) - 1);
+  int64_t count = 0;
+  for (size_t at = find(text, wanted); at != std::string_view::npos; ++count) {
+    at = find(text, wanted, at + wanted.size());
+  }
+  PENSTOCK_TRY(arena.spend(count));
+  return Value(count);
 }
 
 Result<Value> joined(Arena& arena, const Value& self, const Arguments& arguments) {

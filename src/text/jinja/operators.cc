@@ -52,7 +52,10 @@ Result<Value> add(Arena& arena, const Value& left, const Value& right) {
     return Value(sum);
   }
   if (left.is_number() && right.is_number()) return Value(left.real() + right.real());
-  if (left.is_text() && right.is_text()) return arena.text(left.text().bytes + right.text().bytes);
+  if (left.is_text() && right.is_text()) {
+    PENSTOCK_TRY(arena.spend_bytes(left.text().bytes.size() + right.text().bytes.size()));
+    return arena.text(left.text().bytes + right.text().bytes);
+  }
   const bool are_lists = left.is(Kind::kList) && right.is(Kind::kList) &&
                          left.list().sort == right.list().sort &&
                          left.list().sort != List::Sort::kGenerator;

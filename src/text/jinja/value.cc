@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <iterator>
+
 #include "text/jinja/python_text.h"
 
 namespace penstock::jinja {
@@ -10,7 +12,9 @@ namespace {
 // Below this, looking through the items is quicker than hashing.
 constexpr size_t kItemsWithoutIndex = 8;
 
-// Rough costs in steps, so that the budget also bounds memory: 16 bytes a value and its share.
+// Costs in steps of what stays in memory until the end, so that the budget bounds that, too: a text
+// or another object takes about 64 bytes, a value in a list 16.
+constexpr int64_t kStepsPerObject = 4;
 constexpr int64_t kStepsPerItem = 2;
 
 void make_index(Dict& dict) {
@@ -67,30 +71,42 @@ const Text* Arena::make_text(std::string bytes) {
 }
 
 Result<Value> Arena::text(std::string bytes) {
+  if (bytes.size() > kTextBytesMax) return template_error("a text of more than 16 MiB");
+  PENSTOCK_TRY(spend(kStepsPerObject));
   PENSTOCK_TRY(spend_bytes(bytes.size()));
   return Value(make_text(std::move(bytes)));
 }
 
 Result<Value> Arena::list(std::vector<Value> items, List::Sort sort) {
-  PENSTOCK_TRY(spend(static_cast<int64_t>(items.size()) * kStepsPerItem));
+  PENSTOCK_TRY(spend(kStepsPerObject + std::ssize(items) * kStepsPerItem));
   return Value(&lists_.emplace_back(List{std::move(items), sort}));
 }
 
 Result<Value> Arena::dict(std::vector<std::pair<Value, Value>> items) {
-  PENSTOCK_TRY(spend(static_cast<int64_t>(items.size()) * 2 * kStepsPerItem));
+  PENSTOCK_TRY(spend(kStepsPerObject + std::ssize(items) * 2 * kStepsPerItem));
   Dict& dict = dicts_.emplace_back(Dict{std::move(items), {}});
   make_index(dict);
   return Value(&dict);
 }
 
 Result<Value> Arena::undefined(std::string reason) {
-  PENSTOCK_TRY(spend_bytes(reason.size()));
+  PENSTOCK_TRY(spend(kStepsPerObject));
   return Value::undefined(&reasons_.emplace_back(std::move(reason)));
 }
 
 Result<Value> Arena::callable(Callable callable) {
-  PENSTOCK_TRY(spend(1));
+  PENSTOCK_TRY(spend(kStepsPerObject));
   return Value(&callables_.emplace_back(callable));
+}
+
+Result<Namespace*> Arena::make_namespace() {
+  PENSTOCK_TRY(spend(kStepsPerObject));
+  return &namespaces_.emplace_back();
+}
+
+Result<Loop*> Arena::make_loop(std::vector<Value> items) {
+  PENSTOCK_TRY(spend(kStepsPerObject + std::ssize(items)));
+  return &loops_.emplace_back(Loop{std::move(items), 0});
 }
 
 Value Arena::from_json(const Json& json) {

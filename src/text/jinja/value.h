@@ -176,8 +176,8 @@ class Arena {
   Result<Value> dict(std::vector<std::pair<Value, Value>> items);  // keys are distinct
   Result<Value> undefined(std::string reason);
   Result<Value> callable(Callable callable);
-  Namespace& make_namespace() { return namespaces_.emplace_back(); }
-  Loop& make_loop() { return loops_.emplace_back(); }
+  Result<Namespace*> make_namespace();
+  Result<Loop*> make_loop(std::vector<Value> items);
 
   // The value of a JSON document. Not charged: its size is the request's.
   Value from_json(const Json& json);
