@@ -14,6 +14,7 @@
 //   G11 quantised experts (8, 4, 3, 2 bits): G1, G3 and G4 again
 //   G12 any budget that the plan accepts
 //   G13 fewer experts per token is another model, and says so
+//   G14 any allocation that fails while loading is an error, and the next attempt works
 //
 // Numbers are given once and never reused. A gate also asserts that what it is about really
 // happened: evictions, chunks, retries.
@@ -22,6 +23,7 @@
 #include <cerrno>
 #include <map>
 
+#include "base/memory.h"
 #include "compute/cpu/cpu_backend.h"
 #include "io/fake_reader.h"
 #include "support/test_model.h"
@@ -276,8 +278,7 @@ TEST_P(Gate, g7_a_failed_read_is_tried_again_or_ends_the_request_cleanly) {
 }
 
 TEST_P(Gate, g8_any_eviction_policy_and_verification) {
-  for (const EvictionPolicy policy :
-       {EvictionPolicy::kLru, EvictionPolicy::kLfu, EvictionPolicy::kAgeOverFrequency}) {
+  for (const EvictionPolicy policy : kEvictionPolicies) {
     EngineOptions with = options();
     with.num_slots = 15;
     with.policy = policy;
@@ -366,6 +367,24 @@ TEST(Gates, g13_fewer_experts_per_token_is_reported_as_lossy) {
   EXPECT_TRUE(lossy->is_lossy());
   const std::vector<TokenId> prompt = random_tokens(9, exact->config().vocab_size, 1);
   EXPECT_FALSE(same_bits(evaluate(*exact, prompt).logits, evaluate(*lossy, prompt).logits));
+}
+
+TEST(Gates, g14_any_allocation_that_fails_while_loading_is_an_error) {
+  const EngineOptions with = small_options(packed_random("r3-wrapped"));
+  int failures = 0;
+  for (int64_t n = 0; n < 100; ++n) {
+    fail_allocation_after(n);
+    auto engine = Engine::open(posix_storage(), with, {});
+    Result<Session> session = engine ? (*engine)->new_session() : Result<Session>(engine.error());
+    fail_allocation_after(-1);
+    if (session) break;
+    EXPECT_EQ(session.error().code, ErrorCode::kOutOfMemory) << session.error().message;
+    ++failures;
+  }
+  EXPECT_GE(failures, 4);  // weights, slots, activations, kernel scratch, states
+  EXPECT_LT(failures, 100);
+  const auto engine = open_engine(with);
+  EXPECT_FALSE(evaluate(*engine, random_tokens(3, 100, 1)).logits.empty());
 }
 
 }  // namespace
