@@ -129,6 +129,16 @@ Result<void> write_file(Call& call, const std::string& path, const std::string& 
   return file->sync();
 }
 
+std::string forecast_text(const Forecast& forecast, const ForecastRequest& request,
+                          const std::vector<ForecastRow>& rows, const std::string& axis) {
+  std::string text = to_text(forecast, request) + to_table(rows, axis_name(axis));
+  if (axis == "experts") {
+    text += fmt::format("  LOSSY below {}: with fewer experts than trained it is another model\n",
+                        request.plan.config.num_experts_per_tok);
+  }
+  return text;
+}
+
 // --svg: the chart of speeds; --html: a page with the text and both charts.
 Result<void> write_charts(Call& call, const ForecastRequest& request,
                           const std::vector<ForecastRow>& rows, const std::string& name,
@@ -256,7 +266,7 @@ Result<void> print_forecast(Call& call, const ForecastRequest& request, const st
   const Forecast forecast = PENSTOCK_TRY(make_forecast(request));
   const std::string& axis = call.settings.text("over");
   const std::vector<ForecastRow> rows = rows_over(request, axis);
-  const std::string text = to_text(forecast, request) + to_table(rows, axis_name(axis));
+  const std::string text = forecast_text(forecast, request, rows, axis);
   call.output.write(text);
   return write_charts(call, request, rows, name, text);
 }
@@ -265,7 +275,7 @@ Result<Json> forecast_json(Call& call, const ForecastRequest& request, const std
   const Forecast forecast = PENSTOCK_TRY(make_forecast(request));
   const std::string& axis = call.settings.text("over");
   const std::vector<ForecastRow> rows = rows_over(request, axis);
-  const std::string text = to_text(forecast, request) + to_table(rows, axis_name(axis));
+  const std::string text = forecast_text(forecast, request, rows, axis);
   PENSTOCK_TRY(write_charts(call, request, rows, name, text));
   const MachineRates& rates = request.rates;
   return Json{{"forecast", to_json(forecast)},

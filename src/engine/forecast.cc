@@ -170,7 +170,7 @@ std::string to_text(const Forecast& forecast, const ForecastRequest& request) {
   text += fmt::format("  {:<24}{:>10.2f} tok/s, no exact engine is faster here\n", "limit",
                       token.limit_tps());
   text += fmt::format(
-      "  {} binds; 1 GiB more memory {:+.2f} tok/s, 1 GB/s more flash {:+.2f}, "
+      "  bound by {}; 1 GiB more memory {:+.2f} tok/s, 1 GB/s more flash {:+.2f}, "
       "10 GB/s more memory bandwidth {:+.2f}\n",
       name_of(token.binding()), forecast.with_memory_tps - token.overlapped_tps(),
       forecast.with_flash_tps - token.overlapped_tps(),
@@ -186,7 +186,7 @@ std::string to_text(const Forecast& forecast, const ForecastRequest& request) {
 std::string to_table(const std::vector<ForecastRow>& rows, const std::string& x_name) {
   std::string text =
       fmt::format("  {:>12} {:>7} {:>9} {:>8} {:>10} {:>8} {:>14}  {}\n", x_name, "hits", "MiB/tok",
-                  "serial", "predicted", "limit", "first token s", "binds");
+                  "serial", "predicted", "limit", "first token s", "bound by");
   for (const ForecastRow& row : rows) {
     const TokenCost& token = row.forecast.token;
     text += fmt::format("  {:>12.1f} {:>7.2f} {:>9.0f} {:>8.2f} {:>10.2f} {:>8.2f} {:>14.1f}  {}\n",

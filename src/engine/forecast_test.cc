@@ -93,7 +93,7 @@ TEST(Forecast, is_told_in_words_and_in_json) {
   const ForecastRequest request = pc_request();
   const Forecast forecast = make_forecast(request).value();
   const std::string text = to_text(forecast, request);
-  EXPECT_THAT(text, HasSubstr("binds"));
+  EXPECT_THAT(text, HasSubstr("bound by"));
   EXPECT_THAT(text, HasSubstr("10 experts in each of 60 layers"));
   const Json json = to_json(forecast);
   EXPECT_EQ(json["terms_ms"].size(), 6u);
