@@ -1,0 +1,257 @@
+"""A budget that was accepted is kept: the program in a memory cgroup of budget + 64 MiB.
+
+The kernel is the witness. The cgroup counts everything the process causes, the page cache
+included, so reads that leave pages behind would show as well; VmHWM counts what the process maps.
+A limit alone proves little, because the kernel reclaims page cache before it kills: so the peak of
+resident memory is compared with the budget itself, and a control shows that the limit bites.
+
+Runs on the demo model, or on a synthetic one of its shape where that was not unpacked. Needs a
+cgroup (v1 or v2) with the memory controller that this user may make children of; skips otherwise.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+
+BINARY = os.environ["PENSTOCK_BINARY"]
+DEMO = os.environ.get("PENSTOCK_DEMO_MODEL", "")
+MIB = 1 << 20
+SPARE = 64 * MIB
+TIMEOUT_S = 500
+
+
+def read(path):
+    with open(path, encoding="ascii") as f:
+        return f.read().strip()
+
+
+def write(path, text):
+    with open(path, "w", encoding="ascii") as f:
+        f.write(str(text))
+
+
+def counters(path):
+    """The lines "name value" of a cgroup file."""
+    return {line.split()[0]: int(line.split()[1]) for line in read(path).splitlines()}
+
+
+class CgroupV1:
+    limit = "memory.limit_in_bytes"
+
+    def __init__(self, path):
+        self.path = path
+        write(os.path.join(path, "memory.swappiness"), 0)
+
+    def peak(self):
+        return int(read(os.path.join(self.path, "memory.max_usage_in_bytes")))
+
+    def times_at_limit(self):
+        return int(read(os.path.join(self.path, "memory.failcnt")))
+
+    def kills(self):
+        return counters(os.path.join(self.path, "memory.oom_control")).get("oom_kill", 0)
+
+    def page_cache(self):
+        return counters(os.path.join(self.path, "memory.stat"))["total_cache"]
+
+
+class CgroupV2:
+    limit = "memory.max"
+
+    def __init__(self, path):
+        self.path = path
+        swap = os.path.join(path, "memory.swap.max")
+        if os.path.exists(swap):
+            write(swap, 0)
+
+    def peak(self):
+        path = os.path.join(self.path, "memory.peak")
+        return int(read(path)) if os.path.exists(path) else None  # since Linux 5.19
+
+    def times_at_limit(self):
+        return counters(os.path.join(self.path, "memory.events"))["max"]
+
+    def kills(self):
+        return counters(os.path.join(self.path, "memory.events"))["oom_kill"]
+
+    def page_cache(self):
+        return counters(os.path.join(self.path, "memory.stat"))["file"]
+
+
+def mounted(kind, controller=""):
+    for line in read("/proc/mounts").splitlines():
+        _, path, fs, options = line.split()[:4]
+        if fs == kind and (not controller or controller in options.split(",")):
+            return path
+    return None
+
+
+def make_cgroup(limit_bytes):
+    """A child cgroup with this limit. OSError with the reason where none can be made."""
+    name = f"penstock-test-{os.getpid()}-{time.monotonic_ns()}"
+    v1 = mounted("cgroup", "memory")
+    if v1:
+        kind, path = CgroupV1, os.path.join(v1, name)
+    else:
+        root = mounted("cgroup2")
+        if not root:
+            raise OSError("no cgroup with a memory controller is mounted")
+        kind, path = CgroupV2, os.path.join(root, name)
+    os.mkdir(path)
+    try:
+        write(os.path.join(path, kind.limit), limit_bytes)
+        return kind(path)
+    except OSError:
+        os.rmdir(path)
+        raise
+
+
+class Run:
+    """One run of the program inside a cgroup, and what the kernel says about it."""
+
+    def __init__(self, arguments, limit_bytes):
+        self.cgroup = make_cgroup(limit_bytes)
+        try:
+            self._run([BINARY, *map(str, arguments)])
+        finally:
+            remove_cgroup(self.cgroup.path)
+
+    def _run(self, command):
+        procs = os.path.join(self.cgroup.path, "cgroup.procs")
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(("PENSTOCK_", "XDG_"))}
+        done = subprocess.run(
+            # A shell enters the cgroup and becomes the program, so that every page is counted.
+            ["/bin/sh", "-c", 'echo $$ > "$0" && exec "$@"', procs, *command],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env={**kept, "HOME": "/nonexistent"},
+            timeout=TIMEOUT_S,
+        )
+        self.code = done.returncode
+        self.output = done.stdout.decode()
+        self.errors = done.stderr.decode(errors="replace")
+        self.peak = self.cgroup.peak()
+        self.times_at_limit = self.cgroup.times_at_limit()
+        self.kills = self.cgroup.kills()
+        self.page_cache = self.cgroup.page_cache()
+
+    def json(self):
+        return [json.loads(line) for line in self.output.splitlines()]
+
+
+def remove_cgroup(path):
+    for _ in range(100):  # a process that was killed leaves a moment later
+        try:
+            return os.rmdir(path)
+        except OSError:
+            time.sleep(0.05)
+    raise AssertionError(f"{path} cannot be removed")
+
+
+def penstock_json(*arguments):
+    done = subprocess.run(
+        [BINARY, *map(str, arguments), "--json", "--quiet"], stdout=subprocess.PIPE, check=True
+    )
+    return json.loads(done.stdout)
+
+
+class MemoryStaysWithinTheBudget(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        try:
+            remove_cgroup(make_cgroup(256 * MIB).path)
+        except OSError as reason:
+            raise unittest.SkipTest(f"no memory cgroup can be made here: {reason}")
+        cls.folder = tempfile.mkdtemp(prefix="penstock-memory-")
+        cls.model = DEMO
+        if not os.path.exists(os.path.join(DEMO, "penstock.json")):
+            cls.model = os.path.join(cls.folder, "model")
+            penstock_json("synth", "demo", cls.model)
+
+    @classmethod
+    def tearDownClass(cls):
+        shutil.rmtree(cls.folder, ignore_errors=True)
+
+    def budget(self, share, *arguments):
+        """Between the smallest workable budget (0) and the one that holds everything (1)."""
+        plan = penstock_json("plan", self.model, "--memory", "1T", *arguments)
+        low, high = plan["memory_min_bytes"], plan["memory_all_resident_bytes"]
+        return int(low + share * (high - low))
+
+    def check(self, run, budget, peak):
+        print(
+            f"budget {budget / MIB:.1f} MiB, peak of the process {peak / MIB:.1f}, of the cgroup "
+            f"{(run.peak or 0) / MIB:.1f} MiB, {run.page_cache / MIB:.1f} MiB of it page cache at "
+            f"the end; {run.times_at_limit} times at the limit",
+            file=sys.stderr,
+        )
+        self.assertEqual(run.code, 0, run.errors)
+        self.assertEqual(run.kills, 0)
+        self.assertLessEqual(peak, budget)
+        if run.peak is not None:
+            self.assertLessEqual(run.peak, budget + SPARE)
+            self.assertGreater(run.peak, budget / 4)  # it was counted here at all
+
+    def bench(self, share, *arguments):
+        """Prompt and answer with uniform routing, so that every expert is read many times."""
+        tests = ["-p", 256, "-n", 400, "-r", 1, "--cold", "--routing", "uniform"]
+        budget = self.budget(share, "--context", 402)
+        run = Run(
+            ["bench", self.model, *tests, "--budgets", budget, "--disk-seconds", 0, "--json"]
+            + list(arguments),
+            budget + SPARE,
+        )
+        rows = run.json()
+        self.assertEqual(len(rows), 2, run.errors)
+        for row, tokens in zip(rows, (256, 400)):
+            expert_bytes = row["cache_bytes"] / row["slots"]
+            experts_read = row["bytes_per_token"] * tokens / expert_bytes
+            # All of them; of an answer's, an eighth came with the one token before it.
+            self.assertGreaterEqual(experts_read, 0.87 * row["experts"])
+        self.check(run, budget, max(row["rss_peak"] for row in rows))
+        return rows
+
+    def test_smallest_budget_holds_while_every_expert_is_read(self):
+        answer = self.bench(0)[1]
+        self.assertLess(answer["slots"], answer["experts"])
+
+    def test_middle_budget_holds_while_every_expert_is_read(self):
+        self.bench(0.5)
+
+    def test_budget_for_everything_holds(self):
+        self.bench(1)
+
+    def test_budget_holds_with_the_thread_reader(self):
+        self.bench(0.25, "--reader", "threads")
+
+    def test_budget_holds_from_start_to_end_of_an_answer(self):
+        budget = self.budget(0.1, "--context", 512)
+        ids = os.path.join(self.folder, "ids.json")
+        with open(ids, "w", encoding="ascii") as f:
+            json.dump([7 * i % 8000 for i in range(200)], f)
+        options = ["--temp", 1, "--seed", 1, "--context", 512, "--memory", budget]
+        run = Run(["run", self.model, "--ids", ids, "-n", 300, "--json", *options], budget + SPARE)
+        self.assertEqual(run.code, 0, run.errors)
+        result = run.json()[-1]
+        self.assertEqual(result["penstock"]["memory_budget_bytes"], budget)
+        self.check(run, budget, result["penstock"]["memory_peak_bytes"])
+
+    def test_control_the_limit_of_the_cgroup_is_in_force(self):
+        budget = self.budget(1, "--context", 402)
+        run = Run(
+            ["bench", self.model, "-p", 0, "-n", 400, "-r", 1, "--cold", "--routing", "uniform"]
+            + ["--budgets", budget, "--disk-seconds", 0, "--json"],
+            budget // 3,
+        )
+        self.assertNotEqual(run.code, 0)
+        self.assertGreater(run.kills + run.times_at_limit, 0)
+
+
+if __name__ == "__main__":
+    unittest.main()
