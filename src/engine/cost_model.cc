@@ -188,8 +188,9 @@ TokenCost token_cost(const CostInput& input) {
   cost.fixed_ms = layers * rates.layer_us / 1e3;
   const double shared_ms = ms_at(static_cast<double>(input.sizes.shared_bytes), weights);
   cost.overlap_ms = std::min(cost.flash_ms, shared_ms + cost.hits_ms);
-  cost.limit_ms =
-      std::max(streaming_ms, cost.dense_ms + hits_in_place_ms + cost.misses_ms + cost.state_ms);
+  const double all_weights_ms =
+      ms_at(static_cast<double>(input.sizes.dense_bytes) + used, rates.memory_gbps);
+  cost.limit_ms = std::max(streaming_ms, all_weights_ms + cost.state_ms);
   return cost;
 }
 

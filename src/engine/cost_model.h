@@ -13,8 +13,8 @@
 //   serial      flash + all others
 //   overlapped  while the disk works, the shared expert and the hits of the layer are computed;
 //               nothing else can be, because a layer's choice needs the layer before it
-//   limit       max(flash without first reads, others without fixed and copies): no exact schedule
-//               is faster at this hit rate
+//   limit       max(flash without first reads, all weights and states at B_memory): no exact
+//               schedule is faster at this hit rate, however good its kernels
 //
 //   worked example: 397B, 10 experts of 7,077,888 bytes in 60 layers, no cache, 5.5 GB/s:
 //   4.247 GB / 5.5 GB/s = 772 ms, so 1.30 tok/s at best

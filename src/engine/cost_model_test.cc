@@ -140,6 +140,7 @@ TEST(TokenCost, every_term_answers_to_its_own_rate) {
   EXPECT_NEAR(token_cost(kernels).dense_ms, 2 * before.dense_ms, 1e-9);
   EXPECT_NEAR(token_cost(kernels).misses_ms, 2 * before.misses_ms, 1e-9);
   EXPECT_EQ(token_cost(kernels).state_ms, before.state_ms);
+  EXPECT_EQ(token_cost(kernels).limit_ms, before.limit_ms) << "better kernels are possible";
   CostInput deep = base;
   deep.position = 100'000;
   EXPECT_NEAR(token_cost(deep).state_ms - before.state_ms, 100e3 * 61'440 / 65e6, 1e-6);

@@ -53,6 +53,7 @@ class Examination {
   uint64_t memory_bytes_ = 0;
   std::unique_ptr<Reader> reader_;
   std::unique_ptr<StorageFile> direct_, buffered_;
+  DiskFacts facts_;
   std::vector<FlashPlan> flash_plan_;
   std::vector<int> thread_counts_;
   std::vector<DType> dtypes_;
@@ -94,7 +95,7 @@ Result<void> Examination::prepare() {
 }
 
 Result<void> Examination::open_flash() {
-  DiskFacts facts;
+  DiskFacts& facts = facts_;
   facts.path = options_.experts_path;
   direct_ = PENSTOCK_TRY(storage_.open(facts.path, OpenMode::kReadDirect));
   buffered_ = PENSTOCK_TRY(storage_.open(facts.path, OpenMode::kRead));
@@ -103,9 +104,8 @@ Result<void> Examination::open_flash() {
   reader_ = PENSTOCK_TRY(make_reader(options_.reader, &facts.reader_note));
   report_.profile.disk = facts.disk;
   report_.profile.reader = reader_->description();
-  const std::vector<Finding> found = disk_findings(facts);
-  report_.findings.insert(report_.findings.end(), found.begin(), found.end());
-  plan_flash(PENSTOCK_TRY(direct_->stat()).bytes);
+  facts.file_bytes = PENSTOCK_TRY(direct_->stat()).bytes;
+  plan_flash(facts.file_bytes);
   return {};
 }
 
@@ -185,6 +185,11 @@ Result<DoctorReport> Examination::run() {
   const std::vector<Finding> settings = settings_findings(report_.profile.machine);
   findings.insert(findings.begin(), settings.begin(), settings.end());
   PENSTOCK_TRY(measure_flash());
+  if (direct_) {
+    if (!report_.profile.flash.empty()) facts_.small_read_us = report_.profile.flash.front().p50_us;
+    const std::vector<Finding> disk = disk_findings(facts_);
+    findings.insert(findings.end(), disk.begin(), disk.end());
+  }
   PENSTOCK_TRY(measure_memory());
   PENSTOCK_TRY(measure_kernels());
   PENSTOCK_TRY(measure_sustained());

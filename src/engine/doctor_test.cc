@@ -227,6 +227,7 @@ TEST(Findings, disks_that_refuse_direct_reads_or_rotate) {
   DiskFacts facts;
   facts.disk = {"8:1", "/dev/sda1", "tmpfs"};
   facts.path = "/m/experts.bin";
+  facts.file_bytes = uint64_t{1} << 40;
   EXPECT_THAT(disk_findings(facts, root.path()), SizeIs(1)) << "read-ahead is no matter for them";
   facts.reads_direct = false;
   facts.reader_note = "reading with threads: refused";
@@ -236,6 +237,10 @@ TEST(Findings, disks_that_refuse_direct_reads_or_rotate) {
   EXPECT_THAT(findings[1].text, HasSubstr("4096 KiB"));
   EXPECT_THAT(findings[2].text, HasSubstr("refused"));
   EXPECT_THAT(findings[3].text, HasSubstr("rotating"));
+  facts.small_read_us = 130;
+  EXPECT_THAT(disk_findings(facts, root.path()), SizeIs(3)) << "no disk seeks in 130 us";
+  facts.file_bytes = 1 << 20;
+  EXPECT_THAT(disk_findings(facts, root.path()).back().text, HasSubstr("has only"));
 }
 
 TEST(Findings, slow_disks_and_slow_products_are_named) {

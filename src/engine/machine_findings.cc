@@ -12,6 +12,9 @@
 namespace penstock {
 namespace {
 
+constexpr double kSeekUs = 2000;  // no disk that rotates is faster on average
+constexpr uint64_t kSmallFileBytes = uint64_t{4} << 30;
+
 std::optional<int64_t> number_in(std::string_view text) {
   int64_t value = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
@@ -148,12 +151,21 @@ std::vector<Finding> disk_findings(const DiskFacts& facts, const std::string& ro
                      "allow io_uring (sysctl kernel.io_uring_disabled=0; in a container also its "
                      "seccomp profile)"});
   }
-  if (queue_value(root, facts.disk.device, "rotational").value_or(0) == 1) {
+  // Virtual disks often say that they rotate; a short read tells.
+  const bool may_rotate = facts.small_read_us == 0 || facts.small_read_us > kSeekUs;
+  if (may_rotate && queue_value(root, facts.disk.device, "rotational").value_or(0) == 1) {
     found.push_back({true,
                      fmt::format("{} says that it is a rotating disk; reads in random order are "
                                  "many times slower there",
                                  facts.disk.source),
-                     "keep the model on an SSD (virtual disks may say this wrongly)"});
+                     "keep the model on an SSD"});
+  }
+  if (facts.file_bytes < kSmallFileBytes) {
+    found.push_back({false,
+                     fmt::format("{} has only {:.2f} GiB, which a cache in the drive or below a "
+                                 "virtual machine may hold: its rate may be too good",
+                                 facts.path, static_cast<double>(facts.file_bytes) / (1 << 30)),
+                     "measure with a larger model"});
   }
   return found;
 }

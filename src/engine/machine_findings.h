@@ -31,6 +31,8 @@ struct DiskFacts {
   std::string path;  // of the file that was read
   bool reads_direct = true;
   std::string reader_note;  // why the reader is not the one that was wanted
+  uint64_t file_bytes = 0;
+  double small_read_us = 0;  // of a small read alone, measured; 0: not known
 };
 std::vector<Finding> disk_findings(const DiskFacts& facts, const std::string& root = "");
 
