@@ -69,7 +69,11 @@ void BpeMerges::encode_long(std::string_view piece, BpeScratch& scratch,
                             std::vector<TokenId>& out) const {
   PENSTOCK_CHECK(piece.size() < INT32_MAX);
   const auto count = static_cast<int32_t>(piece.size());
-  auto& [ids, previous, next, ranks, heap] = scratch;
+  std::vector<TokenId>& ids = scratch.ids;
+  std::vector<int32_t>& previous = scratch.previous;
+  std::vector<int32_t>& next = scratch.next;
+  std::vector<uint32_t>& ranks = scratch.ranks;
+  std::vector<uint64_t>& heap = scratch.heap;
   ids.resize(piece.size());
   previous.resize(piece.size());
   next.resize(piece.size());

@@ -4,7 +4,7 @@
 
 #include <utility>
 
-#include "text/jinja/interpreter.h"
+#include "text/jinja/template.h"
 
 namespace penstock {
 namespace {

@@ -1,11 +1,11 @@
 // A conversation to the prompt text that a model was trained on: the checkpoint's own template.
 //
 // Templates come with the weights as Jinja2 source. They are run by our own interpreter of the part
-// of Jinja2 that chat templates use (jinja/interpreter.h), in the setting that the reference
+// of Jinja2 that chat templates use (jinja/template.h), in the setting that the reference
 // implementation gives them: trim_blocks, lstrip_blocks, tojson without escapes of non-ASCII.
 //
 // Threads  render() is const and keeps nothing; any number of threads may call it.
-// Limits   steps, output bytes and nesting (jinja/interpreter.h): a hostile template ends in an
+// Limits   steps, output bytes and nesting (jinja/template.h): a hostile template ends in an
 //          Error within a second.
 // Errors   create(): kCorrupt or kUnsupported with the template's line; load_chat_template():
 //          kNotFound if neither text has one.

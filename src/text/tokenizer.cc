@@ -14,11 +14,7 @@ namespace penstock {
 struct Tokenizer::Parts {
   explicit Parts(TokenizerTables from_file) : tables(std::move(from_file)) {
     special.resize(static_cast<size_t>(tables.vocabulary.id_count()));
-    added_of.resize(special.size());
-    for (const AddedToken& token : tables.added.all()) {
-      special[token.id] = token.is_special;
-      added_of[token.id] = &token;
-    }
+    for (const AddedToken& token : tables.added.all()) special[token.id] = token.is_special;
   }
 
   void encode_plain(std::string_view text, PieceCache* cache, std::vector<TokenId>& out) const;
@@ -26,8 +22,7 @@ struct Tokenizer::Parts {
                     std::vector<TokenId>& out) const;
 
   const TokenizerTables tables;
-  std::vector<bool> special;                // by id
-  std::vector<const AddedToken*> added_of;  // by id; nullptr for ordinary tokens
+  std::vector<bool> special;  // by id
 
   // A shortcut, never a source of other ids: the call that gets the lock uses the cache, a call at
   // the same time does without.
@@ -103,9 +98,7 @@ std::string Tokenizer::decode(std::span<const TokenId> ids, bool skip_special) c
 }
 
 std::string_view Tokenizer::token_bytes(TokenId id) const {
-  if (id < 0 || id >= vocab_size()) return {};
-  const AddedToken* added = parts_->added_of[id];
-  return added != nullptr ? std::string_view(added->text) : parts_->tables.vocabulary.bytes_of(id);
+  return parts_->tables.vocabulary.bytes_of(id);
 }
 
 bool Tokenizer::is_special(TokenId id) const {
@@ -124,10 +117,9 @@ int64_t Tokenizer::vocab_size() const {
 
 int64_t Tokenizer::memory_bytes() const {
   const TokenizerTables& tables = parts_->tables;
-  const size_t by_id =
-      parts_->special.capacity() / 8 + parts_->added_of.capacity() * sizeof(const AddedToken*);
-  return static_cast<int64_t>(sizeof(Parts) + by_id) + tables.vocabulary.memory_bytes() +
-         tables.merges.memory_bytes() + tables.added.memory_bytes() + parts_->cache.memory_bytes();
+  return static_cast<int64_t>(sizeof(Parts) + parts_->special.capacity() / 8) +
+         tables.vocabulary.memory_bytes() + tables.merges.memory_bytes() +
+         tables.added.memory_bytes() + parts_->cache.memory_bytes();
 }
 
 }  // namespace penstock

@@ -10,8 +10,8 @@
 // Not done: the file's truncation and padding; nothing is added before or after the text.
 //
 // Threads  after create() any number of threads may call the const functions.
-// Memory   two flat tables and one blob of bytes: about 16 MiB for 248,000 tokens, plus 1 MiB that
-//          remembers frequent pieces. create() needs about ten times the file's size for a moment.
+// Memory   flat tables and one blob of bytes: 16 MB for 248,000 tokens, plus 1 MB that remembers
+//          frequent pieces. create() needs about seven times the file's size for a moment.
 // Limits   encode() takes linear time but for a logarithm in the length of one piece, which is what
 //          a text of one million equal letters is.
 // Errors   create(): kCorrupt (names the key), kUnsupported (names the feature).

@@ -34,14 +34,16 @@ class Reader {
     if (!root.is_object()) return corrupt("the file is not a JSON object");
     const bool is_nfc = PENSTOCK_TRY(read_normalizer(json_find(root, "normalizer")));
     const SplitPattern pattern = PENSTOCK_TRY(read_pre_tokenizer(root));
-    if (auto result = check_ends(root); !result) return result.error();
+    PENSTOCK_TRY(check_ends(root));
     std::vector<AddedToken> added = PENSTOCK_TRY(read_added_tokens(root, is_nfc));
 
     const Json* model = json_find(root, "model");
     if (model == nullptr) return corrupt("\"model\" is missing");
-    if (auto result = check_model(*model); !result) return result.error();
+    PENSTOCK_TRY(check_model(*model));
     Vocabulary vocabulary = PENSTOCK_TRY(read_vocabulary(*model, added));
     BpeMerges merges = PENSTOCK_TRY(read_merges(*model, vocabulary));
+    // After the merges, which are between ordinary tokens. An added token may be there already.
+    for (const AddedToken& token : added) vocabulary.add(token.id, token.text);
     return TokenizerTables{std::move(vocabulary), std::move(merges), AddedTokens(std::move(added)),
                            pattern, is_nfc};
   }
@@ -162,7 +164,7 @@ class Reader {
       const std::string key = fmt::format("added_tokens[{}]", i);
       tokens.push_back(PENSTOCK_TRY(read_added_token((*list)[i], key, is_nfc)));
     }
-    if (auto result = check_distinct(tokens); !result) return result.error();
+    PENSTOCK_TRY(check_distinct(tokens));
     return tokens;
   }
 
@@ -221,7 +223,7 @@ class Reader {
       const TokenId id = PENSTOCK_TRY(read_id(value, spelling));
       id_count = std::max<int64_t>(id_count, id + 1);
     }
-    Vocabulary vocabulary(id_count, vocab->size());
+    Vocabulary vocabulary(id_count, vocab->size() + added.size());
     for (const auto& [spelling, value] : vocab->items()) {
       // A token outside the byte alphabet can never be reached by merging; it stands for itself.
       const std::string bytes = bytes_of_spelling(spelling).value_or(spelling);
@@ -260,9 +262,7 @@ class Reader {
     if (!list->is_array()) return corrupt("\"model.merges\" must be an array");
     BpeMerges merges(byte_ids, list->size());
     for (size_t i = 0; i < list->size(); ++i) {
-      if (auto result = add_merge((*list)[i], i, vocabulary, merges); !result) {
-        return result.error();
-      }
+      PENSTOCK_TRY(add_merge((*list)[i], i, vocabulary, merges));
     }
     return merges;
   }

@@ -19,7 +19,7 @@
 namespace penstock {
 
 struct TokenizerTables {
-  Vocabulary vocabulary;  // ordinary tokens; has room for the ids of the added ones
+  Vocabulary vocabulary;  // ordinary and added tokens
   BpeMerges merges;
   AddedTokens added;
   SplitPattern pattern;

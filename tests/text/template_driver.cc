@@ -13,7 +13,7 @@
 #include "base/json.h"
 #include "base/result.h"
 #include "text/chat_template.h"
-#include "text/jinja/interpreter.h"
+#include "text/jinja/template.h"
 
 namespace penstock {
 namespace {

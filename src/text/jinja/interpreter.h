@@ -1,49 +1,116 @@
-// Runs a template: our own interpreter of the part of Jinja2 that chat templates use.
+// Walks a template's tree: executes statements, evaluates expressions, keeps the names.
 //
-// Templates are foreign code that comes with foreign weights. They get no files, no attributes of
-// real objects, no changes to their arguments; their work, their text and their nesting are
-// limited.
+// One Interpreter is one rendering. Its statements stand in interpreter.cc, its expressions in
+// evaluate.cc. What it computes with lives in its Arena, which also limits how much it may do.
 //
-// Limits   Arena::kStepsMax steps, kTextBytesMax bytes of output and of any text, kRunDepthMax
-// calls
-//          inside each other. Exceeding one is an Error; all are reached well within a second.
-// Threads  render() keeps nothing; a Template may be rendered from several threads.
-// Errors   compile(): kCorrupt, kUnsupported. render(): kInvalidArgument for a mistake of the
-// template
-//          or what it says with raise_exception; kUnsupported for a filter or test that we do not
-//          have. Messages begin with "line N: ".
-// Known    departures from Jinja2: `safe` marks nothing (nothing is escaped either), loop.cycle,
-//          loop.changed, varargs and kwargs of macros, and the globals lipsum, cycler and joiner do
-//          not exist; see also python_text.h.
+// Errors  kInvalidArgument, kUnsupported; without the line, which line() knows afterwards.
+// See also template.h, for whom this is.
 #pragma once
 
-#include <memory>
+#include <cstdint>
+#include <deque>
 #include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
 
-#include "base/json.h"
 #include "base/result.h"
 #include "text/jinja/ast.h"
+#include "text/jinja/methods.h"
+#include "text/jinja/template.h"
+#include "text/jinja/value.h"
 
 namespace penstock::jinja {
 
-inline constexpr int kRunDepthMax = 400;
-inline constexpr size_t kSourceBytesMax = size_t{1} << 20;  // published templates have 20 KiB
+// The names that one block sees, and the block around it.
+struct Scope {
+  Scope* parent = nullptr;
+  std::vector<std::pair<std::string_view, Value>> names;
+  bool is_captured = false;  // a macro was defined here, so the names outlive the block
 
-class Template {
+  Value* find(std::string_view name) {
+    for (auto& [key, value] : names) {
+      if (key == name) return &value;
+    }
+    return nullptr;
+  }
+  void set(std::string_view name, Value value) {
+    Value* known = find(name);
+    if (known != nullptr) {
+      *known = value;
+    } else {
+      names.emplace_back(name, value);
+    }
+  }
+};
+
+class Interpreter {
  public:
-  static Result<Template> compile(std::string_view source);
+  // Renders the tree. Once.
+  Result<std::string> run(const Tree& tree, const Template::Variables& variables);
 
-  // The variables that the template sees; a later one hides an earlier one of the same name.
-  using Variables = std::vector<std::pair<std::string, Json>>;
-  Result<std::string> render(const Variables& variables) const;
+  // Where the interpreter is, or was when it stopped.
+  int line() const { return line_; }
 
  private:
-  explicit Template(Tree tree) : tree_(std::move(tree)) {}
+  enum class Flow : uint8_t { kOn, kBreak, kContinue };
 
-  Tree tree_;
+  // Counts how deep we are in the recursion of this class.
+  class Descent {
+   public:
+    explicit Descent(int& depth) : depth_(depth) { ++depth_; }
+    ~Descent() { --depth_; }
+    Descent(const Descent&) = delete;
+    Descent& operator=(const Descent&) = delete;
+
+   private:
+    int& depth_;
+  };
+  Result<void> check_depth() const;
+
+  Scope& push_scope(Scope* parent) { return scopes_.emplace_back(Scope{parent, {}, false}); }
+  // Scopes end in the order opposite to that in which they began.
+  void pop_scope(const Scope& scope);
+
+  Result<void> write(std::string_view text);
+  // Runs a block with its own names and gives back what it printed.
+  Result<Value> capture(const Block& block, Scope& scope);
+
+  Result<Flow> execute(const Block& block);
+  Result<Flow> execute(const Statement& node);
+  Result<Flow> execute_if(const Statement& node);
+  Result<Flow> execute_for(const Statement& node);
+  // Each turn has names of its own: what one sets, the next does not see.
+  Result<Flow> execute_turn(const Statement& node, const Loop& loop, Scope* outer);
+  // The items for which the loop's condition holds.
+  Result<std::vector<Value>> select_items(const Statement& node, const std::vector<Value>& items);
+  Result<Flow> execute_set(const Statement& node);
+  Result<Flow> execute_macro(const Statement& node);
+  Result<void> set_member(const Statement& node);
+  Result<void> assign(const std::vector<std::string>& targets, const Value& value, Scope& scope);
+
+  Result<Value> lookup(const std::string& name);
+  Result<Value> evaluate(const Expression& node);
+  Result<Value> evaluate_child(const Expression& node, size_t index);
+  Result<std::vector<Value>> evaluate_all(const Expression& node, size_t first);
+  Result<Value> evaluate_dict(const Expression& node);
+  // A key that is there already keeps its place and gets the new value.
+  Result<void> put(std::vector<std::pair<Value, Value>>& items, const Value& key,
+                   const Value& value);
+  Result<Value> evaluate_slice(const Expression& node);
+  // a < b < c is a < b and b < c, with b evaluated once.
+  Result<Value> evaluate_comparison(const Expression& node);
+  // The arguments of a call, filter or test: all children but the first.
+  Result<Arguments> evaluate_arguments(const Expression& node);
+  Result<Value> evaluate_call(const Expression& node);
+  Result<Value> call_macro(const Callable& callable, const Arguments& arguments);
+
+  Arena arena_;
+  std::deque<Scope> scopes_;
+  Scope* scope_ = nullptr;
+  std::string output_;
+  int depth_ = 0;
+  int line_ = 1;
 };
 
 }  // namespace penstock::jinja

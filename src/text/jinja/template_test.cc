@@ -1,6 +1,6 @@
 // The rules themselves are compared with Jinja2 by tests/text/template_oracle.py; here stand the
 // ones that everything else leans on, the limits, and the errors.
-#include "text/jinja/interpreter.h"
+#include "text/jinja/template.h"
 
 #include <gtest/gtest.h>
 

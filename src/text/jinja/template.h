@@ -1,0 +1,49 @@
+// Runs a template: our own interpreter of the part of Jinja2 that chat templates use.
+//
+// Templates are foreign code that comes with foreign weights. They get no files, no attributes of
+// real objects, no changes to their arguments; their work, their text and their nesting are
+// limited.
+//
+// Limits   Arena::kStepsMax steps, kTextBytesMax bytes of output and of any text, kRunDepthMax
+// calls
+//          inside each other. Exceeding one is an Error; all are reached well within a second.
+// Threads  render() keeps nothing; a Template may be rendered from several threads.
+// Errors   compile(): kCorrupt, kUnsupported. render(): kInvalidArgument for a mistake of the
+// template
+//          or what it says with raise_exception; kUnsupported for a filter or test that we do not
+//          have. Messages begin with "line N: ".
+// Known    departures from Jinja2: `safe` marks nothing (nothing is escaped either), loop.cycle,
+//          loop.changed, varargs and kwargs of macros, and the globals lipsum, cycler and joiner do
+//          not exist; see also python_text.h.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "base/json.h"
+#include "base/result.h"
+#include "text/jinja/ast.h"
+
+namespace penstock::jinja {
+
+inline constexpr int kRunDepthMax = 400;
+inline constexpr size_t kSourceBytesMax = size_t{1} << 20;  // published templates have 20 KiB
+
+class Template {
+ public:
+  static Result<Template> compile(std::string_view source);
+
+  // The variables that the template sees; a later one hides an earlier one of the same name.
+  using Variables = std::vector<std::pair<std::string, Json>>;
+  Result<std::string> render(const Variables& variables) const;
+
+ private:
+  explicit Template(Tree tree) : tree_(std::move(tree)) {}
+
+  Tree tree_;
+};
+
+}  // namespace penstock::jinja
