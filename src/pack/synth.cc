@@ -250,7 +250,10 @@ Result<void> Synthesiser::finish() {
   const std::string text = manifest_text(manifest);
   report_.id = hex_text(PENSTOCK_TRY(manifest_sum(text, std::string(kManifestName))));
   PENSTOCK_TRY(parts_.workspace.write_file(kManifestName, std::as_bytes(std::span(text))));
-  return parts_.workspace.install();
+  PENSTOCK_TRY(parts_.workspace.install());
+  const Result<void> tidied = parts_.workspace.tidy();
+  if (!tidied) tell("the model is complete, but " + tidied.error().message);
+  return {};
 }
 
 Result<PackReport> Synthesiser::run() {
