@@ -96,12 +96,12 @@ struct ExpertWork {
 
 // What the largest call will need. Everything is allocated from these at creation.
 struct BackendLimits {
-  int64_t tokens = 1;        // rows of one forward pass
-  int64_t hidden_size = 0;   // H
-  int64_t width = 0;         // widest input or output of any matmul but the head
-  int64_t top_k = 0;         // K
-  int64_t expert_width = 0;  // max(I, shared expert's width)
-  int64_t context = 0;       // positions a KV cache may hold
+  int64_t tokens = 1;             // rows of one forward pass
+  int64_t hidden_size = 0;        // H
+  int64_t width = 0;              // widest input or output of any matmul but the head
+  int64_t top_k = 0;              // K
+  int64_t expert_width = 0;       // max(I, shared expert's width)
+  int64_t context = 0;            // positions a KV cache may hold
   AttentionShape attention = {};  // zeros where the model has none
   DeltaNetShape delta_net = {};
 };

@@ -5,6 +5,7 @@
 // positions are cut into segments of kSegmentPositions, counted from position 0. Each segment
 // gives a row a maximum m, a sum l of exp(score - m) and the values mixed with these weights, o;
 // segments are joined in order:
+// (o in the order 0, 63, 126, ..., 1, 64, ...: see kStreams)
 //   M' = max(M, m),  L = L exp(M - M') + l exp(m - M'),  O = O exp(M - M') + o exp(m - M')
 // The cuts depend on positions alone: a row has the same bits in any chunk of a prompt. Long
 // contexts at decode are shared among the threads by segments.
@@ -21,7 +22,11 @@
 namespace penstock {
 
 inline constexpr int kQueryLanes = 16;
-inline constexpr int64_t kSegmentPositions = 512;
+// A segment is read as eight streams of neighbouring positions, which the prefetcher can follow.
+// Not 64 each: addresses a multiple of 4 KiB apart would share one set of the nearest cache.
+inline constexpr int64_t kStreams = 8;
+inline constexpr int64_t kStreamPositions = 63;
+inline constexpr int64_t kSegmentPositions = kStreams * kStreamPositions;
 
 // Sixteen (or eight) query rows against one segment of one kv head.
 struct AttentionSegment {

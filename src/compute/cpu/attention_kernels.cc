@@ -15,22 +15,21 @@ namespace penstock {
 namespace HWY_NAMESPACE {
 
 // Accumulators that fit into the registers beside their operands.
-inline constexpr int kAccumulators = HWY_TARGET == HWY_NEON || HWY_TARGET == HWY_AVX3 ? 24 : 12;
+inline constexpr int kAccumulators = HWY_TARGET == HWY_NEON || HWY_TARGET == HWY_AVX3 ? 16 : 8;
 
-// Query rows in lanes: D has kRows lanes, or a part of them and several vectors make a row set.
+// Query rows in lanes, in one vector or in several.
 template <int kRows>
 struct QueryLanes {
   using D = hn::CappedTag<float, kRows>;
   using V = hn::Vec<D>;
   static constexpr int kWidth = static_cast<int>(hn::MaxLanes(D()));
   static constexpr int kParts = kRows / kWidth;
-  // A dozen positions side by side also hide the latency of an fma.
-  static constexpr int kPositions = kAccumulators / kParts > 12  ? 12
-                                    : kAccumulators / kParts < 1 ? 1
-                                                                 : kAccumulators / kParts;
+  // Positions side by side: their chains of fmas hide the latency of one another.
+  static constexpr int kSideBySide = std::clamp(kAccumulators / kParts, 1, 8);
 
+  // The scores of kCount positions, `distance` apart.
   template <int kCount>
-  static HWY_INLINE void Scores(const AttentionSegment& s, int64_t position) {
+  static HWY_INLINE void Scores(const AttentionSegment& s, int64_t position, int64_t distance) {
     V sums[kCount][kParts];
 #pragma GCC unroll 16
     for (int p = 0; p < kCount; ++p) {
@@ -46,7 +45,7 @@ struct QueryLanes {
       }
 #pragma GCC unroll 16
       for (int p = 0; p < kCount; ++p) {
-        const V key = hn::Set(D(), keys[p * s.head_dim + i]);
+        const V key = hn::Set(D(), keys[p * distance * s.head_dim + i]);
 #pragma GCC unroll 16
         for (int v = 0; v < kParts; ++v) sums[p][v] = hn::MulAdd(queries[v], key, sums[p][v]);
       }
@@ -55,7 +54,7 @@ struct QueryLanes {
     for (int p = 0; p < kCount; ++p) {
 #pragma GCC unroll 16
       for (int v = 0; v < kParts; ++v) {
-        hn::Store(sums[p][v], D(), s.scores + (position + p) * kRows + v * kWidth);
+        hn::Store(sums[p][v], D(), s.scores + (position + p * distance) * kRows + v * kWidth);
       }
     }
   }
@@ -87,20 +86,17 @@ struct QueryLanes {
   }
 
   static HWY_INLINE void Run(const AttentionSegment& s) {
-    int64_t position = 0;
-    for (; position + kPositions <= s.positions; position += kPositions) {
-      Scores<kPositions>(s, position);
-    }
-    for (; position < s.positions; ++position) Scores<1>(s, position);
+    const int64_t distance = s.positions / kSideBySide;
+    for (int64_t p = 0; p < distance; ++p) Scores<kSideBySide>(s, p, distance);
+    for (int64_t p = kSideBySide * distance; p < s.positions; ++p) Scores<1>(s, p, 0);
     Weights(s);
   }
 };
 
-// mixed[row, i ...] += sum_p weight[p, row] * value[p, i ...] for kRows rows and kWidth vectors of
-// components, p ascending.
+// mixed[row, i ...] += sum_p weight[p, row] * value[p, i ...] over the positions p = first,
+// first + 63, ..., for kRows rows and kWidth vectors of components.
 template <int kRows, int kWidth>
-HWY_INLINE void MixStrip(const AttentionSegment& s, int row, int64_t i, int64_t first,
-                         int64_t end) {
+HWY_INLINE void MixStrip(const AttentionSegment& s, int row, int64_t i, int64_t first) {
   const int64_t count = kWidth > 1 ? kLanes : s.head_dim - i;
   FloatVec sums[kRows][kWidth];
   float* mixed = s.mixed + row * s.head_dim + i;
@@ -111,7 +107,7 @@ HWY_INLINE void MixStrip(const AttentionSegment& s, int row, int64_t i, int64_t 
       sums[r][v] = LoadFirst(mixed + r * s.head_dim + v * kLanes, count);
     }
   }
-  for (int64_t p = first; p < end; ++p) {
+  for (int64_t p = first; p < s.positions; p += kStreamPositions) {
     const float* value = s.values + p * s.head_dim + i;
     const float* weights = s.scores + p * s.lanes + row;
     FloatVec values[kWidth];
@@ -133,20 +129,16 @@ HWY_INLINE void MixStrip(const AttentionSegment& s, int row, int64_t i, int64_t 
   }
 }
 
-// A few positions at a time, so that their values are still near when the next strip of components
-// comes by.
 void Mix(const AttentionSegment& s) {
   constexpr int kRows = HWY_TARGET == HWY_AVX3 ? 8 : 4;
-  constexpr int64_t kNear = 32;
   std::fill_n(s.mixed, s.lanes * s.head_dim, 0.0f);
-  for (int64_t first = 0; first < s.positions; first += kNear) {
-    const int64_t end = first + kNear < s.positions ? first + kNear : s.positions;
+  for (int64_t first = 0; first < std::min(kStreamPositions, s.positions); ++first) {
     int64_t i = 0;
     for (; i + 2 * kLanes <= s.head_dim; i += 2 * kLanes) {
-      for (int row = 0; row < s.lanes; row += kRows) MixStrip<kRows, 2>(s, row, i, first, end);
+      for (int row = 0; row < s.lanes; row += kRows) MixStrip<kRows, 2>(s, row, i, first);
     }
     for (; i < s.head_dim; i += kLanes) {
-      for (int row = 0; row < s.lanes; row += kRows) MixStrip<kRows, 1>(s, row, i, first, end);
+      for (int row = 0; row < s.lanes; row += kRows) MixStrip<kRows, 1>(s, row, i, first);
     }
   }
 }

@@ -248,12 +248,12 @@ constexpr int PanelsOfTile(int rows) {
 #elif HWY_TARGET == HWY_AVX2
 inline constexpr int kTileRows = 6;
 constexpr int PanelsOfTile(int rows) {
-  return rows == 1 ? 4 : rows <= 3 ? 2 : 1;
+  return rows == 1 ? 3 : rows == 2 ? 2 : 1;
 }
 #elif HWY_TARGET == HWY_NEON
 inline constexpr int kTileRows = 6;
 constexpr int PanelsOfTile(int rows) {
-  return rows <= 2 ? 2 : 1;
+  return rows == 1 ? 3 : rows == 2 ? 2 : 1;
 }
 #else
 inline constexpr int kTileRows = 3;
@@ -345,7 +345,7 @@ void Pack(const float* const* rows, int num_rows, int64_t columns, float* packed
 
 template <class Format>
 const ProductKernel* KernelOf() {
-  static constexpr ProductKernel kKernel = {kTileRows, &PaddedRows, &Pack<Format>,
+  static constexpr ProductKernel kKernel = {kTileRows, PanelsOfTile(1), &PaddedRows, &Pack<Format>,
                                             &Multiply<Format>};
   return &kKernel;
 }

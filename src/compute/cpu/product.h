@@ -23,7 +23,8 @@
 namespace penstock {
 
 struct ProductKernel {
-  int tile_rows;  // rows of x that one call takes at most; a power of two or three times one
+  int tile_rows;       // rows of x that one call takes at most
+  int panels_at_once;  // of a single row: a list of panels is best a multiple of it
 
   // How many rows a tile of `rows` rows has in packed form: the next number that has a kernel.
   int (*padded_rows)(int rows);

@@ -196,10 +196,10 @@ void Products::make_sums() {
 
 int64_t Products::task_panels(const ProductJob& job) const {
   if (job.num_rows > kTileRows) return kTaskPanels;
-  const int64_t bytes = job.weight.num_blocks() * block_bytes(job.weight.dtype);
-  // Multiples of four: a single row runs over four panels at once.
-  const int64_t panels = task_bytes_ / (job.has_gate() ? 2 * bytes : bytes) / 4 * 4;
-  return std::clamp<int64_t>(panels, 4, kTaskPanels);
+  const int64_t panel_size = job.weight.num_blocks() * block_bytes(job.weight.dtype);
+  const int64_t at_once = product_kernel(job.weight.dtype, target_).panels_at_once;
+  const int64_t groups = task_bytes_ / (panel_size * at_once * (job.has_gate() ? 2 : 1));
+  return std::clamp<int64_t>(groups, 1, kTaskPanels / at_once) * at_once;
 }
 
 int64_t Products::num_tasks(const ProductJob& job) const {

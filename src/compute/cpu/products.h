@@ -77,7 +77,7 @@ class Products {
   }
 
  private:
-  static constexpr int64_t kTaskBytes = 128 << 10;  // of weights, while the rows are few
+  static constexpr int64_t kTaskBytes = 256 << 10;  // of weights, while the rows are few
 
   void forget_sums(Rows x);
   void need_sums(const ProductJob& job);

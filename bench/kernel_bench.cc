@@ -1,0 +1,467 @@
+// How near are the kernels to what this machine can do?
+//
+// Ops that stream weights or state are judged by the memory's read bandwidth, products of many rows
+// by the fused multiply-adds that one thread can start. Both limits are measured beside every row,
+// with the same threads, so that a busy machine blurs the times but not the percentages. Weights
+// rotate through more memory than the caches hold. Every row is a median of many short runs.
+//
+//   kernel_bench --threads 1,2 --json kernels.json
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <fstream>
+#include <functional>
+#include <numeric>
+#include <random>
+#include <thread>
+#include <vector>
+
+#include "base/json.h"
+#include "base/memory.h"
+#include "compute/cpu/cpu_backend.h"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "../bench/kernel_bench.cc"
+#include "compute/cpu/target.h"
+// clang-format off: foreach_target.h comes first
+#include <hwy/foreach_target.h>
+#include <hwy/highway.h>
+// clang-format on
+
+HWY_BEFORE_NAMESPACE();
+namespace penstock {
+namespace HWY_NAMESPACE {
+namespace hn = hwy::HWY_NAMESPACE;
+
+// Reads every byte; the result only keeps the compiler from leaving it out.
+float ReadAll(const float* values, int64_t count) {
+  const hn::ScalableTag<float> d;
+  const auto lanes = static_cast<int64_t>(hn::Lanes(d));
+  auto a = hn::Zero(d), b = a, c = a, e = a;
+  for (int64_t i = 0; i + 4 * lanes <= count; i += 4 * lanes) {
+    a = hn::Add(a, hn::Load(d, values + i));
+    b = hn::Add(b, hn::Load(d, values + i + lanes));
+    c = hn::Add(c, hn::Load(d, values + i + 2 * lanes));
+    e = hn::Add(e, hn::Load(d, values + i + 3 * lanes));
+  }
+  return hn::GetLane(hn::Add(hn::Add(a, b), hn::Add(c, e)));
+}
+
+// `rounds` times twelve independent multiply-adds; returns the floating-point operations.
+double MultiplyAdds(int64_t rounds, volatile float* sink) {
+  const hn::ScalableTag<float> d;
+  // Different starts, or the compiler would see that the chains are one.
+  auto v0 = hn::Iota(d, 0.0f), v1 = hn::Iota(d, 0.1f), v2 = hn::Iota(d, 0.2f),
+       v3 = hn::Iota(d, 0.3f), v4 = hn::Iota(d, 0.4f), v5 = hn::Iota(d, 0.5f),
+       v6 = hn::Iota(d, 0.6f), v7 = hn::Iota(d, 0.7f), v8 = hn::Iota(d, 0.8f),
+       v9 = hn::Iota(d, 0.9f), v10 = hn::Iota(d, 1.0f), v11 = hn::Iota(d, 1.1f);
+  const auto x = hn::Set(d, 0.999f);
+  for (int64_t i = 0; i < rounds; ++i) {
+    v0 = hn::MulAdd(v0, x, x), v1 = hn::MulAdd(v1, x, x), v2 = hn::MulAdd(v2, x, x);
+    v3 = hn::MulAdd(v3, x, x), v4 = hn::MulAdd(v4, x, x), v5 = hn::MulAdd(v5, x, x);
+    v6 = hn::MulAdd(v6, x, x), v7 = hn::MulAdd(v7, x, x), v8 = hn::MulAdd(v8, x, x);
+    v9 = hn::MulAdd(v9, x, x), v10 = hn::MulAdd(v10, x, x), v11 = hn::MulAdd(v11, x, x);
+  }
+  const auto low = hn::Add(hn::Add(hn::Add(v0, v1), hn::Add(v2, v3)), hn::Add(v4, v5));
+  const auto high = hn::Add(hn::Add(hn::Add(v6, v7), hn::Add(v8, v9)), hn::Add(v10, v11));
+  *sink = hn::GetLane(hn::Add(low, high));
+  return 2.0 * 12 * static_cast<double>(rounds) * static_cast<double>(hn::Lanes(d));
+}
+
+}  // namespace HWY_NAMESPACE
+}  // namespace penstock
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace penstock {
+HWY_EXPORT(ReadAll);
+HWY_EXPORT(MultiplyAdds);
+
+namespace {
+
+constexpr int64_t kStreamBytes = 512 << 20;  // more than any last-level cache we know
+constexpr int64_t kReadSample = 64 << 20;
+
+double now() {
+  using Clock = std::chrono::steady_clock;
+  return std::chrono::duration<double>(Clock::now().time_since_epoch()).count();
+}
+
+double median(std::vector<double> values) {
+  std::nth_element(values.begin(), values.begin() + std::ssize(values) / 2, values.end());
+  return values[values.size() / 2];
+}
+
+// Half the distance between the quartiles, as a part of the median.
+double spread(std::vector<double> values) {
+  std::sort(values.begin(), values.end());
+  const size_t n = values.size();
+  return (values[n * 3 / 4] - values[n / 4]) / (2 * values[n / 2]);
+}
+
+struct Options {
+  std::vector<int> threads = {1, static_cast<int>(std::thread::hardware_concurrency())};
+  std::string filter, target, json;
+  double seconds = 0.4;
+};
+
+struct Row {
+  std::string name;
+  int threads;
+  double seconds, best_seconds, spread;
+  double gbytes_per_s, percent_of_read, gflops, percent_of_peak;
+};
+
+// What an op has to move and to calculate, to judge its time by.
+struct Work {
+  double bytes = 0, flops = 0;
+};
+
+class Bench {
+ public:
+  explicit Bench(const Options& options)
+      : options_(options),
+        target_(find_target(options.target).value()),
+        stream_(AlignedMemory::create(kStreamBytes, "the stream", Prefault::kYes).value()) {
+    std::fill(stream_.bytes().begin(), stream_.bytes().end(), std::byte{1});
+  }
+
+  // Weights of any type: some values that are no special numbers.
+  AlignedMemory weights(int64_t bytes) {
+    AlignedMemory memory =
+        AlignedMemory::create(static_cast<uint64_t>(bytes), "weights", Prefault::kYes).value();
+    const std::span<std::byte> out = memory.bytes();
+    for (size_t i = 0; i < out.size(); i += sizeof(uint32_t)) {
+      const uint32_t word = static_cast<uint32_t>(i) * 2654435761u & 0x3fff3fffu;
+      std::memcpy(out.data() + i, &word, sizeof(word));
+    }
+    return memory;
+  }
+
+  bool wants(const std::string& name) const {
+    return options_.filter.empty() || name.find(options_.filter) != std::string::npos;
+  }
+
+  // Times op(run), run = 0, 1, ...; op must touch other memory each time if that matters.
+  void measure(const std::string& name, int threads, const Work& work,
+               const std::function<void(int64_t)>& op) {
+    std::vector<double> times, reads, peaks;
+    op(0);
+    const double start = now();
+    for (int64_t run = 1; times.size() < 15 || now() - start < options_.seconds; ++run) {
+      const double before = now();
+      op(run);
+      times.push_back(now() - before);
+      if (run % 4 == 1) {
+        reads.push_back(read_speed(threads));
+        peaks.push_back(peak_speed(threads));
+      }
+    }
+    const double seconds = median(times);
+    const double bytes_per_s = work.bytes / seconds, flops_per_s = work.flops / seconds;
+    report({name, threads, seconds, *std::min_element(times.begin(), times.end()), spread(times),
+            bytes_per_s / 1e9, 100 * bytes_per_s / median(reads), flops_per_s / 1e9,
+            100 * flops_per_s / median(peaks)});
+  }
+
+  std::unique_ptr<CpuBackend> backend(int threads, const BackendLimits& limits) const {
+    return CpuBackend::create(threads, limits, {.target = options_.target}).value();
+  }
+
+  const Options& options() const { return options_; }
+
+  void write_json() const {
+    if (options_.json.empty()) return;
+    Json rows = Json::array();
+    for (const Row& row : rows_) {
+      rows.push_back({{"name", row.name},
+                      {"threads", row.threads},
+                      {"seconds", row.seconds},
+                      {"best_seconds", row.best_seconds},
+                      {"spread", row.spread},
+                      {"gbytes_per_s", row.gbytes_per_s},
+                      {"percent_of_read", row.percent_of_read},
+                      {"gflops", row.gflops},
+                      {"percent_of_peak", row.percent_of_peak}});
+    }
+    std::ofstream(options_.json) << to_text({{"target", target_name(target_)}, {"rows", rows}}, 1)
+                                 << '\n';
+  }
+
+ private:
+  double read_speed(int threads) {
+    const auto* values = reinterpret_cast<const float*>(stream_.bytes().data() + read_at_);
+    read_at_ = (read_at_ + kReadSample) % kStreamBytes;
+    const int64_t share = kReadSample / 4 / threads / 64 * 64;
+    const double start = now();
+    run_on(threads,
+           [&](int i) { sink_ = PENSTOCK_AT_TARGET(ReadAll, target_)(values + i * share, share); });
+    return static_cast<double>(share * 4 * threads) / (now() - start);
+  }
+
+  double peak_speed(int threads) {
+    double flops = 0;
+    const double start = now();
+    run_on(threads, [&](int i) {
+      const double done = PENSTOCK_AT_TARGET(MultiplyAdds, target_)(200000, &sink_);
+      if (i == 0) flops = done;
+    });
+    return flops * threads / (now() - start);
+  }
+
+  template <class Body>
+  void run_on(int threads, const Body& body) {
+    if (pool_ == nullptr || pool_->num_threads() != threads) {
+      pool_ = std::make_unique<ThreadPool>(threads);
+    }
+    pool_->run(threads, [&](int64_t task, int) { body(static_cast<int>(task)); });
+  }
+
+  void report(const Row& row) {
+    if (rows_.empty()) {
+      std::printf("%s; %% of read: of the memory's bandwidth, %% of peak: of multiply-adds\n",
+                  target_name(target_).c_str());
+      std::printf("%-44s %7s %10s %7s %7s %7s %9s %7s\n", "op", "threads", "median us", "+-",
+                  "GB/s", "% read", "GFLOP/s", "% peak");
+    }
+    std::printf("%-44s %7d %10.1f %10.1f %6.1f%% %7.2f %6.1f%% %9.1f %6.1f%%\n", row.name.c_str(),
+                row.threads, row.seconds * 1e6, row.best_seconds * 1e6, row.spread * 100,
+                row.gbytes_per_s, row.percent_of_read, row.gflops, row.percent_of_peak);
+    std::fflush(stdout);
+    rows_.push_back(row);
+  }
+
+  Options options_;
+  int64_t target_;
+  AlignedMemory stream_;
+  int64_t read_at_ = 0;
+  volatile float sink_ = 0;
+  std::unique_ptr<ThreadPool> pool_;
+  std::vector<Row> rows_;
+};
+
+struct OwnedRows {
+  std::vector<float> values;
+  Rows rows;
+
+  OwnedRows(int64_t count, int64_t width)
+      : values(static_cast<size_t>(count * width)), rows{values.data(), count, width, width} {
+    std::mt19937 engine(1);
+    std::normal_distribution<float> normal;
+    for (float& value : values) value = normal(engine);
+  }
+};
+
+struct ModelShape {
+  const char* name;
+  int64_t hidden, expert_width, top_k;
+  AttentionShape attention;
+  DeltaNetShape delta_net;
+};
+
+const ModelShape kModels[] = {
+    {"35B", 2048, 512, 8, {16, 2, 256, 64, 1e-6f}, {16, 32, 128, 128, 4, 1e-6f}},
+    {"397B", 4096, 1024, 10, {32, 2, 256, 64, 1e-6f}, {16, 64, 128, 128, 4, 1e-6f}},
+};
+
+constexpr DType kTypes[] = {DType::kQ4, DType::kQ3,   DType::kQ2,
+                            DType::kQ8, DType::kBF16, DType::kF32};
+
+BackendLimits limits_of(const ModelShape& model, int64_t tokens, int64_t context) {
+  return {.tokens = tokens,
+          .hidden_size = model.hidden,
+          .width = 12288,
+          .top_k = model.top_k,
+          .expert_width = model.expert_width,
+          .context = context,
+          .attention = model.attention,
+          .delta_net = model.delta_net};
+}
+
+// One layer's routed experts: `per_expert` tokens through each of top_k experts.
+void bench_experts(Bench& bench, const ModelShape& model, DType dtype, int64_t per_expert,
+                   int threads) {
+  const std::string name = std::string(model.name) + " experts " + std::string(name_of(dtype)) +
+                           ", tokens each: " + std::to_string(per_expert);
+  if (!bench.wants(name)) return;
+  const int64_t hidden = model.hidden, width = model.expert_width;
+  const int64_t gate_up_bytes = panel_bytes(dtype, 2 * width, hidden);
+  const int64_t expert_bytes = gate_up_bytes + panel_bytes(dtype, hidden, width);
+  const int64_t layers = std::max<int64_t>(2, kStreamBytes / (expert_bytes * model.top_k));
+  const AlignedMemory memory = bench.weights(layers * model.top_k * expert_bytes);
+
+  const auto ops = bench.backend(threads, limits_of(model, per_expert, 0));
+  const OwnedRows x(per_expert, hidden), gated(per_expert * model.top_k, width),
+      out(per_expert * model.top_k, hidden);
+  std::vector<int32_t> tokens(static_cast<size_t>(per_expert));
+  std::iota(tokens.begin(), tokens.end(), 0);
+  std::vector<std::vector<int32_t>> places(static_cast<size_t>(model.top_k), tokens);
+  std::vector<ExpertWork> work(static_cast<size_t>(model.top_k));
+  const auto run = [&](int64_t layer) {
+    for (size_t e = 0; e < work.size(); ++e) {
+      const std::byte* place =
+          memory.bytes().data() +
+          (layer % layers * model.top_k + static_cast<int64_t>(e)) * expert_bytes;
+      for (size_t t = 0; t < tokens.size(); ++t) {
+        places[e][t] = static_cast<int32_t>(t * work.size() + e);
+      }
+      work[e] = {{dtype, 2 * width, hidden, place},
+                 {dtype, hidden, width, place + gate_up_bytes},
+                 tokens,
+                 places[e]};
+    }
+    ops->expert_gate_up(x.rows, work, gated.rows);
+    ops->expert_down(gated.rows, work, out.rows);
+  };
+  const double weights = 3.0 * static_cast<double>(hidden * width * model.top_k);
+  bench.measure(name, threads,
+                {.bytes = static_cast<double>(expert_bytes * model.top_k),
+                 .flops = 2 * weights * static_cast<double>(per_expert)},
+                run);
+}
+
+// A square matrix of the hidden size times the rows of a chunk.
+void bench_matmul(Bench& bench, const ModelShape& model, DType dtype, int64_t tokens, int threads) {
+  const std::string name = std::string(model.name) + " matmul " + std::string(name_of(dtype)) +
+                           ", tokens: " + std::to_string(tokens);
+  if (!bench.wants(name)) return;
+  const int64_t size = model.hidden;
+  const int64_t bytes = panel_bytes(dtype, size, size);
+  const AlignedMemory memory = bench.weights(bytes);
+  const auto ops = bench.backend(threads, limits_of(model, tokens, 0));
+  const OwnedRows x(tokens, size), out(tokens, size);
+  const Projection projection[] = {{{dtype, size, size, memory.bytes().data()}, nullptr, out.rows}};
+  bench.measure(name, threads,
+                {.bytes = static_cast<double>(bytes),
+                 .flops = 2.0 * static_cast<double>(size * size * tokens)},
+                [&](int64_t) { ops->matmul(x.rows, projection); });
+}
+
+void bench_attention(Bench& bench, const ModelShape& model, int64_t tokens, int64_t context,
+                     int threads) {
+  const std::string name = std::string(model.name) +
+                           " attention, context: " + std::to_string(context) +
+                           ", tokens: " + std::to_string(tokens);
+  if (!bench.wants(name)) return;
+  const AttentionShape& shape = model.attention;
+  const int64_t dim = shape.head_dim;
+  const int64_t layer_floats = shape.kv_heads * context * dim;
+  const int64_t layers = std::max<int64_t>(1, kStreamBytes / (8 * layer_floats));
+  const OwnedRows cache(1, 2 * layers * layer_floats);
+  const OwnedRows q_gate(tokens, 2 * shape.heads * dim), k(tokens, shape.kv_heads * dim),
+      v(tokens, shape.kv_heads * dim), out(tokens, shape.heads * dim), norm(1, dim),
+      rope(context, shape.rotary_dim / 2);
+  const auto ops = bench.backend(threads, limits_of(model, tokens, context));
+  const double seen = static_cast<double>(tokens) *
+                      (static_cast<double>(context) - 0.5 * static_cast<double>(tokens - 1));
+  bench.measure(name, threads,
+                {.bytes = 8.0 * static_cast<double>(layer_floats),
+                 .flops = 4.0 * static_cast<double>(shape.heads * dim) * seen},
+                [&](int64_t run) {
+                  float* layer = cache.rows.data + run % layers * 2 * layer_floats;
+                  ops->gated_attention(shape, {norm.rows.data, norm.rows.data},
+                                       {rope.rows.data, rope.rows.data},
+                                       {layer, layer + layer_floats, context}, context - tokens,
+                                       q_gate.rows, k.rows, v.rows, out.rows);
+                });
+}
+
+void bench_delta_net(Bench& bench, const ModelShape& model, int64_t tokens, int threads) {
+  const std::string name =
+      std::string(model.name) + " delta-net, tokens: " + std::to_string(tokens);
+  if (!bench.wants(name)) return;
+  const DeltaNetShape& shape = model.delta_net;
+  const int64_t channels = shape.conv_channels();
+  const int64_t memory_floats = int64_t{shape.value_heads} * shape.key_dim * shape.value_dim;
+  const int64_t layers = std::max<int64_t>(2, kStreamBytes / (4 * memory_floats));
+  const OwnedRows memory(layers, memory_floats), history(3, channels), conv(4, channels),
+      head(1, 256), norm(1, shape.value_dim);
+  const std::vector<float> decay(static_cast<size_t>(shape.value_heads), -0.1f);
+  const OwnedRows qkv(tokens, channels), z(tokens, shape.value_heads * shape.value_dim),
+      b(tokens, shape.value_heads), a(tokens, shape.value_heads),
+      out(tokens, shape.value_heads * shape.value_dim);
+  const auto ops = bench.backend(threads, limits_of(model, tokens, 0));
+  bench.measure(name, threads,
+                {.bytes = 8.0 * static_cast<double>(memory_floats),
+                 .flops = 7.0 * static_cast<double>(memory_floats * tokens)},
+                [&](int64_t run) {
+                  ops->gated_delta_net(
+                      shape, {conv.rows.data, decay.data(), head.rows.data, norm.rows.data},
+                      {history.rows.data, memory.rows.data + run % layers * memory_floats},
+                      qkv.rows, z.rows, b.rows, a.rows, out.rows);
+                });
+}
+
+void bench_row_ops(Bench& bench, const ModelShape& model, int64_t tokens, int threads) {
+  const std::string suffix = ", tokens: " + std::to_string(tokens);
+  const auto ops = bench.backend(threads, limits_of(model, tokens, 0));
+  const int64_t hidden = model.hidden, num_experts = 512;
+  const OwnedRows x(tokens, hidden), y(tokens, hidden), rows(tokens * model.top_k, hidden),
+      gate(tokens, 1), logits(tokens, num_experts);
+  const auto floats = static_cast<double>(tokens * hidden);
+  const auto run = [&](const std::string& op, double bytes,
+                       const std::function<void(int64_t)>& body) {
+    const std::string name = std::string(model.name) + " " + op + suffix;
+    if (bench.wants(name)) bench.measure(name, threads, {.bytes = bytes}, body);
+  };
+  run("rms_norm", 8 * floats, [&](int64_t) {
+    ops->rms_norm(x.rows, {x.values.data(), static_cast<size_t>(hidden)}, 1e-6f, y.rows);
+  });
+  Routing routing;
+  routing.experts.resize(static_cast<size_t>(tokens * model.top_k));
+  routing.weights.resize(routing.experts.size());
+  run("route_top_k", 4.0 * static_cast<double>(tokens * num_experts),
+      [&](int64_t) { ops->route_top_k(logits.rows, static_cast<int>(model.top_k), routing); });
+  ops->route_top_k(logits.rows, static_cast<int>(model.top_k), routing);
+  run("combine", 4 * floats * static_cast<double>(model.top_k + 2),
+      [&](int64_t) { ops->combine(rows.rows, routing, x.rows, gate.rows, y.rows); });
+  const AlignedMemory table = bench.weights(panel_bytes(DType::kQ8, 4096, hidden));
+  std::vector<int32_t> ids(static_cast<size_t>(tokens));
+  for (size_t t = 0; t < ids.size(); ++t) ids[t] = static_cast<int32_t>(t * 1031 % 4096);
+  run("embed q8", 5 * floats, [&](int64_t) {
+    ops->embed({DType::kQ8, 4096, hidden, table.bytes().data()}, ids, x.rows);
+  });
+}
+
+void run_all(Bench& bench) {
+  for (const ModelShape& model : kModels) {
+    for (const int threads : bench.options().threads) {
+      for (const DType dtype : kTypes) {
+        for (const int64_t per_expert : {1, 2, 16}) {
+          bench_experts(bench, model, dtype, per_expert, threads);
+        }
+      }
+      for (const DType dtype : kTypes) {
+        for (const int64_t tokens : {1, 512}) bench_matmul(bench, model, dtype, tokens, threads);
+      }
+      for (const int64_t context : {4096, 32768}) {
+        bench_attention(bench, model, 1, context, threads);
+      }
+      bench_attention(bench, model, 256, 4096, threads);
+      for (const int64_t tokens : {1, 256}) {
+        bench_delta_net(bench, model, tokens, threads);
+        bench_row_ops(bench, model, tokens, threads);
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace penstock
+
+int main(int argc, char** argv) {
+  penstock::Options options;
+  CLI::App app("How near are the kernels to what this machine can do?");
+  app.add_option("--threads", options.threads, "numbers of threads to try")->delimiter(',');
+  app.add_option("--filter", options.filter, "only rows whose name contains this");
+  app.add_option("--target", options.target, "instruction set (default: the best)");
+  app.add_option("--seconds", options.seconds, "time for each row");
+  app.add_option("--json", options.json, "file to write the rows to");
+  CLI11_PARSE(app, argc, argv);
+  penstock::Bench bench(options);
+  penstock::run_all(bench);
+  bench.write_json();
+  return 0;
+}
+#endif  // HWY_ONCE
