@@ -109,6 +109,8 @@ class EditingReader final : public LineReader {
     prompt_ = prompt;
     interrupted_ = false;
     ::el_resize(editor_);
+    // Before the prompt is seen: a Ctrl-D typed at once must not meet the terminal's own line mode.
+    ::el_set(editor_, EL_PREP_TERM, 1);
     int count = 0;
     const char* typed = ::el_gets(editor_, &count);
     if (interrupted_) {

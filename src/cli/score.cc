@@ -30,10 +30,11 @@ struct Score {
   double nll = 0;      // nats
 };
 
-Result<Score> score_tokens(Session& session, std::span<const TokenId> ids, std::stop_token stop) {
+Result<Score> score_tokens(Session& session, std::span<const TokenId> ids, size_t window_tokens,
+                           std::stop_token stop) {
   Score score;
-  for (size_t begin = 0; begin + 1 < ids.size(); begin += kWindowTokens) {
-    const size_t count = std::min(kWindowTokens, ids.size() - 1 - begin);
+  for (size_t begin = 0; begin + 1 < ids.size(); begin += window_tokens) {
+    const size_t count = std::min(window_tokens, ids.size() - 1 - begin);
     const std::span<const TokenId> targets = ids.subspan(begin + 1, count);
     const auto add_rows = [&](int64_t first, Rows rows) {
       for (int64_t r = 0; r < rows.count; ++r) {
@@ -60,13 +61,20 @@ Result<Totals> score_texts(Call& call, Engine& engine, const std::vector<Json>& 
   TraceFile trace(call, engine);
   Progress progress(call.terminal, "scoring", Progress::Unit::kItems);
   const std::stop_token stop = call.interrupt.begin();
+  const auto window_tokens =
+      std::min(kWindowTokens, static_cast<size_t>(engine.plan_request().context));
+  if (window_tokens < kWindowTokens) {
+    call.terminal.warning(fmt::format("windows of {} tokens, as the context allows, instead of {}",
+                                      window_tokens, kWindowTokens));
+  }
   Totals totals;
   for (const Json& line : lines) {
     if (!call.output.is_usable()) break;
     progress.update(totals.texts, lines.size());
     const std::string text = PENSTOCK_TRY(json_string(line, "text", id_text(line)));
     trace.begin_sequence();
-    const Score score = PENSTOCK_TRY(score_tokens(session, tokenizer->encode(text), stop));
+    const Score score =
+        PENSTOCK_TRY(score_tokens(session, tokenizer->encode(text), window_tokens, stop));
     ++totals.texts;
     totals.bytes += text.size();
     totals.score.tokens += score.tokens;
@@ -82,13 +90,21 @@ Result<Totals> score_texts(Call& call, Engine& engine, const std::vector<Json>& 
   return totals;
 }
 
+// One window, or what the model can hold.
+Result<int64_t> context_for_windows(const Call& call, const EngineOptions& options) {
+  const Container container = PENSTOCK_TRY(Container::open(call.storage, options.model));
+  const ModelConfig config =
+      PENSTOCK_TRY(parse_model_config(container.config(), container.path_of(kManifestName)));
+  return std::min(int64_t{kWindowTokens}, config.max_position_embeddings);
+}
+
 }  // namespace
 
 Result<int> score_verb(Call& call) {
   const std::vector<Json> lines =
       PENSTOCK_TRY(read_json_lines(call.storage, call.settings, "texts"));
   EngineOptions options = PENSTOCK_TRY(engine_options(call.settings));
-  if (options.context == 0) options.context = kWindowTokens;
+  if (options.context == 0) options.context = PENSTOCK_TRY(context_for_windows(call, options));
   const std::unique_ptr<Engine> engine = PENSTOCK_TRY(load_engine(call, options));
   const Totals totals = PENSTOCK_TRY(score_texts(call, *engine, lines));
   if (!call.json() && totals.score.tokens > 0) {

@@ -1,0 +1,341 @@
+#!/usr/bin/env python3
+"""The verbs that work on a model, on a small one with random weights and recorded values."""
+
+import json
+import math
+import os
+import shutil
+import unittest
+
+from support import Model, environment, good, good_json, penstock, read_safetensors
+
+RUN_KEYS = {"text", "token_ids", "finish_reason", "timings", "penstock", "sampling"}
+PENSTOCK_KEYS = {
+    "expert_hits",
+    "expert_misses",
+    "bytes_read",
+    "bytes_read_per_token",
+    "io_wait_ms",
+    "logits_hash",
+    "memory_peak_bytes",
+    "memory_budget_bytes",
+    "reader",
+    "target",
+    "lossy",
+    "experts_per_token",
+    "slots",
+    "chunk_tokens",
+    "model_id",
+}
+
+
+def setUpModule():
+    global MODEL, EXPECTED, PROMPT
+    MODEL = Model()
+    EXPECTED = read_safetensors(MODEL.expected)
+    PROMPT = MODEL.file("ids.json", json.dumps(list(EXPECTED["input_ids"][1])))
+
+
+def tearDownModule():
+    MODEL.remove()
+
+
+class Refusals(unittest.TestCase):
+    def refused(self, code, *arguments, **options):
+        done = penstock(*arguments, **options)
+        self.assertEqual(done.returncode, code, done.stderr.decode(errors="replace"))
+        return done.stderr.decode(errors="replace")
+
+
+class Pack(Refusals):
+    def test_tells_what_it_wrote(self):
+        self.assertRegex(MODEL.packed.stdout.decode(), r"id [0-9a-f]{32}\n$")
+
+    def test_an_existing_target_is_kept_without_force(self):
+        self.assertIn("--force", self.refused(2, "pack", MODEL.source, MODEL.path))
+        report = good_json("pack", MODEL.source, MODEL.path, "--experts", "keep", "--force")
+        self.assertEqual(len(report["id"]), 32)
+
+    def test_verify_finds_a_changed_byte(self):
+        copy = MODEL.file("damaged")
+        shutil.copytree(MODEL.path, copy)
+        self.assertIn("as they were packed", good("pack", "--verify", copy))
+        with open(os.path.join(copy, "experts.bin"), "r+b") as f:
+            f.seek(1000)
+            byte = f.read(1)
+            f.seek(1000)
+            f.write(bytes([byte[0] ^ 1]))
+        self.assertIn("experts.bin", self.refused(3, "pack", "--verify", copy))
+        self.assertGreater(json.loads(penstock("pack", "--verify", copy, "--json").stdout)["num_faults"], 0)
+
+    def test_a_missing_source_is_named(self):
+        self.assertIn("/no/source", self.refused(3, "pack", "/no/source", MODEL.file("new")))
+
+    def test_one_folder_without_verify_is_a_usage_error(self):
+        self.refused(2, "pack", MODEL.source)
+
+
+class Plan(Refusals):
+    def test_json_has_the_whole_table(self):
+        plan = good_json("plan", MODEL.path)
+        self.assertEqual(sum(i["bytes"] for i in plan["items"]), plan["memory_total_bytes"])
+        self.assertLessEqual(plan["memory_min_bytes"], plan["memory_total_bytes"])
+        self.assertLessEqual(plan["memory_total_bytes"], plan["budget_bytes"])
+        self.assertEqual(plan["experts"], 32)
+        self.assertEqual(plan["slots"], 32)
+
+    def test_the_smallest_budget_works_and_one_byte_less_is_refused(self):
+        smallest = good_json("plan", MODEL.path)["memory_min_bytes"]
+        plan = good_json("plan", MODEL.path, "--memory", smallest)
+        self.assertEqual(plan["memory_total_bytes"], smallest)
+        self.assertLess(plan["slots"], 32)
+        error = self.refused(4, "plan", MODEL.path, "--memory", smallest - 1)
+        self.assertIn("resident weights", error)
+        self.assertIn("smallest workable budget", error)
+        refused = json.loads(
+            penstock("plan", MODEL.path, "--memory", smallest - 1, "--json").stdout
+        )
+        self.assertEqual(refused["error"]["code"], "out_of_memory")
+        self.assertEqual(refused["memory_min_bytes"], smallest)
+
+    def test_text_names_budget_and_slots(self):
+        text = good("plan", MODEL.path, "--memory", "64M")
+        self.assertIn("expert slots", text)
+        self.assertIn("the budget is --memory", text)
+
+    def test_running_with_too_small_a_budget_is_refused_alike(self):
+        self.assertIn("too small", self.refused(4, "run", MODEL.path, "-p", "x", "--memory", "1M"))
+
+
+class Show(unittest.TestCase):
+    def test_tells_shape_and_sizes_of_a_packed_model(self):
+        self.assertIn("qwen3_5_moe", good("show", MODEL.path))
+        self.assertIsInstance(good_json("show", MODEL.path), dict)
+
+    def test_reads_a_hugging_face_folder_too(self):
+        self.assertIn("qwen3_5_moe", good("show", MODEL.source))
+
+    def test_lists_tensors_when_asked(self):
+        self.assertNotIn("layers.3.self_attn.q_proj", good("show", MODEL.path))
+        self.assertIn("layers.3.self_attn.q_proj", good("show", MODEL.path, "--tensors"))
+
+
+class Logits(Refusals):
+    def written(self, *arguments):
+        out = MODEL.file("out.safetensors")
+        good("logits", MODEL.path, "--ids", PROMPT, "--out", out, *arguments)
+        return read_safetensors(out)
+
+    def test_agree_with_the_reference_at_every_position(self):
+        shape, logits = self.written()["logits"]
+        expected_shape, expected = EXPECTED["logits"]
+        self.assertEqual(shape, expected_shape)
+        worst = max(abs(a - b) for a, b in zip(logits, expected))
+        self.assertLess(worst, 1e-3 * max(map(abs, expected)))
+
+    def test_routes_are_those_of_the_reference(self):
+        tensors = self.written("--routes")
+        for layer in range(4):
+            self.assertEqual(
+                tensors[f"router.{layer}.ids"], EXPECTED[f"router.{layer}.ids"], layer
+            )
+            weights = tensors[f"router.{layer}.weights"][1]
+            expected = EXPECTED[f"router.{layer}.weights"][1]
+            self.assertLess(max(abs(a - b) for a, b in zip(weights, expected)), 1e-4)
+
+    def test_do_not_depend_on_slots_chunks_readers_or_threads(self):
+        reference = self.written()["logits"]
+        for arguments in (
+            ("--slots", "3"),
+            ("--chunk-tokens", "7"),
+            ("--reader", "threads"),
+            ("--threads", "1"),
+        ):
+            with self.subTest(arguments):
+                self.assertEqual(self.written(*arguments)["logits"], reference)
+
+    def test_bad_ids_are_usage_errors(self):
+        out = MODEL.file("bad.safetensors")
+        for text, reason in (
+            ("[1, 2, 999]", "999"),
+            ("[1, -2]", "element 1"),
+            ('{"ids": [1]}', "input_ids"),
+            ("[1", "JSON"),
+            ("[]", "empty"),
+        ):
+            with self.subTest(text):
+                ids = MODEL.file("bad.json", text)
+                self.assertIn(reason, self.refused(2, "logits", MODEL.path, "--ids", ids, "--out", out))
+                self.assertFalse(os.path.exists(out))
+                self.assertFalse(os.path.exists(out + ".partial"))
+        self.assertIn("--out", self.refused(2, "logits", MODEL.path, "--ids", PROMPT))
+
+
+class Run(Refusals):
+    def test_greedy_tokens_are_those_of_the_reference(self):
+        got = good_json("run", MODEL.path, "--ids", PROMPT, "--greedy", "-n", 16)
+        self.assertEqual(got["token_ids"], list(EXPECTED["greedy_ids"][1]))
+        self.assertEqual(got["finish_reason"], "length")
+
+    def test_json_has_every_figure(self):
+        got = good_json("run", MODEL.path, "-p", "hello", "-n", 4)
+        self.assertLessEqual(RUN_KEYS, set(got))
+        self.assertLessEqual(PENSTOCK_KEYS, set(got["penstock"]))
+        self.assertEqual(got["timings"]["prompt_n"], 5)
+        self.assertFalse(got["penstock"]["lossy"])
+        self.assertLess(got["penstock"]["memory_peak_bytes"], 1 << 30)
+
+    def test_text_streams_to_standard_output_and_figures_to_standard_error(self):
+        arguments = ("run", MODEL.path, "-p", "hello", "-n", 30, "--temp", 1, "--seed", 7)
+        done = penstock(*arguments)
+        self.assertEqual(done.stdout.decode("utf-8"), good_json(*arguments)["text"])
+        self.assertIn(b"tok/s", done.stderr)
+        self.assertEqual(penstock(*arguments, "--quiet").stderr, b"")
+
+    def test_the_prompt_may_come_from_flag_file_or_standard_input(self):
+        flag = good_json("run", MODEL.path, "-p", "one two", "-n", 8, "--greedy")
+        path = MODEL.file("prompt.txt", "one two")
+        for arguments, stdin in ((("-f", path), ""), (("-f", "-"), "one two"), ((), "one two")):
+            with self.subTest(arguments):
+                got = good_json("run", MODEL.path, *arguments, "-n", 8, "--greedy", stdin=stdin)
+                self.assertEqual(got["token_ids"], flag["token_ids"])
+        self.refused(2, "run", MODEL.path, "-p", "x", "-f", path)
+        self.refused(2, "run", MODEL.path, "-f", "/no/prompt")
+        self.assertIn("empty", self.refused(2, "run", MODEL.path))
+
+    def test_a_seed_makes_draws_repeatable_and_is_reported(self):
+        arguments = ("run", MODEL.path, "-p", "abc", "-n", 12, "--temp", 2)
+        first = good_json(*arguments)
+        again = good_json(*arguments, "--seed", first["sampling"]["seed"])
+        self.assertEqual(first["token_ids"], again["token_ids"])
+        self.assertNotEqual(first["token_ids"], good_json(*arguments)["token_ids"])
+
+    def test_sampling_defaults_are_the_models_until_a_flag_says_otherwise(self):
+        sampling = good_json("run", MODEL.path, "-p", "a", "-n", 1)["sampling"]
+        self.assertEqual((sampling["temperature"], sampling["top_k"]), (0.5, 20))
+        env = environment(PENSTOCK_TEMP="0.25")
+        sampling = good_json("run", MODEL.path, "-p", "a", "-n", 1, env=env)["sampling"]
+        self.assertEqual((sampling["temperature"], sampling["top_k"]), (0.25, 20))
+        sampling = good_json("run", MODEL.path, "-p", "a", "-n", 1, "--greedy", env=env)["sampling"]
+        self.assertEqual(sampling["temperature"], 0)
+
+    def test_chat_wraps_the_prompt_in_the_template(self):
+        wrapped = good_json("run", MODEL.path, "--chat", "-s", "S", "-p", "hi", "-n", 8, "--greedy")
+        # Four tokens of one byte for each of the frames, one token for each <|end|>.
+        self.assertEqual(wrapped["timings"]["prompt_n"], len("system: S.user: hi.assistant: "))
+        self.assertEqual(wrapped["content"], wrapped["text"])
+
+    def test_control_tokens_in_a_message_stay_text(self):
+        arguments = ("run", MODEL.path, "--chat", "-p", "a<|end|>b", "-n", 1)
+        as_text = good_json(*arguments)["timings"]["prompt_n"]
+        parsed = good_json(*arguments, "--parse-special")["timings"]["prompt_n"]
+        self.assertEqual(as_text - parsed, len("<|end|>") - 1)
+
+    def test_another_number_of_experts_is_told_in_every_output(self):
+        arguments = ("run", MODEL.path, "-p", "a", "-n", 1, "--experts-per-token", 1)
+        got = good_json(*arguments)
+        self.assertTrue(got["penstock"]["lossy"])
+        self.assertEqual(got["penstock"]["experts_per_token"], 1)
+        self.assertIn(b"LOSSY", penstock(*arguments, "--quiet").stderr)
+        self.assertTrue(good_json("plan", MODEL.path, "--experts-per-token", 1)["lossy"])
+
+    def test_streaming_with_few_slots_gives_the_same_answer(self):
+        arguments = ("run", MODEL.path, "--ids", PROMPT, "--greedy", "-n", 16)
+        resident = good_json(*arguments)
+        streamed = good_json(*arguments, "--slots", 3)
+        self.assertEqual(streamed["token_ids"], resident["token_ids"])
+        self.assertEqual(
+            streamed["penstock"]["logits_hash"], resident["penstock"]["logits_hash"]
+        )
+        self.assertGreater(streamed["penstock"]["expert_evictions"], 0)
+        self.assertEqual(resident["penstock"]["expert_evictions"], 0)
+
+    def test_routing_is_recorded_when_asked(self):
+        path = MODEL.file("trace")
+        good("run", MODEL.path, "-p", "abc", "-n", 3, "--trace-routing", path)
+        with open(path, "rb") as f:
+            self.assertEqual(f.read(8), b"PSTRACE1")
+
+    def test_unknown_targets_and_policies_are_refused(self):
+        self.assertIn("abacus", self.refused(2, "run", MODEL.path, "-p", "a", "--simd", "abacus"))
+        self.assertIn("lru", self.refused(2, "run", MODEL.path, "-p", "a", "--eviction", "fifo"))
+
+    def test_a_context_too_small_for_the_prompt_is_refused(self):
+        self.assertIn("--context", self.refused(2, "run", MODEL.path, "-p", "a" * 50, "-c", 20))
+
+    def test_a_damaged_expert_ends_the_run_with_its_place(self):
+        copy = MODEL.file("damaged-expert")
+        shutil.copytree(MODEL.path, copy)
+        size = os.path.getsize(os.path.join(copy, "experts.bin"))
+        with open(os.path.join(copy, "experts.bin"), "r+b") as f:
+            for offset in range(100, size, 1000):
+                f.seek(offset)
+                f.write(b"\xa5")
+        error = self.refused(3, "run", copy, "-p", "hello", "-n", 4)
+        self.assertIn("expert", error)
+        self.assertIn("experts.bin", error)
+
+
+class Evaluation(Refusals):
+    def test_score_gives_a_line_per_text(self):
+        path = MODEL.file("texts.jsonl", '{"id": "a", "text": "hello"}\n\n{"id": 2, "text": "é"}\n')
+        lines = [json.loads(line) for line in good("score", MODEL.path, "--texts", path, "--json").splitlines()]
+        self.assertEqual([line["id"] for line in lines], ["a", 2])
+        self.assertEqual([line["tokens"] for line in lines], [4, 1])
+        self.assertEqual([line["bytes"] for line in lines], [5, 2])
+        self.assertGreater(lines[0]["nll"], 0)
+        self.assertIn("perplexity", good("score", MODEL.path, "--texts", path))
+
+    def test_score_is_the_likelihood_that_logits_give(self):
+        # A text of one-byte tokens has its bytes as ids, so both verbs see the same sequence.
+        ids = list(b"some words to predict")
+        path = MODEL.file("one.jsonl", json.dumps({"id": 0, "text": bytes(ids).decode()}))
+        nll = good_json("score", MODEL.path, "--texts", path)["nll"]
+        out = MODEL.file("one.safetensors")
+        good("logits", MODEL.path, "--ids", MODEL.file("one.json", json.dumps(ids)), "--out", out)
+        (_, vocab), flat = read_safetensors(out)["logits"]
+        self.assertAlmostEqual(nll, reference_nll(flat, vocab, ids), places=3)
+
+    def test_windows_start_from_an_empty_state(self):
+        text = "abcdefghij" * 103  # 1,030 tokens: windows of 1,024 and of 5 predictions
+        head, tail = text[:1025], text[1024:]
+        path = MODEL.file(
+            "long.jsonl",
+            "".join(json.dumps({"id": t, "text": t}) + "\n" for t in (text, head, tail)),
+        )
+        lines = good("score", MODEL.path, "--texts", path, "--json").splitlines()
+        whole, first, second = (json.loads(line)["nll"] for line in lines)
+        self.assertAlmostEqual(whole, first + second, places=6)
+
+    def test_answer_gives_a_line_per_item(self):
+        items = [
+            {"id": "x", "messages": [{"role": "user", "content": "hi"}], "tools": None},
+            {"id": "y", "messages": [{"role": "user", "content": "ho"}], "enable_thinking": False},
+        ]
+        path = MODEL.file("items.jsonl", "".join(json.dumps(i) + "\n" for i in items))
+        arguments = ("answer", MODEL.path, "--items", path, "--max-tokens", 5)
+        lines = [json.loads(line) for line in good(*arguments, "--json").splitlines()]
+        self.assertEqual([line["id"] for line in lines], ["x", "y"])
+        direct = good_json("run", MODEL.path, "--chat", "-p", "hi", "-n", 5, "--greedy")
+        self.assertEqual(lines[0]["text"], direct["text"])
+        self.assertIn("--- x\n", good(*arguments))
+
+    def test_bad_lines_are_named(self):
+        path = MODEL.file("bad.jsonl", '{"id": 1, "text": "a"}\n{"text": "b"}\n')
+        self.assertIn("bad.jsonl:2", self.refused(2, "score", MODEL.path, "--texts", path))
+        self.refused(2, "score", MODEL.path)
+        path = MODEL.file("bad.jsonl", '{"id": "q", "messages": "hello"}\n')
+        self.assertIn("item q", self.refused(2, "answer", MODEL.path, "--items", path))
+
+
+def reference_nll(flat, vocab, ids):
+    total = 0.0
+    for position, target in enumerate(ids[1:]):
+        row = flat[position * vocab : (position + 1) * vocab]
+        largest = max(row)
+        total += largest + math.log(sum(math.exp(x - largest) for x in row)) - row[target]
+    return total
+
+
+if __name__ == "__main__":
+    unittest.main()
