@@ -82,7 +82,8 @@ inline double product_error_bound(const Matrix& matrix, int64_t row, std::span<c
 }
 
 inline bool same_bits(std::span<const float> a, std::span<const float> b) {
-  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size_bytes()) == 0;
+  if (a.size() != b.size()) return false;
+  return a.empty() || std::memcmp(a.data(), b.data(), a.size_bytes()) == 0;
 }
 
 inline bool has_fused_multiply_add(const std::string& target) {

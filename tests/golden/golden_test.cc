@@ -49,7 +49,8 @@ Golden read_golden(const std::string& tensors, const std::string& json, int64_t 
     golden.experts.push_back(value_of(file.read<int32_t>(prefix + ".ids")));
     golden.weights.push_back(value_of(file.read<float>(prefix + ".weights")));
   }
-  for (const Json& margin : read_json(json).at("greedy_margin")) {
+  const Json recorded = read_json(json);
+  for (const Json& margin : recorded.at("greedy_margin")) {
     golden.greedy_margin.push_back(margin.get<double>());
   }
   return golden;

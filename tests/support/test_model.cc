@@ -111,7 +111,8 @@ GenerateResult continue_greedily(Session& session, std::span<const TokenId> prom
 }
 
 bool same_bits(std::span<const float> a, std::span<const float> b) {
-  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size_bytes()) == 0;
+  if (a.size() != b.size()) return false;
+  return a.empty() || std::memcmp(a.data(), b.data(), a.size_bytes()) == 0;
 }
 
 std::vector<TokenId> random_tokens(int64_t n, int64_t vocab_size, uint64_t seed) {
