@@ -134,11 +134,16 @@ Result<double> Bench::probe_disk(double seconds, std::stop_token stop) {
                                      : PENSTOCK_TRY(make_reader(options_.engine.reader, &note));
   // A layer of a decoded token asks for both parts of top_k experts.
   const int64_t in_flight = 2 * model_.shape.top_k;
+  // The best of some slices: what the disk can give, not what others left of it.
+  constexpr int kSlices = 3;
   const FlashCase how = {
       .read_bytes = align_file(parts.record_bytes / 2),
       .depth = static_cast<int>(std::min<int64_t>(in_flight, reader->capacity())),
-      .seconds = seconds};
-  flash_gbps_ = PENSTOCK_TRY(probe_flash(*reader, *file, how, std::move(stop))).gbps;
+      .seconds = seconds / kSlices};
+  flash_gbps_ = 0;
+  for (int slice = 0; slice < kSlices; ++slice) {
+    flash_gbps_ = std::max(flash_gbps_, PENSTOCK_TRY(probe_flash(*reader, *file, how, stop)).gbps);
+  }
   return flash_gbps_;
 }
 
