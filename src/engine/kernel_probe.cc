@@ -104,9 +104,21 @@ double calls_per_second(Backend& backend, const std::vector<std::vector<ExpertWo
   return static_cast<double>(done) / elapsed_s;
 }
 
+// A quantised matrix has whole groups of columns: a model with other widths is measured at the
+// next whole ones.
+KernelCase with_whole_groups(KernelCase how) {
+  const auto round_up = [](int64_t& width) {
+    width = (width + kGroupColumns - 1) / kGroupColumns * kGroupColumns;
+  };
+  round_up(how.config.hidden_size);
+  round_up(how.config.moe_intermediate_size);
+  return how;
+}
+
 }  // namespace
 
-Result<KernelPoint> probe_kernel(const KernelCase& how, std::stop_token stop) {
+Result<KernelPoint> probe_kernel(const KernelCase& asked, std::stop_token stop) {
+  const KernelCase how = with_whole_groups(asked);
   const Experts experts = PENSTOCK_TRY(make_experts(how));
   const int64_t top_k = how.config.num_experts_per_tok;
   const int64_t rows_each = std::max<int64_t>(1, kPromptTokens * top_k / how.config.num_experts);
