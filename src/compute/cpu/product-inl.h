@@ -33,6 +33,9 @@ HWY_INLINE FloatVec TopCode(WordVec word) {
   return hn::ConvertTo(Floats(), hn::BitCast(Ints(), hn::ShiftRight<kShift>(word)));
 }
 
+// (Structs of vectors have constructors of their own, as generated ones are not compiled for the
+// instruction set.)
+//
 // A format says how many columns one step decodes, what it loads for them and the weight of each.
 // kScaleBits: weights of the kernel times packed x are code * x * 2^kScaleBits.
 struct F32Format {
@@ -40,12 +43,12 @@ struct F32Format {
   static constexpr int kStepColumns = 4;
   static constexpr int kScaleBits = 0;
   struct Step {
+    HWY_INLINE Step() {}
     WordVec words[4];
   };
-  static HWY_INLINE Step Load(const uint32_t* words, int step) {
+  static HWY_INLINE void Load(const uint32_t* words, int step, Step& out) {
     const uint32_t* place = words + step * 4 * 16;
-    return {{hn::Load(Words(), place), hn::Load(Words(), place + 16), hn::Load(Words(), place + 32),
-             hn::Load(Words(), place + 48)}};
+    for (int i = 0; i < 4; ++i) out.words[i] = hn::Load(Words(), place + i * 16);
   }
   template <int kColumn>
   static HWY_INLINE FloatVec Weight(const Step& step) {
@@ -59,11 +62,12 @@ struct BF16Format {
   static constexpr int kStepColumns = 4;
   static constexpr int kScaleBits = 0;
   struct Step {
+    HWY_INLINE Step() {}
     WordVec words[2];
   };
-  static HWY_INLINE Step Load(const uint32_t* words, int step) {
+  static HWY_INLINE void Load(const uint32_t* words, int step, Step& out) {
     const uint32_t* place = words + step * 2 * 16;
-    return {{hn::Load(Words(), place), hn::Load(Words(), place + 16)}};
+    for (int i = 0; i < 2; ++i) out.words[i] = hn::Load(Words(), place + i * 16);
   }
   template <int kColumn>
   static HWY_INLINE FloatVec Weight(const Step& step) {
@@ -82,10 +86,11 @@ struct WordFormat {
   static constexpr int kStepColumns = 32 / kBits;
   static constexpr int kScaleBits = 32 - 2 * kBits;
   struct Step {
+    HWY_INLINE Step() {}
     WordVec word;
   };
-  static HWY_INLINE Step Load(const uint32_t* words, int step) {
-    return {hn::Load(Words(), words + step * 16)};
+  static HWY_INLINE void Load(const uint32_t* words, int step, Step& out) {
+    out.word = hn::Load(Words(), words + step * 16);
   }
   // The top code would reach the sign bit, so that one is shifted down.
   template <int kColumn>
@@ -104,17 +109,18 @@ struct Q3Format {
   static constexpr int kStepColumns = 16;
   static constexpr int kScaleBits = 28;
   struct Step {
+    HWY_INLINE Step() {}
     WordVec even, odd;
   };
-  static HWY_INLINE Step Load(const uint32_t* words, int step) {
+  static HWY_INLINE void Load(const uint32_t* words, int step, Step& out) {
     const WordVec low = hn::Load(Words(), words + step * 16);
     const WordVec high = hn::Load(Words(), words + (4 + step / 2) * 16);
     const WordVec low_mask = hn::Set(Words(), 0x33333333u);
     const WordVec high_mask = hn::Set(Words(), 0x44444444u);
     const WordVec even = step % 2 == 0 ? hn::ShiftLeft<2>(high) : high;
     const WordVec odd = step % 2 == 0 ? hn::ShiftLeft<1>(high) : hn::ShiftRight<1>(high);
-    return {hn::Or(hn::And(low, low_mask), hn::And(even, high_mask)),
-            hn::Or(hn::And(hn::ShiftRight<2>(low), low_mask), hn::And(odd, high_mask))};
+    out.even = hn::Or(hn::And(low, low_mask), hn::And(even, high_mask));
+    out.odd = hn::Or(hn::And(hn::ShiftRight<2>(low), low_mask), hn::And(odd, high_mask));
   }
   template <int kColumn>
   static HWY_INLINE FloatVec Weight(const Step& step) {
@@ -128,6 +134,8 @@ template <class Format, int kPanels, int kRows>
 struct Tile {
   static constexpr int64_t kBlockBytes = block_bytes(Format::kDType);
   static constexpr int kSteps = static_cast<int>(kGroupColumns) / Format::kStepColumns;
+
+  HWY_INLINE Tile() {}
 
   FloatVec sums[kPanels][kVectors][kRows];
 
@@ -163,7 +171,7 @@ struct Tile {
     for (int p = 0; p < kPanels; ++p) {
 #pragma GCC unroll 16
       for (int v = 0; v < kVectors; ++v) {
-        steps[p][v] = Format::Load(words[p] + v * kLanes, step);
+        Format::Load(words[p] + v * kLanes, step, steps[p][v]);
       }
     }
     (AddColumn<kColumns>(steps, x), ...);

@@ -6,9 +6,13 @@
 namespace penstock {
 namespace {
 
-// Best first: Highway gives better targets lower bits.
+// Best first: better targets have lower bits.
 std::vector<int64_t> targets_here() {
-  return hwy::SupportedAndGeneratedTargets();
+  std::vector<int64_t> targets;
+  for (int64_t rest = HWY_SUPPORTED_TARGETS & HWY_TARGETS; rest != 0; rest &= rest - 1) {
+    targets.push_back(rest & -rest);
+  }
+  return targets;
 }
 
 }  // namespace
