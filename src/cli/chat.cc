@@ -117,11 +117,7 @@ Result<void> Chat::answer() {
       call_, engine_, session_, {prompt.tokens, sampling, state_.max_tokens, prompt.stable_tokens},
       &printer, call_.interrupt.begin()));
   const Reply reply = split_reply(printer.text(), prompt.opens_reasoning);
-  if (call_.json()) {
-    print_json(result, reply);
-  } else if (!call_.terminal.output_is_interactive()) {
-    call_.output.write("\n");
-  }
+  if (call_.json()) print_json(result, reply);
   state_.last = result.metrics;
   if (result.finish == FinishReason::kCancelled) call_.terminal.note("(stopped)");
   if (result.finish == FinishReason::kLength) {

@@ -32,9 +32,7 @@ void ReplyPrinter::add(TokenId token) {
 void ReplyPrinter::finish() {
   print(characters_.finish());
   set_dim(false);
-  if (output_ != nullptr && terminal_->output_is_interactive() && !text_.ends_with('\n')) {
-    output_->write("\n");
-  }
+  if (output_ != nullptr && !text_.ends_with('\n')) output_->write("\n");
 }
 
 }  // namespace penstock

@@ -20,7 +20,7 @@ class ReplyPrinter {
 
   void add(TokenId token);
 
-  // The rest, normal colours, and on a terminal an end of line.
+  // The rest, normal colours, and an end of line where the text has none (text() stays as it is).
   void finish();
 
   const std::string& text() const { return text_; }  // valid UTF-8

@@ -22,6 +22,11 @@ void write_all(std::string_view text) {
   }
 }
 
+// Tables bring their own end of line.
+void write_line(std::string_view text) {
+  write_all(text.ends_with('\n') ? std::string(text) : fmt::format("{}\n", text));
+}
+
 bool is_control(char32_t c) {
   return c < 0x20 || (c >= 0x7f && c < 0xa0);
 }
@@ -50,11 +55,11 @@ void Terminal::show(std::string_view text) const {
 }
 
 void Terminal::note(std::string_view line) const {
-  if (!is_quiet()) write_all(fmt::format("{}\n", line));
+  if (!is_quiet()) write_line(line);
 }
 
 void Terminal::detail(std::string_view line) const {
-  if (is_verbose()) write_all(fmt::format("{}\n", line));
+  if (is_verbose()) write_line(line);
 }
 
 void Terminal::warning(std::string_view line) const {

@@ -31,6 +31,7 @@ class Terminal {
 
   int columns() const;  // of the terminal at standard error, 80 when there is none
 
+  // One or more lines; the last one's end may be left out.
   void note(std::string_view line) const;     // unless quiet
   void detail(std::string_view line) const;   // when verbose
   void warning(std::string_view line) const;  // always

@@ -188,7 +188,8 @@ class Run(Refusals):
     def test_text_streams_to_standard_output_and_figures_to_standard_error(self):
         arguments = ("run", MODEL.path, "-p", "hello", "-n", 30, "--temp", 1, "--seed", 7)
         done = penstock(*arguments)
-        self.assertEqual(done.stdout.decode("utf-8"), good_json(*arguments)["text"])
+        text = good_json(*arguments)["text"]
+        self.assertEqual(done.stdout.decode("utf-8"), text if text.endswith("\n") else text + "\n")
         self.assertIn(b"tok/s", done.stderr)
         self.assertEqual(penstock(*arguments, "--quiet").stderr, b"")
 
