@@ -155,11 +155,13 @@ Result<ChatAction> set_system(Context& context) {
 
 Result<ChatAction> think(Context& context) {
   context.state.conversation.thinking = true;
+  context.call.terminal.note("reasons before answering, where the model's template can");
   return ChatAction::kStay;
 }
 
 Result<ChatAction> do_not_think(Context& context) {
   context.state.conversation.thinking = false;
+  context.call.terminal.note("answers without reasoning, where the model's template can");
   return ChatAction::kStay;
 }
 

@@ -3,15 +3,13 @@
 
 import json
 import os
-import pty
-import select
 import signal
 import stat
-import subprocess
 import time
 import unittest
 
-from support import BINARY, TIMEOUT_S, Model, environment, penstock
+from support import Model, penstock
+from terminal_driver import Terminal
 
 
 def setUpModule():
@@ -106,63 +104,19 @@ class Piped(unittest.TestCase):
         self.assertIn("--context", self.errors)
 
 
-class Terminal:
-    """penstock chat on a pseudo-terminal."""
-
-    def __init__(self, *arguments, **variables):
-        self.master, slave = pty.openpty()
-        # The terminal becomes the controlling one, so that Ctrl-C arrives as a signal.
-        self.process = subprocess.Popen(
-            [BINARY, "chat", MODEL.path, "--greedy", *arguments],
-            stdin=slave,
-            stdout=slave,
-            stderr=slave,
-            env=environment(TERM="xterm", **variables),
-            start_new_session=True,
-            preexec_fn=lambda: __import__("fcntl").ioctl(0, __import__("termios").TIOCSCTTY, 0),
-        )
-        os.close(slave)
-        self.seen = ""
-
-    def read(self):
-        """What comes next; empty when the program has closed the terminal."""
-        ready, _, _ = select.select([self.master], [], [], TIMEOUT_S)
-        if not ready:
-            raise AssertionError(f"nothing comes any more; seen: {self.seen!r}")
-        try:
-            return os.read(self.master, 65536).decode(errors="replace")
-        except OSError:
-            return ""
-
-    def wait_for(self, text):
-        """Reads until `text` was seen, after what earlier calls saw."""
-        while text not in self.seen:
-            data = self.read()
-            if not data:
-                raise AssertionError(f"{text!r} did not come; seen: {self.seen!r}")
-            self.seen += data
-        self.seen = self.seen.partition(text)[2]
-
-    def type(self, text):
-        os.write(self.master, text.encode())
-
-    def end(self):
-        while self.read():
-            pass
-        code = self.process.wait(timeout=TIMEOUT_S)
-        os.close(self.master)
-        return code
+def chat_on_terminal(*arguments, **variables):
+    return Terminal("chat", MODEL.path, "--greedy", *arguments, **variables)
 
 
 class OnATerminal(unittest.TestCase):
     def test_ctrl_d_leaves(self):
-        chat = Terminal()
+        chat = chat_on_terminal()
         chat.wait_for(">>> ")
         chat.type("\x04")
         self.assertEqual(chat.end(), 0)
 
     def test_a_line_is_edited_and_answered(self):
-        chat = Terminal("-n", "4", "--verbose")
+        chat = chat_on_terminal("-n", "4", "--verbose")
         chat.wait_for(">>> ")
         chat.type("/sett\x7f\x7f\x7f\x7fhelp\r")
         chat.wait_for("/regen")
@@ -174,7 +128,7 @@ class OnATerminal(unittest.TestCase):
         self.assertEqual(chat.end(), 0)
 
     def test_ctrl_c_at_the_prompt_warns_once_then_leaves(self):
-        chat = Terminal()
+        chat = chat_on_terminal()
         chat.wait_for(">>> ")
         chat.type("half a line\x03")
         chat.wait_for("Ctrl-C again")
@@ -183,7 +137,7 @@ class OnATerminal(unittest.TestCase):
         self.assertEqual(chat.end(), 130)
 
     def test_ctrl_c_stops_an_answer_and_the_chat_goes_on(self):
-        chat = Terminal("--slots", "2", "--verbose")
+        chat = chat_on_terminal("--slots", "2", "--verbose")
         chat.wait_for(">>> ")
         chat.type("go\r")
         chat.wait_for("\n")
@@ -198,7 +152,7 @@ class OnATerminal(unittest.TestCase):
         os.makedirs(state)
         history = os.path.join(state, "penstock", "history")
         for arguments, kept in ((("--no-history",), False), ((), True)):
-            chat = Terminal(*arguments, XDG_STATE_HOME=state)
+            chat = chat_on_terminal(*arguments, XDG_STATE_HOME=state)
             chat.wait_for(">>> ")
             chat.type("/show\r")
             chat.wait_for("sampling")
@@ -207,7 +161,7 @@ class OnATerminal(unittest.TestCase):
             self.assertEqual(chat.end(), 0)
             self.assertEqual(os.path.exists(history), kept)
         self.assertEqual(stat.S_IMODE(os.stat(history).st_mode), 0o600)
-        chat = Terminal(XDG_STATE_HOME=state)
+        chat = chat_on_terminal(XDG_STATE_HOME=state)
         chat.wait_for(">>> ")
         chat.type("\x1b[A\x1b[A\r")  # up, up: /show
         chat.wait_for("context of")
@@ -216,7 +170,7 @@ class OnATerminal(unittest.TestCase):
         self.assertEqual(chat.end(), 0)
 
     def test_sigterm_restores_the_terminal_and_ends(self):
-        chat = Terminal()
+        chat = chat_on_terminal()
         chat.wait_for(">>> ")
         chat.process.send_signal(signal.SIGTERM)
         self.assertEqual(chat.end(), 130)
