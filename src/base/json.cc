@@ -27,7 +27,7 @@ class StrictBuilder : public nlohmann::json_sax<Json> {
   bool binary(binary_t&) override { return fail("binary value"); }
   bool start_object(std::size_t) override { return open(Json::object()); }
   bool key(string_t& value) override {
-    if (!keys_.back().insert(value).second) return fail(fmt::format("duplicate key \"{}\"", value));
+    if (!keys_.back().insert(value).second) return fail("duplicate key " + to_text(Json(value)));
     key_ = std::move(value);
     return true;
   }
