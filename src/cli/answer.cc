@@ -66,7 +66,7 @@ Result<int> answer_verb(Call& call) {
   Session session = PENSTOCK_TRY(engine->new_session());
   TraceFile trace(call, *engine);
   Progress progress(call.terminal, "answering", Progress::Unit::kItems);
-  const std::stop_token stop = call.interrupt.begin();
+  const std::stop_token stop = call.interrupt.token();
   uint64_t done = 0;
   for (const Json& item : items) {
     if (!call.output.is_usable()) break;

@@ -126,7 +126,7 @@ Result<int> bench_verb(Call& call) {
   Bench bench = PENSTOCK_TRY(Bench::create(call.storage, std::move(options)));
   const std::vector<uint64_t> budgets = PENSTOCK_TRY(budgets_of(call.settings, bench));
   call.interrupt.set_policy(Interrupt::Policy::kStop);
-  const std::stop_token stop = call.interrupt.begin();
+  const std::stop_token stop = call.interrupt.token();
   const double disk_seconds = call.settings.number("disk-seconds");
   if (disk_seconds > 0) {
     const double gbps = PENSTOCK_TRY(bench.probe_disk(disk_seconds, stop));

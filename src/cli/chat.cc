@@ -12,6 +12,7 @@
 #include "cli/line_reader.h"
 #include "cli/loading.h"
 #include "cli/sampling_flags.h"
+#include "text/utf8.h"
 
 namespace penstock {
 namespace {
@@ -61,6 +62,8 @@ Result<int> Chat::run() {
   bool interrupted_before = false;
   for (;;) {
     call_.interrupt.begin();
+    // A SIGTERM before begin() was forgotten by it; one from now on ends the reading.
+    if (call_.interrupt.was_terminated()) return kExitInterrupted;
     const Line typed = read_message();
     if (call_.interrupt.was_terminated()) return kExitInterrupted;
     if (typed.status == Line::Status::kEnd) return kExitDone;
@@ -91,7 +94,7 @@ Result<void> Chat::handle(const std::string& message, bool& leaves) {
     if (action == ChatAction::kAnswer) handled = answer();
   } else {
     state_.conversation.messages.push_back(
-        Json{{"role", "user"}, {"content", state_.attached + message}});
+        Json{{"role", "user"}, {"content", replace_invalid_utf8(state_.attached + message)}});
     handled = answer();
     if (handled) state_.attached.clear();
   }
@@ -115,7 +118,7 @@ Result<void> Chat::answer() {
   trace_.begin_sequence();
   const GenerateResult result = PENSTOCK_TRY(generate_answer(
       call_, engine_, session_, {prompt.tokens, sampling, state_.max_tokens, prompt.stable_tokens},
-      &printer, call_.interrupt.begin()));
+      &printer, call_.interrupt.token()));
   const Reply reply = split_reply(printer.text(), prompt.opens_reasoning);
   if (call_.json()) print_json(result, reply);
   state_.last = result.metrics;

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "cli/content_guard.h"
+#include "text/utf8.h"
 
 namespace penstock {
 namespace {
@@ -128,7 +129,7 @@ Json reply_message(const Reply& reply) {
 
 Result<Conversation> conversation_of(Storage& storage, const Settings& settings) {
   Conversation conversation;
-  conversation.system = settings.text("system");
+  conversation.system = replace_invalid_utf8(settings.text("system"));
   conversation.parse_special = settings.is_on("parse-special");
   if (settings.text("think") != "auto") conversation.thinking = settings.text("think") == "on";
   if (settings.is_given("tools")) {

@@ -92,7 +92,7 @@ Result<int> doctor_verb(Call& call) {
       [&](const std::string& what, int done, int total) {
         call.terminal.note(fmt::format("[{}/{}] {}", done + 1, total, what));
       },
-      call.interrupt.begin()));
+      call.interrupt.token()));
   const std::string path = profile_path(call);
   // Rates without a disk are no use to `plan`, and must not replace those that have one.
   const bool is_kept = !path.empty() && !report.profile.flash.empty();

@@ -77,7 +77,7 @@ std::string program_help() {
     out += aligned(fmt::format("  {} {}", verb.name, verb.arguments), verb.summary);
   }
   out +=
-      "\n`penstock help VERB` lists the options of a verb. Every option can also be set in the\n"
+      "\n`penstock help VERB` lists the options of a verb. Most options can also be set in the\n"
       "environment (--top-k as PENSTOCK_TOP_K) or in $XDG_CONFIG_HOME/penstock/config.toml;\n"
       "`penstock config show` tells what is in force and why.\n\n"
       "Exit codes: 0 done, 1 failure, 2 wrong usage, 3 bad model file, 4 too little memory or "

@@ -97,13 +97,17 @@ void Interrupt::set_policy(Policy policy) {
   g_policy = static_cast<int>(policy);
 }
 
-std::stop_token Interrupt::begin() {
+std::stop_token Interrupt::token() {
+  const std::lock_guard lock(mutex_);
+  return source_.get_token();
+}
+
+void Interrupt::begin() {
   const std::lock_guard lock(mutex_);
   g_count = 0;
   uint64_t events = 0;
   static_cast<void>(!::read(noticed_, &events, sizeof events));
   source_ = std::stop_source();
-  return source_.get_token();
 }
 
 void Interrupt::stop() {

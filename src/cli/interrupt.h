@@ -4,7 +4,8 @@
 // counts and wakes a thread, and that thread requests.
 //
 //   interrupt->set_policy(Interrupt::Policy::kStop);
-//   std::stop_token stop = interrupt->begin();          // a fresh token for each piece of work
+//   work(interrupt->token());
+//   interrupt->begin();                  // an interactive program: what was, is over
 //
 // Threads  all calls from one thread
 // Limits   one per program at a time: the handler finds it through a global
@@ -35,14 +36,17 @@ class Interrupt {
 
   void set_policy(Policy policy);
 
-  // Forgets earlier interrupts.
-  std::stop_token begin();
+  // Stopped by the first signal since begin(), or since the program started.
+  std::stop_token token();
+
+  // Forgets earlier interrupts: tokens from now on are fresh.
+  void begin();
 
   // The same as a signal: when nobody reads the output any more.
   void stop();
 
   bool was_terminated() const;                 // SIGTERM, ever
-  int descriptor() const { return noticed_; }  // readable once begin()'s token was stopped
+  int descriptor() const { return noticed_; }  // readable once token() was stopped
 
  private:
   Interrupt(int wake, int noticed);

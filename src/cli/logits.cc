@@ -99,7 +99,7 @@ Result<void> write_logits(Call& call, Engine& engine, std::span<const TokenId> i
   if (with_routes) {
     on_route = [&](int64_t layer, const Routing& routing) { file.add_routes(layer, routing); };
   }
-  const std::stop_callback interrupted(call.interrupt.begin(), [&] { file.stop().request_stop(); });
+  const std::stop_callback interrupted(call.interrupt.token(), [&] { file.stop().request_stop(); });
   const Result<PhaseMetrics> evaluated = session.evaluate(
       ids, [&](int64_t first, Rows rows) { file.add_logits(first, rows); }, on_route,
       file.stop().get_token());

@@ -1,5 +1,6 @@
 #include "cli/output.h"
 
+#include <poll.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -15,6 +16,10 @@ bool Output::write(std::string_view text) {
       text.remove_prefix(static_cast<size_t>(written));
     } else if (errno == EPIPE) {
       closed_ = true;
+    } else if (errno == EAGAIN) {
+      // Whoever shares this descriptor has made it non-blocking.
+      pollfd writable{STDOUT_FILENO, POLLOUT, 0};
+      static_cast<void>(::poll(&writable, 1, -1));
     } else if (errno != EINTR) {
       failure_ = system_error("writing", "to standard output", errno);
     }

@@ -91,7 +91,7 @@ void print_report(Call& call, const PackOptions& options, const PackReport& repo
 
 Result<int> pack_verb(Call& call) {
   call.interrupt.set_policy(Interrupt::Policy::kStop);
-  const std::stop_token stop = call.interrupt.begin();
+  const std::stop_token stop = call.interrupt.token();
   const bool wants_verify = call.settings.is_on("verify");
   if (call.settings.arguments().size() == 1) {
     if (wants_verify) return verify(call, call.argument(0), stop);

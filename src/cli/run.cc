@@ -10,6 +10,7 @@
 #include "cli/sampling_flags.h"
 #include "cli/token_file.h"
 #include "io/system_error.h"
+#include "text/utf8.h"
 
 namespace penstock {
 namespace {
@@ -31,11 +32,29 @@ Result<std::string> read_standard_input() {
   }
 }
 
+// Flags that would be ignored in silence.
+Result<void> check_flags(const Settings& settings) {
+  const int sources = static_cast<int>(settings.is_given("prompt")) +
+                      static_cast<int>(settings.is_given("file")) +
+                      static_cast<int>(settings.is_given("ids"));
+  if (sources > 1) {
+    return Error{ErrorCode::kInvalidArgument, "give one of --prompt, --file and --ids"};
+  }
+  if (settings.is_on("chat") && settings.is_given("ids")) {
+    return Error{ErrorCode::kInvalidArgument, "--ids are raw tokens and no message for --chat"};
+  }
+  if (settings.is_on("chat")) return {};
+  for (const char* name : {"system", "tools", "think", "parse-special"}) {
+    if (settings.get(name).origin == Origin::kFlag) {
+      return Error{ErrorCode::kInvalidArgument,
+                   fmt::format("--{} means something only with --chat", name)};
+    }
+  }
+  return {};
+}
+
 Result<std::string> prompt_text(const Call& call) {
   const Settings& settings = call.settings;
-  if (settings.is_given("prompt") && settings.is_given("file")) {
-    return Error{ErrorCode::kInvalidArgument, "give either --prompt or --file, not both"};
-  }
   if (settings.is_given("prompt")) return settings.text("prompt");
   if (settings.is_given("file") && settings.text("file") != "-") {
     Result<std::string> text = read_text(call.storage, settings.text("file"), kPromptBytesMax);
@@ -54,7 +73,8 @@ Result<ChatPrompt> make_prompt(const Call& call, const Engine& engine, const std
   const Settings& settings = call.settings;
   if (settings.is_on("chat")) {
     Conversation conversation = PENSTOCK_TRY(conversation_of(call.storage, settings));
-    conversation.messages.push_back(Json{{"role", "user"}, {"content", text}});
+    conversation.messages.push_back(
+        Json{{"role", "user"}, {"content", replace_invalid_utf8(text)}});
     return make_chat_prompt(engine, conversation);
   }
   ChatPrompt prompt;
@@ -82,6 +102,7 @@ void print_json(Call& call, Engine& engine, const GenerateResult& result, const 
 }  // namespace
 
 Result<int> run_verb(Call& call) {
+  PENSTOCK_TRY(check_flags(call.settings));
   const bool has_ids = call.settings.is_given("ids");
   const std::string text = has_ids ? "" : PENSTOCK_TRY(prompt_text(call));
   const EngineOptions options = PENSTOCK_TRY(engine_options(call.settings));
@@ -102,7 +123,7 @@ Result<int> run_verb(Call& call) {
   const GenerateResult result = PENSTOCK_TRY(
       generate_answer(call, *engine, session,
                       {prompt.tokens, sampling.options, call.settings.integer("max-tokens"), 0},
-                      printer ? &*printer : nullptr, call.interrupt.begin()));
+                      printer ? &*printer : nullptr, call.interrupt.token()));
   if (call.json()) {
     print_json(call, *engine, result, printer ? printer->text() : "", sampling,
                prompt.opens_reasoning);

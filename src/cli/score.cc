@@ -60,7 +60,7 @@ Result<Totals> score_texts(Call& call, Engine& engine, const std::vector<Json>& 
   Session session = PENSTOCK_TRY(engine.new_session());
   TraceFile trace(call, engine);
   Progress progress(call.terminal, "scoring", Progress::Unit::kItems);
-  const std::stop_token stop = call.interrupt.begin();
+  const std::stop_token stop = call.interrupt.token();
   const auto window_tokens =
       std::min(kWindowTokens, static_cast<size_t>(engine.plan_request().context));
   if (window_tokens < kWindowTokens) {

@@ -39,7 +39,7 @@ Result<SynthOptions> synth_options(const Call& call) {
 
 Result<int> synth_verb(Call& call) {
   call.interrupt.set_policy(Interrupt::Policy::kStop);
-  const std::stop_token stop = call.interrupt.begin();
+  const std::stop_token stop = call.interrupt.token();
   const SynthOptions options = PENSTOCK_TRY(synth_options(call));
   Progress progress(call.terminal, "writing", Progress::Unit::kBytes);
   const auto on_progress = [&](const PackProgress& now) {

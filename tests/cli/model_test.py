@@ -202,6 +202,8 @@ class Run(Refusals):
                 self.assertEqual(got["token_ids"], flag["token_ids"])
         self.refused(2, "run", MODEL.path, "-p", "x", "-f", path)
         self.refused(2, "run", MODEL.path, "-f", "/no/prompt")
+        self.refused(2, "run", MODEL.path, "-p", "x", "--ids", PROMPT)
+        self.assertIn("--chat", self.refused(2, "run", MODEL.path, "-p", "x", "--system", "y"))
         self.assertIn("empty", self.refused(2, "run", MODEL.path))
 
     def test_a_seed_makes_draws_repeatable_and_is_reported(self):
