@@ -1,4 +1,4 @@
-// The texts of `penstock help` and of the completion scripts, made from the table of options.
+// The texts of `penstock help`, of the manual page and of the completion scripts, made from the table of options.
 #pragma once
 
 #include <optional>
@@ -11,6 +11,9 @@ namespace penstock {
 
 std::string program_help();
 std::string verb_help(const VerbText& verb);
+
+// penstock(1) as roff.
+std::string manual_page(std::string_view version);
 
 // Nothing for a shell other than bash, zsh and fish.
 std::optional<std::string> completion_script(std::string_view shell);

@@ -21,6 +21,10 @@ Json verbs_json() {
 }  // namespace
 
 Result<int> help_verb(Call& call) {
+  if (call.settings.is_on("man")) {
+    call.output.write(manual_page(PENSTOCK_VERSION));
+    return kExitDone;
+  }
   if (call.settings.arguments().empty()) {
     if (call.json()) {
       call.output.write_line(Json{{"verbs", verbs_json()}});

@@ -247,6 +247,9 @@ constexpr Option kOptions[] = {
                     "replace TARGET if it exists"}),
     {"verify", 0, kFlag, kPack, "Packing", "", "", "check every byte after packing"},
 
+    per_call(Option{"man", 0, kFlag, bit(Verb::kHelp), kInput, "", "",
+                    "print the manual page (roff, for man)"}),
+
     // Every verb.
     {"json", 0, kFlag, kAll, kGeneral, "", "", "machine-readable output, also of errors"},
     {"quiet", 'q', kFlag, kAll, kGeneral, "", "", "no progress and no figures"},

@@ -60,21 +60,27 @@ void Progress::update(uint64_t done, uint64_t total) {
   if (now - last_ < pause && !(first && bar)) return;
   last_ = now;
   const double share = static_cast<double>(std::min(done, total)) / static_cast<double>(total);
-  std::string line = fmt::format("{} {:3.0f} % ({}{})", label_, 100 * share, amounts(done, total),
-                                 rate_and_time_left(done, total));
-  if (!bar) {
+  const std::string speed = rate_and_time_left(done, total);
+  const std::string percent = fmt::format("{} {:3.0f} %", label_, 100 * share);
+  const std::string line = fmt::format("{} ({}{})", percent, amounts(done, total), speed);
+  if (bar) {
+    draw(share, line, percent + speed);
+  } else {
     terminal_->show(line + '\n');
-    return;
   }
-  const int room = terminal_->columns() - static_cast<int>(line.size()) - 4;
-  if (room >= 10) {
-    const int width = std::min(room, 30);
-    const int full = static_cast<int>(share * width);
-    line = fmt::format("[{}{}] {}", std::string(static_cast<size_t>(full), '#'),
-                       std::string(static_cast<size_t>(width - full), '.'), line);
+}
+
+void Progress::draw(double share, std::string text, const std::string& short_text) {
+  constexpr size_t kBarMin = 10, kBarMax = 30, kFrame = 4;  // "[", "] " and the last column
+  const auto columns = static_cast<size_t>(std::max(20, terminal_->columns()));
+  if (text.size() + kBarMin + kFrame > columns) text = short_text;
+  if (text.size() + kBarMin + kFrame <= columns) {
+    const size_t width = std::min(columns - text.size() - kFrame, kBarMax);
+    const auto full = static_cast<size_t>(share * static_cast<double>(width));
+    text = fmt::format("[{}{}] {}", std::string(full, '#'), std::string(width - full, '.'), text);
   }
-  line.resize(std::min(line.size(), static_cast<size_t>(std::max(1, terminal_->columns() - 1))));
-  terminal_->show(kEraseLine + line);
+  text.resize(std::min(text.size(), columns - 1));
+  terminal_->show(kEraseLine + text);
   drawn_ = true;
 }
 

@@ -34,6 +34,8 @@ class Progress {
 
   std::string amounts(uint64_t done, uint64_t total) const;
   std::string rate_and_time_left(uint64_t done, uint64_t total) const;
+  // The bar and `text`, or `short_text` where the terminal is too narrow.
+  void draw(double share, std::string text, const std::string& short_text);
 
   const Terminal* terminal_;
   std::string label_;

@@ -3,6 +3,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import tempfile
 import unittest
@@ -120,6 +121,20 @@ class Usage(unittest.TestCase):
         self.assertNotIn(b"\x1b", plain.stderr)
         self.assertIn(b"\x1b[31m", forced.stderr)
         self.assertNotIn(b"\x1b", refused.stderr)
+
+    def test_the_manual_page_has_every_verb_and_no_bad_line(self):
+        page = good("help", "--man")
+        for verb in VERBS:
+            self.assertIn(f".SS {verb}", page)
+        if shutil.which("man"):
+            checked = subprocess.run(
+                ["man", "--warnings", "-l", "-"],
+                input=page.encode(),
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                env={**environment(), "MANPAGER": "cat"},
+            )
+            self.assertEqual(checked.stderr, b"")
 
     def test_completion_scripts_know_verbs_and_flags(self):
         for shell in ("bash", "zsh", "fish"):
