@@ -82,7 +82,7 @@ struct KvCache {
 struct Routing {
   int64_t num_tokens = 0;
   int top_k = 0;
-  std::vector<int32_t> experts;  // [n, top_k], by falling weight; equal weights: lower index first
+  std::vector<int32_t> experts;  // [n, top_k], by falling logit; equal logits: lower index first
   std::vector<float> weights;    // [n, top_k], each row sums to 1
 };
 

@@ -37,10 +37,14 @@ uint64_t splitmix64(uint64_t x) {
   return x ^ (x >> 31);
 }
 
-std::vector<float> tensor(const std::string& name, int64_t count, double offset, double scale) {
+// Elements [first, first + count) of a tensor.
+std::vector<float> tensor(const std::string& name, int64_t count, double offset, double scale,
+                          int64_t first = 0) {
+  const uint64_t hash = hash_of(name);
   std::vector<float> values(static_cast<size_t>(count));
   for (size_t i = 0; i < values.size(); ++i) {
-    const double u = static_cast<double>(splitmix64(hash_of(name) + i) >> 40) / 16777216.0;
+    const uint64_t index = static_cast<uint64_t>(first) + i;
+    const double u = static_cast<double>(splitmix64(hash + index) >> 40) / 16777216.0;
     values[i] = static_cast<float>(offset + scale * (2 * u - 1));
   }
   return values;
@@ -105,9 +109,8 @@ class ToyModel {
     if (owned == nullptr) {
       const float scale = static_cast<float>(std::sqrt(3.0 / static_cast<double>(columns)));
       const int64_t size = rows * columns;
-      const auto all = tensor(name, (expert + 1) * size, 0, scale);
       owned = std::make_unique<OwnedMatrix>(
-          DType::kF32, std::vector<float>(all.end() - size, all.end()), rows, columns);
+          DType::kF32, tensor(name, size, 0, scale, expert * size), rows, columns);
     }
     return owned->matrix;
   }

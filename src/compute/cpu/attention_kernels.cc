@@ -31,28 +31,28 @@ struct QueryLanes {
   template <int kCount>
   static HWY_INLINE void Scores(const AttentionSegment& s, int64_t position, int64_t distance) {
     V sums[kCount][kParts];
-#pragma GCC unroll 16
+    PENSTOCK_UNROLL
     for (int p = 0; p < kCount; ++p) {
-#pragma GCC unroll 16
+      PENSTOCK_UNROLL
       for (int v = 0; v < kParts; ++v) sums[p][v] = hn::Zero(D());
     }
     const float* keys = s.keys + position * s.head_dim;
     for (int64_t i = 0; i < s.head_dim; ++i) {
       V queries[kParts];
-#pragma GCC unroll 16
+      PENSTOCK_UNROLL
       for (int v = 0; v < kParts; ++v) {
         queries[v] = hn::Load(D(), s.queries + i * kRows + v * kWidth);
       }
-#pragma GCC unroll 16
+      PENSTOCK_UNROLL
       for (int p = 0; p < kCount; ++p) {
         const V key = hn::Set(D(), keys[p * distance * s.head_dim + i]);
-#pragma GCC unroll 16
+        PENSTOCK_UNROLL
         for (int v = 0; v < kParts; ++v) sums[p][v] = hn::MulAdd(queries[v], key, sums[p][v]);
       }
     }
-#pragma GCC unroll 16
+    PENSTOCK_UNROLL
     for (int p = 0; p < kCount; ++p) {
-#pragma GCC unroll 16
+      PENSTOCK_UNROLL
       for (int v = 0; v < kParts; ++v) {
         hn::Store(sums[p][v], D(), s.scores + (position + p * distance) * kRows + v * kWidth);
       }
@@ -100,9 +100,9 @@ HWY_INLINE void MixStrip(const AttentionSegment& s, int row, int64_t i, int64_t 
   const int64_t count = kWidth > 1 ? kLanes : s.head_dim - i;
   FloatVec sums[kRows][kWidth];
   float* mixed = s.mixed + row * s.head_dim + i;
-#pragma GCC unroll 16
+  PENSTOCK_UNROLL
   for (int r = 0; r < kRows; ++r) {
-#pragma GCC unroll 16
+    PENSTOCK_UNROLL
     for (int v = 0; v < kWidth; ++v) {
       sums[r][v] = LoadFirst(mixed + r * s.head_dim + v * kLanes, count);
     }
@@ -111,18 +111,18 @@ HWY_INLINE void MixStrip(const AttentionSegment& s, int row, int64_t i, int64_t 
     const float* value = s.values + p * s.head_dim + i;
     const float* weights = s.scores + p * s.lanes + row;
     FloatVec values[kWidth];
-#pragma GCC unroll 16
+    PENSTOCK_UNROLL
     for (int v = 0; v < kWidth; ++v) values[v] = LoadFirst(value + v * kLanes, count);
-#pragma GCC unroll 16
+    PENSTOCK_UNROLL
     for (int r = 0; r < kRows; ++r) {
       const FloatVec weight = hn::Set(Floats(), weights[r]);
-#pragma GCC unroll 16
+      PENSTOCK_UNROLL
       for (int v = 0; v < kWidth; ++v) sums[r][v] = hn::MulAdd(values[v], weight, sums[r][v]);
     }
   }
-#pragma GCC unroll 16
+  PENSTOCK_UNROLL
   for (int r = 0; r < kRows; ++r) {
-#pragma GCC unroll 16
+    PENSTOCK_UNROLL
     for (int v = 0; v < kWidth; ++v) {
       StoreFirst(sums[r][v], mixed + r * s.head_dim + v * kLanes, count);
     }

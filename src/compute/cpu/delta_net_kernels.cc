@@ -51,13 +51,13 @@ HWY_INLINE void RunColumns(const DeltaRule& rule, int64_t start, int64_t columns
     const float* q = rule.queries + t * rule.key_stride;
     const float* k = q + rule.key_dim;
     FloatVec from_key[kWidth], from_query[kWidth];
-#pragma GCC unroll 16
+    PENSTOCK_UNROLL
     for (int v = 0; v < kWidth; ++v) from_key[v] = from_query[v] = hn::Zero(Floats());
     for (int64_t i = 0; i < rule.key_dim; ++i) {
       const float* row = memory + i * rule.value_dim;
       const FloatVec key = hn::Set(Floats(), k[i]);
       const FloatVec query = hn::Set(Floats(), q[i]);
-#pragma GCC unroll 16
+      PENSTOCK_UNROLL
       for (int v = 0; v < kWidth; ++v) {
         const FloatVec old = load(row + v * kLanes);
         from_key[v] = hn::MulAdd(old, key, from_key[v]);
@@ -69,7 +69,7 @@ HWY_INLINE void RunColumns(const DeltaRule& rule, int64_t start, int64_t columns
     const FloatVec key_dot = hn::Set(Floats(), rule.key_dots[t * rule.key_dot_stride]);
     float* value = rule.values + t * rule.value_stride + start;
     FloatVec delta[kWidth];
-#pragma GCC unroll 16
+    PENSTOCK_UNROLL
     for (int v = 0; v < kWidth; ++v) {
       const FloatVec surprise = hn::NegMulAdd(decay, from_key[v], load(value + v * kLanes));
       delta[v] = hn::Mul(beta, surprise);
@@ -78,7 +78,7 @@ HWY_INLINE void RunColumns(const DeltaRule& rule, int64_t start, int64_t columns
     for (int64_t i = 0; i < rule.key_dim; ++i) {
       float* row = memory + i * rule.value_dim;
       const FloatVec key = hn::Set(Floats(), k[i]);
-#pragma GCC unroll 16
+      PENSTOCK_UNROLL
       for (int v = 0; v < kWidth; ++v) {
         const FloatVec kept = hn::Mul(decay, load(row + v * kLanes));
         store(hn::MulAdd(key, delta[v], kept), row + v * kLanes);

@@ -143,19 +143,19 @@ struct Tile {
   HWY_INLINE void AddColumn(const typename Format::Step (&steps)[kPanels][kVectors],
                             const float* x) {
     FloatVec weights[kPanels][kVectors];
-#pragma GCC unroll 16
+    PENSTOCK_UNROLL
     for (int p = 0; p < kPanels; ++p) {
-#pragma GCC unroll 16
+      PENSTOCK_UNROLL
       for (int v = 0; v < kVectors; ++v) {
         weights[p][v] = Format::template Weight<kColumn>(steps[p][v]);
       }
     }
-#pragma GCC unroll 16
+    PENSTOCK_UNROLL
     for (int r = 0; r < kRows; ++r) {
       const FloatVec value = hn::Set(Floats(), x[r * kGroupColumns + kColumn]);
-#pragma GCC unroll 16
+      PENSTOCK_UNROLL
       for (int p = 0; p < kPanels; ++p) {
-#pragma GCC unroll 16
+        PENSTOCK_UNROLL
         for (int v = 0; v < kVectors; ++v) {
           sums[p][v][r] = hn::MulAdd(weights[p][v], value, sums[p][v][r]);
         }
@@ -167,9 +167,9 @@ struct Tile {
   HWY_INLINE void AddStep(const uint32_t* const (&words)[kPanels], int step, const float* x,
                           std::integer_sequence<int, kColumns...>) {
     typename Format::Step steps[kPanels][kVectors];
-#pragma GCC unroll 16
+    PENSTOCK_UNROLL
     for (int p = 0; p < kPanels; ++p) {
-#pragma GCC unroll 16
+      PENSTOCK_UNROLL
       for (int v = 0; v < kVectors; ++v) {
         Format::Load(words[p] + v * kLanes, step, steps[p][v]);
       }
@@ -180,11 +180,11 @@ struct Tile {
   // totals: [kPanels, kRows, 16]
   HWY_INLINE void AddBlock(const uint32_t* const (&words)[kPanels], const float* x,
                            const float* block_sums, float* totals) {
-#pragma GCC unroll 16
+    PENSTOCK_UNROLL
     for (int p = 0; p < kPanels; ++p) {
-#pragma GCC unroll 16
+      PENSTOCK_UNROLL
       for (int v = 0; v < kVectors; ++v) {
-#pragma GCC unroll 16
+        PENSTOCK_UNROLL
         for (int r = 0; r < kRows; ++r) sums[p][v][r] = hn::Zero(Floats());
       }
     }
@@ -192,9 +192,9 @@ struct Tile {
     for (int step = 0; step < kSteps; ++step) {
       AddStep(words, step, x + step * Format::kStepColumns, kColumns);
     }
-#pragma GCC unroll 16
+    PENSTOCK_UNROLL
     for (int p = 0; p < kPanels; ++p) {
-#pragma GCC unroll 16
+      PENSTOCK_UNROLL
       for (int v = 0; v < kVectors; ++v) {
         AddToTotals(words[p], v, sums[p][v], block_sums, totals + p * kRows * 16 + v * kLanes);
       }
@@ -209,14 +209,14 @@ struct Tile {
       const FloatVec factor = hn::Set(Floats(), 1.0f / static_cast<float>(1 << Format::kScaleBits));
       const FloatVec scale = hn::Mul(LoadBF16(scales + v * kLanes), factor);
       const FloatVec bias = LoadBF16(scales + 16 + v * kLanes);
-#pragma GCC unroll 16
+      PENSTOCK_UNROLL
       for (int r = 0; r < kRows; ++r) {
         const FloatVec total = hn::MulAdd(scale, sum[r], hn::Load(Floats(), totals + r * 16));
         hn::Store(hn::MulAdd(bias, hn::Set(Floats(), block_sums[r]), total), Floats(),
                   totals + r * 16);
       }
     } else {
-#pragma GCC unroll 16
+      PENSTOCK_UNROLL
       for (int r = 0; r < kRows; ++r) {
         hn::Store(hn::Add(hn::Load(Floats(), totals + r * 16), sum[r]), Floats(), totals + r * 16);
       }

@@ -15,6 +15,15 @@
 
 #include "hwy/contrib/math/math-inl.h"
 
+// Before loops over vectors that are to stay in registers. Without vectors they are long and stay
+// loops.
+#undef PENSTOCK_UNROLL
+#if HWY_TARGET == HWY_SCALAR || defined(PENSTOCK_UNROLL_NOTHING)
+#define PENSTOCK_UNROLL
+#else
+#define PENSTOCK_UNROLL _Pragma("GCC unroll 16")
+#endif
+
 HWY_BEFORE_NAMESPACE();
 namespace penstock {
 namespace HWY_NAMESPACE {
