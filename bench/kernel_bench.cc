@@ -104,6 +104,7 @@ struct Options {
   std::vector<int> threads = {1, static_cast<int>(std::thread::hardware_concurrency())};
   std::string filter, target, json;
   double seconds = 0.4;
+  Arithmetic arithmetic = Arithmetic::kFixed16;
 };
 
 struct Row {
@@ -166,7 +167,7 @@ class Bench {
   }
 
   std::unique_ptr<CpuBackend> backend(int threads, const BackendLimits& limits) const {
-    return CpuBackend::create(threads, limits, {.target = options_.target}).value();
+    return CpuBackend::create(threads, limits, {.target = options_.target, .arithmetic = options_.arithmetic}).value();
   }
 
   const Options& options() const { return options_; }
@@ -456,9 +457,12 @@ int main(int argc, char** argv) {
   app.add_option("--threads", options.threads, "numbers of threads to try")->delimiter(',');
   app.add_option("--filter", options.filter, "only rows whose name contains this");
   app.add_option("--target", options.target, "instruction set (default: the best)");
+  bool is_float32 = false;
+  app.add_flag("--float32", is_float32, "products of quantised matrices in float32");
   app.add_option("--seconds", options.seconds, "time for each row");
   app.add_option("--json", options.json, "file to write the rows to");
   CLI11_PARSE(app, argc, argv);
+  if (is_float32) options.arithmetic = penstock::Arithmetic::kFloat32;
   penstock::Bench bench(options);
   penstock::run_all(bench);
   bench.write_json();

@@ -34,6 +34,15 @@
 //   sum(block) = x(0) + x(1) + ... + x(63), left to right.
 // Where a target has no fused multiply-add, fma is a multiplication and an addition.
 //
+// That is Arithmetic::kFloat32. With kFixed16 the product of a quantised matrix takes x in 16-bit
+// fixed point, one scale per block, and is exact in between:
+//   m = max(|x(c)|, 2^-100) of the block;  q(c) = x(c) * (32767 / m), to the nearest even integer
+//   s = m / 32767                          (NaN where an x(c) is not finite)
+//   total = fma(scale, float(sum of code(c) * q(c)) * s, total)
+//   total = fma(bias, float(sum of q(c)) * s, total)
+// An x is off by at most m / 65534: 256 times less than bf16 rounds the largest x of a block by
+// (docs/decisions.md has its effect on the logits). Plain matrices are always in f32.
+//
 // Memory  Nothing here allocates; all functions write into spans of exactly panel_bytes().
 // Source  Quantiser: spec section 3.4 (MLX affine, group 64).
 #pragma once
@@ -41,12 +50,20 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <string_view>
 
 #include "base/dtype.h"
 
 namespace penstock {
 
 inline constexpr int64_t kPanelRows = 16;
+
+// How quantised matrices are multiplied. Each is the same in every bit on every machine.
+enum class Arithmetic { kFixed16, kFloat32 };
+
+constexpr std::string_view name_of(Arithmetic arithmetic) {
+  return arithmetic == Arithmetic::kFixed16 ? "fixed16" : "float32";
+}
 
 // A weight matrix in panels; a view, 64-byte aligned.
 struct Matrix {

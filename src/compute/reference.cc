@@ -1,7 +1,9 @@
 #include "compute/reference.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
+#include <limits>
 #include <numeric>
 
 #include "base/check.h"
@@ -318,8 +320,36 @@ void ReferenceBackend::combine(Rows expert_rows, const Routing& routing, Rows sh
   }
 }
 
-void panel_product(const Matrix& matrix, std::span<const float> x, MulAdd mul_add,
-                   std::span<float> out) {
+namespace {
+
+// One block of x as integers times a scale.
+struct FixedBlock {
+  std::array<int32_t, kGroupColumns> codes;
+  float scale;
+  float sum;  // of what the codes stand for
+
+  explicit FixedBlock(std::span<const float> x) : codes() {
+    float largest = 0x1p-100f;
+    bool is_finite = true;
+    for (const float value : x) {
+      is_finite = is_finite && std::isfinite(value);
+      largest = std::max(largest, std::fabs(value));
+    }
+    const float factor = 32767.0f / largest;
+    scale = is_finite ? largest / 32767.0f : std::numeric_limits<float>::quiet_NaN();
+    int32_t total = 0;
+    for (size_t c = 0; is_finite && c < x.size(); ++c) {
+      codes[c] = static_cast<int32_t>(std::nearbyint(x[c] * factor));
+      total += codes[c];
+    }
+    sum = static_cast<float>(total) * scale;
+  }
+};
+
+}  // namespace
+
+void panel_product(const Matrix& matrix, std::span<const float> x, Arithmetic arithmetic,
+                   MulAdd mul_add, std::span<float> out) {
   PENSTOCK_CHECK(std::ssize(x) == matrix.columns && std::ssize(out) == matrix.rows);
   const auto fma = [mul_add](float a, float b, float c) {
     return mul_add == MulAdd::kFused ? std::fma(a, b, c) : a * b + c;
@@ -330,20 +360,29 @@ void panel_product(const Matrix& matrix, std::span<const float> x, MulAdd mul_ad
     if (!is_quantised(matrix.dtype)) panel_row(matrix, row, weights);
     for (int64_t block = 0; block < matrix.num_blocks(); ++block) {
       const size_t start = static_cast<size_t>(block * kGroupColumns);
-      const size_t count = std::min<size_t>(kGroupColumns, x.size() - start);
-      float sum = 0;  // of the products
+      const auto values = x.subspan(start, std::min<size_t>(kGroupColumns, x.size() - start));
+      float products = 0, inputs = 0;
       if (!is_quantised(matrix.dtype)) {
-        for (size_t c = 0; c < count; ++c) sum = fma(weights[start + c], x[start + c], sum);
-        total = total + sum;
+        for (size_t c = 0; c < values.size(); ++c) {
+          products = fma(weights[start + c], values[c], products);
+        }
+        total = total + products;
         continue;
       }
       const AffineGroup group = panel_group(matrix, row, block);
-      float inputs = 0;
-      for (size_t c = 0; c < count; ++c) {
-        sum = fma(group.codes[c], x[start + c], sum);
-        inputs = inputs + x[start + c];
+      if (arithmetic == Arithmetic::kFixed16) {
+        const FixedBlock fixed(values);
+        const int32_t sum =
+            std::inner_product(fixed.codes.begin(), fixed.codes.end(), group.codes, int32_t{0});
+        products = static_cast<float>(sum) * fixed.scale;
+        inputs = fixed.sum;
+      } else {
+        for (size_t c = 0; c < values.size(); ++c) {
+          products = fma(group.codes[c], values[c], products);
+          inputs = inputs + values[c];
+        }
       }
-      total = fma(bf16_to_f32(group.scale), sum, total);
+      total = fma(bf16_to_f32(group.scale), products, total);
       total = fma(bf16_to_f32(group.bias), inputs, total);
     }
     out[static_cast<size_t>(row)] = total;

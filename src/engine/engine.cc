@@ -156,7 +156,7 @@ Result<std::unique_ptr<Engine>> Engine::open(Storage& storage, const EngineOptio
   engine->backend_ = PENSTOCK_TRY(CpuBackend::create(
       resolved.request.threads,
       backend_limits(engine->config(), shape, resolved.request.context),
-      {.target = options.simd_target}));
+      {.target = options.simd_target, .arithmetic = options.arithmetic}));
   PENSTOCK_TRY(engine->open_store(storage, options));
   PENSTOCK_TRY(engine->load_weights(on_load));
   return engine;

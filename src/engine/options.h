@@ -6,6 +6,7 @@
 #include <memory>
 #include <string>
 
+#include "compute/panel.h"
 #include "io/reader.h"
 #include "store/expert_store.h"
 
@@ -22,6 +23,7 @@ struct EngineOptions {
   ReaderOptions reader;
   EvictionPolicy policy{};        // the store's default
   std::string simd_target;        // empty: the best that this processor has
+  Arithmetic arithmetic = Arithmetic::kFixed16;
 
   // For tests and experiments; 0: planned.
   int64_t chunk_tokens = 0;

@@ -11,7 +11,7 @@
 //   G8  any eviction policy, checksums compared or not
 //   G9  any instruction set with fused multiply-add
 //   G10 the decode path, token by token == the prompt path
-//   G11 quantised experts (8, 4, 3, 2 bits): G1, G3 and G4 again
+//   G11 quantised weights: G1, G3, G4 and G9 again, in each arithmetic
 //   G12 any budget that the plan accepts
 //   G13 fewer experts per token is another model, and says so
 //   G14 any allocation that fails while loading is an error, and the next attempt works
@@ -332,18 +332,27 @@ TEST_P(Gate, g12_any_budget_that_the_plan_accepts) {
   }
 }
 
-TEST(Gates, g11_quantised_experts_stream_and_chunk_alike) {
-  const std::string source = PENSTOCK_DEMO_MODEL;
-  const auto engine = open_engine(small_options(source));
+void expect_quantised_weights_to_stream_and_chunk_alike(Arithmetic arithmetic) {
+  EngineOptions options = small_options(PENSTOCK_DEMO_MODEL);
+  options.arithmetic = arithmetic;
+  const auto engine = open_engine(options);
   const std::vector<TokenId> prompt = random_tokens(24, engine->config().vocab_size, 5);
   Session session = value_of(engine->new_session());
   const GenerateResult expected = continue_greedily(session, prompt, 6);
   struct Variation {
     int64_t slots, chunk;
     int threads;
+    std::string simd_target = {};
   };
-  for (const Variation& v : {Variation{64, 0, 1}, {64, 5, 2}, {9, 24, 3}, {0, 1, 2}}) {
-    EngineOptions with = small_options(source);
+  std::vector<Variation> variations = {{64, 0, 1}, {64, 5, 2}, {9, 24, 3}, {0, 1, 2}};
+  for (const std::string& target : CpuBackend::targets()) {
+    if (target.starts_with("AVX") || target.starts_with("NEON")) {
+      variations.push_back({64, 7, 2, target});
+    }
+  }
+  for (const Variation& v : variations) {
+    EngineOptions with = options;
+    with.simd_target = v.simd_target;
     with.num_slots = v.slots;
     with.chunk_tokens = v.chunk;
     with.threads = v.threads;
@@ -351,11 +360,20 @@ TEST(Gates, g11_quantised_experts_stream_and_chunk_alike) {
     Session streamed = value_of(other->new_session());
     const GenerateResult result = continue_greedily(streamed, prompt, 6);
     EXPECT_EQ(result.metrics.logits_hash, expected.metrics.logits_hash)
-        << v.slots << " slots, chunks of " << v.chunk << ", " << v.threads << " threads";
+        << v.slots << " slots, chunks of " << v.chunk << ", " << v.threads << " threads "
+        << v.simd_target;
     if (v.slots > 0) {
       EXPECT_GT(other->experts().stats().evictions, 0u);
     }
   }
+}
+
+TEST(Gates, g11_quantised_weights_stream_and_chunk_alike_in_fixed_point) {
+  expect_quantised_weights_to_stream_and_chunk_alike(Arithmetic::kFixed16);
+}
+
+TEST(Gates, g11_quantised_weights_stream_and_chunk_alike_in_float) {
+  expect_quantised_weights_to_stream_and_chunk_alike(Arithmetic::kFloat32);
 }
 
 TEST(Gates, g13_fewer_experts_per_token_is_reported_as_lossy) {

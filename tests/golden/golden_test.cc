@@ -110,8 +110,10 @@ void expect_same_routes(const Evaluation& ours, const Golden& golden, int64_t to
 }
 
 void check_golden(const std::string& model, const std::string& tensors, const std::string& json,
-                  const std::string& name) {
-  const auto engine = open_engine(small_options(model));
+                  const std::string& name, Arithmetic arithmetic = Arithmetic::kFloat32) {
+  EngineOptions options = small_options(model);
+  options.arithmetic = arithmetic;
+  const auto engine = open_engine(options);
   const Golden golden = read_golden(tensors, json, engine->config().num_hidden_layers);
   const Evaluation ours = evaluate(*engine, golden.input_ids);
   expect_same_logits(ours, golden, name);
@@ -165,6 +167,13 @@ TEST_P(Demo, agrees_with_the_reference_on_the_same_quantised_weights) {
   const std::string stem = data_path("golden/demo_") + GetParam();
   check_golden(PENSTOCK_DEMO_MODEL, stem + ".safetensors", stem + ".json",
                std::string("demo ") + GetParam());
+}
+
+// The same bound for the arithmetic that is used unless another one is asked for.
+TEST_P(Demo, agrees_with_the_reference_in_fixed_point) {
+  const std::string stem = data_path("golden/demo_") + GetParam();
+  check_golden(PENSTOCK_DEMO_MODEL, stem + ".safetensors", stem + ".json",
+               std::string("demo in fixed point, ") + GetParam(), Arithmetic::kFixed16);
 }
 
 INSTANTIATE_TEST_SUITE_P(All, Demo, ::testing::Values("plain", "chat", "long"));

@@ -39,15 +39,18 @@ Result<std::unique_ptr<CpuBackend>> CpuBackend::create(int threads, const Backen
   const auto bytes = static_cast<uint64_t>(scratch_bytes(threads, limits));
   AlignedMemory memory = PENSTOCK_TRY(AlignedMemory::create(bytes, "the scratch of the kernels"));
   const Scratch scratch(threads, limits, ScratchCursor(memory.bytes()));
-  return std::unique_ptr<CpuBackend>(new CpuBackend(threads, target, std::move(memory), scratch));
+  return std::unique_ptr<CpuBackend>(
+      new CpuBackend(threads, target, options.arithmetic, std::move(memory), scratch));
 }
 
-CpuBackend::CpuBackend(int threads, int64_t target, AlignedMemory memory, const Scratch& scratch)
+CpuBackend::CpuBackend(int threads, int64_t target, Arithmetic arithmetic, AlignedMemory memory,
+                       const Scratch& scratch)
     : memory_(std::move(memory)),
       pool_(threads),
       target_(target),
+      arithmetic_(arithmetic),
       elementwise_(elementwise_kernels(target)),
-      products_(pool_, target, scratch.products),
+      products_(pool_, target, arithmetic, scratch.products),
       delta_net_(pool_, target, scratch.delta_net),
       attention_(pool_, target, scratch.attention),
       ffn_hidden_(scratch.ffn_hidden) {}
@@ -61,7 +64,8 @@ std::vector<std::string> CpuBackend::targets() {
 }
 
 std::string CpuBackend::description() const {
-  return fmt::format("{}, {} thread{}", target_name(target_), pool_.num_threads(),
+  return fmt::format("{}, {}, {} thread{}", target_name(target_), name_of(arithmetic_),
+                     pool_.num_threads(),
                      pool_.num_threads() == 1 ? "" : "s");
 }
 

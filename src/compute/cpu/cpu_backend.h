@@ -25,6 +25,7 @@ namespace penstock {
 
 struct CpuBackendOptions {
   std::string target;  // one of targets(); empty: the best one
+  Arithmetic arithmetic = Arithmetic::kFixed16;
 };
 
 class CpuBackend final : public Backend {
@@ -60,7 +61,8 @@ class CpuBackend final : public Backend {
  private:
   struct Scratch;
 
-  CpuBackend(int threads, int64_t target, AlignedMemory memory, const Scratch& scratch);
+  CpuBackend(int threads, int64_t target, Arithmetic arithmetic, AlignedMemory memory,
+             const Scratch& scratch);
 
   // Runs body(first, end) over [0, rows), on one thread where there is too little to share.
   template <class Body>
@@ -69,6 +71,7 @@ class CpuBackend final : public Backend {
   AlignedMemory memory_;
   ThreadPool pool_;
   int64_t target_;
+  Arithmetic arithmetic_;
   const ElementwiseKernels& elementwise_;
   Products products_;
   DeltaNet delta_net_;

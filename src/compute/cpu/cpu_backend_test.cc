@@ -35,7 +35,7 @@ TEST(CpuBackend, targets_are_listed_best_first_and_each_can_be_asked_for) {
   EXPECT_TRUE(CpuBackend::create(2, kLimits).value()->description().starts_with(targets.front()));
   for (const std::string& target : targets) {
     const auto ops = CpuBackend::create(2, kLimits, {.target = target}).value();
-    EXPECT_EQ(ops->description(), target + ", 2 threads");
+    EXPECT_EQ(ops->description(), target + ", fixed16, 2 threads");
   }
   const auto none = CpuBackend::create(1, kLimits, {.target = "MMX"});
   ASSERT_FALSE(none.has_value());
@@ -263,13 +263,16 @@ TEST(CpuBackend, the_number_of_threads_changes_no_bit_of_any_op) {
 }
 
 TEST(CpuBackend, instruction_sets_with_fused_multiply_add_agree_in_every_bit_of_every_op) {
-  std::vector<float> expected;
-  for (const std::string& target : CpuBackend::targets()) {
-    if (!test::has_fused_multiply_add(target)) continue;
-    const auto ops = CpuBackend::create(2, kLimits, {.target = target}).value();
-    const auto actual = run_everything(*ops, 37);
-    if (expected.empty()) expected = actual;
-    EXPECT_TRUE(same_bits(actual, expected)) << target;
+  for (const Arithmetic arithmetic : {Arithmetic::kFixed16, Arithmetic::kFloat32}) {
+    std::vector<float> expected;
+    for (const std::string& target : CpuBackend::targets()) {
+      if (!test::has_fused_multiply_add(target)) continue;
+      const auto ops =
+          CpuBackend::create(2, kLimits, {.target = target, .arithmetic = arithmetic}).value();
+      const auto actual = run_everything(*ops, 37);
+      if (expected.empty()) expected = actual;
+      EXPECT_TRUE(same_bits(actual, expected)) << target << " " << name_of(arithmetic);
+    }
   }
 }
 

@@ -288,14 +288,11 @@ inline int PaddedRows(int rows) {
   return rows <= 6 ? 6 : rows <= 8 ? 8 : 12;
 }
 
-template <class Format>
-void Multiply(const std::byte* const* panels, int num_panels, int64_t blocks, const float* packed,
-              const float* sums, int padded, float* totals) {
+// Calls body(rows) with the number of padded rows as a constant.
+template <class Body>
+HWY_INLINE void WithRows(int padded, const Body& body) {
   const auto run = [&](auto rows) {
-    if constexpr (decltype(rows)::value <= kTileRows) {
-      MultiplyPanels<Format, decltype(rows)::value>(panels, num_panels, blocks, packed, sums,
-                                                    totals);
-    }
+    if constexpr (decltype(rows)::value <= kTileRows) body(rows);
   };
   switch (padded) {
     case 1:
@@ -317,6 +314,15 @@ void Multiply(const std::byte* const* panels, int num_panels, int64_t blocks, co
   }
 }
 
+template <class Format>
+void Multiply(const std::byte* const* panels, int num_panels, int64_t blocks,
+              const std::byte* packed, const float* sums, int padded, float* totals) {
+  const auto* x = reinterpret_cast<const float*>(packed);
+  WithRows(padded, [&](auto rows) {
+    MultiplyPanels<Format, decltype(rows)::value>(panels, num_panels, blocks, x, sums, totals);
+  });
+}
+
 // The powers of two that a block of x is multiplied by.
 template <class Format>
 struct Factors {
@@ -329,8 +335,9 @@ struct Factors {
 };
 
 template <class Format>
-void Pack(const float* const* rows, int num_rows, int64_t columns, float* packed) {
+void Pack(const float* const* rows, int num_rows, int64_t columns, std::byte* place) {
   static constexpr Factors<Format> kFactors;
+  auto* packed = reinterpret_cast<float*>(place);
   const int padded = PaddedRows(num_rows);
   for (int64_t start = 0; start < columns; start += kGroupColumns) {
     const int64_t count = std::min(kGroupColumns, columns - start);
@@ -353,8 +360,9 @@ void Pack(const float* const* rows, int num_rows, int64_t columns, float* packed
 
 template <class Format>
 const ProductKernel* KernelOf() {
-  static constexpr ProductKernel kKernel = {kTileRows, PanelsOfTile(1), &PaddedRows, &Pack<Format>,
-                                            &Multiply<Format>};
+  static constexpr ProductKernel kKernel = {kTileRows, PanelsOfTile(1),
+                                            is_quantised(Format::kDType), &PaddedRows,
+                                            &Pack<Format>, &Multiply<Format>};
   return &kKernel;
 }
 

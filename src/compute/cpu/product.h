@@ -9,7 +9,8 @@
 //   q4, column 3 of a word:  (word & 0xf000) = code * 2^12,  packed x = x * 2^(24 - 12)
 //                            their product   = code * x * 2^24,  and scale * 2^-24 removes the rest
 //
-// (Exact for every x from 2^-126 to 2^95 and every scale of at least 2^-98.)
+// (Exact for every x from 2^-126 to 2^95 and every scale of at least 2^-98.) In fixed point, packed
+// x are 16-bit numbers in pairs with a scale and a sum per row and block (fixed_product-inl.h).
 //
 // Threads  functions of their arguments alone
 // Source   order of operations: compute/panel.h
@@ -18,38 +19,41 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "base/dtype.h"
+#include "compute/panel.h"
 
 namespace penstock {
 
 struct ProductKernel {
   int tile_rows;       // rows of x that one call takes at most
   int panels_at_once;  // of a single row: a list of panels is best a multiple of it
+  bool needs_sums;     // product() reads `sums`
 
   // How many rows a tile of `rows` rows has in packed form: the next number that has a kernel.
   int (*padded_rows)(int rows);
 
-  // packed: [blocks, padded, 64], 64-byte aligned. Padding rows and missing columns become zeros.
-  void (*pack)(const float* const* rows, int num_rows, int64_t columns, float* packed);
+  // packed: [blocks, padded, 64] numbers of at most four bytes, 64-byte aligned. Padding rows and
+  // missing columns become zeros.
+  void (*pack)(const float* const* rows, int num_rows, int64_t columns, std::byte* packed);
 
-  // totals[panel, row, 16] = the product; sums: [blocks, padded], the sums of the blocks of x
-  // (unused by plain types). Panels lie anywhere; each has `blocks` blocks.
+  // totals[panel, row, 16] = the product; sums: [blocks, padded], the sums of the blocks of x.
+  // Panels lie anywhere; each has `blocks` blocks.
   // Moves  num_panels * blocks * block_bytes(dtype) bytes of weights
-  // Costs  one fma per weight and row; per weight and call one mask (a third of a shift, mask and
-  //        merge more for q3) and one conversion
+  // Costs  in f32 one fma per weight and row; per weight and call one mask (a third of a shift,
+  //        mask and merge more for q3) and one conversion. In fixed point half of the
+  //        multiplications and masks and no conversion.
   void (*product)(const std::byte* const* panels, int num_panels, int64_t blocks,
-                  const float* packed, const float* sums, int padded, float* totals);
+                  const std::byte* packed, const float* sums, int padded, float* totals);
 };
 
 // The kernel of a number format for an instruction set (a Highway target of this build).
-const ProductKernel& product_kernel(DType dtype, int64_t target);
+const ProductKernel& product_kernel(DType dtype, int64_t target, Arithmetic arithmetic);
 
 // One per format, each in its own file.
 const ProductKernel& product_kernel_f32(int64_t target);
 const ProductKernel& product_kernel_bf16(int64_t target);
-const ProductKernel& product_kernel_q8(int64_t target);
-const ProductKernel& product_kernel_q4(int64_t target);
-const ProductKernel& product_kernel_q3(int64_t target);
-const ProductKernel& product_kernel_q2(int64_t target);
+const ProductKernel& product_kernel_q8(int64_t target, Arithmetic arithmetic);
+const ProductKernel& product_kernel_q4(int64_t target, Arithmetic arithmetic);
+const ProductKernel& product_kernel_q3(int64_t target, Arithmetic arithmetic);
+const ProductKernel& product_kernel_q2(int64_t target, Arithmetic arithmetic);
 
 }  // namespace penstock

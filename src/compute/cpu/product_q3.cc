@@ -8,6 +8,7 @@
 #include <hwy/highway.h>
 // clang-format on
 
+#include "compute/cpu/fixed_product-inl.h"
 #include "compute/cpu/product-inl.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -16,6 +17,9 @@ namespace HWY_NAMESPACE {
 const ProductKernel* Q3Kernel() {
   return KernelOf<Q3Format>();
 }
+const ProductKernel* Q3FixedKernel() {
+  return FixedKernelOf<FixedQ3>();
+}
 }  // namespace HWY_NAMESPACE
 }  // namespace penstock
 HWY_AFTER_NAMESPACE();
@@ -23,8 +27,10 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace penstock {
 HWY_EXPORT(Q3Kernel);
-const ProductKernel& product_kernel_q3(int64_t target) {
-  return *PENSTOCK_AT_TARGET(Q3Kernel, target)();
+HWY_EXPORT(Q3FixedKernel);
+const ProductKernel& product_kernel_q3(int64_t target, Arithmetic arithmetic) {
+  if (arithmetic == Arithmetic::kFloat32) return *PENSTOCK_AT_TARGET(Q3Kernel, target)();
+  return *PENSTOCK_AT_TARGET(Q3FixedKernel, dot_product_target(target))();
 }
 }  // namespace penstock
 #endif

@@ -8,6 +8,7 @@
 #include <hwy/highway.h>
 // clang-format on
 
+#include "compute/cpu/fixed_product-inl.h"
 #include "compute/cpu/product-inl.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -16,6 +17,9 @@ namespace HWY_NAMESPACE {
 const ProductKernel* Q4Kernel() {
   return KernelOf<WordFormat<DType::kQ4>>();
 }
+const ProductKernel* Q4FixedKernel() {
+  return FixedKernelOf<FixedQ4>();
+}
 }  // namespace HWY_NAMESPACE
 }  // namespace penstock
 HWY_AFTER_NAMESPACE();
@@ -23,8 +27,10 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace penstock {
 HWY_EXPORT(Q4Kernel);
-const ProductKernel& product_kernel_q4(int64_t target) {
-  return *PENSTOCK_AT_TARGET(Q4Kernel, target)();
+HWY_EXPORT(Q4FixedKernel);
+const ProductKernel& product_kernel_q4(int64_t target, Arithmetic arithmetic) {
+  if (arithmetic == Arithmetic::kFloat32) return *PENSTOCK_AT_TARGET(Q4Kernel, target)();
+  return *PENSTOCK_AT_TARGET(Q4FixedKernel, dot_product_target(target))();
 }
 }  // namespace penstock
 #endif

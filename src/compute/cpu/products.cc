@@ -8,9 +8,7 @@ namespace penstock {
 namespace {
 
 constexpr int64_t kProjectionsMax = 16;  // of one matmul
-constexpr int64_t kTaskPanels = 16;      // at most
 constexpr int64_t kTaskRows = 96;        // at most
-constexpr int kTileRows = 12;            // at most
 constexpr int64_t kParallelSums = 64 << 10;
 
 // The sums of eight blocks run side by side, as each is a chain of dependent additions. Sums of a
@@ -35,108 +33,6 @@ void sum_blocks(const float* x, int64_t blocks, float* sums) {
   }
 }
 
-int64_t row_at(std::span<const int32_t> rows, int64_t j) {
-  return rows.empty() ? j : rows[static_cast<size_t>(j)];
-}
-
-// At most kTileRows rows of x, multiplied by lists of panels. Points into the scratch of a thread.
-class ProductTile {
- public:
-  ProductTile(float* memory, int64_t max_blocks)
-      : packed_(memory),
-        packed_sums_(packed_ + max_blocks * kTileRows * kGroupColumns),
-        totals_(packed_sums_ + ceil_div(max_blocks * kTileRows, 16) * 16),
-        gate_totals_(totals_ + kTotals) {}
-
-  static int64_t floats(int64_t max_blocks) {
-    return max_blocks * kTileRows * kGroupColumns + ceil_div(max_blocks * kTileRows, 16) * 16 +
-           2 * kTotals;
-  }
-
-  void set_rows(const ProductJob& job, int64_t first, int num_rows, const float* sums,
-                int64_t blocks) {
-    num_rows_ = num_rows;
-    for (int r = 0; r < num_rows; ++r) {
-      const int64_t row = row_at(job.x_rows, first + r);
-      rows_[static_cast<size_t>(r)] = job.x.data + row * job.x.stride;
-      sums_[static_cast<size_t>(r)] = sums + row * blocks;
-    }
-    packed_for_ = nullptr;
-  }
-
-  // totals [count, padded, 16] of panels [first, first + count); beyond the last panel of the
-  // matrix that one is repeated.
-  void multiply(const Matrix& matrix, const ProductKernel& kernel, int64_t first, int64_t count,
-                float* totals) {
-    pack(matrix, kernel);
-    const int64_t panel_size = matrix.num_blocks() * block_bytes(matrix.dtype);
-    std::array<const std::byte*, kTaskPanels + 1> panels;
-    for (int64_t p = 0; p < count; ++p) {
-      panels[static_cast<size_t>(p)] =
-          matrix.panels + std::min(first + p, matrix.num_panels() - 1) * panel_size;
-    }
-    kernel.product(panels.data(), static_cast<int>(count), matrix.num_blocks(), packed_,
-                   packed_sums_, padded_, totals);
-  }
-
-  // out[0, width) of row r, with width at most count * 16
-  void store(int r, int64_t width, const float* bias, float* out) const {
-    for (int64_t start = 0; start < width; start += kPanelRows) {
-      const float* totals = row_of(totals_, start / kPanelRows, r);
-      const int64_t lanes = std::min(kPanelRows, width - start);
-      for (int64_t i = 0; i < lanes; ++i) {
-        out[start + i] = bias == nullptr ? totals[i] : totals[i] + bias[start + i];
-      }
-    }
-  }
-
-  // The same with out = silu(gate) .* up; the up rows begin `shift` lanes into their first panel.
-  void store_gated(int r, int64_t width, int64_t shift, const ElementwiseKernels& elementwise,
-                   float* out) const {
-    std::array<float, kTaskPanels * kPanelRows> gate;
-    std::array<float, (kTaskPanels + 1) * kPanelRows> up;
-    for (int64_t start = 0; start < width; start += kPanelRows) {
-      std::copy_n(row_of(gate_totals_, start / kPanelRows, r), kPanelRows, gate.data() + start);
-    }
-    for (int64_t start = 0; start < width + shift; start += kPanelRows) {
-      std::copy_n(row_of(totals_, start / kPanelRows, r), kPanelRows, up.data() + start);
-    }
-    elementwise.silu_multiply(gate.data(), up.data() + shift, width, out);
-  }
-
-  float* totals() { return totals_; }
-  float* gate_totals() { return gate_totals_; }
-
- private:
-  static constexpr int64_t kTotals = (kTaskPanels + 1) * kTileRows * kPanelRows;
-
-  void pack(const Matrix& matrix, const ProductKernel& kernel) {
-    if (packed_for_ == &kernel) return;
-    packed_for_ = &kernel;
-    padded_ = kernel.padded_rows(num_rows_);
-    kernel.pack(rows_.data(), num_rows_, matrix.columns, packed_);
-    if (!is_quantised(matrix.dtype)) return;
-    for (int64_t block = 0; block < matrix.num_blocks(); ++block) {
-      float* place = packed_sums_ + block * padded_;
-      for (int r = 0; r < num_rows_; ++r) place[r] = sums_[static_cast<size_t>(r)][block];
-      std::fill(place + num_rows_, place + padded_, 0.0f);
-    }
-  }
-
-  const float* row_of(const float* totals, int64_t panel, int r) const {
-    return totals + (panel * padded_ + r) * kPanelRows;
-  }
-
-  float* packed_;       // [blocks, padded, 64]
-  float* packed_sums_;  // [blocks, padded]
-  float* totals_;       // [panels, padded, 16]
-  float* gate_totals_;
-  std::array<const float*, kTileRows> rows_, sums_;
-  int num_rows_ = 0;
-  int padded_ = 0;
-  const ProductKernel* packed_for_ = nullptr;
-};
-
 }  // namespace
 
 ProductScratch::ProductScratch(int threads, const BackendLimits& limits, ScratchCursor& cursor) {
@@ -151,15 +47,27 @@ ProductScratch::ProductScratch(int threads, const BackendLimits& limits, Scratch
   needed = cursor.take<int32_t>(max_rows);
   is_needed = cursor.take<uint8_t>(max_rows);
   starts = cursor.take<int64_t>(max_jobs + 1);
+  num_threads = threads;
   tile_floats = ProductTile::floats(ceil_div(max_columns, kGroupColumns));
   tiles = cursor.take<float>(threads * tile_floats);
 }
 
-Products::Products(ThreadPool& pool, int64_t target, const ProductScratch& scratch)
-    : pool_(pool), elementwise_(elementwise_kernels(target)), target_(target), scratch_(scratch) {}
+Products::Products(ThreadPool& pool, int64_t target, Arithmetic arithmetic,
+                   const ProductScratch& scratch)
+    : pool_(pool),
+      elementwise_(elementwise_kernels(target)),
+      target_(target),
+      arithmetic_(arithmetic),
+      scratch_(scratch) {
+  for (int worker = 0; worker < scratch_.num_threads; ++worker) {
+    tiles_.emplace_back(scratch_.tiles + worker * scratch_.tile_floats,
+                        ceil_div(scratch_.max_columns, kGroupColumns), target_, arithmetic_);
+  }
+}
 
 void Products::forget_sums(Rows x) {
   x_ = x;
+  ++op_;
   blocks_ = ceil_div(x.width, kGroupColumns);
   num_needed_ = 0;
   PENSTOCK_CHECK(x.count <= scratch_.max_rows && x.width <= scratch_.max_columns);
@@ -172,9 +80,11 @@ void Products::need_sums(const ProductJob& job) {
   PENSTOCK_CHECK(job.weight.columns == x_.width);
   PENSTOCK_CHECK(job.first_row + job.out.width <= job.weight.rows);
   PENSTOCK_CHECK(!job.has_gate() || job.gate.columns == x_.width);
-  if (!job.needs_sums()) return;
+  const bool is_needed = kernel_of(job.weight).needs_sums ||
+                         (job.has_gate() && kernel_of(job.gate).needs_sums);
+  if (!is_needed) return;
   for (int64_t j = 0; j < job.num_rows; ++j) {
-    const int64_t row = row_at(job.x_rows, j);
+    const int64_t row = job.x_rows.empty() ? j : job.x_rows[static_cast<size_t>(j)];
     PENSTOCK_CHECK(row >= 0 && row < x_.count);
     if (scratch_.is_needed[row] != 0) continue;
     scratch_.is_needed[row] = 1;
@@ -197,7 +107,7 @@ void Products::make_sums() {
 int64_t Products::task_panels(const ProductJob& job) const {
   if (job.num_rows > kTileRows) return kTaskPanels;
   const int64_t panel_size = job.weight.num_blocks() * block_bytes(job.weight.dtype);
-  const int64_t at_once = product_kernel(job.weight.dtype, target_).panels_at_once;
+  const int64_t at_once = kernel_of(job.weight).panels_at_once;
   const int64_t groups = task_bytes_ / (panel_size * at_once * (job.has_gate() ? 2 : 1));
   return std::clamp<int64_t>(groups, 1, kTaskPanels / at_once) * at_once;
 }
@@ -207,7 +117,7 @@ int64_t Products::num_tasks(const ProductJob& job) const {
          ceil_div(job.num_rows, kTaskRows);
 }
 
-void Products::run_task(const ProductJob& job, int64_t task, int worker) const {
+void Products::run_task(const ProductJob& job, int64_t task, int worker) {
   const int64_t row_chunks = ceil_div(job.num_rows, kTaskRows);
   const int64_t first_row = task % row_chunks * kTaskRows;
   const int64_t end_row = std::min(first_row + kTaskRows, job.num_rows);
@@ -216,21 +126,25 @@ void Products::run_task(const ProductJob& job, int64_t task, int worker) const {
   const int64_t width = std::min(task_panels(job) * kPanelRows, job.out.width - first_out);
   const int64_t panels = ceil_div(width, kPanelRows);
   const int64_t shift = job.first_row % kPanelRows;
-  const ProductKernel& kernel = product_kernel(job.weight.dtype, target_);
-
-  ProductTile tile(scratch_.tiles + worker * scratch_.tile_floats,
-                   ceil_div(scratch_.max_columns, kGroupColumns));
-  for (int64_t row = first_row; row < end_row; row += kernel.tile_rows) {
-    const int count = static_cast<int>(std::min<int64_t>(kernel.tile_rows, end_row - row));
-    tile.set_rows(job, row, count, scratch_.sums, blocks_);
+  const int64_t tile_rows = kernel_of(job.weight).tile_rows;
+  ProductTile& tile = tiles_[static_cast<size_t>(worker)];
+  for (int64_t row = first_row; row < end_row; row += tile_rows) {
+    const int count = static_cast<int>(std::min(tile_rows, end_row - row));
+    const auto x_row = [&](int r) {
+      return job.x_rows.empty() ? row + r : job.x_rows[static_cast<size_t>(row + r)];
+    };
+    tile.set_rows(
+        op_, count, [&](int r) { return job.x.data + x_row(r) * job.x.stride; },
+        [&](int r) { return scratch_.sums + x_row(r) * blocks_; });
     if (job.has_gate()) {
-      tile.multiply(job.gate, product_kernel(job.gate.dtype, target_), first_panel, panels,
-                    tile.gate_totals());
+      tile.multiply(job.gate, first_panel, panels, tile.gate_totals());
     }
-    tile.multiply(job.weight, kernel, job.first_row / kPanelRows + first_panel,
+    tile.multiply(job.weight, job.first_row / kPanelRows + first_panel,
                   shift == 0 ? panels : panels + 1, tile.totals());
     for (int r = 0; r < count; ++r) {
-      float* out = job.out.data + row_at(job.out_rows, row + r) * job.out.stride + first_out;
+      const int64_t out_row =
+          job.out_rows.empty() ? row + r : job.out_rows[static_cast<size_t>(row + r)];
+      float* out = job.out.data + out_row * job.out.stride + first_out;
       if (job.has_gate()) {
         tile.store_gated(r, width, shift, elementwise_, out);
       } else {

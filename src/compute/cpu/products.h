@@ -11,11 +11,13 @@
 
 #include <algorithm>
 #include <span>
+#include <vector>
 
 #include "base/thread_pool.h"
 #include "compute/backend.h"
 #include "compute/cpu/elementwise.h"
 #include "compute/cpu/product.h"
+#include "compute/cpu/product_tile.h"
 #include "compute/cpu/scratch.h"
 
 namespace penstock {
@@ -32,9 +34,6 @@ struct ProductJob {
   std::span<const int32_t> x_rows = {}, out_rows = {};  // of row j of the job; empty: row j
 
   bool has_gate() const { return gate.panels != nullptr; }
-  bool needs_sums() const {
-    return is_quantised(weight.dtype) || (has_gate() && is_quantised(gate.dtype));
-  }
 };
 
 struct ProductScratch {
@@ -46,13 +45,14 @@ struct ProductScratch {
   int32_t* needed;     // [max_rows]: rows whose sums a job reads
   uint8_t* is_needed;  // [max_rows]
   int64_t* starts;     // [max_jobs + 1]: the first task of each job
+  int num_threads;
   int64_t tile_floats;
   float* tiles;  // [threads, tile_floats]: what ProductTile points into
 };
 
 class Products {
  public:
-  Products(ThreadPool& pool, int64_t target, const ProductScratch& scratch);
+  Products(ThreadPool& pool, int64_t target, Arithmetic arithmetic, const ProductScratch& scratch);
 
   // Runs job_at(0), ..., job_at(num_jobs - 1), which all have the same x.
   template <class JobAt>
@@ -84,12 +84,18 @@ class Products {
   void make_sums();
   int64_t task_panels(const ProductJob& job) const;
   int64_t num_tasks(const ProductJob& job) const;
-  void run_task(const ProductJob& job, int64_t task, int worker) const;
+  void run_task(const ProductJob& job, int64_t task, int worker);
+  const ProductKernel& kernel_of(const Matrix& matrix) const {
+    return product_kernel(matrix.dtype, target_, arithmetic_);
+  }
 
   ThreadPool& pool_;
   const ElementwiseKernels& elementwise_;
   int64_t target_;
+  Arithmetic arithmetic_;
   ProductScratch scratch_;
+  std::vector<ProductTile> tiles_;  // one a thread
+  uint64_t op_ = 0;
   Rows x_;              // of the op that runs
   int64_t blocks_ = 0;  // of one of its rows
   int64_t num_needed_ = 0;

@@ -1,7 +1,9 @@
 // Matrix products of the CPU backend on every instruction set of this machine.
 #include <gtest/gtest.h>
 
+#include <limits>
 #include <numeric>
+#include <tuple>
 
 #include "compute/cpu/cpu_backend.h"
 #include "compute/reference.h"
@@ -19,13 +21,18 @@ using test::Values;
 constexpr BackendLimits kLimits = {
     .tokens = 37, .hidden_size = 320, .width = 320, .top_k = 3, .expert_width = 128};
 
-class ProductTest : public testing::TestWithParam<std::string> {
+// Every instruction set with every arithmetic.
+class ProductTest : public testing::TestWithParam<std::tuple<std::string, Arithmetic>> {
  protected:
+  static std::string target() { return std::get<0>(GetParam()); }
+  static Arithmetic arithmetic() { return std::get<1>(GetParam()); }
   static std::unique_ptr<CpuBackend> backend(int threads) {
-    return CpuBackend::create(threads, kLimits, {.target = GetParam()}).value();
+    return CpuBackend::create(threads, kLimits, {.target = target(), .arithmetic = arithmetic()})
+        .value();
   }
-  static MulAdd mul_add() {
-    return test::has_fused_multiply_add(GetParam()) ? MulAdd::kFused : MulAdd::kRoundedTwice;
+  static void product(const Matrix& matrix, std::span<const float> x, std::span<float> out) {
+    const bool fused = test::has_fused_multiply_add(target());
+    panel_product(matrix, x, arithmetic(), fused ? MulAdd::kFused : MulAdd::kRoundedTwice, out);
   }
 };
 
@@ -60,13 +67,30 @@ TEST_P(ProductTest, has_the_bits_of_the_plain_order_of_operations_in_every_forma
       ops->matmul(x.rows, projections);
       std::vector<float> expected(static_cast<size_t>(shape.rows));
       for (int64_t t = 0; t < shape.tokens; ++t) {
-        panel_product(weight.matrix, x.rows.row(t), mul_add(), expected);
+        product(weight.matrix, x.rows.row(t), expected);
         EXPECT_TRUE(same_bits(out.rows.row(t), expected))
             << name_of(dtype) << " [" << shape.rows << ", " << shape.columns << "], token " << t
             << " of " << shape.tokens;
       }
     }
   }
+}
+
+// What fixed point can add: each x of a block is off by half of its scale.
+double fixed_error_bound(const Matrix& matrix, int64_t row, std::span<const float> x) {
+  if (!is_quantised(matrix.dtype)) return 0;
+  std::vector<float> weights(x.size());
+  panel_row(matrix, row, weights);
+  double bound = 0;
+  for (size_t start = 0; start < x.size(); start += kGroupColumns) {
+    double largest = 0, sizes = 0;
+    for (size_t c = start; c < start + kGroupColumns; ++c) {
+      largest = std::max(largest, std::fabs(double{x[c]}));
+      sizes += std::fabs(double{weights[c]});
+    }
+    bound += sizes * largest * 0x1p-15 * 0.5001;
+  }
+  return bound;
 }
 
 TEST_P(ProductTest, is_as_near_to_the_sum_in_double_as_rounding_allows) {
@@ -86,6 +110,7 @@ TEST_P(ProductTest, is_as_near_to_the_sum_in_double_as_rounding_allows) {
       for (size_t o = 0; o < 50; ++o) {
         const double bound =
             test::product_error_bound(weight.matrix, static_cast<int64_t>(o), x.rows.row(t)) +
+            fixed_error_bound(weight.matrix, static_cast<int64_t>(o), x.rows.row(t)) +
             std::fabs(bias[o]) * 0x1p-22;
         EXPECT_NEAR(out.rows.row(t)[o], expected.rows.row(t)[o], bound) << name_of(dtype);
       }
@@ -104,8 +129,48 @@ TEST_P(ProductTest, tiny_and_large_inputs_keep_the_exactness_of_the_scaled_codes
       const Projection projections[] = {{weight.matrix, nullptr, out.rows}};
       ops->matmul(x.rows, projections);
       std::vector<float> expected(16);
-      panel_product(weight.matrix, x.rows.row(0), mul_add(), expected);
+      product(weight.matrix, x.rows.row(0), expected);
       EXPECT_TRUE(same_bits(out.rows.row(0), expected)) << name_of(dtype) << " " << size;
+    }
+  }
+}
+
+TEST_P(ProductTest, inputs_that_are_not_finite_show_in_the_result) {
+  const auto ops = backend(1);
+  for (const DType dtype : kPanelTypes) {
+    for (const float bad : {std::numeric_limits<float>::infinity(),
+                            std::numeric_limits<float>::quiet_NaN()}) {
+      Values source(14);
+      const OwnedMatrix weight(dtype, source, 16, 128);
+      const OwnedRows x(source, 2, 128);
+      x.rows.row(1)[70] = bad;
+      const OwnedRows out(2, 16);
+      const Projection projections[] = {{weight.matrix, nullptr, out.rows}};
+      ops->matmul(x.rows, projections);
+      for (size_t o = 0; o < 16; ++o) {
+        EXPECT_TRUE(std::isfinite(out.rows.row(0)[o]));
+        EXPECT_FALSE(std::isfinite(out.rows.row(1)[o])) << name_of(dtype) << " " << bad;
+      }
+    }
+  }
+}
+
+// The largest sums that 32 bits have to hold: all codes and all inputs at their limits.
+TEST_P(ProductTest, blocks_of_largest_codes_and_inputs_do_not_overflow) {
+  const auto ops = backend(1);
+  for (const DType dtype : kPanelTypes) {
+    for (const float sign : {1.0f, -1.0f}) {
+      std::vector<float> values(16 * 64, 1.0f);
+      for (size_t row = 0; row < 16; ++row) values[row * 64] = -1.0f;  // one smallest code
+      const OwnedMatrix weight(dtype, values, 16, 64);
+      const OwnedRows x(1, 64), out(1, 16);
+      std::fill(x.rows.row(0).begin(), x.rows.row(0).end(), sign);
+      const Projection projections[] = {{weight.matrix, nullptr, out.rows}};
+      ops->matmul(x.rows, projections);
+      std::vector<float> expected(16);
+      product(weight.matrix, x.rows.row(0), expected);
+      EXPECT_TRUE(same_bits(out.rows.row(0), expected)) << name_of(dtype);
+      EXPECT_NEAR(out.rows.row(0)[3], sign * 62, 0.5) << name_of(dtype);
     }
   }
 }
@@ -124,7 +189,7 @@ TEST_P(ProductTest, projections_of_one_call_may_have_different_formats_and_sizes
   for (const Projection& projection : projections) {
     std::vector<float> expected(static_cast<size_t>(projection.weight.rows));
     for (int64_t t = 0; t < 6; ++t) {
-      panel_product(projection.weight, x.rows.row(t), mul_add(), expected);
+      product(projection.weight, x.rows.row(t), expected);
       EXPECT_TRUE(same_bits(projection.out.row(t), expected));
     }
   }
@@ -153,7 +218,7 @@ TEST_P(ProductTest, experts_read_and_write_the_rows_they_were_given) {
       for (const ExpertWork& expert : work) {
         std::vector<float> products(static_cast<size_t>(2 * width));
         for (size_t j = 0; j < expert.tokens.size(); ++j) {
-          panel_product(expert.gate_up, x.rows.row(expert.tokens[j]), mul_add(), products);
+          product(expert.gate_up, x.rows.row(expert.tokens[j]), products);
           const auto row = hidden.rows.row(expert.places[j]);
           written[static_cast<size_t>(expert.places[j])] = true;
           for (size_t i = 0; i < row.size(); ++i) {
@@ -182,7 +247,7 @@ TEST_P(ProductTest, expert_down_is_the_product_of_the_places) {
   ops->expert_down(hidden.rows, work, out.rows);
   std::vector<float> expected(100);
   for (const int32_t place : places) {
-    panel_product(down.matrix, hidden.rows.row(place), mul_add(), expected);
+    product(down.matrix, hidden.rows.row(place), expected);
     EXPECT_TRUE(same_bits(out.rows.row(place), expected));
   }
   EXPECT_EQ(out.rows.row(1)[0], 0);
@@ -209,15 +274,22 @@ TEST_P(ProductTest, dense_ffn_mixes_formats_and_matches_the_reference) {
   const OwnedRows out(14, 50), expected(14, 50);
   ops->dense_ffn(x.rows, gate.matrix, up.matrix, down.matrix, out.rows);
   reference.dense_ffn(x.rows, gate.matrix, up.matrix, down.matrix, expected.rows);
+  // Values around 1; in fixed point each of three products is off by some 2^-15 of its inputs.
+  const double bound = arithmetic() == Arithmetic::kFixed16 ? 2e-4 : 1e-5;
   for (int64_t t = 0; t < 14; ++t) {
     for (size_t o = 0; o < 50; ++o) {
-      EXPECT_NEAR(out.rows.row(t)[o], expected.rows.row(t)[o], 1e-5);
+      EXPECT_NEAR(out.rows.row(t)[o], expected.rows.row(t)[o], bound);
     }
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Targets, ProductTest, testing::ValuesIn(CpuBackend::targets()),
-                         [](const auto& test) { return test.param; });
+INSTANTIATE_TEST_SUITE_P(
+    Targets, ProductTest,
+    testing::Combine(testing::ValuesIn(CpuBackend::targets()),
+                     testing::Values(Arithmetic::kFixed16, Arithmetic::kFloat32)),
+    [](const auto& test) {
+      return std::get<0>(test.param) + "_" + std::string(name_of(std::get<1>(test.param)));
+    });
 
 }  // namespace
 }  // namespace penstock

@@ -36,4 +36,11 @@ Result<int64_t> find_target(const std::string& name) {
                            fmt::join(target_names(), ", "))};
 }
 
+int64_t dot_product_target(int64_t target) {
+#if HWY_ARCH_X86 && HWY_TARGETS & HWY_AVX3
+  if (target == HWY_AVX3 && !__builtin_cpu_supports("avx512vnni")) return HWY_AVX2;
+#endif
+  return target;
+}
+
 }  // namespace penstock

@@ -5,13 +5,14 @@
 // once more by each file, as it has a part per instruction set.
 #pragma once
 
-// No vectors of unknown length: kernels keep arrays of vectors, 16 lanes in each row. Builds with
-// sanitizers leave out more (src/compute/CMakeLists.txt).
+// No vectors of unknown length: kernels keep arrays of vectors, 16 lanes in each row. Processors
+// without AVX2 are rare enough to do without vectors. Builds with sanitizers leave out more
+// (src/compute/CMakeLists.txt).
 #ifndef PENSTOCK_LEFT_OUT_TARGETS
 #define PENSTOCK_LEFT_OUT_TARGETS 0
 #endif
 #define HWY_DISABLED_TARGETS \
-  (HWY_SVE | HWY_SVE2 | HWY_SVE_256 | HWY_SVE2_128 | HWY_RVV | PENSTOCK_LEFT_OUT_TARGETS)
+  (HWY_SSSE3 | HWY_SSE4 | HWY_SVE | HWY_SVE2 | HWY_SVE_256 | HWY_SVE2_128 | HWY_RVV | PENSTOCK_LEFT_OUT_TARGETS)
 
 #include <hwy/targets.h>
 
@@ -29,6 +30,10 @@ namespace penstock {
 std::vector<std::string> target_names();
 std::string target_name(int64_t target);
 Result<int64_t> find_target(const std::string& name);
+
+// Where kernels of integer dot products run for `target`: AVX-512 has them on all processors but
+// the first, which do better with AVX2.
+int64_t dot_product_target(int64_t target);
 
 // Place of `target` in the tables that HWY_EXPORT makes.
 inline size_t target_index(int64_t target) {

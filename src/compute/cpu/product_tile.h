@@ -1,0 +1,133 @@
+// Some rows of x in packed form, multiplied by lists of panels: the working set of one thread.
+//
+// The rows stay packed from one task to the next of the same op, as decoding multiplies one row by
+// hundreds of lists.
+//
+// Threads  each tile belongs to one thread at a time
+// Memory   all of it from the scratch handed over
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <cstdint>
+
+#include "compute/cpu/elementwise.h"
+#include "compute/cpu/product.h"
+#include "compute/cpu/scratch.h"
+
+namespace penstock {
+
+inline constexpr int64_t kTaskPanels = 16;  // of one task, at most
+inline constexpr int kTileRows = 12;        // of any kernel, at most
+
+class ProductTile {
+ public:
+  ProductTile() = default;
+  ProductTile(float* memory, int64_t max_blocks, int64_t target, Arithmetic arithmetic)
+      : packed_(memory),
+        packed_sums_(packed_ + max_blocks * kTileRows * kGroupColumns),
+        totals_(packed_sums_ + ceil_div(max_blocks * kTileRows, 16) * 16),
+        gate_totals_(totals_ + kTotals),
+        target_(target),
+        arithmetic_(arithmetic) {}
+
+  static int64_t floats(int64_t max_blocks) {
+    return max_blocks * kTileRows * kGroupColumns + ceil_div(max_blocks * kTileRows, 16) * 16 +
+           2 * kTotals;
+  }
+
+  // row_at(r): the r-th row of x, r < num_rows; sums_at(r): the sums of its blocks. `op` numbers the
+  // calls whose x and sums are the same.
+  template <class RowAt, class SumsAt>
+  void set_rows(uint64_t op, int num_rows, const RowAt& row_at, const SumsAt& sums_at) {
+    bool is_same = op == op_ && num_rows == num_rows_;
+    for (int r = 0; r < num_rows; ++r) {
+      const float* row = row_at(r);
+      is_same = is_same && rows_[static_cast<size_t>(r)] == row;
+      rows_[static_cast<size_t>(r)] = row;
+      sums_[static_cast<size_t>(r)] = sums_at(r);
+    }
+    op_ = op;
+    num_rows_ = num_rows;
+    if (!is_same) packed_for_ = nullptr;
+  }
+
+  // totals [count, padded, 16] of panels [first, first + count); beyond the last panel of the
+  // matrix that one is repeated.
+  void multiply(const Matrix& matrix, int64_t first, int64_t count, float* totals) {
+    const ProductKernel& kernel = product_kernel(matrix.dtype, target_, arithmetic_);
+    pack(matrix, kernel);
+    const int64_t panel_size = matrix.num_blocks() * block_bytes(matrix.dtype);
+    std::array<const std::byte*, kTaskPanels + 1> panels;
+    for (int64_t p = 0; p < count; ++p) {
+      panels[static_cast<size_t>(p)] =
+          matrix.panels + std::min(first + p, matrix.num_panels() - 1) * panel_size;
+    }
+    kernel.product(panels.data(), static_cast<int>(count), matrix.num_blocks(),
+                   packed_place(), packed_sums_, padded_, totals);
+  }
+
+  // out[0, width) of row r, with width at most count * 16
+  void store(int r, int64_t width, const float* bias, float* out) const {
+    for (int64_t start = 0; start < width; start += kPanelRows) {
+      const float* totals = row_of(totals_, start / kPanelRows, r);
+      const int64_t lanes = std::min(kPanelRows, width - start);
+      for (int64_t i = 0; i < lanes; ++i) {
+        out[start + i] = bias == nullptr ? totals[i] : totals[i] + bias[start + i];
+      }
+    }
+  }
+
+  // The same with out = silu(gate) .* up; the up rows begin `shift` lanes into their first panel.
+  void store_gated(int r, int64_t width, int64_t shift, const ElementwiseKernels& elementwise,
+                   float* out) const {
+    std::array<float, kTaskPanels * kPanelRows> gate;
+    std::array<float, (kTaskPanels + 1) * kPanelRows> up;
+    for (int64_t start = 0; start < width; start += kPanelRows) {
+      std::copy_n(row_of(gate_totals_, start / kPanelRows, r), kPanelRows, gate.data() + start);
+    }
+    for (int64_t start = 0; start < width + shift; start += kPanelRows) {
+      std::copy_n(row_of(totals_, start / kPanelRows, r), kPanelRows, up.data() + start);
+    }
+    elementwise.silu_multiply(gate.data(), up.data() + shift, width, out);
+  }
+
+  float* totals() { return totals_; }
+  float* gate_totals() { return gate_totals_; }
+
+ private:
+  static constexpr int64_t kTotals = (kTaskPanels + 1) * kTileRows * kPanelRows;
+
+  void pack(const Matrix& matrix, const ProductKernel& kernel) {
+    if (packed_for_ == &kernel) return;
+    packed_for_ = &kernel;
+    padded_ = kernel.padded_rows(num_rows_);
+    kernel.pack(rows_.data(), num_rows_, matrix.columns, packed_place());
+    if (!kernel.needs_sums) return;
+    for (int64_t block = 0; block < matrix.num_blocks(); ++block) {
+      float* place = packed_sums_ + block * padded_;
+      for (int r = 0; r < num_rows_; ++r) place[r] = sums_[static_cast<size_t>(r)][block];
+      std::fill(place + num_rows_, place + padded_, 0.0f);
+    }
+  }
+
+  std::byte* packed_place() { return reinterpret_cast<std::byte*>(packed_); }
+
+  const float* row_of(const float* totals, int64_t panel, int r) const {
+    return totals + (panel * padded_ + r) * kPanelRows;
+  }
+
+  float* packed_ = nullptr;       // [blocks, padded, 64]
+  float* packed_sums_ = nullptr;  // [blocks, padded]
+  float* totals_ = nullptr;       // [panels, padded, 16]
+  float* gate_totals_ = nullptr;
+  int64_t target_ = 0;
+  Arithmetic arithmetic_ = Arithmetic::kFloat32;
+  std::array<const float*, kTileRows> rows_ = {}, sums_ = {};
+  uint64_t op_ = 0;
+  int num_rows_ = 0;
+  int padded_ = 0;
+  const ProductKernel* packed_for_ = nullptr;
+};
+
+}  // namespace penstock
