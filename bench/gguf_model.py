@@ -263,7 +263,6 @@ class Progress:
 
 
 def add_metadata(writer, shape):
-    writer.add_architecture()
     writer.add_name(f"random weights in the shape of {shape.name}")
     writer.add_quantization_version(2)
     writer.add_tokenizer_model("no_vocab")
