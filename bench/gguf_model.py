@@ -30,8 +30,8 @@ CONV_KERNEL = 4
 ROTARY_SHARE = 4        # a quarter of a head is rotated
 
 Shape = namedtuple("Shape", "name short architecture vocab hidden layers heads kv_heads head_dim "
-                            "linear_k_heads linear_v_heads linear_head_dim experts experts_used ffn "
-                            "context rope_theta")
+                            "linear_k_heads linear_v_heads linear_head_dim experts experts_used "
+                            "ffn context rope_theta")
 # kind: "q4" (Q4_0), "random" (F32, of that deviation), "value" (F32, all equal), "decay" (F32)
 Tensor = namedtuple("Tensor", "name dims kind value")  # dims: rows last, columns first, as in GGUF
 
@@ -242,7 +242,8 @@ def check_space(target, needed):
     free = shutil.disk_usage(folder).free
     if needed + FREE_LEFT > free:
         raise ModelError(f"the file takes {needed / 1e9:.1f} GB and {FREE_LEFT / 1e9:.1f} GB shall "
-                         f"stay free, but {folder} has {free / 1e9:.1f} GB free; choose fewer --layers")
+                         f"stay free, but {folder} has {free / 1e9:.1f} GB free; "
+                         "choose fewer --layers")
 
 
 class Progress:

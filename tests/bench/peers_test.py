@@ -21,7 +21,8 @@ LOADER.exec_module(peers)
 
 def weights_of(block):
     scale = struct.unpack("<e", block[:2])[0]
-    return [scale * (code - 8) for code in [b & 15 for b in block[2:]] + [b >> 4 for b in block[2:]]]
+    codes = [b & 15 for b in block[2:]] + [b >> 4 for b in block[2:]]
+    return [scale * (code - 8) for code in codes]
 
 
 class ModelTest(unittest.TestCase):
