@@ -49,6 +49,7 @@ Json waits_json(const BenchRow& row) {
   };
   return Json{{"mixer", ms(total.times.mixer_ns)},
               {"router", ms(total.times.router_ns)},
+              {"prefetch", ms(total.times.prefetch_ns)},
               {"shared_expert", ms(total.times.shared_ns)},
               {"experts", ms(total.times.experts_ns)},
               {"expert_wait", ms(total.times.expert_wait_ns)},

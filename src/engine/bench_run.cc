@@ -52,6 +52,7 @@ PhaseMetrics add(PhaseMetrics a, const PhaseMetrics& b) {
   a.wall_ns += b.wall_ns;
   a.times.mixer_ns += b.times.mixer_ns;
   a.times.router_ns += b.times.router_ns;
+  a.times.prefetch_ns += b.times.prefetch_ns;
   a.times.shared_ns += b.times.shared_ns;
   a.times.experts_ns += b.times.experts_ns;
   a.times.expert_wait_ns += b.times.expert_wait_ns;
