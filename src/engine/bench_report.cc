@@ -73,6 +73,17 @@ std::vector<double> first_tokens_ms(const BenchRow& row) {
   return result;
 }
 
+// By layer: how much of what the router chose was on the wish list, of all and of what had to be
+// read. null where there was nothing: the first layer has no wish list.
+Json recall_json(const BenchRow& row, uint64_t LayerRecall::*foreseen, uint64_t LayerRecall::*of) {
+  Json result = Json::array();
+  for (const LayerRecall& layer : row.recall) {
+    const auto base = static_cast<double>(layer.*of);
+    result.push_back(base == 0 ? Json() : Json(static_cast<double>(layer.*foreseen) / base));
+  }
+  return result;
+}
+
 Json whole_numbers(const std::vector<double>& values) {
   Json result = Json::array();
   for (const double value : values) result.push_back(std::llround(value));
@@ -121,6 +132,7 @@ std::string test_name(const BenchTest& test) {
 Json to_json(const BenchRow& row, const BenchContext& context) {
   const BenchTest& test = row.test;
   const Rates rates = rates_of(row);
+  const StoreStats store = row.total().store;
   const Spread walls = spread_of(walls_ns(row)), speeds = spread_of(row.speeds());
   Json json{{"build_commit", context.build_commit},
             {"cpu_info", context.cpu},
@@ -151,6 +163,12 @@ Json to_json(const BenchRow& row, const BenchContext& context) {
             {"experts", row.num_experts},
             {"hit_rate", rates.hit_rate},
             {"bytes_per_token", rates.bytes_per_token},
+            {"prefetches", store.prefetches},
+            {"prefetches_used", store.prefetches_used},
+            {"prefetch_bytes", store.prefetch_bytes},
+            {"recall", recall_json(row, &LayerRecall::foreseen, &LayerRecall::chosen)},
+            {"recall_of_misses",
+             recall_json(row, &LayerRecall::missed_foreseen, &LayerRecall::missed)},
             {"io_gbps", rates.io_gbps},
             {"disk_gbps", row.flash_gbps},
             {"disk_share", rates.disk_share},

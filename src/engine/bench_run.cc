@@ -61,6 +61,11 @@ PhaseMetrics add(PhaseMetrics a, const PhaseMetrics& b) {
   return a;
 }
 
+void add_recall(std::span<const LayerRecall> recall, std::vector<LayerRecall>& sum) {
+  sum.resize(recall.size());
+  for (size_t layer = 0; layer < sum.size(); ++layer) sum[layer] += recall[layer];
+}
+
 }  // namespace
 
 std::string_view name_of(CacheStart start) {
@@ -264,8 +269,10 @@ Result<BenchRow> Bench::run(const BenchTest& test, const Observer& observer, std
       PENSTOCK_TRY(open_engine(test));
       session = PENSTOCK_TRY(engine_->new_session());
     }
+    engine_->experts().reset_stats();
     row.samples.push_back(
         PENSTOCK_TRY(repeat(test, *session, static_cast<uint64_t>(i), row.logits_hash, stop)));
+    add_recall(engine_->experts().recall(), row.recall);
   }
   if (is_cold) engine_.reset();  // its cache is not that of a warm test
   row.peak_resident_bytes = peak_resident_bytes();
