@@ -81,8 +81,8 @@ TEST_F(Prefetch, an_expert_read_ahead_in_vain_and_asked_for_later_is_no_hit_eith
 
 TEST_F(Prefetch, a_slot_that_changed_hands_counts_as_its_new_expert_deserves) {
   const auto store = make(4);
-  run_with_wishes(*store, {1, 2}, {5});                             // read ahead, not used
-  ASSERT_TRUE(run_layer(*store, 2, {1, 2, 3, 4}).has_value());      // takes every slot
+  run_with_wishes(*store, {1, 2}, {5});                         // read ahead, not used
+  ASSERT_TRUE(run_layer(*store, 2, {1, 2, 3, 4}).has_value());  // takes every slot
   ASSERT_TRUE(run_layer(*store, 2, {1, 2, 3, 4}).has_value());
   EXPECT_EQ(store->stats().hits, 4u);
 }
@@ -167,8 +167,7 @@ TEST_F(Prefetch, no_more_than_half_of_what_a_layer_leaves_over_is_read_ahead) {
     const auto store = make(num_slots);
     run_with_wishes(*store, {1, 2, 3}, {4, 5, 6, 7, 8, 9, 10, 11});
     const int left = std::max(0, num_slots - 3);
-    EXPECT_EQ(store->stats().prefetches, static_cast<uint64_t>(std::min(8, left / 2)))
-        << num_slots;
+    EXPECT_EQ(store->stats().prefetches, static_cast<uint64_t>(std::min(8, left / 2))) << num_slots;
     // What was read ahead does not stand in the way of a layer that wants everything.
     ASSERT_TRUE(run_layer(*store, 2, all_experts()).has_value());
   }
@@ -332,8 +331,9 @@ TEST_F(Prefetch, random_wishes_never_change_bytes) {
     for (int run = 0; run < 40; ++run) {
       const int layer = run % TestExperts::kLayers;
       const Ids wanted = some();
-      if (random() % 8 == 0) faults_.fail_read(faults_.reads_submitted() + random() % 9, EIO,
-                                               random() % 2 ? Lasting::kOnce : Lasting::kForGood);
+      if (random() % 8 == 0)
+        faults_.fail_read(faults_.reads_submitted() + random() % 9, EIO,
+                          random() % 2 ? Lasting::kOnce : Lasting::kForGood);
       if (random() % 2) store->prefetch(layer, random() % 2 ? wanted : some());
       if (random() % 6 == 0) {
         ExpertStream stream = store->stream(layer, wanted);
