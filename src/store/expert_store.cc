@@ -18,7 +18,8 @@ namespace {
 // How long next() waits before it looks at its stop token again.
 constexpr std::chrono::nanoseconds kWaitStep = std::chrono::milliseconds(50);
 
-// So few reads in flight leave the disk idle soon: time to read ahead.
+// So few reads in flight leave the disk idle soon: time to read ahead. 5 measured the same; reading
+// ahead at once, beside the demand, waits a quarter longer.
 constexpr int kReadsLeft = 2;
 
 CacheShape cache_shape(const ExpertTable& table, const StoreOptions& options) {
