@@ -93,6 +93,7 @@ Outcome run(const Arm& arm) {
   options.num_slots = arm.num_slots;
   options.chunk_tokens = arm.chunk_tokens;
   options.policy = arm.policy;
+  options.prefetch = false;  // every read is a demanded one: the ledger below is exact
   options.reader_factory = [&] {
     return std::make_unique<ThrottledDisk>(arm.bytes_per_wait, outcome.disk);
   };

@@ -38,6 +38,7 @@ std::string waits_of(const char* phase, const PhaseMetrics& metrics) {
                                static_cast<uint64_t>(metrics.wall_ns)));
   };
   return row("mixers", metrics.times.mixer_ns) + row("routers", metrics.times.router_ns) +
+         row("prefetch", metrics.times.prefetch_ns) +
          row("shared expert", metrics.times.shared_ns) + row("experts", metrics.times.experts_ns) +
          row("expert wait", metrics.times.expert_wait_ns) + row("head", metrics.times.head_ns) +
          row("unaccounted", metrics.unaccounted_ns());

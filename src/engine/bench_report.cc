@@ -49,6 +49,7 @@ Json waits_json(const BenchRow& row) {
   };
   return Json{{"mixer", ms(total.times.mixer_ns)},
               {"router", ms(total.times.router_ns)},
+              {"prefetch", ms(total.times.prefetch_ns)},
               {"shared_expert", ms(total.times.shared_ns)},
               {"experts", ms(total.times.experts_ns)},
               {"expert_wait", ms(total.times.expert_wait_ns)},
@@ -68,6 +69,17 @@ std::vector<double> first_tokens_ms(const BenchRow& row) {
   std::vector<double> result;
   for (const BenchSample& sample : row.samples) {
     result.push_back(static_cast<double>(sample.first_token_ns) / 1e6);
+  }
+  return result;
+}
+
+// By layer: how much of what the router chose was on the wish list, of all and of what had to be
+// read. null where there was nothing: the first layer has no wish list.
+Json recall_json(const BenchRow& row, uint64_t LayerRecall::*foreseen, uint64_t LayerRecall::*of) {
+  Json result = Json::array();
+  for (const LayerRecall& layer : row.recall) {
+    const auto base = static_cast<double>(layer.*of);
+    result.push_back(base == 0 ? Json() : Json(static_cast<double>(layer.*foreseen) / base));
   }
   return result;
 }
@@ -120,6 +132,7 @@ std::string test_name(const BenchTest& test) {
 Json to_json(const BenchRow& row, const BenchContext& context) {
   const BenchTest& test = row.test;
   const Rates rates = rates_of(row);
+  const StoreStats store = row.total().store;
   const Spread walls = spread_of(walls_ns(row)), speeds = spread_of(row.speeds());
   Json json{{"build_commit", context.build_commit},
             {"cpu_info", context.cpu},
@@ -150,6 +163,12 @@ Json to_json(const BenchRow& row, const BenchContext& context) {
             {"experts", row.num_experts},
             {"hit_rate", rates.hit_rate},
             {"bytes_per_token", rates.bytes_per_token},
+            {"prefetches", store.prefetches},
+            {"prefetches_used", store.prefetches_used},
+            {"prefetch_bytes", store.prefetch_bytes},
+            {"recall", recall_json(row, &LayerRecall::foreseen, &LayerRecall::chosen)},
+            {"recall_of_misses",
+             recall_json(row, &LayerRecall::missed_foreseen, &LayerRecall::missed)},
             {"io_gbps", rates.io_gbps},
             {"disk_gbps", row.flash_gbps},
             {"disk_share", rates.disk_share},

@@ -52,12 +52,18 @@ PhaseMetrics add(PhaseMetrics a, const PhaseMetrics& b) {
   a.wall_ns += b.wall_ns;
   a.times.mixer_ns += b.times.mixer_ns;
   a.times.router_ns += b.times.router_ns;
+  a.times.prefetch_ns += b.times.prefetch_ns;
   a.times.shared_ns += b.times.shared_ns;
   a.times.experts_ns += b.times.experts_ns;
   a.times.expert_wait_ns += b.times.expert_wait_ns;
   a.times.head_ns += b.times.head_ns;
   a.store = a.store + b.store;
   return a;
+}
+
+void add_recall(std::span<const LayerRecall> recall, std::vector<LayerRecall>& sum) {
+  sum.resize(recall.size());
+  for (size_t layer = 0; layer < sum.size(); ++layer) sum[layer] += recall[layer];
 }
 
 }  // namespace
@@ -263,8 +269,10 @@ Result<BenchRow> Bench::run(const BenchTest& test, const Observer& observer, std
       PENSTOCK_TRY(open_engine(test));
       session = PENSTOCK_TRY(engine_->new_session());
     }
+    engine_->experts().reset_stats();
     row.samples.push_back(
         PENSTOCK_TRY(repeat(test, *session, static_cast<uint64_t>(i), row.logits_hash, stop)));
+    add_recall(engine_->experts().recall(), row.recall);
   }
   if (is_cold) engine_.reset();  // its cache is not that of a warm test
   row.peak_resident_bytes = peak_resident_bytes();

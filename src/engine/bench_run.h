@@ -66,6 +66,7 @@ struct BenchRow {
   uint64_t logits_hash = 0;      // over all repetitions
   double flash_gbps = 0;         // what the disk gives (Bench::probe_disk); 0: not measured
   std::vector<BenchSample> samples;
+  std::vector<LayerRecall> recall;  // [layer], of all repetitions
 
   PhaseMetrics total() const;          // of all samples
   std::vector<double> speeds() const;  // tokens per second, one per sample

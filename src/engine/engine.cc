@@ -196,6 +196,7 @@ Result<void> Engine::open_store(Storage& storage, const EngineOptions& options) 
   store_options.num_slots = static_cast<int>(plan_.num_slots);
   store_options.policy = options.policy;
   store_options.verify = options.verify;
+  store_options.prefetch = options.prefetch;
   std::unique_ptr<Reader> reader =
       options.reader_factory ? options.reader_factory()
                              : PENSTOCK_TRY(make_reader(options.reader, &reader_note_));

@@ -37,7 +37,7 @@ StoreStats operator+(const StoreStats& a, const StoreStats& b);
 
 // llama.cpp's names: cache_n, prompt_n, prompt_ms, ..., predicted_per_second.
 Json timings_json(const GenerationMetrics& metrics);
-// expert_hits, expert_misses, bytes_read, io_wait_ms, logits_hash, waits by name.
+// expert_hits, expert_misses, prefetches, bytes_read, io_wait_ms, logits_hash, waits by name.
 Json penstock_json(const GenerationMetrics& metrics);
 
 }  // namespace penstock

@@ -20,6 +20,7 @@ struct EngineOptions {
   int num_checkpoints = 0;        // of delta-net states, for going back to a shared prefix
   int64_t experts_per_token = 0;  // 0: the trained number; any other is lossy
   bool verify = true;             // checksums of experts at every read
+  bool prefetch = true;           // reads the next layer's likely experts ahead, where it pays
   ReaderOptions reader;
   EvictionPolicy policy{};        // the store's default
   std::string simd_target;        // empty: the best that this processor has

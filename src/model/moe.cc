@@ -1,5 +1,6 @@
 #include "model/moe.h"
 
+#include <algorithm>
 #include <optional>
 
 namespace penstock {
@@ -40,6 +41,33 @@ void plan_experts(int64_t num_experts, MoeScratch& scratch) {
     scratch.tokens[at] = static_cast<int32_t>(place) / routing.top_k;
     scratch.places[at] = static_cast<int32_t>(place);
   }
+}
+
+// Tells the store what the next layer will probably choose, where it wants to know.
+void wish_for_next(Step& step, int64_t next_layer, const Matrix& next_router, Rows h,
+                   Rows logits) {
+  MoeScratch& scratch = step.moe;
+  const auto top_k = static_cast<int>(step.scratch.shape().experts_per_token);
+  const Projection router[] = {{next_router, nullptr, logits}};
+  step.backend.matmul(h, router);
+  const auto choices = static_cast<size_t>(h.count * top_k);
+  scratch.guess.experts.resize(choices);
+  scratch.guess.weights.resize(choices);
+  step.backend.route_top_k(logits, top_k, scratch.guess);
+
+  scratch.votes.assign(static_cast<size_t>(next_router.rows), 0);
+  scratch.wishes.clear();
+  for (const int32_t expert : std::span(scratch.guess.experts).first(choices)) {
+    if (scratch.votes[static_cast<size_t>(expert)]++ == 0) scratch.wishes.push_back(expert);
+  }
+  if (h.count > 1) {  // one token: the router's order already
+    std::ranges::sort(scratch.wishes, [&](int32_t a, int32_t b) {
+      const int32_t for_a = scratch.votes[static_cast<size_t>(a)];
+      const int32_t for_b = scratch.votes[static_cast<size_t>(b)];
+      return for_a != for_b ? for_a > for_b : a < b;
+    });
+  }
+  step.experts.prefetch(static_cast<int>(next_layer), scratch.wishes);
 }
 
 ExpertWork work_for(const MoeScratch& scratch, size_t i) {
@@ -112,7 +140,7 @@ class ExpertRunner {
 }  // namespace
 
 Result<void> moe_block(Step& step, int64_t layer, const MoeWeights& weights,
-                       const ExpertShape& shape, int64_t tokens) {
+                       const ExpertShape& shape, const Matrix* next_router, int64_t tokens) {
   Backend& ops = step.backend;
   const ScratchRows& rows = step.scratch.rows();
   const int64_t top_k = step.scratch.shape().experts_per_token;
@@ -132,6 +160,11 @@ Result<void> moe_block(Step& step, int64_t layer, const MoeWeights& weights,
   if (step.on_route) step.on_route(layer, step.moe.routing);
   plan_experts(weights.router.rows, step.moe);
   ExpertStream stream = step.experts.stream(static_cast<int>(layer), step.moe.experts);
+
+  if (next_router != nullptr && step.experts.wants_prefetch()) {
+    timer->next(step.times.prefetch_ns);
+    wish_for_next(step, layer + 1, *next_router, h, router_logits);  // the logits are done with
+  }
 
   timer->next(step.times.shared_ns);
   ops.dense_ffn(h, weights.shared_gate_proj, weights.shared_up_proj, weights.shared_down_proj,

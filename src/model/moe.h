@@ -6,6 +6,10 @@
 // added in the order in which the router ranked them, so the result does not depend on what
 // arrived when, on what was cached, or on how the tokens were cut into chunks.
 //
+// The residual stream changes little from layer to layer, so the next layer's router, applied to
+// this layer's input, foresees most of what it will choose. The store reads that ahead when the
+// disk is idle; a wrong guess costs time and never changes a result.
+//
 // Shapes   n tokens, H hidden, I expert width, Is shared expert's width, E experts, K per token
 // Errors   kIo, kCorrupt (from the store), kCancelled
 // Source   spec section 4.7
@@ -33,8 +37,9 @@ struct ExpertShape {
 // Parts of an expert record, in the order in which they are needed.
 enum ExpertPart : int { kGateUpPart = 0, kDownPart = 1 };
 
-// y = moe(h) for the first `tokens` rows of the scratch buffers h and y.
+// y = moe(h) for the first `tokens` rows of the scratch buffers h and y. next_router: of the layer
+// after this one, nullptr when there is none.
 Result<void> moe_block(Step& step, int64_t layer, const MoeWeights& weights,
-                       const ExpertShape& shape, int64_t tokens);
+                       const ExpertShape& shape, const Matrix* next_router, int64_t tokens);
 
 }  // namespace penstock

@@ -147,7 +147,10 @@ Result<void> Qwen35Moe::forward(Step& step, std::span<const int32_t> tokens, Seq
       ops.add(x, y, x);
       ops.rms_norm(x, layer.post_attention_norm, eps, h);
     }
-    PENSTOCK_TRY(moe_block(step, index, layer.moe, expert_shape_, n));
+    const bool is_last = index + 1 == config_.num_hidden_layers;
+    const Matrix* next_router =
+        is_last ? nullptr : &layers_[static_cast<size_t>(index) + 1].moe.router;
+    PENSTOCK_TRY(moe_block(step, index, layer.moe, expert_shape_, next_router, n));
     ops.add(x, y, x);
   }
   state.advance(n);

@@ -18,13 +18,14 @@ namespace penstock {
 struct StepTimes {
   int64_t mixer_ns = 0;        // attention and delta-net layers with their projections and norms
   int64_t router_ns = 0;       // norm, router, choice, submitting reads
+  int64_t prefetch_ns = 0;     // guessing the next layer's experts: overlaps the reads
   int64_t shared_ns = 0;       // shared experts: overlaps the reads
   int64_t experts_ns = 0;      // routed experts
   int64_t expert_wait_ns = 0;  // waiting for the disk, and checking what came
   int64_t head_ns = 0;         // final norm and logits
 
   int64_t accounted_ns() const {
-    return mixer_ns + router_ns + shared_ns + experts_ns + expert_wait_ns + head_ns;
+    return mixer_ns + router_ns + prefetch_ns + shared_ns + experts_ns + expert_wait_ns + head_ns;
   }
 };
 
@@ -73,6 +74,9 @@ struct MoeScratch {
   std::vector<const std::byte*> down;     // [distinct] arrived, not yet used
   std::vector<ExpertWork> gate_up_work, down_work;
   std::vector<int32_t> finished;
+  Routing guess;                // what the next layer will choose, after its router on this input
+  std::vector<int32_t> votes;   // [E] tokens that the guess gives an expert
+  std::vector<int32_t> wishes;  // the distinct experts of the guess, most wanted first
 };
 
 struct Step {

@@ -18,6 +18,10 @@ namespace {
 // How long next() waits before it looks at its stop token again.
 constexpr std::chrono::nanoseconds kWaitStep = std::chrono::milliseconds(50);
 
+// So few reads in flight leave the disk idle soon: time to read ahead. 5 measured the same; reading
+// ahead at once, beside the demand, waits a quarter longer.
+constexpr int kReadsLeft = 2;
+
 CacheShape cache_shape(const ExpertTable& table, const StoreOptions& options) {
   return {.num_layers = table.num_layers,
           .num_experts = table.num_experts,
@@ -85,15 +89,18 @@ class ExpertStore::Core {
   Core(std::unique_ptr<SlotFiller> filler, const StoreOptions& options)
       : options_(options),
         filler_(std::move(filler)),
-        cache_(cache_shape(filler_->table(), options), options.policy) {
+        cache_(cache_shape(filler_->table(), options), options.policy),
+        prefetcher_(cache_shape(filler_->table(), options), cache_, *filler_) {
     const auto num_experts = static_cast<size_t>(filler_->table().num_experts);
     wanted_.reserve(num_experts);
     arrivals_.reserve(num_experts * filler_->table().parts.size());
     touched_.reserve(static_cast<size_t>(filler_->reader().capacity()));
+    let_go_.reserve(num_experts);
   }
 
   ~Core() {
     PENSTOCK_CHECK(!stream_is_alive_);
+    prefetcher_.drop(let_go_);
     PENSTOCK_CHECK(cache_.num_pinned() == 0);
   }
 
@@ -102,10 +109,13 @@ class ExpertStore::Core {
   void release(int32_t index);
   void end_stream();
 
-  void advance_token() {
-    ++stats_.steps;
-    if (trace_ != nullptr) trace_->begin_step();
+  bool wants_prefetch() const {
+    return options_.prefetch && prefetcher_.is_worth_it(wanted_.size());
   }
+  void prefetch(int layer, std::span<const int32_t> experts);
+  std::span<const LayerRecall> recall() const { return prefetcher_.recall(); }
+
+  void advance_token();
   void set_trace(RoutingTrace* trace) { trace_ = trace; }
   const StoreStats& stats();
   void reset_stats();
@@ -118,6 +128,7 @@ class ExpertStore::Core {
     int slot = -1;  // -1: waits for one
     int parts_given = 0;
     bool is_released = false;
+    bool is_read_ahead = false;  // for a wish, and not at its end when it was asked for
   };
 
   bool give_slots();
@@ -126,22 +137,28 @@ class ExpertStore::Core {
   void collect(std::chrono::nanoseconds timeout);
   void settle(int slot);
   void gather_arrivals();
+  void read_again();
+  void start_wishes();
+  void settle_let_go();
   std::optional<Error> failure() const;
   Result<void> wait_for_reads(const std::stop_token& stop);
 
   const StoreOptions options_;
   std::unique_ptr<SlotFiller> filler_;
   ExpertCache cache_;
+  Prefetcher prefetcher_;
   RoutingTrace* trace_ = nullptr;
   StoreStats stats_;
   uint64_t evictions_before_ = 0;  // the latest reset
 
   bool stream_is_alive_ = false;
   int layer_ = 0;
+  bool disk_is_idle_ = false;  // since the wish list came
   std::vector<Wanted> wanted_;
   size_t with_slot_ = 0;  // wanted experts before this index have had their slot
   std::vector<ExpertArrival> arrivals_;
   std::vector<int> touched_;
+  std::vector<int> let_go_;  // by the prefetcher
 };
 
 void ExpertStore::Core::begin_stream(int layer, std::span<const int32_t> experts) {
@@ -150,7 +167,9 @@ void ExpertStore::Core::begin_stream(int layer, std::span<const int32_t> experts
   stream_is_alive_ = true;
   layer_ = layer;
   if (trace_ != nullptr) trace_->add(layer, experts);
-  collect(std::chrono::nanoseconds(0));  // what earlier streams left behind
+  // What earlier streams left behind. Reads for wishes are looked at when the missing experts have
+  // been submitted, because checksums take time; before, only where their slots are needed.
+  if (!prefetcher_.has_reads()) collect(std::chrono::nanoseconds(0));
 
   // What is here is pinned first, so that no missing expert takes its slot.
   cache_.begin_run(layer);
@@ -159,18 +178,27 @@ void ExpertStore::Core::begin_stream(int layer, std::span<const int32_t> experts
     PENSTOCK_CHECK(expert >= 0 && expert < filler_->table().num_experts);
     Wanted wanted{.expert = expert};
     cache_.record_use(layer, expert);
-    if (const auto slot = cache_.find(layer, expert)) {
+    const auto slot = cache_.find(layer, expert);
+    if (slot) {
       wanted.slot = *slot;
+      wanted.is_read_ahead = prefetcher_.is_unused(*slot) && filler_->is_reading(*slot);
       cache_.pin(*slot);
       filler_->forgive(*slot);
-      if (cache_.state(*slot) == SlotState::kReady) ++stats_.hits;
     }
+    if (prefetcher_.is_hit(layer, expert, slot)) ++stats_.hits;
     wanted_.push_back(wanted);
   }
   stats_.requests += experts.size();
+  prefetcher_.finish(layer, let_go_);
+  settle_let_go();
 
   with_slot_ = 0;
-  if (give_slots()) {
+  bool all_have_slots = give_slots();
+  if (!all_have_slots) {
+    collect(std::chrono::nanoseconds(0));
+    all_have_slots = give_slots();
+  }
+  if (all_have_slots) {
     for (int part = 0; part < filler_->table().num_parts(); ++part) {
       for (const Wanted& wanted : wanted_) enqueue_missing(wanted, part);
     }
@@ -189,6 +217,7 @@ bool ExpertStore::Core::give_slots() {
     if (!slot) return false;
     wanted.slot = *slot;
     cache_.pin(*slot);
+    prefetcher_.forget(*slot);
     filler_->begin(*slot, layer_, wanted.expert);
   }
   return true;
@@ -215,6 +244,7 @@ Result<std::span<const ExpertArrival>> ExpertStore::Core::next(const std::stop_t
       return Error{ErrorCode::kCancelled,
                    fmt::format("cancelled while the experts of layer {} were read", layer_)};
     }
+    read_again();
     if (auto error = failure()) return std::move(*error);
     if (with_slot_ < wanted_.size()) {
       const size_t first = with_slot_;
@@ -226,6 +256,7 @@ Result<std::span<const ExpertArrival>> ExpertStore::Core::next(const std::stop_t
     }
     filler_->submit();
     gather_arrivals();
+    start_wishes();
     const auto is_given = [this](const Wanted& wanted) {
       return wanted.parts_given == filler_->table().num_parts();
     };
@@ -233,6 +264,16 @@ Result<std::span<const ExpertArrival>> ExpertStore::Core::next(const std::stop_t
       return std::span<const ExpertArrival>(arrivals_);
     }
     PENSTOCK_TRY(wait_for_reads(stop));
+  }
+}
+
+// Reads for wishes have ended: what failed of them, this stream has not tried yet.
+void ExpertStore::Core::read_again() {
+  for (Wanted& wanted : wanted_) {
+    if (!wanted.is_read_ahead || filler_->is_reading(wanted.slot)) continue;
+    wanted.is_read_ahead = false;
+    filler_->forgive(wanted.slot);
+    for (int part = 0; part < filler_->table().num_parts(); ++part) enqueue_missing(wanted, part);
   }
 }
 
@@ -292,7 +333,7 @@ void ExpertStore::Core::settle(int slot) {
 
 std::optional<Error> ExpertStore::Core::failure() const {
   for (const Wanted& wanted : wanted_) {
-    if (wanted.slot < 0 || wanted.is_released) continue;
+    if (wanted.slot < 0 || wanted.is_released || wanted.is_read_ahead) continue;
     if (auto error = filler_->failure_of(wanted.slot)) return error;
   }
   return std::nullopt;
@@ -316,11 +357,47 @@ void ExpertStore::Core::end_stream() {
   wanted_.clear();
   with_slot_ = 0;
   stream_is_alive_ = false;
+  start_wishes();
+}
+
+void ExpertStore::Core::prefetch(int layer, std::span<const int32_t> experts) {
+  PENSTOCK_CHECK(layer >= 0 && layer < filler_->table().num_layers);
+  PENSTOCK_CHECK(!stream_is_alive_ || layer != layer_);
+  if (!options_.prefetch) return;
+  prefetcher_.wish(layer, experts, wanted_.size(), let_go_);
+  settle_let_go();
+  disk_is_idle_ = false;
+  start_wishes();
+}
+
+// Demand first: every read of the stream at work has been submitted, and the disk is nearly through
+// with them. Reads for wishes keep it busy from then on.
+void ExpertStore::Core::start_wishes() {
+  if (!prefetcher_.has_reads_to_start()) return;
+  if (with_slot_ < wanted_.size() || filler_->has_queue()) return;
+  disk_is_idle_ = disk_is_idle_ || filler_->reader().in_flight() <= kReadsLeft;
+  if (disk_is_idle_) prefetcher_.start();
+}
+
+void ExpertStore::Core::settle_let_go() {
+  for (const int slot : let_go_) settle(slot);
+  let_go_.clear();
+}
+
+void ExpertStore::Core::advance_token() {
+  ++stats_.steps;
+  if (trace_ != nullptr) trace_->begin_step();
+  prefetcher_.drop(let_go_);
+  settle_let_go();
+  prefetcher_.end_step();
 }
 
 const StoreStats& ExpertStore::Core::stats() {
   const FillStats& fill = filler_->stats();
   stats_.misses = stats_.requests - stats_.hits;
+  stats_.prefetches = prefetcher_.stats().experts;
+  stats_.prefetches_used = prefetcher_.stats().used;
+  stats_.prefetch_bytes = stats_.prefetches * filler_->expert_read_bytes();
   stats_.evictions = cache_.evictions() - evictions_before_;
   stats_.reads = fill.reads;
   stats_.bytes_read = fill.bytes_read;
@@ -334,6 +411,7 @@ const StoreStats& ExpertStore::Core::stats() {
 void ExpertStore::Core::reset_stats() {
   stats_ = {};
   filler_->stats() = {};
+  prefetcher_.reset_stats();
   evictions_before_ = cache_.evictions();
 }
 
@@ -382,6 +460,15 @@ ExpertStream ExpertStore::stream(int layer, std::span<const int32_t> experts) {
   return ExpertStream(this);
 }
 
+bool ExpertStore::wants_prefetch() const {
+  return core_->wants_prefetch();
+}
+void ExpertStore::prefetch(int layer, std::span<const int32_t> experts) {
+  core_->prefetch(layer, experts);
+}
+std::span<const LayerRecall> ExpertStore::recall() const {
+  return core_->recall();
+}
 void ExpertStore::advance_token() {
   core_->advance_token();
 }
@@ -406,7 +493,8 @@ uint64_t ExpertStore::bytes_needed(const ExpertTable& table, const StoreOptions&
   const uint64_t lists =
       num_experts * (64 + sizeof(ExpertArrival) * table.parts.size());  // of a stream
   return SlotFiller::bytes_needed(table, options.num_slots) +
-         ExpertCache::bytes_needed(cache_shape(table, options)) + lists;
+         ExpertCache::bytes_needed(cache_shape(table, options)) +
+         Prefetcher::bytes_needed(cache_shape(table, options)) + lists;
 }
 
 }  // namespace penstock

@@ -16,14 +16,21 @@
 //
 // More experts may be asked for than there are slots: they come in waves, as the caller releases.
 //
+// What the next stream will probably ask for may be wished for (prefetch). It is read when every
+// read of the stream at work has been submitted and all but a few have ended, so a wish never
+// stands before a demanded read; a wrong one costs idle disk time and the slot of the expert that
+// would have gone next.
+//
 // Invariants
 //   (1) A slot is free, filling or ready (expert_cache.h). Only the end of its last read leaves
 //       `filling`; a slot that is filling is never reused, whatever became of the stream.
 //   (2) A slot that is pinned or filling is never a victim.
 //   (3) No byte is handed out whose checksum was not compared, where the table has one.
 //   (4) What is cached changes when bytes arrive, never which bytes.
-//   (5) At rest (no stream alive) no slot is pinned; the destructor checks it.
-//   (6) A failure is not remembered: the next stream that asks tries again.
+//   (5) At rest (no stream alive) only wished experts are pinned, until the next stream begins, the
+//       next wish list comes or the token ends; the destructor checks it.
+//   (6) A failure is not remembered: the next stream that asks tries again. So does a stream that
+//       asked for an expert while it was being read for a wish.
 //
 // Threads  All calls come from one thread, the one that computes. Readers only write slot bytes.
 // Memory   Allocates all slots and bookkeeping in create(); nothing afterwards, once the lists of a
@@ -45,6 +52,7 @@
 #include "io/reader.h"
 #include "store/eviction.h"
 #include "store/expert_table.h"
+#include "store/prefetcher.h"
 #include "store/routing_trace.h"
 
 namespace penstock {
@@ -52,14 +60,18 @@ namespace penstock {
 struct StoreOptions {
   int num_slots = 0;
   EvictionPolicy policy = EvictionPolicy::kFrequencyRecency;
-  bool verify = true;  // compare checksums, where the table has them
+  bool verify = true;    // compare checksums, where the table has them
+  bool prefetch = true;  // false: wishes are ignored
   std::chrono::nanoseconds stall_limit = std::chrono::seconds(60);
 };
 
 struct StoreStats {
-  uint64_t requests = 0;  // experts asked for: hits + misses
-  uint64_t hits = 0;      // in memory when asked for
-  uint64_t misses = 0;
+  uint64_t requests = 0;         // experts asked for: hits + misses
+  uint64_t hits = 0;             // in memory when asked for, and not only because of a wish
+  uint64_t misses = 0;           // cost a read, after they were asked for or before
+  uint64_t prefetches = 0;       // experts whose reads were submitted for a wish
+  uint64_t prefetches_used = 0;  // of these, asked for by the stream that they were read for
+  uint64_t prefetch_bytes = 0;   // of these reads; part of bytes_read once they have ended
   uint64_t evictions = 0;
   uint64_t reads = 0;  // submitted, repeated ones included
   uint64_t bytes_read = 0;
@@ -116,6 +128,13 @@ class ExpertStore {
   // the reader's capacity goes: all first parts before the second parts when all experts have
   // slots, else expert by expert.
   ExpertStream stream(int layer, std::span<const int32_t> experts);
+
+  // The experts that the next stream, of another layer than one that is alive, will probably ask
+  // for, most wanted first; in place of an earlier list. Ask wants_prefetch() before guessing: the
+  // answer is no when all experts fit, too few slots are left, or guesses were too often wrong.
+  bool wants_prefetch() const;
+  void prefetch(int layer, std::span<const int32_t> experts);
+  std::span<const LayerRecall> recall() const;  // [layer]
 
   // One decoded token or one prefill chunk is over.
   void advance_token();

@@ -159,6 +159,12 @@ bool SlotFiller::has_its_checksum(const Part& part) {
   return sum == table_.checksums[table_.checksum_index(part.layer, part.expert, part.part)];
 }
 
+uint64_t SlotFiller::expert_read_bytes() const {
+  uint64_t bytes = 0;
+  for (const PartExtent& part : table_.parts) bytes += window_bytes(part);
+  return bytes;
+}
+
 bool SlotFiller::any_part(int slot, PartState state) const {
   for (int i = 0; i < table_.num_parts(); ++i) {
     if (part_at(slot, i).state == state) return true;

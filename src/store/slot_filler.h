@@ -59,6 +59,7 @@ class SlotFiller {
   void enqueue(int slot, int part);
   void submit();
   void clear_queue();
+  bool has_queue() const { return !queue_.empty(); }
 
   // Takes in what has ended, waiting for the first up to `timeout`. Adds the slots it touched.
   void collect(std::chrono::nanoseconds timeout, std::vector<int>& touched);
@@ -70,6 +71,7 @@ class SlotFiller {
   std::span<const std::byte> data(int slot, int part) const;
 
   const ExpertTable& table() const { return table_; }
+  uint64_t expert_read_bytes() const;  // of all parts, with what direct reads take besides
   const Reader& reader() const { return *reader_; }
   FillStats& stats() { return stats_; }
 

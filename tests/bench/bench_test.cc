@@ -179,7 +179,8 @@ TEST(Bench, json_has_the_keys_of_llama_bench_and_ours) {
         "samples_ts",     "build_commit",    "cpu_info",    "budget_bytes",   "cache_bytes",
         "hit_rate",       "bytes_per_token", "io_gbps",     "disk_gbps",      "disk_share",
         "io_wait_frac",   "waits",           "unaccounted", "cache",          "rss_peak",
-        "routing",        "logits_hash"}) {
+        "routing",        "logits_hash",     "prefetches",  "prefetches_used", "prefetch_bytes",
+        "recall",         "recall_of_misses"}) {
     EXPECT_TRUE(json.contains(key)) << key;
   }
   EXPECT_EQ(json["cache"], "cold");

@@ -13,6 +13,9 @@ RUN_KEYS = {"text", "token_ids", "finish_reason", "timings", "penstock", "sampli
 PENSTOCK_KEYS = {
     "expert_hits",
     "expert_misses",
+    "prefetches",
+    "prefetches_used",
+    "prefetch_bytes",
     "bytes_read",
     "bytes_read_per_token",
     "io_wait_ms",

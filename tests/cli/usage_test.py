@@ -63,6 +63,7 @@ class Usage(unittest.TestCase):
             (("run", "m", "--memory", "0"), "--memory", "number of bytes"),
             (("run", "m", "--reader", "tape"), "--reader", "auto|uring|threads"),
             (("run", "m", "--verify", "maybe"), "--verify", "on or off"),
+            (("run", "m", "--prefetch", "on"), "--prefetch", "auto|off"),
             (("run", "m", "--seed", "nan"), "--seed", "a whole number"),
         ]
         for arguments, flag, expectation in cases:

@@ -15,6 +15,8 @@
 //   G12 any budget that the plan accepts
 //   G13 fewer experts per token is another model, and says so
 //   G14 any allocation that fails while loading is an error, and the next attempt works
+//   G15 experts read ahead or not, right or wrong, in time or not, or not at all because the read
+//       failed or the request was cancelled
 //
 // Numbers are given once and never reused. A gate also asserts that what it is about really
 // happened: evictions, chunks, retries.
@@ -330,6 +332,90 @@ TEST_P(Gate, g12_any_budget_that_the_plan_accepts) {
     EXPECT_LE(planned->plan().total_bytes, with.memory_bytes);
     EXPECT_TRUE(answer_of(*planned, GetParam().prompt_tokens) == resident()) << "step " << step;
   }
+}
+
+TEST_P(Gate, g15_experts_are_read_ahead_or_not) {
+  const auto engine = open_engine(options());
+  const int64_t all = engine->plan().num_experts;
+  const int64_t floor = engine->experts_per_token() * engine->config().num_hidden_layers;
+  EXPECT_EQ(resident().store.prefetches, 0u);
+  for (const int64_t slots : {all - 1, all / 2, floor}) {
+    for (const int64_t chunk : {1, 16}) {
+      for (const bool prefetch : {true, false}) {
+        EngineOptions with = options();
+        with.num_slots = slots;
+        with.chunk_tokens = chunk;
+        with.prefetch = prefetch;
+        with.reader_factory = [&] { return fake_reader(static_cast<uint64_t>(slots), nullptr); };
+        const Answer streamed = answer(with);
+        EXPECT_TRUE(streamed == resident()) << slots << " slots, chunks of " << chunk;
+        EXPECT_EQ(streamed.store.prefetches > 0, prefetch) << slots << " slots, chunk " << chunk;
+        EXPECT_EQ(streamed.store.prefetches_used > 0, prefetch);
+        EXPECT_LE(streamed.store.prefetches_used, streamed.store.prefetches);
+      }
+    }
+  }
+}
+
+// A place that cannot be read is an error for who asks for it, and none for who only wished.
+TEST_P(Gate, g15_a_wish_that_cannot_be_read_is_no_error) {
+  const auto in_memory = open_engine(options());
+  const std::vector<TokenId> prompt = prompt_for(*in_memory, 3);  // so that wishes stay in vain
+  Session expected_session = value_of(in_memory->new_session());
+  const uint64_t expected = continue_greedily(expected_session, prompt, 2).metrics.logits_hash;
+  EngineOptions with = options();
+  with.num_slots = in_memory->plan().num_experts / 2;
+  with.chunk_tokens = 1;
+  int refused = 0, answered = 0;
+  for (uint64_t n = 0; n < 120; ++n) {
+    FakeFaults faults;
+    faults.fail_read(n, EIO, Lasting::kForGood);
+    with.reader_factory = [&] { return fake_reader(n + 1, &faults); };
+    const auto engine = open_engine(with);
+    Session session = value_of(engine->new_session());
+    GenerateOptions generate;
+    generate.max_tokens = 2;
+    const Result<GenerateResult> result = session.generate(prompt, generate, {});
+    if (!result) {
+      EXPECT_EQ(result.error().code, ErrorCode::kIo);
+      ++refused;
+    } else if (engine->experts().stats().io_retries > 0) {
+      EXPECT_EQ(result->metrics.logits_hash, expected) << "read " << n;
+      ++answered;
+    }
+    faults.heal();
+    EXPECT_EQ(continue_greedily(session, prompt, 2).metrics.logits_hash, expected) << "read " << n;
+  }
+  EXPECT_GT(refused, 0);
+  EXPECT_GT(answered, 0);
+}
+
+TEST_P(Gate, g15_a_request_is_cancelled_while_wishes_are_read) {
+  EngineOptions with = options();
+  with.num_slots = open_engine(options())->plan().num_experts / 2;
+  with.chunk_tokens = 4;
+  with.num_checkpoints = 1;
+  with.reader_factory = [] { return fake_reader(5, nullptr); };
+  const auto engine = open_engine(with);
+  const std::vector<TokenId> prompt = prompt_for(*engine, GetParam().prompt_tokens);
+  Session session = value_of(engine->new_session());
+  for (int64_t routes = 1; routes < 24; ++routes) {
+    std::stop_source stop;
+    int64_t seen = 0;
+    GenerateOptions cancelled;
+    cancelled.max_tokens = 4;
+    cancelled.on_route = [&](int64_t, const Routing&) {
+      if (++seen == routes) stop.request_stop();
+    };
+    const auto tokens = random_tokens(40, engine->config().vocab_size,
+                                      static_cast<uint64_t>(routes));
+    const GenerateResult stopped =
+        value_of(session.generate(tokens, cancelled, stop.get_token()));
+    EXPECT_EQ(stopped.finish, FinishReason::kCancelled);
+    EXPECT_EQ(continue_greedily(session, prompt, 12).metrics.logits_hash, resident().hash)
+        << "cancelled after " << routes << " layers";
+  }
+  EXPECT_GT(engine->experts().stats().prefetches_used, 0u);
 }
 
 void expect_quantised_weights_to_stream_and_chunk_alike(Arithmetic arithmetic) {

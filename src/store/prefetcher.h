@@ -1,0 +1,103 @@
+// What the next layer will probably ask for, read while the disk has nothing else to do.
+//
+// A wish list holds for the next stream, whichever that is. Wished experts that are cached are
+// pinned; the others get a slot only when their reads can be submitted at once, so a wish never
+// queues and never stands before a demanded read. The store says when the disk is idle.
+//
+//   (nothing) --wish--> wishes --start--> slots pinned, reads in flight --finish, drop--> (nothing)
+//
+// Invariants
+//   (1) A wish with a slot has one pin on it, from wish() or start() until drop().
+//   (2) At most half of the reader's requests are in flight when a read is added.
+//   (3) A slot is marked unused from start() until its expert is asked for or has to go.
+//
+// Threads  One.
+// Memory   Allocated in the constructor: 32 bytes per layer, 16 per expert of one, a byte per slot.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "store/expert_cache.h"
+#include "store/prefetch_switch.h"
+#include "store/slot_filler.h"
+
+namespace penstock {
+
+// How well the experts of one layer were foreseen, over all its runs that had a wish list.
+struct LayerRecall {
+  uint64_t chosen = 0;
+  uint64_t foreseen = 0;         // of these, on the wish list
+  uint64_t missed = 0;           // chosen, and not in memory before the list was made
+  uint64_t missed_foreseen = 0;  // of these, on the wish list
+
+  LayerRecall& operator+=(const LayerRecall& other);
+};
+
+struct PrefetchStats {
+  uint64_t experts = 0;  // whose reads were submitted
+  uint64_t used = 0;     // asked for by the stream that they were read for
+};
+
+class Prefetcher {
+ public:
+  // cache and filler outlive it.
+  Prefetcher(const CacheShape& shape, ExpertCache& cache, SlotFiller& filler);
+
+  // Whether a list is worth making while a stream holds `wanted` experts.
+  bool is_worth_it(size_t wanted) const { return switch_.is_on() && wishes_max(wanted) > 0; }
+
+  // Replaces the list; what the previous one let go is added to `let_go`. Most wanted first.
+  void wish(int layer, std::span<const int32_t> experts, size_t wanted, std::vector<int>& let_go);
+  // Submits reads for wishes as far as the reader has room and a slot can be had.
+  void start();
+
+  // The stream of `layer` asks for an expert, which is in this slot or in none. True when it is in
+  // memory on the cache's own account, and not only because it was read ahead.
+  bool is_hit(int layer, int expert, std::optional<int> slot);
+  // The stream of `layer` has asked for all that it wants: the list is done with.
+  void finish(int layer, std::vector<int>& let_go);
+  // The list is not wanted any more.
+  void drop(std::vector<int>& let_go);
+
+  // The slot was given to another expert.
+  void forget(int slot) { is_unused_[static_cast<size_t>(slot)] = false; }
+  void end_step() { switch_.end_step(); }
+
+  bool has_reads_to_start() const { return next_ < wishes_.size(); }
+  bool has_reads() const { return read_ > 0; }  // submitted for this list
+  bool is_unused(int slot) const { return is_unused_[static_cast<size_t>(slot)] != 0; }
+  const PrefetchStats& stats() const { return stats_; }
+  std::span<const LayerRecall> recall() const { return recall_; }
+  void reset_stats();
+
+  static uint64_t bytes_needed(const CacheShape& shape);
+
+ private:
+  enum class Foresight : uint8_t { kNone, kWished, kRead };
+  struct Wish {
+    int32_t expert = 0;
+    int slot = -1;  // -1: not started
+  };
+
+  Foresight& foresight_of(int expert) { return foresight_[static_cast<size_t>(expert)]; }
+  // Half of what a layer leaves over, so that neither its waves nor the next one's run short.
+  size_t wishes_max(size_t wanted) const;
+
+  ExpertCache& cache_;
+  SlotFiller& filler_;
+  const bool all_fit_;
+  PrefetchSwitch switch_;
+  int layer_ = -1;  // of the wishes; -1: there are none
+  std::vector<Wish> wishes_;
+  size_t next_ = 0;                   // wishes before this index have been started or were cached
+  std::vector<Foresight> foresight_;  // [expert], in layer_
+  std::vector<uint8_t> is_unused_;    // [slot]
+  int read_ = 0, used_ = 0;           // of this list
+  std::vector<LayerRecall> recall_;
+  PrefetchStats stats_;
+};
+
+}  // namespace penstock
