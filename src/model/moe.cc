@@ -126,6 +126,7 @@ class ExpertRunner {
     }
     if (!scratch_.gate_up_work.empty()) {
       step_.backend.expert_gate_up(h_, scratch_.gate_up_work, hidden_);
+      step_.experts.keep_reading();
     }
     if (!scratch_.down_work.empty()) step_.backend.expert_down(hidden_, scratch_.down_work, out_);
     for (const int32_t index : scratch_.finished) stream.release(index);
@@ -169,6 +170,7 @@ Result<void> moe_block(Step& step, int64_t layer, const MoeWeights& weights,
   timer->next(step.times.shared_ns);
   ops.dense_ffn(h, weights.shared_gate_proj, weights.shared_up_proj, weights.shared_down_proj,
                 shared);
+  step.experts.keep_reading();
   timer.reset();
 
   const Rows hidden = rows.expert_hidden.first(tokens * top_k);

@@ -171,8 +171,10 @@ void Qwen35Moe::attention(Step& step, const Layer& layer, int64_t index, int64_t
                                {weights.k_proj, weights.k_bias, k},
                                {weights.v_proj, weights.v_bias, v}};
   step.backend.matmul(rows.h.first(tokens), inputs);
+  step.experts.keep_reading();
   step.backend.gated_attention(attention_shape_, weights.norms, rope_, state.kv(index),
                                state.length(), q_gate, k, v, out);
+  step.experts.keep_reading();
   const Projection output[] = {{weights.o_proj, weights.o_bias, rows.y.first(tokens)}};
   step.backend.matmul(out, output);
 }
@@ -190,8 +192,10 @@ void Qwen35Moe::delta_net(Step& step, const Layer& layer, int64_t index, int64_t
                                {weights.in_proj_b, nullptr, b},
                                {weights.in_proj_a, nullptr, a}};
   step.backend.matmul(rows.h.first(tokens), inputs);
+  step.experts.keep_reading();
   step.backend.gated_delta_net(delta_net_shape_, weights.weights, state.delta_net(index), qkv, z,
                                b, a, out);
+  step.experts.keep_reading();
   const Projection output[] = {{weights.out_proj, nullptr, rows.y.first(tokens)}};
   step.backend.matmul(out, output);
 }

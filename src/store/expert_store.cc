@@ -113,6 +113,7 @@ class ExpertStore::Core {
     return options_.prefetch && prefetcher_.is_worth_it(wanted_.size());
   }
   void prefetch(int layer, std::span<const int32_t> experts);
+  void keep_reading();
   std::span<const LayerRecall> recall() const { return prefetcher_.recall(); }
 
   void advance_token();
@@ -379,6 +380,13 @@ void ExpertStore::Core::start_wishes() {
   if (disk_is_idle_) prefetcher_.start();
 }
 
+void ExpertStore::Core::keep_reading() {
+  if (!filler_->has_queue() && !prefetcher_.has_reads_to_start()) return;
+  collect(std::chrono::nanoseconds(0));
+  filler_->submit();
+  start_wishes();
+}
+
 void ExpertStore::Core::settle_let_go() {
   for (const int slot : let_go_) settle(slot);
   let_go_.clear();
@@ -462,6 +470,9 @@ ExpertStream ExpertStore::stream(int layer, std::span<const int32_t> experts) {
 
 bool ExpertStore::wants_prefetch() const {
   return core_->wants_prefetch();
+}
+void ExpertStore::keep_reading() {
+  core_->keep_reading();
 }
 void ExpertStore::prefetch(int layer, std::span<const int32_t> experts) {
   core_->prefetch(layer, experts);

@@ -136,6 +136,10 @@ class ExpertStore {
   void prefetch(int layer, std::span<const int32_t> experts);
   std::span<const LayerRecall> recall() const;  // [layer]
 
+  // To be called between the ops of a pass: takes in what has been read and starts the next reads,
+  // which nobody else does while the caller computes. Cheap when there is nothing to do.
+  void keep_reading();
+
   // One decoded token or one prefill chunk is over.
   void advance_token();
 

@@ -40,6 +40,11 @@ class Prefetch : public testing::Test {
     }
   }
 
+  // What a caller does between its ops.
+  static void read_on(ExpertStore& store) {
+    for (int op = 0; op < 20; ++op) store.keep_reading();
+  }
+
   SimStorage disk_{19};
   TestExperts experts_{disk_, "/experts"};
   FakeFaults faults_;
@@ -162,10 +167,24 @@ TEST_F(Prefetch, names_given_twice_are_read_once) {
   ASSERT_TRUE(run_layer(*store, 1, {4}).has_value());
 }
 
+// What the idle time does not suffice for is not read in vain.
+TEST_F(Prefetch, a_few_experts_are_read_at_a_time_and_the_rest_while_the_caller_computes) {
+  const auto store = make(32);
+  run_with_wishes(*store, {1, 2}, {4, 5, 6, 7, 8, 9, 10, 11});
+  const uint64_t at_once = store->stats().prefetches;
+  EXPECT_GT(at_once, 0u);
+  EXPECT_LT(at_once, 8u);
+  store->keep_reading();
+  EXPECT_GT(store->stats().prefetches, at_once);
+  read_on(*store);
+  EXPECT_EQ(store->stats().prefetches, 8u);
+}
+
 TEST_F(Prefetch, no_more_than_half_of_what_a_layer_leaves_over_is_read_ahead) {
   for (int num_slots = 1; num_slots <= 20; ++num_slots) {
     const auto store = make(num_slots);
     run_with_wishes(*store, {1, 2, 3}, {4, 5, 6, 7, 8, 9, 10, 11});
+    read_on(*store);
     const int left = std::max(0, num_slots - 3);
     EXPECT_EQ(store->stats().prefetches, static_cast<uint64_t>(std::min(8, left / 2))) << num_slots;
     // What was read ahead does not stand in the way of a layer that wants everything.
@@ -215,6 +234,7 @@ TEST_F(Prefetch, wished_experts_stay_until_their_layer_ran_and_go_first_when_it_
 TEST_F(Prefetch, the_end_of_a_token_lets_wishes_go) {
   const auto store = make(9);
   store->prefetch(1, Ids{1, 2, 3, 4});
+  read_on(*store);
   store->advance_token();
   EXPECT_EQ(store->stats().prefetches, 4u);
   ASSERT_TRUE(run_layer(*store, 0, {1, 2, 3, 4, 5, 6, 7, 8, 9}).has_value());

@@ -5,6 +5,14 @@
 #include "base/check.h"
 
 namespace penstock {
+namespace {
+
+// So many reads keep a disk busy until the next op has ended. Those of a decoded token come in the
+// order of their likelihood, so that what the idle time does not suffice for is not read in vain;
+// the long lists of a prompt are nearly certain, and ops are longer.
+constexpr int kReadsAhead = 6;
+
+}  // namespace
 
 LayerRecall& LayerRecall::operator+=(const LayerRecall& other) {
   chosen += other.chosen;
@@ -54,7 +62,9 @@ void Prefetcher::wish(int layer, std::span<const int32_t> experts, size_t wanted
 
 void Prefetcher::start() {
   const int num_parts = filler_.table().num_parts();
-  int room = filler_.reader().capacity() / 2 - filler_.reader().in_flight();
+  const int in_flight_max = std::min(filler_.reader().capacity() / 2,
+                                     std::max(kReadsAhead, static_cast<int>(wishes_.size()) / 4));
+  int room = in_flight_max - filler_.reader().in_flight();
   for (; next_ < wishes_.size(); ++next_) {
     Wish& wish = wishes_[next_];
     if (wish.slot >= 0) continue;

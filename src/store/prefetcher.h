@@ -8,7 +8,8 @@
 //
 // Invariants
 //   (1) A wish with a slot has one pin on it, from wish() or start() until drop().
-//   (2) At most half of the reader's requests are in flight when a read is added.
+//   (2) At most a few reads, a quarter of a long list, are in flight when one is added, and never
+//       more than half of the reader's capacity.
 //   (3) A slot is marked unused from start() until its expert is asked for or has to go.
 //
 // Threads  One.
