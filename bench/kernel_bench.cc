@@ -167,7 +167,9 @@ class Bench {
   }
 
   std::unique_ptr<CpuBackend> backend(int threads, const BackendLimits& limits) const {
-    return CpuBackend::create(threads, limits, {.target = options_.target, .arithmetic = options_.arithmetic}).value();
+    return CpuBackend::create(threads, limits,
+                              {.target = options_.target, .arithmetic = options_.arithmetic})
+        .value();
   }
 
   const Options& options() const { return options_; }

@@ -74,6 +74,7 @@ Result<void> apply_settings(Call& call, const MachineRates& rates, ForecastReque
   request.rates = rates;
   request.hits = PENSTOCK_TRY(hit_model(call.settings.text("hits")));
   request.prompt_tokens = call.settings.integer("prompt-length");
+  if (call.settings.text("prefetch") == "off") request.read_ahead = {.in_prompts = 0};
   return {};
 }
 

@@ -169,7 +169,7 @@ constexpr Option kOptions[] = {
      "how experts are read; auto: io_uring where the system grants it", "auto|uring|threads"},
     {"verify", 0, kSwitch, kLoads, kMachine, "on|off", "on",
      "compare the checksum of every expert that is read"},
-    {"prefetch", 0, kChoice, kLoads, kMachine, "auto|off", "auto",
+    {"prefetch", 0, kChoice, kPlans, kMachine, "auto|off", "auto",
      "read the next layer's likely experts while the disk is idle; auto: where it pays",
      "auto|off"},
     {"simd", 0, kText, kLoads | kDoctor, kMachine, "TARGET", "",

@@ -176,10 +176,12 @@ TokenCost token_cost(const CostInput& input) {
   TokenCost cost;
   cost.hit_rate = hit_rate(input.hits, input.config, input.experts_per_token, input.num_slots);
   const double missed = 1 - cost.hit_rate;
-  cost.flash_bytes = missed * read;
-  const double streaming_ms = ms_at(cost.flash_bytes, rates.flash_gbps);
-  cost.flash_ms = streaming_ms + layers_with_miss(input, cost.hit_rate) * rates.first_read_us / 1e3;
-  cost.dense_ms = ms_at(static_cast<double>(input.sizes.dense_bytes), weights);
+  const ReadAhead& ahead = input.read_ahead;
+  cost.flash_bytes = missed * read * (1 + ahead.waste);
+  const double streaming_ms = ms_at(missed * read, rates.flash_gbps);
+  cost.flash_ms = ms_at(cost.flash_bytes, rates.flash_gbps) +
+                  layers_with_miss(input, cost.hit_rate) * rates.first_read_us / 1e3;
+  cost.dense_ms = ms_at(static_cast<double>(input.sizes.dense_bytes), rates.memory_gbps);
   const double hits_in_place_ms = ms_at(cost.hit_rate * used, weights);
   cost.hits_ms =
       hits_in_place_ms + (rates.copy_gbps > 0 ? ms_at(cost.hit_rate * read, rates.copy_gbps) : 0);
@@ -187,7 +189,10 @@ TokenCost token_cost(const CostInput& input) {
   cost.state_ms = ms_at(state_bytes(input, input.position), rates.memory_gbps);
   cost.fixed_ms = layers * rates.layer_us / 1e3;
   const double shared_ms = ms_at(static_cast<double>(input.sizes.shared_bytes), weights);
-  cost.overlap_ms = std::min(cost.flash_ms, shared_ms + cost.hits_ms);
+  const double beside_ms = std::min(cost.flash_ms, shared_ms + cost.hits_ms);
+  const double idle_ms = cost.other_ms() - shared_ms - cost.hits_ms;
+  cost.overlap_ms = beside_ms + std::min({ahead.recall * cost.flash_ms, cost.flash_ms - beside_ms,
+                                          ahead.idle_share * std::max(0.0, idle_ms)});
   const double all_weights_ms =
       ms_at(static_cast<double>(input.sizes.dense_bytes) + used, rates.memory_gbps);
   cost.limit_ms = std::max(streaming_ms, all_weights_ms + cost.state_ms);
@@ -228,7 +233,8 @@ PromptCost prompt_cost(const CostInput& input, int64_t tokens) {
     cost.flash_bytes += bytes;
     cost.flash_s += flash_s;
     cost.compute_s += compute_s;
-    cost.total_s += std::max(flash_s, compute_s);
+    cost.total_s += std::max(flash_s, compute_s) +
+                    (1 - input.read_ahead.in_prompts) * std::min(flash_s, compute_s);
   }
   cost.tokens_per_second = static_cast<double>(tokens) / cost.total_s;
   return cost;

@@ -4,15 +4,18 @@
 // One decoded token of an engine that streams K experts of each of L layers (G = K L b bytes):
 //
 //   flash   (1 - h) G / B_flash + L * first read      bytes that no cache held
-//   dense   D / B_weights                             weights that every token reads
+//   dense   D / B_memory                              weights that every token reads: large
+//                                                     matrices, multiplied as fast as they are read
 //   hits    h G / B_weights  (+ h G / B_copy)         experts that were in memory
 //   misses  (1 - h) G / B_weights                     experts that came, read once more by the CPU
 //   state   (2 S + KV) / B_memory                     delta-net states, attention over the context
 //   fixed   L * tau                                   wake-ups and bookkeeping per layer
 //
 //   serial      flash + all others
-//   overlapped  while the disk works, the shared expert and the hits of the layer are computed;
-//               nothing else can be, because a layer's choice needs the layer before it
+//   overlapped  while the disk works, the shared expert and the hits of the layer are computed.
+//               Reading ahead uses a part of the rest of the time too, and reads some experts in
+//               vain: flash (1 - h) G (1 + waste) / B_flash, of which also
+//               min(recall * flash, share * (others - shared expert - hits)) is hidden
 //   limit       max(flash without first reads, all weights and states at B_memory): no exact
 //               schedule is faster at this hit rate, however good its kernels
 //
@@ -20,7 +23,8 @@
 //   4.247 GB / 5.5 GB/s = 772 ms, so 1.30 tok/s at best
 //
 // A prompt goes in chunks; each reads the distinct experts of all its tokens once, E (1 - (1 -
-// K/E)^n) of a layer when routing is uniform, and takes max(flash, compute).
+// K/E)^n) of a layer when routing is uniform, and takes the longer of flash and compute and as much
+// of the shorter as is not hidden behind it.
 //
 // Units   GB/s and GFLOP/s are powers of ten, milliseconds per token, seconds per prompt
 // Source  Hit rates: replay of a 512-expert router fitted to published statistics of
@@ -38,7 +42,7 @@ namespace penstock {
 struct MachineRates {
   double flash_gbps = 0;      // of reads of the engine's size and depth
   double memory_gbps = 0;     // what all threads together read from memory
-  double weights_gbps = 0;    // weights through the product of one token; 0: memory_gbps
+  double weights_gbps = 0;    // experts through the product of one token; 0: memory_gbps
   double prefill_gflops = 0;  // of the product with many tokens
   double copy_gbps = 0;       // of a hit that has to be copied first; 0: used where it lies
   double layer_us = 0;        // fixed cost per layer
@@ -62,6 +66,19 @@ struct HitModel {
 double hit_rate(const HitModel& hits, const ModelConfig& config, int64_t experts_per_token,
                 int64_t num_slots);
 
+// Reading the next layer's likely experts while the disk would be idle. As it stands: not done for
+// a token, perfectly for prompts.
+struct ReadAhead {
+  double recall = 0;      // of the missed experts, foreseen
+  double idle_share = 0;  // of the time in which the disk would be idle, put to use
+  double waste = 0;       // bytes read in vain over bytes that were needed
+  double in_prompts = 1;  // of the shorter of reading and computing, hidden behind the other
+};
+
+// As measured on the 35B and 397B shapes with the models' own routers (docs/performance.md).
+inline constexpr ReadAhead kReadAheadMeasured = {
+    .recall = 0.77, .idle_share = 0.4, .waste = 0.1, .in_prompts = 0.5};
+
 struct CostInput {
   ModelConfig config;
   ModelSizes sizes;
@@ -71,6 +88,7 @@ struct CostInput {
   int64_t num_slots = 0;
   int64_t position = 0;      // of the decoded token: how much context it looks back on
   int64_t chunk_tokens = 1;  // of a prompt
+  ReadAhead read_ahead = {};
 };
 
 enum class CostTerm : uint8_t { kFlash, kDense, kHits, kMisses, kState, kFixed };
@@ -80,9 +98,9 @@ std::string_view name_of(CostTerm term);
 
 struct TokenCost {
   double hit_rate = 0;
-  double flash_bytes = 0;
+  double flash_bytes = 0;  // with what is read in vain
   double flash_ms = 0, dense_ms = 0, hits_ms = 0, misses_ms = 0, state_ms = 0, fixed_ms = 0;
-  double overlap_ms = 0;  // of the flash time, behind the shared expert and the hits
+  double overlap_ms = 0;  // of the flash time, behind computing
   double limit_ms = 0;
 
   double term_ms(CostTerm term) const;
@@ -103,7 +121,7 @@ struct PromptCost {
   double flash_bytes = 0;
   double flash_s = 0;    // if nothing else took time
   double compute_s = 0;  // likewise
-  double total_s = 0;    // of max(flash, compute), chunk by chunk: the time to first token
+  double total_s = 0;    // chunk by chunk, as far as one hides the other: the time to first token
   double tokens_per_second = 0;
 };
 // Of a prompt of `tokens` from an empty session and an empty cache.

@@ -22,7 +22,8 @@ CostInput cost_input(const ForecastRequest& request, const MemoryPlan& plan) {
           .experts_per_token = request.plan.experts_per_token,
           .num_slots = plan.num_slots,
           .position = request.plan.context / 2,
-          .chunk_tokens = plan.chunk_tokens};
+          .chunk_tokens = plan.chunk_tokens,
+          .read_ahead = request.read_ahead};
 }
 
 // Weights, records and checksums of the plan follow the sizes.

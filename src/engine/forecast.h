@@ -24,6 +24,7 @@ struct ForecastRequest {
   ModelSizes sizes;
   MachineRates rates;
   HitModel hits;
+  ReadAhead read_ahead = kReadAheadMeasured;
   int64_t prompt_tokens = 1024;
 };
 

@@ -262,7 +262,8 @@ struct FixedTile {
     }
     const auto* x = reinterpret_cast<const uint32_t*>(packed);
     constexpr auto kPairs = std::make_integer_sequence<int, Format::kPairs>();
-    for (int step = 0; step < kSteps; ++step) AddStep(words, step, x + step * Format::kPairs, kPairs);
+    for (int step = 0; step < kSteps; ++step)
+      AddStep(words, step, x + step * Format::kPairs, kPairs);
     const auto* scales = reinterpret_cast<const float*>(packed + PackedCodesBytes(kRows));
     PENSTOCK_UNROLL
     for (int p = 0; p < kPanels; ++p) {

@@ -36,8 +36,8 @@ class ProductTile {
            2 * kTotals;
   }
 
-  // row_at(r): the r-th row of x, r < num_rows; sums_at(r): the sums of its blocks. `op` numbers the
-  // calls whose x and sums are the same.
+  // row_at(r): the r-th row of x, r < num_rows; sums_at(r): the sums of its blocks. Calls whose x
+  // and sums are the same have the same number `op`.
   template <class RowAt, class SumsAt>
   void set_rows(uint64_t op, int num_rows, const RowAt& row_at, const SumsAt& sums_at) {
     bool is_same = op == op_ && num_rows == num_rows_;
