@@ -177,8 +177,9 @@ TokenCost token_cost(const CostInput& input) {
   cost.hit_rate = hit_rate(input.hits, input.config, input.experts_per_token, input.num_slots);
   const double missed = 1 - cost.hit_rate;
   const ReadAhead& ahead = input.read_ahead;
-  cost.flash_bytes = missed * read * (1 + ahead.waste);
-  const double streaming_ms = ms_at(missed * read, rates.flash_gbps);
+  cost.missed_bytes = missed * read;
+  cost.flash_bytes = cost.missed_bytes * (1 + ahead.waste);
+  const double streaming_ms = ms_at(cost.missed_bytes, rates.flash_gbps);
   cost.flash_ms = ms_at(cost.flash_bytes, rates.flash_gbps) +
                   layers_with_miss(input, cost.hit_rate) * rates.first_read_us / 1e3;
   cost.dense_ms = ms_at(static_cast<double>(input.sizes.dense_bytes), rates.memory_gbps);

@@ -98,7 +98,8 @@ std::string_view name_of(CostTerm term);
 
 struct TokenCost {
   double hit_rate = 0;
-  double flash_bytes = 0;  // with what is read in vain
+  double missed_bytes = 0;  // of the experts that were not in memory
+  double flash_bytes = 0;   // the same, with what is read in vain
   double flash_ms = 0, dense_ms = 0, hits_ms = 0, misses_ms = 0, state_ms = 0, fixed_ms = 0;
   double overlap_ms = 0;  // of the flash time, behind computing
   double limit_ms = 0;

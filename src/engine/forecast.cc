@@ -137,6 +137,7 @@ Json to_json(const Forecast& forecast) {
               {"memory_min_bytes", forecast.plan.minimum_bytes},
               {"memory_total_bytes", forecast.plan.total_bytes},
               {"hit_rate", token.hit_rate},
+              {"missed_bytes_per_token", token.missed_bytes},
               {"bytes_per_token", token.flash_bytes},
               {"terms_ms", std::move(terms)},
               {"overlap_ms", token.overlap_ms},

@@ -45,7 +45,10 @@ class PlanOfAShape(Refusals):
 
     def test_a_given_hit_rate_decides_the_traffic(self):
         plan = good_json("plan", "397b", "--memory", "48G", "--hits", "0.5", *RATES)
-        self.assertAlmostEqual(plan["forecast"]["bytes_per_token"], 0.5 * 4246732800, delta=1)
+        forecast = plan["forecast"]
+        self.assertAlmostEqual(forecast["missed_bytes_per_token"], 0.5 * 4246732800, delta=1)
+        in_vain = forecast["bytes_per_token"] / forecast["missed_bytes_per_token"] - 1
+        self.assertTrue(0 < in_vain < 0.2, in_vain)
         self.refused(2, "plan", "397b", "--memory", "48G", "--hits", "lucky", *RATES)
 
     def test_asks_for_memory_and_for_rates(self):
@@ -77,7 +80,7 @@ class PlanOfAModel(Refusals):
     def test_uses_the_sizes_of_the_files(self):
         plan = good_json("plan", MODEL.path, "--hits", "0", *RATES)
         chosen = plan["experts_per_token"]
-        layers = plan["forecast"]["bytes_per_token"] / plan["expert_bytes"] / chosen
+        layers = plan["forecast"]["missed_bytes_per_token"] / plan["expert_bytes"] / chosen
         self.assertAlmostEqual(layers, round(layers))
         self.assertEqual(plan["forecast"]["slots"], plan["slots"])
         self.assertIn("bound by", good("plan", MODEL.path, *RATES))
