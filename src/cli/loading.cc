@@ -17,6 +17,14 @@ Result<EvictionPolicy> eviction_policy(const std::string& name) {
                fmt::format("--eviction: \"{}\" is not one of{}", name, names)};
 }
 
+Speculation speculation_of(const Settings& settings) {
+  // A pass with a draft asks for experts that the answer alone would not: no trace of the model.
+  if (settings.verb() != Verb::kPlan && settings.is_given("trace-routing")) return Speculation::kOff;
+  const std::string word = settings.text("speculate");
+  if (word == "on") return Speculation::kOn;
+  return word == "off" ? Speculation::kOff : Speculation::kAuto;
+}
+
 }  // namespace
 
 ReaderKind reader_kind(const std::string& name) {
@@ -33,6 +41,7 @@ Result<EngineOptions> engine_options(const Settings& settings) {
   options.experts_per_token = settings.integer("experts-per-token");
   options.chunk_tokens = settings.integer("chunk-tokens");
   options.num_slots = settings.integer("slots");
+  options.speculation = speculation_of(settings);
   if (settings.verb() == Verb::kPlan) return options;
   options.reader.kind = reader_kind(settings.text("reader"));
   options.verify = settings.is_on("verify");

@@ -172,6 +172,10 @@ constexpr Option kOptions[] = {
     {"prefetch", 0, kChoice, kPlans, kMachine, "auto|off", "auto",
      "read the next layer's likely experts while the disk is idle; auto: where it pays",
      "auto|off"},
+    {"speculate", 0, kChoice, kPlans, kMachine, "auto|on|off", "auto",
+     "draft tokens with the model's own prediction block, where it has one; the answer is the "
+     "same; auto: while it is measured to pay",
+     "auto|on|off"},
     {"simd", 0, kText, kLoads | kDoctor, kMachine, "TARGET", "",
      "instruction set to compute with; default: the best one"},
     {"arithmetic", 0, kChoice, kLoads, kMachine, "fixed16|float32", "fixed16",

@@ -51,9 +51,18 @@ struct DeltaNetWeights {
 };
 
 // What a delta-net layer remembers. Both zero at the start of a sequence; updated by the op.
+//
+// Where `ahead` is given, the last row of a call is on trial (a drafted token): the state stops at
+// the row before it, and `ahead` becomes what the state would be after it.
 struct DeltaNetState {
   float* conv_history;  // [conv_kernel - 1, C], raw inputs, oldest first
   float* memory;        // [value_heads, key_dim, value_dim]
+
+  struct Ahead {
+    float* conv_history = nullptr;
+    float* memory = nullptr;
+  };
+  Ahead ahead = {};
 };
 
 struct AttentionShape {
@@ -135,7 +144,7 @@ class Backend {
   // Norms and rotates q and k, appends k and v to the cache at first_position.., attends causally
   // and applies the sigmoid output gate.
   // q_gate: [n, heads * 2 * head_dim], per head the query then the gate; k, v: [n, kv_heads *
-  // head_dim]; out: [n, heads * head_dim].
+  // head_dim]; out: [n, heads * head_dim]. An `out` without rows: only appends, q_gate is not read.
   virtual void gated_attention(const AttentionShape& shape, const AttentionWeights& weights,
                                const RopeTable& rope, const KvCache& cache, int64_t first_position,
                                Rows q_gate, Rows k, Rows v, Rows out) = 0;

@@ -155,8 +155,18 @@ void ReferenceBackend::gated_delta_net(const DeltaNetShape& shape, const DeltaNe
   const auto value_dim = static_cast<size_t>(shape.value_dim);
   const size_t keys = static_cast<size_t>(shape.key_heads) * key_dim;
   const int heads_per_key = shape.value_heads / shape.key_heads;
+  float* history = state.conv_history;
+  float* memory = state.memory;
   for (int64_t t = 0; t < qkv.count; ++t) {
-    const Values conv = convolve(shape, weights.conv, state.conv_history, qkv.row(t));
+    if (state.ahead.memory != nullptr && t + 1 == qkv.count) {
+      std::copy_n(history, (shape.conv_kernel - 1) * shape.conv_channels(),
+                  state.ahead.conv_history);
+      std::copy_n(memory, int64_t{shape.value_heads} * shape.key_dim * shape.value_dim,
+                  state.ahead.memory);
+      history = state.ahead.conv_history;
+      memory = state.ahead.memory;
+    }
+    const Values conv = convolve(shape, weights.conv, history, qkv.row(t));
     const std::span<const double> channels(conv);
     for (size_t h = 0; h < static_cast<size_t>(shape.value_heads); ++h) {
       const size_t key_head = h / static_cast<size_t>(heads_per_key);
@@ -167,7 +177,7 @@ void ReferenceBackend::gated_delta_net(const DeltaNetShape& shape, const DeltaNe
       const double decay =
           std::exp(weights.decay[h] * softplus(double{a.row(t)[h]} + double{weights.dt_bias[h]}));
       const Values o =
-          delta_rule(q, k, v, decay, sigmoid(b.row(t)[h]), state.memory + h * key_dim * value_dim);
+          delta_rule(q, k, v, decay, sigmoid(b.row(t)[h]), memory + h * key_dim * value_dim);
       const double norm =
           1 / std::sqrt(dot(o, o) / static_cast<double>(value_dim) + double{shape.rms_norm_eps});
       for (size_t j = 0; j < value_dim; ++j) {
@@ -237,6 +247,7 @@ void ReferenceBackend::gated_attention(const AttentionShape& shape, const Attent
       const auto value = v.row(t).subspan(j * head_dim, head_dim);
       std::copy(value.begin(), value.end(), cache.values + place);
     }
+    if (out.count == 0) continue;
     for (size_t h = 0; h < static_cast<size_t>(shape.heads); ++h) {
       const auto query_and_gate = q_gate.row(t).subspan(2 * h * head_dim, 2 * head_dim);
       Values query =

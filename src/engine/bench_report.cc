@@ -54,6 +54,7 @@ Json waits_json(const BenchRow& row) {
               {"experts", ms(total.times.experts_ns)},
               {"expert_wait", ms(total.times.expert_wait_ns)},
               {"head", ms(total.times.head_ns)},
+              {"draft", ms(total.times.draft_ns)},
               {"unaccounted", ms(total.unaccounted_ns())}};
 }
 

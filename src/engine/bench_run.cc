@@ -57,6 +57,7 @@ PhaseMetrics add(PhaseMetrics a, const PhaseMetrics& b) {
   a.times.experts_ns += b.times.experts_ns;
   a.times.expert_wait_ns += b.times.expert_wait_ns;
   a.times.head_ns += b.times.head_ns;
+  a.times.draft_ns += b.times.draft_ns;
   a.store = a.store + b.store;
   return a;
 }

@@ -76,6 +76,13 @@ Result<void> check_option(const char* flag, int64_t value, int64_t low, int64_t 
                fmt::format("{} is {}, expected {} to {}", flag, value, low, high)};
 }
 
+// Below half of the experts in memory a draft costs more reads than it can save time (and memory
+// that slots would use better), so nothing is set aside for it.
+bool may_draft(const PlanRequest& request) {
+  const Result<MemoryPlan> plan = plan_memory(request);
+  return plan && 2 * plan->num_slots >= plan->num_experts;
+}
+
 }  // namespace
 
 uint64_t ModelFiles::text_bytes() const {
@@ -89,7 +96,7 @@ Result<ModelFiles> open_model(Storage& storage, const std::string& folder) {
   ModelConfig config = PENSTOCK_TRY(
       parse_model_config(container.config(), container.path_of(kManifestName) + ": config"));
   const ExpertParts& experts = container.experts();
-  if (experts.num_layers != config.num_hidden_layers ||
+  if (experts.num_layers != config.num_moe_layers() ||
       experts.num_experts != config.num_experts || experts.hidden_size != config.hidden_size ||
       experts.intermediate_size != config.moe_intermediate_size) {
     return Error{ErrorCode::kCorrupt,
@@ -114,6 +121,7 @@ Result<ResolvedOptions> resolve_options(const ModelFiles& files, const EngineOpt
   ResolvedOptions resolved;
   PlanRequest& request = resolved.request;
   request.config = config;
+  if (options.speculation == Speculation::kOff) request.config.mtp_num_hidden_layers = 0;
   request.resident_bytes = files.container.resident_bytes();
   request.record_bytes = files.container.experts().record_bytes;
   request.checksum_bytes = files.container.experts().num_records() * 2 * sizeof(Hash128);
@@ -131,13 +139,16 @@ Result<ResolvedOptions> resolve_options(const ModelFiles& files, const EngineOpt
   if (options.memory_bytes > 0) {
     request.budget_bytes = options.memory_bytes;
     resolved.budget_reason = "--memory";
-    return resolved;
+  } else {
+    request.budget_bytes = uint64_t{1} << 62;
+    const uint64_t all_resident = PENSTOCK_TRY(plan_memory(request)).all_resident_bytes;
+    const Budget budget = PENSTOCK_TRY(default_budget(all_resident));
+    request.budget_bytes = budget.bytes;
+    resolved.budget_reason = budget.reason;
   }
-  request.budget_bytes = uint64_t{1} << 62;
-  const uint64_t all_resident = PENSTOCK_TRY(plan_memory(request)).all_resident_bytes;
-  const Budget budget = PENSTOCK_TRY(default_budget(all_resident));
-  request.budget_bytes = budget.bytes;
-  resolved.budget_reason = budget.reason;
+  if (options.speculation == Speculation::kAuto && !may_draft(request)) {
+    request.config.mtp_num_hidden_layers = 0;
+  }
   return resolved;
 }
 
@@ -149,13 +160,14 @@ Result<std::unique_ptr<Engine>> Engine::open(Storage& storage, const EngineOptio
   engine->request_ = resolved.request;
   engine->budget_reason_ = resolved.budget_reason;
   engine->plan_ = PENSTOCK_TRY(plan_memory(resolved.request));
+  engine->speculation_ = engine->can_draft() ? options.speculation : Speculation::kOff;
   PENSTOCK_TRY(engine->read_generation_config());
+  const ModelConfig& config = resolved.request.config;
   const ScratchShape shape =
       scratch_shape(engine->plan_.chunk_tokens, resolved.request.experts_per_token);
-  engine->scratch_ = PENSTOCK_TRY(Scratch::create(engine->config(), shape));
+  engine->scratch_ = PENSTOCK_TRY(Scratch::create(config, shape));
   engine->backend_ = PENSTOCK_TRY(CpuBackend::create(
-      resolved.request.threads,
-      backend_limits(engine->config(), shape, resolved.request.context),
+      resolved.request.threads, backend_limits(config, shape, resolved.request.context),
       {.target = options.simd_target, .arithmetic = options.arithmetic}));
   PENSTOCK_TRY(engine->open_store(storage, options));
   PENSTOCK_TRY(engine->load_weights(on_load));
@@ -186,11 +198,14 @@ Result<void> Engine::open_store(Storage& storage, const EngineOptions& options) 
       PENSTOCK_TRY(storage.open(files_.container.experts_path(), OpenMode::kReadDirect));
   ExpertTable table;
   table.file = experts_file_.get();
-  table.num_layers = static_cast<int>(parts.num_layers);
+  table.num_layers = static_cast<int>(request_.config.num_moe_layers());
   table.num_experts = static_cast<int>(parts.num_experts);
   table.record_bytes = parts.record_bytes;
   table.parts = {{parts.gate_up_offset, parts.gate_up_bytes}, {parts.down_offset, parts.down_bytes}};
   table.checksums = PENSTOCK_TRY(files_.container.load_expert_checksums());
+  // Without drafts the prediction block's experts, which come last, are left out.
+  const size_t num_sums = static_cast<size_t>(table.num_layers * table.num_experts) * 2;
+  if (table.checksums.size() > num_sums) table.checksums.resize(num_sums);
   table.model_id = files_.container.model_id();
   StoreOptions store_options;
   store_options.num_slots = static_cast<int>(plan_.num_slots);
@@ -224,7 +239,7 @@ Result<void> Engine::load_weights(const LoadObserver& on_load) {
 
 Result<Session> Engine::new_session() {
   SequenceState state = PENSTOCK_TRY(
-      SequenceState::create(config(), request_.context, request_.num_checkpoints));
+      SequenceState::create(request_.config, request_.context, request_.num_checkpoints));
   return Session(*this, std::move(state));
 }
 

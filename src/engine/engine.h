@@ -67,6 +67,8 @@ class Engine {
   ExpertStore& experts() { return *store_; }
   bool reads_direct() const { return experts_file_->alignment() > 1; }
   int64_t experts_per_token() const { return request_.experts_per_token; }
+  bool can_draft() const { return request_.config.mtp_num_hidden_layers > 0; }
+  Speculation speculation() const { return speculation_; }  // kOff where it cannot
   bool is_lossy() const { return experts_per_token() != config().num_experts_per_tok; }
 
   // Absent for a model without these files.
@@ -94,6 +96,7 @@ class Engine {
   PlanRequest request_;
   MemoryPlan plan_;
   std::string budget_reason_, reader_note_;
+  Speculation speculation_ = Speculation::kOff;
   SamplingOptions sampling_defaults_;
   std::vector<TokenId> stop_ids_;
   std::unique_ptr<StorageFile> experts_file_;

@@ -19,7 +19,8 @@ BackendLimits backend_limits(const ModelConfig& config, const ScratchShape& shap
   return {.tokens = shape.chunk_tokens,
           .hidden_size = config.hidden_size,
           .width = std::max({config.hidden_size, 2 * query_width, config.conv_channels(),
-                             value_width, config.num_experts}),
+                             value_width, config.num_experts,
+                             config.mtp_num_hidden_layers > 0 ? 2 * config.hidden_size : 0}),
           .top_k = shape.experts_per_token,
           .expert_width =
               std::max(config.moe_intermediate_size, config.shared_expert_intermediate_size),

@@ -36,11 +36,11 @@ uint64_t fixed_bytes(const PlanRequest& request) {
 }
 
 int64_t floor_slots(const PlanRequest& request) {
-  return request.experts_per_token * request.config.num_hidden_layers;
+  return request.experts_per_token * request.config.num_moe_layers();
 }
 
 int64_t all_slots(const PlanRequest& request) {
-  return request.config.num_experts * request.config.num_hidden_layers;
+  return request.config.num_experts * request.config.num_moe_layers();
 }
 
 // The largest power of two of tokens that takes at most an eighth of what is left for chunk and

@@ -18,7 +18,7 @@
 namespace penstock {
 
 struct PlanRequest {
-  ModelConfig config;
+  ModelConfig config;               // without mtp_num_hidden_layers where nothing is drafted
   uint64_t resident_bytes = 0;      // resident weights
   uint64_t record_bytes = 0;        // one expert
   uint64_t checksum_bytes = 0;      // of all experts

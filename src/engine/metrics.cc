@@ -16,6 +16,7 @@ Json waits_json(const PhaseMetrics& phase) {
               {"experts", milliseconds(phase.times.experts_ns)},
               {"expert_wait", milliseconds(phase.times.expert_wait_ns)},
               {"head", milliseconds(phase.times.head_ns)},
+              {"draft", milliseconds(phase.times.draft_ns)},
               {"unaccounted", milliseconds(phase.unaccounted_ns())}};
 }
 
@@ -54,7 +55,7 @@ StoreStats operator+(const StoreStats& a, const StoreStats& b) {
 }
 
 Json timings_json(const GenerationMetrics& metrics) {
-  return Json{{"cache_n", metrics.cached_tokens},
+  Json timings = {{"cache_n", metrics.cached_tokens},
               {"prompt_n", metrics.prompt.tokens},
               {"prompt_ms", milliseconds(metrics.prompt.wall_ns)},
               {"prompt_per_token_ms", per_token(metrics.prompt.wall_ns, metrics.prompt.tokens)},
@@ -64,6 +65,11 @@ Json timings_json(const GenerationMetrics& metrics) {
               {"predicted_per_token_ms", per_token(metrics.answer.wall_ns, metrics.answer.tokens)},
               {"predicted_per_second", metrics.answer.tokens_per_second()},
               {"first_token_ms", milliseconds(metrics.first_token_ns)}};
+  if (metrics.drafts > 0) {
+    timings["draft_n"] = metrics.drafts;
+    timings["draft_n_accepted"] = metrics.drafts_accepted;
+  }
+  return timings;
 }
 
 Json penstock_json(const GenerationMetrics& metrics) {

@@ -7,6 +7,7 @@
 #include <string>
 
 #include "compute/panel.h"
+#include "engine/speculation.h"
 #include "io/reader.h"
 #include "store/expert_store.h"
 
@@ -21,6 +22,9 @@ struct EngineOptions {
   int64_t experts_per_token = 0;  // 0: the trained number; any other is lossy
   bool verify = true;             // checksums of experts at every read
   bool prefetch = true;           // reads the next layer's likely experts ahead, where it pays
+  // Drafts by the model's prediction block, where it has one. kAuto: while the measured time pays,
+  // and only where at least half of the experts fit, since each draft reads experts of its own.
+  Speculation speculation = Speculation::kAuto;
   ReaderOptions reader;
   EvictionPolicy policy{};        // the store's default
   std::string simd_target;        // empty: the best that this processor has

@@ -21,8 +21,9 @@ int64_t since_ns(Clock::time_point start) {
 }  // namespace
 
 Session::Session(Engine& engine, SequenceState state)
-    : engine_(&engine), state_(std::move(state)) {
+    : engine_(&engine), state_(std::move(state)), speculation_(engine.speculation()) {
   logits_.resize(static_cast<size_t>(engine.config().vocab_size));
+  if (engine.can_draft()) trial_logits_.resize(logits_.size());
   tokens_.reserve(static_cast<size_t>(state_.context()));
 }
 
@@ -30,6 +31,7 @@ void Session::reset() {
   state_.reset();
   tokens_.clear();
   logits_known_ = false;
+  on_trial_.reset();
 }
 
 Result<void> Session::check_prompt(std::span<const TokenId> prompt) const {
@@ -70,6 +72,7 @@ void Session::recover() {
   state_.rewind(state_.length());
   tokens_.resize(static_cast<size_t>(state_.length()));
   logits_known_ = false;
+  on_trial_.reset();
 }
 
 void Session::keep_logits(Rows logits) {
@@ -81,13 +84,13 @@ void Session::keep_logits(Rows logits) {
 Result<void> Session::feed(std::span<const TokenId> tokens, LogitsOf logits_of,
                            const LogitsObserver& on_logits, PhaseMetrics& phase,
                            const RouteObserver& on_route, const RouteOverride& reroute,
-                           std::stop_token stop) {
+                           std::stop_token stop, bool on_trial) {
   const Clock::time_point start = Clock::now();
   const StoreStats before = engine_->store_->stats();
   Step step{*engine_->backend_, *engine_->store_, *engine_->scratch_, moe_, phase.times, stop,
             on_route,          reroute};
   const Result<void> fed =
-      engine_->model_->forward(step, tokens, state_, logits_of, on_logits);
+      engine_->model_->forward(step, tokens, state_, logits_of, on_logits, on_trial);
   engine_->store_->advance_token();
   const StoreStats change = engine_->store_->stats() - before;
   phase.store = phase.store + change;
@@ -96,8 +99,9 @@ Result<void> Session::feed(std::span<const TokenId> tokens, LogitsOf logits_of,
     recover();
     return fed.error();
   }
-  phase.tokens += static_cast<int64_t>(tokens.size());
-  tokens_.insert(tokens_.end(), tokens.begin(), tokens.end());
+  const std::span<const TokenId> held = tokens.first(tokens.size() - (on_trial ? 1 : 0));
+  phase.tokens += std::ssize(held);
+  tokens_.insert(tokens_.end(), held.begin(), held.end());
   return {};
 }
 
@@ -114,7 +118,7 @@ Result<void> Session::prefill(std::span<const TokenId> prompt, const GenerateOpt
     const auto chunk = prompt.subspan(static_cast<size_t>(begin), static_cast<size_t>(end - begin));
     PENSTOCK_TRY(feed(chunk, end == total ? LogitsOf::kLastRow : LogitsOf::kNone,
                       [this](int64_t, Rows logits) { keep_logits(logits); }, metrics.prompt,
-                      options.on_route, options.reroute, stop));
+                      options.on_route, options.reroute, stop, false));
     ++metrics.chunks;
     if (std::ranges::find(options.checkpoints, end) != options.checkpoints.end()) {
       state_.save_checkpoint();
@@ -125,50 +129,118 @@ Result<void> Session::prefill(std::span<const TokenId> prompt, const GenerateOpt
   return {};
 }
 
-Result<GenerateResult> Session::generate(std::span<const TokenId> prompt,
-                                         const GenerateOptions& options, std::stop_token stop) {
-  PENSTOCK_TRY(options.sampling.check());
-  PENSTOCK_TRY(check_prompt(prompt));
-  GenerateResult result;
-  GenerationMetrics& metrics = result.metrics;
+Result<TokenId> Session::draft_after(TokenId token, const GenerateOptions& options,
+                                     GenerationMetrics& metrics, std::stop_token stop) {
   const Clock::time_point start = Clock::now();
-  metrics.cached_tokens = reuse_prefix(prompt);
-  const Result<void> prefilled = prefill(prompt, options, metrics, stop);
-  if (!prefilled) {
-    if (prefilled.error().code != ErrorCode::kCancelled) return prefilled.error();
-    result.finish = FinishReason::kCancelled;
-    return result;
+  PhaseMetrics& phase = metrics.answer;
+  const StoreStats before = engine_->store_->stats();
+  Step step{*engine_->backend_, *engine_->store_, *engine_->scratch_, moe_, phase.times, stop,
+            {},                 {}};
+  const Result<Rows> logits = engine_->model_->draft(step, token, state_);
+  phase.store = phase.store + (engine_->store_->stats() - before);
+  phase.wall_ns += since_ns(start);
+  if (!logits) return logits.error();
+  const std::span<const float> row =
+      logits->row(0).first(static_cast<size_t>(engine_->sampled_vocab()));
+  const auto drafted = static_cast<TokenId>(std::ranges::max_element(row) - row.begin());
+  ++metrics.drafts;
+  const auto position = static_cast<int64_t>(tokens_.size()) + 1;
+  return options.redraft ? options.redraft(position, drafted) : drafted;
+}
+
+Result<void> Session::feed_next(TokenId token, bool drafts, const GenerateOptions& options,
+                                GenerationMetrics& metrics, std::stop_token stop) {
+  if (!drafts) {
+    const Clock::time_point start = Clock::now();
+    PENSTOCK_TRY(feed(std::span(&token, 1), LogitsOf::kLastRow,
+                      [this](int64_t, Rows rows) { keep_logits(rows); }, metrics.answer,
+                      options.on_route, options.reroute, stop, false));
+    speculation_.add_step(false, since_ns(start), 1);
+    return {};
   }
-  Sampler sampler(options.sampling, engine_->sampled_vocab(), prompt);
+  const Clock::time_point start = Clock::now();
+  const TokenId drafted = PENSTOCK_TRY(draft_after(token, options, metrics, stop));
+  const TokenId pair[] = {token, drafted};
+  const auto keep = [this](int64_t, Rows rows) {
+    keep_logits(rows.first(1));
+    std::ranges::copy(rows.row(1), trial_logits_.begin());
+  };
+  PENSTOCK_TRY(feed(pair, LogitsOf::kEveryRow, keep, metrics.answer, options.on_route,
+                    options.reroute, stop, true));
+  trial_ns_ = since_ns(start);
+  on_trial_ = drafted;
+  return {};
+}
+
+bool Session::settle_draft(TokenId token, GenerationMetrics& metrics) {
+  const bool agrees = *on_trial_ == token;
+  speculation_.add_step(true, trial_ns_, agrees ? 2 : 1);
+  if (!agrees) {
+    drop_draft();
+    return false;
+  }
+  on_trial_.reset();
+  state_.keep_trial();
+  tokens_.push_back(token);
+  logits_.swap(trial_logits_);
+  ++metrics.drafts_accepted;
+  ++metrics.answer.tokens;
+  return true;
+}
+
+void Session::drop_draft() {
+  if (!on_trial_) return;
+  on_trial_.reset();
+  state_.drop_trial();
+}
+
+Result<void> Session::decode(Sampler& sampler, const GenerateOptions& options,
+                             GenerateResult& result, std::stop_token stop) {
+  GenerationMetrics& metrics = result.metrics;
   std::vector<float> logits(logits_.size());
   for (;;) {
     logits = logits_;
     metrics.logits_hash =
         checksum(std::as_bytes(std::span(logits)), metrics.logits_hash).low;
     const TokenId token = sampler.sample(logits);
-    if (metrics.first_token_ns == 0) metrics.first_token_ns = since_ns(start);
-    if (std::ranges::find(options.stop_ids, token) != options.stop_ids.end()) return result;
+    if (metrics.first_token_ns == 0) metrics.first_token_ns = since_ns(start_);
+    if (std::ranges::find(options.stop_ids, token) != options.stop_ids.end()) return {};
     result.tokens.push_back(token);
     ++metrics.answer_tokens;
     if (options.on_token) options.on_token(token);
-    const bool enough = options.max_tokens > 0 && metrics.answer_tokens >= options.max_tokens;
-    if (enough || state_.length() == state_.context()) {
+    const int64_t most = options.max_tokens > 0 ? options.max_tokens - metrics.answer_tokens
+                                                : state_.context();
+    const int64_t room = std::min(most, state_.context() - std::ssize(tokens_));
+    if (room == 0) {
       result.finish = FinishReason::kLength;
-      return result;
+      return {};
     }
-    if (stop.stop_requested()) {
-      result.finish = FinishReason::kCancelled;
-      return result;
-    }
-    const Result<void> fed = feed(std::span(&token, 1), LogitsOf::kLastRow,
-                                  [this](int64_t, Rows rows) { keep_logits(rows); },
-                                  metrics.answer, options.on_route, options.reroute, stop);
-    if (!fed && fed.error().code == ErrorCode::kCancelled) {
-      result.finish = FinishReason::kCancelled;
-      return result;
-    }
-    PENSTOCK_TRY(fed);
+    if (stop.stop_requested()) return Error{ErrorCode::kCancelled, "interrupted"};
+    if (on_trial_ && settle_draft(token, metrics)) continue;
+    // A draft is of use if the token behind this one is wanted too.
+    const bool drafts =
+        room >= 2 && engine_->plan_.chunk_tokens >= 2 && speculation_.wants_draft();
+    PENSTOCK_TRY(feed_next(token, drafts, options, metrics, stop));
   }
+}
+
+Result<GenerateResult> Session::generate(std::span<const TokenId> prompt,
+                                         const GenerateOptions& options, std::stop_token stop) {
+  PENSTOCK_TRY(options.sampling.check());
+  PENSTOCK_TRY(check_prompt(prompt));
+  GenerateResult result;
+  start_ = Clock::now();
+  result.metrics.cached_tokens = reuse_prefix(prompt);
+  Result<void> done = prefill(prompt, options, result.metrics, stop);
+  if (done) {
+    Sampler sampler(options.sampling, engine_->sampled_vocab(), prompt);
+    done = decode(sampler, options, result, stop);
+    drop_draft();
+  }
+  if (done) return result;
+  if (done.error().code != ErrorCode::kCancelled) return done.error();
+  result.finish = FinishReason::kCancelled;
+  return result;
 }
 
 Result<PhaseMetrics> Session::evaluate(std::span<const TokenId> tokens,
@@ -184,7 +256,7 @@ Result<PhaseMetrics> Session::evaluate(std::span<const TokenId> tokens,
     PENSTOCK_TRY(feed(tokens.subspan(static_cast<size_t>(begin), static_cast<size_t>(count)),
                       LogitsOf::kEveryRow,
                       [&](int64_t row, Rows logits) { on_logits(begin + row, logits); }, phase,
-                      on_route, {}, stop));
+                      on_route, {}, stop, false));
   }
   return phase;
 }

@@ -8,7 +8,12 @@
 //   Session session = PENSTOCK_TRY(engine.new_session());
 //   GenerateResult result = PENSTOCK_TRY(session.generate(prompt, options, stop));
 //
-// Invariants  tokens() are exactly the tokens whose state is held (state length == tokens().size()).
+// Where the engine speculates, a pass over the next token also evaluates a drafted one behind it. The
+// sampler sees the same logits in the same order as without: the draft counts only if it is what the
+// sampler then chooses. So speculation changes no token of any answer, greedy or sampled.
+//
+// Invariants  tokens() are exactly the tokens whose state is held (state length == tokens().size()),
+//             unless a drafted token is on trial, which only happens inside of generate().
 // Threads     the computing thread; `stop` may be requested from any thread
 // Memory      everything is allocated at creation
 // Errors      kInvalidArgument (prompt empty, too long for the context, id out of range), kIo,
@@ -16,13 +21,16 @@
 // See also    engine/engine.h
 #pragma once
 
+#include <chrono>
 #include <functional>
+#include <optional>
 #include <span>
 #include <stop_token>
 #include <vector>
 
 #include "engine/metrics.h"
 #include "engine/sampler.h"
+#include "engine/speculation.h"
 #include "model/qwen3_5_moe.h"
 #include "model/state.h"
 #include "text/token.h"
@@ -43,6 +51,8 @@ struct GenerateOptions {
   std::function<void(int64_t done, int64_t total)> on_prompt;  // after each chunk
   RouteObserver on_route;
   RouteOverride reroute;  // benchmarks only: the answer is then not the model's
+  // Tests and benchmarks: in place of the drafted token. `position` is its own.
+  std::function<TokenId(int64_t position, TokenId drafted)> redraft;
 };
 
 struct GenerateResult {
@@ -74,9 +84,19 @@ class Session {
   Result<void> feed(std::span<const TokenId> tokens, LogitsOf logits_of,
                     const LogitsObserver& on_logits, PhaseMetrics& phase,
                     const RouteObserver& on_route, const RouteOverride& reroute,
-                    std::stop_token stop);
+                    std::stop_token stop, bool on_trial);
   Result<void> prefill(std::span<const TokenId> prompt, const GenerateOptions& options,
                        GenerationMetrics& metrics, std::stop_token stop);
+  Result<void> decode(Sampler& sampler, const GenerateOptions& options, GenerateResult& result,
+                      std::stop_token stop);
+  // Feeds `token` to the model, with a draft of the one after it where `drafts`.
+  Result<void> feed_next(TokenId token, bool drafts, const GenerateOptions& options,
+                         GenerationMetrics& metrics, std::stop_token stop);
+  Result<TokenId> draft_after(TokenId token, const GenerateOptions& options,
+                              GenerationMetrics& metrics, std::stop_token stop);
+  // The draft on trial is `token`: then it and its logits are held. Else it is dropped.
+  bool settle_draft(TokenId token, GenerationMetrics& metrics);
+  void drop_draft();
   void keep_logits(Rows logits);
   void recover();
 
@@ -85,6 +105,11 @@ class Session {
   std::vector<TokenId> tokens_;
   std::vector<float> logits_;   // [vocab] of the last position
   bool logits_known_ = false;   // logits_ belong to the last of tokens_
+  std::optional<TokenId> on_trial_;   // a drafted token, evaluated behind tokens_
+  std::vector<float> trial_logits_;   // [vocab] after it
+  int64_t trial_ns_ = 0;              // of the draft and the pass that evaluated it
+  SpeculationSwitch speculation_;
+  std::chrono::steady_clock::time_point start_;  // of the request
   MoeScratch moe_;
 };
 

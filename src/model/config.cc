@@ -240,6 +240,9 @@ Result<ModelConfig> parse_model_config(const Json& config, const std::string& wh
   const bool tied_outside = PENSTOCK_TRY(bool_or(config, "tie_word_embeddings", what, false));
   result.tie_word_embeddings =
       PENSTOCK_TRY(bool_or(json, "tie_word_embeddings", place, tied_outside));
+  if (json_find(json, "mtp_num_hidden_layers") != nullptr) {
+    result.mtp_num_hidden_layers = PENSTOCK_TRY(integer("mtp_num_hidden_layers", 0, 1));
+  }
   result.rope = PENSTOCK_TRY(parse_rope(json, place, result.max_position_embeddings));
   PENSTOCK_TRY(check_geometry(result, place));
   return result;

@@ -54,11 +54,14 @@ struct ModelConfig {
   double rms_norm_eps = 1e-6;
   int64_t max_position_embeddings = 0;
   bool tie_word_embeddings = false;
+  int64_t mtp_num_hidden_layers = 0;    // 1: with a block that predicts one token further (MTP)
   RopeConfig rope;
 
   int64_t rotary_dim() const {
     return static_cast<int64_t>(static_cast<double>(head_dim) * rope.partial_rotary_factor);
   }
+  // Layers that have experts: those of the decoder, then the prediction block's.
+  int64_t num_moe_layers() const { return num_hidden_layers + mtp_num_hidden_layers; }
   int64_t conv_channels() const {
     return 2 * linear_num_key_heads * linear_key_head_dim +
            linear_num_value_heads * linear_value_head_dim;

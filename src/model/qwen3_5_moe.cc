@@ -49,18 +49,23 @@ Result<Qwen35Moe> Qwen35Moe::bind(const ModelConfig& config, DType expert_dtype,
   }
   model.final_norm_ = PENSTOCK_TRY(bind_norm(weights, "norm", config.hidden_size));
   for (int64_t layer = 0; layer < config.num_hidden_layers; ++layer) {
-    model.layers_.push_back(PENSTOCK_TRY(model.bind_layer(layer, weights)));
+    model.layers_.push_back(
+        PENSTOCK_TRY(model.bind_layer(fmt::format("layers.{}.", layer),
+                                      config.layer_types[static_cast<size_t>(layer)], weights)));
+  }
+  if (config.mtp_num_hidden_layers > 0) {
+    model.prediction_ = PENSTOCK_TRY(model.bind_prediction(weights));
   }
   PENSTOCK_TRY(weights.expect_all_bound());
   return model;
 }
 
-Result<Qwen35Moe::Layer> Qwen35Moe::bind_layer(int64_t index, WeightBinder& weights) const {
-  const std::string prefix = fmt::format("layers.{}.", index);
+Result<Qwen35Moe::Layer> Qwen35Moe::bind_layer(const std::string& prefix, LayerType type,
+                                               WeightBinder& weights) const {
   const int64_t hidden = config_.hidden_size;
   const int64_t shared = config_.shared_expert_intermediate_size;
   Layer layer;
-  layer.type = config_.layer_types[static_cast<size_t>(index)];
+  layer.type = type;
   layer.input_norm = PENSTOCK_TRY(bind_norm(weights, prefix + "input_layernorm", hidden));
   layer.post_attention_norm =
       PENSTOCK_TRY(bind_norm(weights, prefix + "post_attention_layernorm", hidden));
@@ -124,11 +129,13 @@ Result<Qwen35Moe::DeltaNetLayer> Qwen35Moe::bind_delta_net(const std::string& pr
 }
 
 Result<void> Qwen35Moe::forward(Step& step, std::span<const int32_t> tokens, SequenceState& state,
-                                LogitsOf logits_of, const LogitsObserver& on_logits) const {
+                                LogitsOf logits_of, const LogitsObserver& on_logits,
+                                bool on_trial) const {
   Backend& ops = step.backend;
   const auto n = static_cast<int64_t>(tokens.size());
   PENSTOCK_CHECK(n >= 1 && n <= step.scratch.shape().chunk_tokens);
   PENSTOCK_CHECK(state.length() + n <= state.context());
+  PENSTOCK_CHECK(!on_trial || (n >= 2 && state.drafts()));
   const ScratchRows& rows = step.scratch.rows();
   const Rows x = rows.x.first(n), h = rows.h.first(n), y = rows.y.first(n);
   const auto eps = static_cast<float>(config_.rms_norm_eps);
@@ -140,9 +147,9 @@ Result<void> Qwen35Moe::forward(Step& step, std::span<const int32_t> tokens, Seq
       const PartTimer timer(step.times.mixer_ns);
       ops.rms_norm(x, layer.input_norm, eps, h);
       if (layer.type == LayerType::kFullAttention) {
-        attention(step, layer, index, n, state);
+        attention(step, layer, state.kv(index), state.length(), n);
       } else {
-        delta_net(step, layer, index, n, state);
+        delta_net(step, layer, state.delta_net(index, on_trial), n);
       }
       ops.add(x, y, x);
       ops.rms_norm(x, layer.post_attention_norm, eps, h);
@@ -153,13 +160,14 @@ Result<void> Qwen35Moe::forward(Step& step, std::span<const int32_t> tokens, Seq
     PENSTOCK_TRY(moe_block(step, index, layer.moe, expert_shape_, next_router, n));
     ops.add(x, y, x);
   }
-  state.advance(n);
+  state.advance(n, on_trial);
   head(step, n, logits_of, on_logits);
+  if (state.drafts()) remember(step, tokens, state, on_trial);
   return {};
 }
 
-void Qwen35Moe::attention(Step& step, const Layer& layer, int64_t index, int64_t tokens,
-                          SequenceState& state) const {
+void Qwen35Moe::attention(Step& step, const Layer& layer, const KvCache& cache, int64_t position,
+                          int64_t tokens) const {
   const ScratchRows& rows = step.scratch.rows();
   const AttentionLayer& weights = layer.attention;
   const int64_t kv_width = config_.num_key_value_heads * config_.head_dim;
@@ -172,15 +180,15 @@ void Qwen35Moe::attention(Step& step, const Layer& layer, int64_t index, int64_t
                                {weights.v_proj, weights.v_bias, v}};
   step.backend.matmul(rows.h.first(tokens), inputs);
   step.experts.keep_reading();
-  step.backend.gated_attention(attention_shape_, weights.norms, rope_, state.kv(index),
-                               state.length(), q_gate, k, v, out);
+  step.backend.gated_attention(attention_shape_, weights.norms, rope_, cache, position, q_gate, k,
+                               v, out);
   step.experts.keep_reading();
   const Projection output[] = {{weights.o_proj, weights.o_bias, rows.y.first(tokens)}};
   step.backend.matmul(out, output);
 }
 
-void Qwen35Moe::delta_net(Step& step, const Layer& layer, int64_t index, int64_t tokens,
-                          SequenceState& state) const {
+void Qwen35Moe::delta_net(Step& step, const Layer& layer, const DeltaNetState& state,
+                          int64_t tokens) const {
   const ScratchRows& rows = step.scratch.rows();
   const DeltaNetLayer& weights = layer.delta_net;
   const Rows qkv = with_width(rows.mixer_in.first(tokens), weights.in_proj_qkv.rows);
@@ -193,8 +201,7 @@ void Qwen35Moe::delta_net(Step& step, const Layer& layer, int64_t index, int64_t
                                {weights.in_proj_a, nullptr, a}};
   step.backend.matmul(rows.h.first(tokens), inputs);
   step.experts.keep_reading();
-  step.backend.gated_delta_net(delta_net_shape_, weights.weights, state.delta_net(index), qkv, z,
-                               b, a, out);
+  step.backend.gated_delta_net(delta_net_shape_, weights.weights, state, qkv, z, b, a, out);
   step.experts.keep_reading();
   const Projection output[] = {{weights.out_proj, nullptr, rows.y.first(tokens)}};
   step.backend.matmul(out, output);

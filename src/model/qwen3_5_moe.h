@@ -12,6 +12,7 @@
 #pragma once
 
 #include <functional>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -35,8 +36,16 @@ class Qwen35Moe {
 
   // Feeds tokens at state.length(), at most scratch.shape().chunk_tokens of them, and advances the
   // state. Every token goes through every layer.
+  // With `on_trial` the last token is a draft: the state keeps or drops it afterwards.
   Result<void> forward(Step& step, std::span<const int32_t> tokens, SequenceState& state,
-                       LogitsOf logits_of, const LogitsObserver& on_logits) const;
+                       LogitsOf logits_of, const LogitsObserver& on_logits,
+                       bool on_trial = false) const;
+
+  // Logits [vocab] of the token after `next`, which is not fed yet, by the prediction block: from
+  // the hidden state of the last position (state.length() >= 1) and `next`. A guess, for
+  // speculation. Its experts are those of layer num_hidden_layers of the store. Times go to
+  // draft_ns; no observer hears of it. The state is as before, unless the block's own cache.
+  Result<Rows> draft(Step& step, int32_t next, SequenceState& state) const;
 
   const ModelConfig& config() const { return config_; }
 
@@ -57,15 +66,27 @@ class Qwen35Moe {
     DeltaNetLayer delta_net;
     MoeWeights moe;
   };
+  // Multi-token prediction (spec section 6): one more attention layer, on the next token's
+  // embedding and this position's hidden state.
+  struct PredictionBlock {
+    std::span<const float> embedding_norm, hidden_norm, norm;
+    Matrix fc;  // [H, 2H], the embedding's part first
+    Layer layer;
+  };
 
-  Result<Layer> bind_layer(int64_t index, WeightBinder& weights) const;
+  Result<Layer> bind_layer(const std::string& prefix, LayerType type, WeightBinder& weights) const;
+  Result<PredictionBlock> bind_prediction(WeightBinder& weights) const;
   Result<AttentionLayer> bind_attention(const std::string& prefix, WeightBinder& weights) const;
   Result<DeltaNetLayer> bind_delta_net(const std::string& prefix, WeightBinder& weights) const;
-  void attention(Step& step, const Layer& layer, int64_t index, int64_t tokens,
-                 SequenceState& state) const;
-  void delta_net(Step& step, const Layer& layer, int64_t index, int64_t tokens,
-                 SequenceState& state) const;
+  void attention(Step& step, const Layer& layer, const KvCache& cache, int64_t position,
+                 int64_t tokens) const;
+  void delta_net(Step& step, const Layer& layer, const DeltaNetState& state, int64_t tokens) const;
   void head(Step& step, int64_t tokens, LogitsOf logits_of, const LogitsObserver& on_logits) const;
+
+  // prediction_block.cc
+  void pair(Step& step, std::span<const int32_t> tokens, Rows before, Rows hidden) const;
+  void remember(Step& step, std::span<const int32_t> tokens, SequenceState& state,
+                bool on_trial) const;
 
   ModelConfig config_;
   AttentionShape attention_shape_;
@@ -75,6 +96,7 @@ class Qwen35Moe {
   Matrix embed_tokens_, lm_head_;
   std::span<const float> final_norm_;
   std::vector<Layer> layers_;
+  std::optional<PredictionBlock> prediction_;
 };
 
 AttentionShape attention_shape(const ModelConfig& config);

@@ -22,10 +22,11 @@ int64_t lay_out(const ModelConfig& config, const ScratchShape& shape, float* bas
   const int64_t query_width = config.num_attention_heads * config.head_dim;
   const int64_t kv_width = config.num_key_value_heads * config.head_dim;
   const int64_t value_width = config.linear_num_value_heads * config.linear_value_head_dim;
+  const int64_t pair_width = config.mtp_num_hidden_layers > 0 ? 2 * hidden : 0;
   rows.x = take(n, hidden);
   rows.h = take(n, hidden);
   rows.y = take(n, hidden);
-  rows.mixer_in = take(n, std::max(config.conv_channels(), 2 * query_width));
+  rows.mixer_in = take(n, std::max({config.conv_channels(), 2 * query_width, pair_width}));
   rows.mixer_gate = take(n, std::max(value_width, 2 * kv_width));
   rows.beta = take(n, config.linear_num_value_heads);
   rows.decay = take(n, config.linear_num_value_heads);

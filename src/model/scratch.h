@@ -23,7 +23,8 @@ struct ScratchRows {
   Rows x;              // [n, H] residual stream
   Rows h;              // [n, H] input of a block
   Rows y;              // [n, H] output of a block
-  Rows mixer_in;       // [n, C] delta-net q, k, v; or [n, 2 * heads * head_dim] queries and gates
+  Rows mixer_in;       // [n, C] delta-net q, k, v; or [n, 2 * heads * head_dim] queries and gates;
+                       // or [n, 2 * H] what the prediction block starts from
   Rows mixer_gate;     // [n, Hv * dv] delta-net z; or keys and values, side by side
   Rows beta, decay;    // [n, Hv]
   Rows mixer_out;      // [n, max(Hv * dv, heads * head_dim)]

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 namespace penstock {
 namespace {
@@ -12,9 +13,12 @@ int64_t padded(int64_t floats) { return (floats + 15) / 16 * 16; }
 struct Sizes {
   int64_t kv = 0, history = 0, memory = 0;  // floats per layer
   int64_t attention_layers = 0, delta_layers = 0;
+  int64_t hidden = 0;  // that drafts start from
+  bool drafts = false;
 
-  int64_t delta_total() const { return delta_layers * (history + memory); }
-  int64_t kv_total() const { return attention_layers * 2 * kv; }
+  int64_t layers_total() const { return delta_layers * (history + memory); }
+  int64_t delta_total() const { return layers_total() + hidden; }
+  int64_t kv_total() const { return (attention_layers + (drafts ? 1 : 0)) * 2 * kv; }
 };
 
 Sizes sizes_of(const ModelConfig& config, int64_t context) {
@@ -26,6 +30,8 @@ Sizes sizes_of(const ModelConfig& config, int64_t context) {
   sizes.history = padded((config.linear_conv_kernel_dim - 1) * config.conv_channels());
   sizes.memory = padded(config.linear_num_value_heads * config.linear_key_head_dim *
                         config.linear_value_head_dim);
+  sizes.drafts = config.mtp_num_hidden_layers > 0;
+  sizes.hidden = sizes.drafts ? padded(config.hidden_size) : 0;
   return sizes;
 }
 
@@ -34,7 +40,8 @@ Sizes sizes_of(const ModelConfig& config, int64_t context) {
 uint64_t SequenceState::bytes_needed(const ModelConfig& config, int64_t context,
                                      int num_checkpoints) {
   const Sizes sizes = sizes_of(config, context);
-  const int64_t floats = sizes.kv_total() + sizes.delta_total() * (1 + num_checkpoints);
+  const int64_t copies = 1 + (sizes.drafts ? 1 : 0) + num_checkpoints;
+  const int64_t floats = sizes.kv_total() + sizes.delta_total() * copies;
   return static_cast<uint64_t>(floats) * sizeof(float);
 }
 
@@ -48,6 +55,8 @@ Result<SequenceState> SequenceState::create(const ModelConfig& config, int64_t c
   state.kv_floats_ = sizes.kv;
   state.history_floats_ = sizes.history;
   state.memory_floats_ = sizes.memory;
+  state.layers_floats_ = sizes.layers_total();
+  state.hidden_floats_ = sizes.drafts ? static_cast<size_t>(config.hidden_size) : 0;
   state.delta_floats_ = sizes.delta_total();
   int64_t attention = 0, delta = 0;
   for (const LayerType type : config.layer_types) {
@@ -56,8 +65,13 @@ Result<SequenceState> SequenceState::create(const ModelConfig& config, int64_t c
   float* next = reinterpret_cast<float*>(state.memory_.bytes().data());
   state.kv_ = next;
   next += sizes.kv_total();
+  if (sizes.drafts) state.draft_kv_ = next - 2 * sizes.kv;
   state.delta_ = next;
   next += state.delta_floats_;
+  if (sizes.drafts) {
+    state.trial_ = next;
+    next += state.delta_floats_;
+  }
   for (int i = 0; i < num_checkpoints; ++i) {
     state.checkpoints_.push_back({.copy = next});
     next += state.delta_floats_;
@@ -71,24 +85,42 @@ KvCache SequenceState::kv(int64_t layer) const {
   return {keys, keys + kv_floats_, context_};
 }
 
-DeltaNetState SequenceState::delta_net(int64_t layer) const {
-  float* history =
-      delta_ + index_[static_cast<size_t>(layer)] * (history_floats_ + memory_floats_);
-  return {history, history + history_floats_};
+DeltaNetState SequenceState::delta_net(int64_t layer, bool on_trial) const {
+  const int64_t place =
+      index_[static_cast<size_t>(layer)] * (history_floats_ + memory_floats_);
+  DeltaNetState state = {delta_ + place, delta_ + place + history_floats_};
+  if (on_trial) state.ahead = {trial_ + place, trial_ + place + history_floats_};
+  return state;
 }
 
-void SequenceState::advance(int64_t tokens) {
+void SequenceState::advance(int64_t tokens, bool on_trial) {
+  PENSTOCK_CHECK(!has_trial_ && (!on_trial || drafts()));
   length_ += tokens;
+  has_trial_ = on_trial;
   PENSTOCK_CHECK(length_ <= context_);
+}
+
+void SequenceState::keep_trial() {
+  PENSTOCK_CHECK(has_trial_);
+  std::swap(delta_, trial_);
+  has_trial_ = false;
+}
+
+void SequenceState::drop_trial() {
+  PENSTOCK_CHECK(has_trial_);
+  --length_;
+  has_trial_ = false;
 }
 
 void SequenceState::reset() {
   length_ = 0;
+  has_trial_ = false;
   std::memset(delta_, 0, static_cast<size_t>(delta_floats_) * sizeof(float));
   for (Checkpoint& checkpoint : checkpoints_) checkpoint.length = 0;
 }
 
 void SequenceState::save_checkpoint() {
+  PENSTOCK_CHECK(!has_trial_);
   if (checkpoints_.empty() || length_ == 0 || checkpoint_at_most(length_) == length_) return;
   Checkpoint& oldest = *std::min_element(
       checkpoints_.begin(), checkpoints_.end(), [](const Checkpoint& a, const Checkpoint& b) {
@@ -122,6 +154,7 @@ void SequenceState::rewind(int64_t length) {
     }
   }
   length_ = target;
+  has_trial_ = false;
 }
 
 }  // namespace penstock

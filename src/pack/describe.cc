@@ -64,6 +64,7 @@ void write_config(Writer& out, const ModelConfig& config) {
 struct ParameterCounts {
   int64_t total = 0;
   int64_t active = 0;
+  int64_t prediction = 0;  // of the prediction block, beside the total
 };
 
 void write_parameters(Writer& out, const ParameterCounts& counts) {
@@ -71,16 +72,21 @@ void write_parameters(Writer& out, const ParameterCounts& counts) {
   out.json()["active_parameters"] = counts.active;
   out.line("parameters",
            fmt::format("{}, {} active", count_text(counts.total), count_text(counts.active)));
+  out.fact("mtp_parameters", "prediction block", counts.prediction, count_text(counts.prediction));
 }
 
 ParameterCounts count_parameters(const Container& model, const ModelConfig& config) {
-  int64_t resident = 0;
-  for (const ResidentTensor& tensor : model.tensors()) resident += tensor.rows * tensor.columns;
+  int64_t resident = 0, prediction = 0;
+  for (const ResidentTensor& tensor : model.tensors()) {
+    (tensor.name.starts_with("mtp.") ? prediction : resident) += tensor.rows * tensor.columns;
+  }
   const ExpertParts& parts = model.experts();
   const int64_t one_expert = 3 * parts.hidden_size * parts.intermediate_size;
   const int64_t unread = config.tie_word_embeddings ? 0 : config.vocab_size * config.hidden_size;
-  return {resident + parts.num_layers * parts.num_experts * one_expert,
-          resident - unread + parts.num_layers * config.num_experts_per_tok * one_expert};
+  const int64_t layers = config.num_hidden_layers;
+  return {resident + layers * parts.num_experts * one_expert,
+          resident - unread + layers * config.num_experts_per_tok * one_expert,
+          prediction + config.mtp_num_hidden_layers * parts.num_experts * one_expert};
 }
 
 void write_container_tensors(Writer& out, const Container& model) {
@@ -100,8 +106,9 @@ void write_container_tensors(Writer& out, const Container& model) {
   out.json()["tensors"] = std::move(tensors);
 }
 
-void write_experts(Writer& out, const ExpertParts& parts, int64_t top_k) {
-  const uint64_t token_bytes = parts.record_bytes * static_cast<uint64_t>(parts.num_layers * top_k);
+void write_experts(Writer& out, const ExpertParts& parts, const ModelConfig& config) {
+  const int64_t chosen = config.num_hidden_layers * config.num_experts_per_tok;
+  const uint64_t token_bytes = parts.record_bytes * static_cast<uint64_t>(chosen);
   out.json()["experts"] = {{"dtype", std::string(name_of(parts.dtype))},
                            {"records", parts.num_records()},
                            {"record_bytes", parts.record_bytes},
@@ -149,7 +156,7 @@ Result<Description> describe_container(Storage& storage, const std::string& path
   out.json()["options"] = {{"experts", manifest.experts_option},
                            {"resident", manifest.resident_option}};
   out.bytes("resident_bytes", "resident weights", model.resident_bytes());
-  write_experts(out, model.experts(), config.num_experts_per_tok);
+  write_experts(out, model.experts(), config);
   write_files(out, manifest);
   if (detail == DescribeDetail::kTensors) write_container_tensors(out, model);
   return out.finish();
@@ -208,8 +215,7 @@ Result<Description> describe_checkpoint(Storage& storage, const std::string& pat
     const Result<PackPlan> plan = PackPlan::make(checkpoint, *config, {});
     if (plan) {
       const PackPlan::Parameters& count = plan->parameters();
-      write_parameters(out, {count.resident + count.experts, count.active});
-      out.fact("mtp_parameters", "prediction block", count.mtp, count_text(count.mtp));
+      write_parameters(out, {count.resident + count.experts, count.active, count.mtp});
       out.fact("vision_parameters", "vision tower", count.vision, count_text(count.vision));
     } else {
       obstacle = plan.error().message;

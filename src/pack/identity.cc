@@ -89,7 +89,7 @@ Json normal_config(const ModelConfig& config) {
     if (rope.attention_factor != 0) parameters["attention_factor"] = rope.attention_factor;
     parameters["truncate"] = rope.truncate;
   }
-  return {{"model_type", config.model_type},
+  Json normal = {{"model_type", config.model_type},
           {"vocab_size", config.vocab_size},
           {"hidden_size", config.hidden_size},
           {"num_hidden_layers", config.num_hidden_layers},
@@ -111,6 +111,10 @@ Json normal_config(const ModelConfig& config) {
           {"max_position_embeddings", config.max_position_embeddings},
           {"tie_word_embeddings", config.tie_word_embeddings},
           {"rope_parameters", std::move(parameters)}};
+  if (config.mtp_num_hidden_layers > 0) {
+    normal["mtp_num_hidden_layers"] = config.mtp_num_hidden_layers;
+  }
+  return normal;
 }
 
 }  // namespace penstock

@@ -332,7 +332,9 @@ Result<void> Packer::finish() {
   manifest.model_id = parts_.model_id;
   manifest.experts_option = option_text(parts_.options.experts);
   manifest.resident_option = option_text(parts_.options.resident);
-  manifest.config = normal_config(parts_.config);
+  ModelConfig config = parts_.config;
+  config.mtp_num_hidden_layers = parts_.plan.prediction_layers();
+  manifest.config = normal_config(config);
   manifest.resident_bytes = parts_.plan.resident_bytes();
   for (const ResidentPiece& piece : parts_.plan.resident())
     manifest.tensors.push_back(piece.tensor);

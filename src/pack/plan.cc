@@ -32,8 +32,15 @@ class PlanMaker {
   // A tensor that must be there with this shape; from now on it is not left over.
   Result<const CheckpointTensor*> take(const std::string& name, const Shape& shape);
   bool has(const std::string& name) const { return checkpoint_.find(name) != nullptr; }
+  // The prediction block's layer has the number after the last one.
+  bool is_prediction(int64_t layer) const { return layer == config_.num_hidden_layers; }
   std::string layer_name(int64_t layer, std::string_view rest) const {
+    if (is_prediction(layer)) return fmt::format("{}layers.0.{}", kMtpPrefix, rest);
     return fmt::format("{}layers.{}.{}", prefix_, layer, rest);
+  }
+  std::string target_name(int64_t layer, std::string_view rest) const {
+    if (is_prediction(layer)) return fmt::format("{}{}", kMtpPrefix, rest);
+    return fmt::format("layers.{}.{}", layer, rest);
   }
 
   Result<void> find_prefix();
@@ -45,6 +52,8 @@ class PlanMaker {
                      Change change);
 
   Result<void> plan_layer(int64_t layer);
+  bool has_prediction_block() const;
+  Result<void> plan_prediction_block();
   Result<void> plan_attention(int64_t layer);
   Result<void> plan_delta_net(int64_t layer);
   Result<void> plan_delta_inputs(int64_t layer);
@@ -148,7 +157,7 @@ Result<void> PlanMaker::plan_attention(int64_t layer) {
                                                   {"k_proj", kv_width, hidden},
                                                   {"v_proj", kv_width, hidden},
                                                   {"o_proj", hidden, width}}};
-  const std::string target = fmt::format("layers.{}.self_attn.", layer);
+  const std::string target = target_name(layer, "self_attn.");
   for (const Projection& projection : projections) {
     const std::string source = layer_name(layer, fmt::format("self_attn.{}", projection.name));
     const std::string name = target + std::string(projection.name);
@@ -184,7 +193,7 @@ Result<void> PlanMaker::plan_delta_inputs(int64_t layer) {
        {"in_proj_a", value_heads, Precision::kSource}}};
   for (const Projection& projection : projections) {
     PENSTOCK_TRY(matrix(layer_name(layer, fmt::format("linear_attn.{}.weight", projection.name)),
-                        fmt::format("layers.{}.linear_attn.{}", layer, projection.name),
+                        target_name(layer, fmt::format("linear_attn.{}", projection.name)),
                         projection.rows, hidden, projection.precision));
   }
   return {};
@@ -215,7 +224,7 @@ Result<void> PlanMaker::plan_fused_delta_inputs(int64_t layer) {
   gather(z, qkvz, group, 2 * key_width + value_width, value_width);
   gather(b, ba, 2 * per_key, 0, per_key);
   gather(a, ba, 2 * per_key, per_key, per_key);
-  const std::string target = fmt::format("layers.{}.linear_attn.", layer);
+  const std::string target = target_name(layer, "linear_attn.");
   add_matrix(target + "in_proj_qkv", std::move(qkv), Precision::kAsAsked);
   add_matrix(target + "in_proj_z", std::move(z), Precision::kAsAsked);
   add_matrix(target + "in_proj_b", std::move(b), Precision::kSource);
@@ -226,7 +235,7 @@ Result<void> PlanMaker::plan_fused_delta_inputs(int64_t layer) {
 Result<void> PlanMaker::plan_delta_net(int64_t layer) {
   PENSTOCK_TRY(plan_delta_inputs(layer));
   const int64_t value_heads = config_.linear_num_value_heads;
-  const std::string target = fmt::format("layers.{}.linear_attn.", layer);
+  const std::string target = target_name(layer, "linear_attn.");
   PENSTOCK_TRY(plain(layer_name(layer, "linear_attn.conv1d.weight"), target + "conv1d",
                      {config_.conv_channels(), 1, config_.linear_conv_kernel_dim}, Change::kNone));
   PENSTOCK_TRY(plain(layer_name(layer, "linear_attn.A_log"), target + "decay", {value_heads},
@@ -257,7 +266,7 @@ Result<void> PlanMaker::plan_mlp(int64_t layer) {
        {"shared_expert.down_proj", hidden, shared, Precision::kAsAsked}}};
   for (const Projection& projection : projections) {
     PENSTOCK_TRY(matrix(layer_name(layer, fmt::format("mlp.{}.weight", projection.name)),
-                        fmt::format("layers.{}.mlp.{}", layer, projection.name), projection.rows,
+                        target_name(layer, fmt::format("mlp.{}", projection.name)), projection.rows,
                         projection.columns, projection.precision));
   }
   return {};
@@ -300,10 +309,11 @@ Result<void> PlanMaker::plan_experts(int64_t layer) {
 }
 
 Result<void> PlanMaker::plan_layer(int64_t layer) {
-  const std::string target = fmt::format("layers.{}.", layer);
+  const std::string target = target_name(layer, "");
   PENSTOCK_TRY(plain(layer_name(layer, "input_layernorm.weight"), target + "input_layernorm",
                      {config_.hidden_size}, Change::kAddOne));
-  if (config_.layer_types[static_cast<size_t>(layer)] == LayerType::kFullAttention) {
+  if (is_prediction(layer) ||
+      config_.layer_types[static_cast<size_t>(layer)] == LayerType::kFullAttention) {
     PENSTOCK_TRY(plan_attention(layer));
   } else {
     PENSTOCK_TRY(plan_delta_net(layer));
@@ -314,10 +324,30 @@ Result<void> PlanMaker::plan_layer(int64_t layer) {
   return plan_experts(layer);
 }
 
+// Some releases carry only pieces of the block; those are kept as they are (copy_mtp).
+bool PlanMaker::has_prediction_block() const {
+  const CheckpointTensor* fc = checkpoint_.find(fmt::format("{}fc.weight", kMtpPrefix));
+  return fc != nullptr && fc->info.shape == Shape{config_.hidden_size, 2 * config_.hidden_size} &&
+         has(fmt::format("{}layers.0.self_attn.q_proj.weight", kMtpPrefix));
+}
+
+Result<void> PlanMaker::plan_prediction_block() {
+  const std::string prefix(kMtpPrefix);
+  const int64_t hidden = config_.hidden_size;
+  for (const std::string_view norm : {"pre_fc_norm_embedding", "pre_fc_norm_hidden", "norm"}) {
+    const std::string name = prefix + std::string(norm);
+    PENSTOCK_TRY(plain(name + ".weight", name, {hidden}, Change::kAddOne));
+  }
+  PENSTOCK_TRY(
+      matrix(prefix + "fc.weight", prefix + "fc", hidden, 2 * hidden, Precision::kAsAsked));
+  plan_.prediction_layers_ = 1;
+  return plan_layer(config_.num_hidden_layers);
+}
+
 Result<void> PlanMaker::lay_out_records() {
   ExpertParts parts;
   parts.dtype = types_.experts.value_or(all_experts_bf16_ ? DType::kBF16 : DType::kF32);
-  parts.num_layers = config_.num_hidden_layers;
+  parts.num_layers = config_.num_hidden_layers + plan_.prediction_layers_;
   parts.num_experts = config_.num_experts;
   parts.hidden_size = config_.hidden_size;
   parts.intermediate_size = config_.moe_intermediate_size;
@@ -365,9 +395,11 @@ Result<void> PlanMaker::check_leftovers() {
 void PlanMaker::count_parameters() {
   PackPlan::Parameters& count = plan_.parameters_;
   for (const ResidentPiece& piece : plan_.resident_) {
-    count.resident += piece.tensor.rows * piece.tensor.columns;
+    const int64_t elements = piece.tensor.rows * piece.tensor.columns;
+    (piece.tensor.name.starts_with(kMtpPrefix) ? count.mtp : count.resident) += elements;
   }
   const int64_t one_expert = 3 * config_.hidden_size * config_.moe_intermediate_size;
+  count.mtp += plan_.prediction_layers_ * config_.num_experts * one_expert;
   count.experts = config_.num_hidden_layers * config_.num_experts * one_expert;
   count.active =
       count.resident + config_.num_hidden_layers * config_.num_experts_per_tok * one_expert;
@@ -387,6 +419,7 @@ Result<PackPlan> PlanMaker::make() {
     PENSTOCK_TRY(matrix("lm_head.weight", "lm_head", config_.vocab_size, config_.hidden_size,
                         Precision::kAsAsked));
   }
+  if (has_prediction_block()) PENSTOCK_TRY(plan_prediction_block());
   PENSTOCK_TRY(lay_out_records());
   PENSTOCK_TRY(check_leftovers());
   count_parameters();

@@ -63,6 +63,9 @@ class PackPlan {
   const ExpertParts& experts() const { return experts_; }
   MatrixSource gate_up(int64_t layer, int64_t expert) const;
   MatrixSource down(int64_t layer, int64_t expert) const;
+  // 1 with a whole prediction block (MTP): its experts are those of the layer after the last.
+  int64_t prediction_layers() const { return prediction_layers_; }
+  // Tensors of a block that is not whole, kept as they are.
   const std::vector<const CheckpointTensor*>& mtp() const { return mtp_; }
 
   // Elements per name of part, for descriptions and reports.
@@ -89,6 +92,7 @@ class PackPlan {
   uint64_t resident_bytes_ = 0;
   ExpertParts experts_;
   std::vector<LayerExperts> layers_;
+  int64_t prediction_layers_ = 0;
   std::vector<const CheckpointTensor*> mtp_;
   Parameters parameters_;
 };

@@ -36,7 +36,7 @@ Result<ExpertParts> expert_parts(const SynthOptions& options) {
   const ModelConfig& config = options.config;
   ExpertParts parts;
   parts.dtype = options.experts;
-  parts.num_layers = config.num_hidden_layers;
+  parts.num_layers = config.num_moe_layers();
   parts.num_experts = config.num_experts;
   parts.hidden_size = config.hidden_size;
   parts.intermediate_size = config.moe_intermediate_size;

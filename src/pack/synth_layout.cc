@@ -20,9 +20,12 @@ class Layout {
     // A residual stream of order one from the start. A tied embedding is the head as well.
     const double embedding_inputs = config_.tie_word_embeddings ? static_cast<double>(hidden) : 1;
     matrix("embed_tokens", config_.vocab_size, hidden, resident_, embedding_inputs);
-    for (int64_t layer = 0; layer < config_.num_hidden_layers; ++layer) add_layer(layer);
+    for (int64_t layer = 0; layer < config_.num_hidden_layers; ++layer) {
+      add_layer(fmt::format("layers.{}.", layer), config_.layer_types[static_cast<size_t>(layer)]);
+    }
     constant("norm", hidden, 1);
     if (!config_.tie_word_embeddings) matrix("lm_head", config_.vocab_size, hidden);
+    if (config_.mtp_num_hidden_layers > 0) add_prediction_block();
     return std::move(tensors_);
   }
 
@@ -87,12 +90,20 @@ class Layout {
     matrix(prefix + "out_proj", hidden, width);
   }
 
-  void add_layer(int64_t layer) {
-    const std::string prefix = fmt::format("layers.{}.", layer);
+  void add_prediction_block() {
+    const int64_t hidden = config_.hidden_size;
+    constant("mtp.pre_fc_norm_embedding", hidden, 1);
+    constant("mtp.pre_fc_norm_hidden", hidden, 1);
+    constant("mtp.norm", hidden, 1);
+    matrix("mtp.fc", hidden, 2 * hidden);
+    add_layer("mtp.", LayerType::kFullAttention);
+  }
+
+  void add_layer(const std::string& prefix, LayerType type) {
     const int64_t hidden = config_.hidden_size;
     const int64_t shared = config_.shared_expert_intermediate_size;
     constant(prefix + "input_layernorm", hidden, 1);
-    if (config_.layer_types[static_cast<size_t>(layer)] == LayerType::kFullAttention) {
+    if (type == LayerType::kFullAttention) {
       add_attention(prefix + "self_attn.");
     } else {
       add_delta_net(prefix + "linear_attn.");

@@ -16,16 +16,15 @@ float softplus(float x) {
   return x > 20 ? x : std::log1p(std::exp(x));
 }
 
-// The last inputs become the history of the next call.
-void keep_history(const DeltaNetShape& shape, const DeltaNetState& state, Rows qkv) {
+// The last inputs become the history of the next call. `to` may be `from`.
+void keep_history(const DeltaNetShape& shape, Rows qkv, const float* from, float* to) {
   const int64_t kept = shape.conv_kernel - 1;
   const int64_t channels = shape.conv_channels();
   const int64_t old = std::max<int64_t>(0, kept - qkv.count);  // rows that stay
-  std::copy(state.conv_history + (kept - old) * channels, state.conv_history + kept * channels,
-            state.conv_history);
+  std::copy(from + (kept - old) * channels, from + kept * channels, to);
   for (int64_t j = old; j < kept; ++j) {
     const auto row = qkv.row(qkv.count - kept + j);
-    std::copy(row.begin(), row.end(), state.conv_history + j * channels);
+    std::copy(row.begin(), row.end(), to + j * channels);
   }
 }
 
@@ -58,7 +57,13 @@ void DeltaNet::run(const DeltaNetCall& call) {
     prepare_keys(call, task / chunks, first, std::min(first + kKeyTaskTokens, tokens), worker);
   });
   pool_.run(shape.value_heads, [&](int64_t head, int worker) { run_head(call, head, worker); });
-  keep_history(shape, call.state, call.qkv);
+  const DeltaNetState& state = call.state;
+  Rows kept = call.qkv;
+  if (state.ahead.memory != nullptr) {
+    keep_history(shape, kept, state.conv_history, state.ahead.conv_history);
+    kept = kept.first(tokens - 1);
+  }
+  keep_history(shape, kept, state.conv_history, state.conv_history);
 }
 
 void DeltaNet::prepare_keys(const DeltaNetCall& call, int64_t head, int64_t first, int64_t end,
@@ -92,17 +97,30 @@ void DeltaNet::run_head(const DeltaNetCall& call, int64_t head, int worker) cons
   float* values = call.out.data + head * dim;
   const int64_t first_value = 2LL * shape.key_heads * shape.key_dim;
   convolve(call, first_value + head * dim, dim, 0, tokens, values, call.out.stride, worker);
-  kernels_.delta_rule({.key_dim = shape.key_dim,
-                       .value_dim = dim,
-                       .tokens = tokens,
-                       .queries = scratch_.key_queries + 2 * key_head * shape.key_dim,
-                       .key_stride = 2LL * shape.key_heads * shape.key_dim,
-                       .key_dots = scratch_.key_dots + key_head,
-                       .key_dot_stride = shape.key_heads,
-                       .gates = gates,
-                       .memory = call.state.memory + head * shape.key_dim * dim,
-                       .values = values,
-                       .value_stride = call.out.stride});
+  const int64_t key_stride = 2LL * shape.key_heads * shape.key_dim;
+  const auto apply = [&](int64_t first, int64_t count, float* memory) {
+    kernels_.delta_rule(
+        {.key_dim = shape.key_dim,
+         .value_dim = dim,
+         .tokens = count,
+         .queries = scratch_.key_queries + 2 * key_head * shape.key_dim + first * key_stride,
+         .key_stride = key_stride,
+         .key_dots = scratch_.key_dots + key_head + first * shape.key_heads,
+         .key_dot_stride = shape.key_heads,
+         .gates = gates + 2 * first,
+         .memory = memory,
+         .values = values + first * call.out.stride,
+         .value_stride = call.out.stride});
+  };
+  float* memory = call.state.memory + head * shape.key_dim * dim;
+  if (call.state.ahead.memory == nullptr) {
+    apply(0, tokens, memory);
+  } else {
+    float* ahead = call.state.ahead.memory + head * shape.key_dim * dim;
+    apply(0, tokens - 1, memory);
+    std::copy(memory, memory + shape.key_dim * dim, ahead);  // still in the cache of this core
+    apply(tokens - 1, 1, ahead);
+  }
   for (int64_t t = 0; t < tokens; ++t) {
     kernels_.gated_norm(values + t * call.out.stride, call.weights.norm,
                         call.z.data + t * call.z.stride + head * dim, shape.rms_norm_eps, dim);

@@ -105,6 +105,34 @@ TEST_P(DeltaNetTest, outputs_and_state_match_the_reference) {
   }
 }
 
+// The state stops before a row on trial, and goes on from `ahead` as if it had been none.
+TEST_P(DeltaNetTest, a_row_on_trial_changes_no_bit) {
+  for (const DeltaNetShape& shape : kDeltaNetShapes) {
+    for (const int64_t tokens : {1, 2, 5}) {
+      const DeltaNetCase test(shape, tokens);
+      for (const bool plain : {false, true}) {
+        ReferenceBackend reference;
+        const auto fast = backend(shape);
+        Backend& ops = plain ? static_cast<Backend&>(reference) : *fast;
+        const auto before = test.run(ops, {tokens - 1});
+        const auto after = test.run(ops, {tokens - 1, 1});
+        DeltaNetCase::Outcome trial{OwnedRows(tokens, test.out_width()), test.history,
+                                    test.memory};
+        std::vector<float> history(test.history.size(), 7), memory(test.memory.size(), 7);
+        const DeltaNetState state = {
+            trial.history.data(), trial.memory.data(), {history.data(), memory.data()}};
+        ops.gated_delta_net(shape, test.weights(), state, test.qkv.rows, test.z.rows, test.b.rows,
+                            test.a.rows, trial.out.rows);
+        EXPECT_TRUE(same_bits(trial.out.values, after.out.values));
+        EXPECT_TRUE(same_bits(trial.memory, before.memory));
+        EXPECT_TRUE(same_bits(trial.history, before.history));
+        EXPECT_TRUE(same_bits(memory, after.memory));
+        EXPECT_TRUE(same_bits(history, after.history));
+      }
+    }
+  }
+}
+
 TEST_P(DeltaNetTest, cutting_the_tokens_into_chunks_changes_no_bit) {
   for (const DeltaNetShape& shape : kDeltaNetShapes) {
     const DeltaNetCase test(shape, 12);

@@ -1,0 +1,117 @@
+// Qwen35Moe: drafts by the prediction block (multi-token prediction, spec section 6.1).
+//
+// For position p the block takes the final hidden state of p and the embedding of token p + 1, and
+// predicts token p + 2. Its attention looks back on all positions, so every pass leaves the keys
+// and values of its own positions behind (remember): they follow from the block's input alone,
+// without attention and experts.
+#include <algorithm>
+
+#include "model/qwen3_5_moe.h"
+
+namespace penstock {
+namespace {
+
+Rows one_row(std::span<float> values) {
+  const auto width = static_cast<int64_t>(values.size());
+  return {values.data(), 1, width, width};
+}
+
+void copy_row(std::span<const float> from, std::span<float> to) {
+  std::copy(from.begin(), from.end(), to.begin());
+}
+
+}  // namespace
+
+Result<Qwen35Moe::PredictionBlock> Qwen35Moe::bind_prediction(WeightBinder& weights) const {
+  const int64_t hidden = config_.hidden_size;
+  const auto norm = [&](const std::string& name) -> Result<std::span<const float>> {
+    const float* values = PENSTOCK_TRY(weights.vector(name, hidden));
+    return std::span(values, static_cast<size_t>(hidden));
+  };
+  PredictionBlock block;
+  block.embedding_norm = PENSTOCK_TRY(norm("mtp.pre_fc_norm_embedding"));
+  block.hidden_norm = PENSTOCK_TRY(norm("mtp.pre_fc_norm_hidden"));
+  block.fc = PENSTOCK_TRY(weights.matrix("mtp.fc", hidden, 2 * hidden));
+  block.layer = PENSTOCK_TRY(bind_layer("mtp.", LayerType::kFullAttention, weights));
+  block.norm = PENSTOCK_TRY(norm("mtp.norm"));
+  return block;
+}
+
+// The block's input for tokens[i] and the hidden state of the position before it: the row `before`,
+// then the first rows of `hidden`. To rows.x, normed to rows.h; rows.y stays as it is.
+void Qwen35Moe::pair(Step& step, std::span<const int32_t> tokens, Rows before, Rows hidden) const {
+  const PredictionBlock& block = *prediction_;
+  const auto eps = static_cast<float>(config_.rms_norm_eps);
+  const int64_t width = config_.hidden_size;
+  const auto n = static_cast<int64_t>(tokens.size());
+  const ScratchRows& rows = step.scratch.rows();
+  const Rows x = rows.x.first(n), h = rows.h.first(n);
+  const Rows pairs = with_width(rows.mixer_in.first(n), 2 * width);
+  const Rows states = {pairs.data + width, n, width, pairs.stride};
+  Backend& ops = step.backend;
+  ops.embed(embed_tokens_, tokens, h);
+  ops.rms_norm(h, block.embedding_norm, eps, with_width(pairs, width));
+  ops.rms_norm(before, block.hidden_norm, eps, states.first(1));
+  if (n > 1) ops.rms_norm(hidden.first(n - 1), block.hidden_norm, eps, states.last(n - 1));
+  const Projection projection[] = {{block.fc, nullptr, x}};
+  ops.matmul(pairs, projection);
+  ops.rms_norm(x, block.layer.input_norm, eps, h);
+}
+
+// After a pass over `tokens`, whose outputs are in rows.x: the block's keys and values of the
+// positions whose next token is known by now, and the hidden state of the last position.
+void Qwen35Moe::remember(Step& step, std::span<const int32_t> tokens, SequenceState& state,
+                         bool on_trial) const {
+  const PartTimer timer(step.times.draft_ns);
+  const auto n = static_cast<int64_t>(tokens.size());
+  const int64_t first = state.length() - n;  // position of tokens[0]
+  const ScratchRows& rows = step.scratch.rows();
+  const Rows hidden = rows.y.first(n);
+  step.backend.rms_norm(rows.x.first(n), final_norm_, static_cast<float>(config_.rms_norm_eps),
+                        hidden);
+  // The first token of a sequence follows no position.
+  const int64_t skipped = first == 0 ? 1 : 0;
+  if (n > skipped) {
+    const Rows before = first == 0 ? hidden.first(1) : one_row(state.hidden());
+    pair(step, tokens.subspan(static_cast<size_t>(skipped)), before, hidden.last(n - skipped));
+    const AttentionLayer& weights = prediction_->layer.attention;
+    const int64_t kv_width = config_.num_key_value_heads * config_.head_dim;
+    const int64_t count = n - skipped;
+    const Rows k = with_width(rows.mixer_gate.first(count), kv_width);
+    const Rows v = {k.data + kv_width, k.count, k.width, k.stride};
+    const Projection inputs[] = {{weights.k_proj, weights.k_bias, k},
+                                 {weights.v_proj, weights.v_bias, v}};
+    step.backend.matmul(rows.h.first(count), inputs);
+    step.backend.gated_attention(attention_shape_, weights.norms, rope_, state.draft_kv(),
+                                 first - 1 + skipped, {}, k, v, {});
+  }
+  copy_row(hidden.row(on_trial ? n - 2 : n - 1), state.hidden());
+  if (on_trial) copy_row(hidden.row(n - 1), state.trial_hidden());
+}
+
+Result<Rows> Qwen35Moe::draft(Step& step, int32_t next, SequenceState& state) const {
+  PENSTOCK_CHECK(state.drafts() && state.length() >= 1 && !state.has_trial());
+  const PartTimer timer(step.times.draft_ns);
+  const PredictionBlock& block = *prediction_;
+  const auto eps = static_cast<float>(config_.rms_norm_eps);
+  const ScratchRows& rows = step.scratch.rows();
+  const Rows x = rows.x.first(1), h = rows.h.first(1), y = rows.y.first(1);
+  Backend& ops = step.backend;
+  StepTimes inner;  // all of it is the time of the draft
+  Step inside{ops, step.experts, step.scratch, step.moe, inner, step.stop, {}, {}};
+
+  pair(step, std::span(&next, 1), one_row(state.hidden()), {});
+  attention(step, block.layer, state.draft_kv(), state.length() - 1, 1);
+  ops.add(x, y, x);
+  ops.rms_norm(x, block.layer.post_attention_norm, eps, h);
+  PENSTOCK_TRY(moe_block(inside, config_.num_hidden_layers, block.layer.moe, expert_shape_,
+                         nullptr, 1));
+  ops.add(x, y, x);
+  ops.rms_norm(x, block.norm, eps, h);
+  const Rows logits = rows.logits.first(1);
+  const Projection output[] = {{lm_head_, nullptr, logits}};
+  ops.matmul(h, output);
+  return logits;
+}
+
+}  // namespace penstock
