@@ -80,6 +80,9 @@ Result<BenchOptions> bench_options(Call& call, const std::vector<BenchTest>& tes
   options.engine = PENSTOCK_TRY(engine_options(call.settings));
   options.routing = call.settings.text("routing");
   options.seed = static_cast<uint64_t>(call.settings.integer("seed"));
+  if (call.settings.is_given("drafts-right")) {
+    options.drafts_right = call.settings.number("drafts-right");
+  }
   const std::string& text = call.settings.text("text");
   if (!text.empty()) options.text = PENSTOCK_TRY(read_text(call.storage, text, kTextBytesMax));
   const ModelFiles files = PENSTOCK_TRY(open_model(call.storage, options.engine.model));

@@ -80,6 +80,9 @@ std::string last_line(const GenerationMetrics& metrics) {
       fmt::format("; experts {:.1f} % in memory, {} read per token",
                   percent(store.hits, store.hits + store.misses),
                   format_bytes(tokens == 0 ? 0 : store.bytes_read / static_cast<uint64_t>(tokens)));
+  if (metrics.drafts > 0) {
+    line += fmt::format("; {} of {} drafts right", metrics.drafts_accepted, metrics.drafts);
+  }
   if (store.io_retries > 0) line += fmt::format("; {} reads repeated", store.io_retries);
   return line + fmt::format("; peak memory {}", format_bytes(peak_resident_bytes()));
 }

@@ -19,7 +19,9 @@ Result<EvictionPolicy> eviction_policy(const std::string& name) {
 
 Speculation speculation_of(const Settings& settings) {
   // A pass with a draft asks for experts that the answer alone would not: no trace of the model.
-  if (settings.verb() != Verb::kPlan && settings.is_given("trace-routing")) return Speculation::kOff;
+  const bool is_traced =
+      find_option(settings.verb(), "trace-routing") && settings.is_given("trace-routing");
+  if (is_traced) return Speculation::kOff;
   const std::string word = settings.text("speculate");
   if (word == "on") return Speculation::kOn;
   return word == "off" ? Speculation::kOff : Speculation::kAuto;

@@ -28,6 +28,7 @@ Result<SynthOptions> synth_options(const Call& call) {
   options.target = call.argument(1);
   options.name = shape.name;
   options.config = PENSTOCK_TRY(config_of(shape, settings.integer("layers")));
+  options.config.mtp_num_hidden_layers = settings.is_on("mtp") ? 1 : 0;
   options.experts = dtype_of_bits(settings.text("experts"));
   options.resident = dtype_of_bits(settings.text("resident"));
   options.seed = static_cast<uint64_t>(settings.integer("seed"));
@@ -57,6 +58,7 @@ Result<int> synth_verb(Call& call) {
     call.output.write_line(Json{{"target", options.target},
                                 {"shape", options.name},
                                 {"layers", options.config.num_hidden_layers},
+                                {"mtp_layers", options.config.mtp_num_hidden_layers},
                                 {"id", report.id},
                                 {"resident_bytes", report.resident_bytes},
                                 {"experts_bytes", report.experts_bytes},

@@ -134,6 +134,11 @@ Json to_json(const BenchRow& row, const BenchContext& context) {
   const BenchTest& test = row.test;
   const Rates rates = rates_of(row);
   const StoreStats store = row.total().store;
+  int64_t drafts = 0, accepted = 0;
+  for (const BenchSample& sample : row.samples) {
+    drafts += sample.drafts;
+    accepted += sample.drafts_accepted;
+  }
   const Spread walls = spread_of(walls_ns(row)), speeds = spread_of(row.speeds());
   Json json{{"build_commit", context.build_commit},
             {"cpu_info", context.cpu},
@@ -164,6 +169,8 @@ Json to_json(const BenchRow& row, const BenchContext& context) {
             {"experts", row.num_experts},
             {"hit_rate", rates.hit_rate},
             {"bytes_per_token", rates.bytes_per_token},
+            {"draft_n", drafts},
+            {"draft_n_accepted", accepted},
             {"prefetches", store.prefetches},
             {"prefetches_used", store.prefetches_used},
             {"prefetch_bytes", store.prefetch_bytes},

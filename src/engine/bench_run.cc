@@ -100,6 +100,15 @@ Result<Bench> Bench::create(Storage& storage, BenchOptions options) {
                               request.experts_per_token};
   RoutingSource routing =
       PENSTOCK_TRY(RoutingSource::open(storage, options.routing, shape, options.seed));
+  if (!routing.is_model() && request.config.mtp_num_hidden_layers > 0) {
+    if (options.engine.speculation == Speculation::kOn) {
+      return Error{ErrorCode::kInvalidArgument,
+                   "--speculate on goes with --routing model only: a pass with a draft asks for "
+                   "experts that a generated or recorded routing does not have"};
+    }
+    options.engine.speculation = Speculation::kOff;
+    request = PENSTOCK_TRY(resolve_options(files, options.engine)).request;
+  }
   std::vector<TokenId> text;
   if (!options.text.empty()) {
     if (!files.tokenizer) {
@@ -126,7 +135,8 @@ Result<uint64_t> Bench::budget_of(const std::string& words) const {
   if (failure != std::errc{} || stopped != end || !(percent > 0 && percent <= 100)) {
     return not_a_budget(words);
   }
-  const int64_t all = model_.files.config.num_hidden_layers * model_.files.config.num_experts;
+  const ModelConfig& config = model_.request.config;
+  const int64_t all = config.num_moe_layers() * config.num_experts;
   return budget_for_slots(model_.request,
                           static_cast<int64_t>(percent / 100 * static_cast<double>(all) + 0.5));
 }
@@ -183,20 +193,30 @@ std::vector<TokenId> Bench::prompt_of(uint64_t sequence, int64_t tokens) const {
   return prompt;
 }
 
-Result<GenerationMetrics> Bench::generate(Session& session, std::span<const TokenId> prompt,
-                                          int64_t answer_tokens, uint64_t seed, RoutePlayer* player,
-                                          std::stop_token stop) {
+Result<GenerateResult> Bench::generate(Session& session, std::span<const TokenId> prompt,
+                                       int64_t answer_tokens, const Draws& draws,
+                                       std::stop_token stop) {
   GenerateOptions options;
   // The most likely token of a model of random weights soon comes in a loop; draws do not.
   options.sampling.temperature = 1;
-  options.sampling.seed = seed;
+  options.sampling.seed = draws.seed;
   options.max_tokens = answer_tokens + 1;  // the first one comes out of the prompt's pass
-  if (player != nullptr) options.reroute = player->override_routes();
-  const GenerateResult result = PENSTOCK_TRY(session.generate(prompt, options, stop));
+  if (draws.player != nullptr) options.reroute = draws.player->override_routes();
+  std::mt19937_64 random(draws.seed);
+  const auto vocab = static_cast<TokenId>(engine_->sampled_vocab());
+  if (draws.answer != nullptr) {
+    options.redraft = [&](int64_t position, TokenId) {
+      const auto at = static_cast<size_t>(position) - prompt.size();
+      const TokenId truth = at < draws.answer->size() ? (*draws.answer)[at] : 0;
+      const bool is_right = static_cast<double>(random() >> 11) * 0x1p-53 < *options_.drafts_right;
+      return is_right ? truth : (truth + 1) % vocab;
+    };
+  }
+  GenerateResult result = PENSTOCK_TRY(session.generate(prompt, options, stop));
   if (result.finish == FinishReason::kCancelled) {
     return Error{ErrorCode::kCancelled, "the benchmark was stopped"};
   }
-  return result.metrics;
+  return result;
 }
 
 Result<BenchSample> Bench::repeat(const BenchTest& test, Session& session, uint64_t sequence,
@@ -206,19 +226,25 @@ Result<BenchSample> Bench::repeat(const BenchTest& test, Session& session, uint6
   const std::vector<TokenId> prompt = prompt_of(sequence, test.depth + prompt_tokens);
   std::optional<RoutePlayer> routes;
   if (!routing_.is_model()) routes.emplace(routing_.make(sequence, fed));
-  RoutePlayer* player = routes ? &*routes : nullptr;
+  Draws draws = {.seed = sequence, .player = routes ? &*routes : nullptr};
 
+  std::vector<TokenId> answer;
+  if (options_.drafts_right && engine_->can_draft()) {
+    session.reset();
+    answer = PENSTOCK_TRY(generate(session, prompt, test.answer_tokens, draws, stop)).tokens;
+    draws.answer = &answer;
+  }
   session.reset();
   if (test.depth > 0) {
     const auto before = std::span(prompt).first(static_cast<size_t>(test.depth));
-    PENSTOCK_TRY(generate(session, before, 0, sequence, player, stop));
+    PENSTOCK_TRY(generate(session, before, 0, draws, stop));
   }
   const GenerationMetrics metrics =
-      PENSTOCK_TRY(generate(session, prompt, test.answer_tokens, sequence, player, stop));
+      PENSTOCK_TRY(generate(session, prompt, test.answer_tokens, draws, stop)).metrics;
   const uint64_t hashes[] = {hash, metrics.logits_hash};
   hash = checksum(std::as_bytes(std::span(hashes)), 0).low;
   const BenchSample sample = {test.prompt_tokens > 0 ? metrics.prompt : metrics.answer,
-                              metrics.first_token_ns};
+                              metrics.first_token_ns, metrics.drafts, metrics.drafts_accepted};
   PENSTOCK_CHECK(sample.phase.tokens == std::max(test.prompt_tokens, test.answer_tokens));
   return sample;
 }
@@ -228,7 +254,8 @@ Result<void> Bench::warm_up(const BenchTest& test, Session& session, std::stop_t
     RoutePlayer player(routes_through_all(model_.shape));
     session.reset();
     const int64_t tokens = context_of({}, model_.files.config) - 1;
-    PENSTOCK_TRY(generate(session, prompt_of(kWarmUpSequence, tokens), 0, 0, &player, stop));
+    PENSTOCK_TRY(
+        generate(session, prompt_of(kWarmUpSequence, tokens), 0, {.player = &player}, stop));
   }
   uint64_t hash = 0;
   PENSTOCK_TRY(repeat(test, session, kWarmUpSequence, hash, stop));

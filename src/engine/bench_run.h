@@ -48,6 +48,7 @@ struct BenchTest {
 struct BenchSample {
   PhaseMetrics phase;
   int64_t first_token_ns = 0;  // of a prompt: from the call to the first token drawn
+  int64_t drafts = 0, drafts_accepted = 0;
 };
 
 struct BenchRow {
@@ -77,6 +78,9 @@ struct BenchOptions {
   std::string routing = "model";
   uint64_t seed = 1;
   std::string text;  // prompts are cut from it, where the model has a tokenizer; empty: random ids
+  // 0 to 1: such a share of the drafts is right, whatever the prediction block says (that of a
+  // synthetic model guesses nothing). Each repetition then runs twice, first to learn its answer.
+  std::optional<double> drafts_right;
 };
 
 // Positions that a test needs.
@@ -120,9 +124,13 @@ class Bench {
   Result<void> warm_up(const BenchTest& test, Session& session, std::stop_token stop);
   Result<BenchSample> repeat(const BenchTest& test, Session& session, uint64_t sequence,
                              uint64_t& hash, std::stop_token stop);
-  Result<GenerationMetrics> generate(Session& session, std::span<const TokenId> prompt,
-                                     int64_t answer_tokens, uint64_t seed, RoutePlayer* player,
-                                     std::stop_token stop);
+  struct Draws {
+    uint64_t seed = 0;
+    RoutePlayer* player = nullptr;
+    const std::vector<TokenId>* answer = nullptr;  // known from before: what right drafts are
+  };
+  Result<GenerateResult> generate(Session& session, std::span<const TokenId> prompt,
+                                  int64_t answer_tokens, const Draws& draws, std::stop_token stop);
   std::vector<TokenId> prompt_of(uint64_t sequence, int64_t tokens) const;
   void describe(BenchRow& row) const;
 

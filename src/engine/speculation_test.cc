@@ -5,14 +5,14 @@
 namespace penstock {
 namespace {
 
-struct Run {
+struct Cost {
   int drafted = 0;
   int64_t ns = 0;
 };
 
 // Steps of 100 ns, or of `drafted_ns` with a draft that is right with every `right_every`th step.
-Run run(SpeculationSwitch& speculation, int steps, int64_t drafted_ns, int right_every) {
-  Run result;
+Cost run(SpeculationSwitch& speculation, int steps, int64_t drafted_ns, int right_every) {
+  Cost result;
   for (int i = 0; i < steps; ++i) {
     const bool drafted = speculation.wants_draft();
     const int64_t ns = drafted ? drafted_ns : 100;
@@ -32,7 +32,7 @@ TEST(SpeculationSwitch, on_and_off_are_constant) {
 TEST(SpeculationSwitch, goes_on_where_drafts_pay) {
   SpeculationSwitch speculation(Speculation::kAuto);
   // 120 ns for 1.5 tokens.
-  const Run result = run(speculation, 1000, 120, 2);
+  const Cost result = run(speculation, 1000, 120, 2);
   EXPECT_TRUE(speculation.drafts_pay());
   EXPECT_GT(result.drafted, 900);
 }
@@ -40,7 +40,7 @@ TEST(SpeculationSwitch, goes_on_where_drafts_pay) {
 TEST(SpeculationSwitch, stops_where_they_do_not_and_tries_now_and_then) {
   SpeculationSwitch speculation(Speculation::kAuto);
   // 190 ns for 1.5 tokens: not faster than 100 for one.
-  const Run result = run(speculation, 1000, 190, 2);
+  const Cost result = run(speculation, 1000, 190, 2);
   EXPECT_FALSE(speculation.drafts_pay());
   EXPECT_LT(result.drafted, 80);
   EXPECT_GT(result.drafted, 2 * SpeculationSwitch::kTrial);
