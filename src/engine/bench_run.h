@@ -79,8 +79,9 @@ struct BenchOptions {
   std::string text;  // prompts are cut from it, where the model has a tokenizer; empty: random ids
 };
 
-// Positions that a test needs.
-int64_t context_of(const BenchTest& test, const ModelConfig& config);
+// Positions that a test needs, the warm-up through all experts included. experts_per_token 0: as
+// trained.
+int64_t context_of(const BenchTest& test, const ModelConfig& config, int64_t experts_per_token);
 
 class Bench {
  public:
