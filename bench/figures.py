@@ -176,11 +176,12 @@ def frontiers(results, source, kind):
     }[kind]
     rows = [row for row in results if int(row[count]) > 0]
     series = []
-    curves = list(dict.fromkeys((row["slots"], row["cache"]) for row in rows))
+    curves = list(dict.fromkeys((row["budget"], row["cache"]) for row in rows))
     for i, curve in enumerate(curves):
-        here = sorted((row for row in rows if (row["slots"], row["cache"]) == curve),
+        here = sorted((row for row in rows if (row["budget"], row["cache"]) == curve),
                       key=lambda row: int(row[position]))
-        name = f"{percent(int(curve[0]) / int(here[0]['experts']))} of the experts, {curve[1]}"
+        budget = curve[0] + (" of the experts" if curve[0].endswith("%") else "")
+        name = f"{budget}, {curve[1]}"
         series.append(Series(name, [(int(r[position]), float(r["median_ts"]), float(r["min_ts"]),
                                      float(r["max_ts"])) for r in here], "marked", i))
         limits = [(int(r[position]), float(r["limit_ts"])) for r in here if "limit_ts" in r]
