@@ -19,7 +19,8 @@ import sys
 import time
 from collections import namedtuple
 
-ROOT = os.path.normpath(os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
+from report import ROOT
+
 ARCHITECTURES = {"kQwen35": "qwen35moe", "kNext": "qwen3next"}
 Q4_0_WEIGHTS, Q4_0_BYTES = 32, 18
 ALIGNMENT = 32

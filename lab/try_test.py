@@ -54,6 +54,8 @@ class Try(unittest.TestCase):
         os.makedirs(self.path("lab"))
         for name in ("try", "report", "experiment.py", "ledger.py", "paired.py"):
             shutil.copy(os.path.join(HERE, name), self.path("lab"))
+        os.makedirs(self.path("bench"))
+        shutil.copy(os.path.join(HERE, "../bench/svg_plot.py"), self.path("bench"))
         self.write("lab/workloads.json", json.dumps(SETTINGS))
         self.write(".gitignore", "/build/\n__pycache__/\n/lab/runs/\n/lab/ledger.tsv\n")
         self.write("gates", "exit 0\n")
@@ -109,7 +111,10 @@ class Try(unittest.TestCase):
         with open(self.path("lab/runs/0001/samples.csv"), encoding="utf-8") as file:
             samples = file.read()
         self.assertEqual([line.split(",")[1] for line in samples.splitlines()[1:]], list("ABBA") * 3)
-        report = subprocess.run([sys.executable, "-B", self.path("lab/report")], capture_output=True, text=True)
+        command = [sys.executable, "-B", self.path("lab/report"), "--out", self.path("report.svg")]
+        report = subprocess.run(command, capture_output=True, text=True)
+        with open(self.path("report.svg"), encoding="utf-8") as file:
+            self.assertIn(">best, w</text>", file.read())
         self.assertIn("expert_wait", report.stdout)
         self.assertIn("predictions on flash: 1 of 1 held", report.stdout)
 

@@ -87,7 +87,8 @@ Result<BenchOptions> bench_options(Call& call, const std::vector<BenchTest>& tes
   if (!text.empty()) options.text = PENSTOCK_TRY(read_text(call.storage, text, kTextBytesMax));
   const ModelFiles files = PENSTOCK_TRY(open_model(call.storage, options.engine.model));
   for (const BenchTest& test : tests) {
-    options.engine.context = std::max(options.engine.context, context_of(test, files.config));
+    options.engine.context = std::max(
+        options.engine.context, context_of(test, files.config, options.engine.experts_per_token));
   }
   return options;
 }

@@ -21,6 +21,18 @@ DType dtype_of_bits(const std::string& bits) {
   return DType::kBF16;
 }
 
+// 0: the shape's own number.
+Result<void> set_num_experts(int64_t num_experts, ModelConfig& config) {
+  if (num_experts == 0) return {};
+  if (num_experts < config.num_experts_per_tok) {
+    return Error{ErrorCode::kInvalidArgument,
+                 fmt::format("--num-experts: {} experts per layer, but every token takes {}",
+                             num_experts, config.num_experts_per_tok)};
+  }
+  config.num_experts = num_experts;
+  return {};
+}
+
 Result<SynthOptions> synth_options(const Call& call) {
   const Settings& settings = call.settings;
   const ModelShape shape = PENSTOCK_TRY(find_model_shape(call.argument(0)));
@@ -29,6 +41,7 @@ Result<SynthOptions> synth_options(const Call& call) {
   options.name = shape.name;
   options.config = PENSTOCK_TRY(config_of(shape, settings.integer("layers")));
   options.config.mtp_num_hidden_layers = settings.is_on("mtp") ? 1 : 0;
+  PENSTOCK_TRY(set_num_experts(settings.integer("num-experts"), options.config));
   options.experts = dtype_of_bits(settings.text("experts"));
   options.resident = dtype_of_bits(settings.text("resident"));
   options.seed = static_cast<uint64_t>(settings.integer("seed"));

@@ -85,9 +85,9 @@ std::vector<double> BenchRow::speeds() const {
   return result;
 }
 
-int64_t context_of(const BenchTest& test, const ModelConfig& config) {
-  const int64_t warm_up =
-      (config.num_experts + config.num_experts_per_tok - 1) / config.num_experts_per_tok;
+int64_t context_of(const BenchTest& test, const ModelConfig& config, int64_t experts_per_token) {
+  const int64_t chosen = experts_per_token > 0 ? experts_per_token : config.num_experts_per_tok;
+  const int64_t warm_up = (config.num_experts + chosen - 1) / chosen;
   const int64_t needed =
       test.depth + std::max<int64_t>(1, test.prompt_tokens) + test.answer_tokens + 1;
   return std::max(needed, warm_up + 1);
@@ -251,9 +251,10 @@ Result<BenchSample> Bench::repeat(const BenchTest& test, Session& session, uint6
 
 Result<void> Bench::warm_up(const BenchTest& test, Session& session, std::stop_token stop) {
   if (engine_->plan().num_slots >= engine_->plan().num_experts) {
-    RoutePlayer player(routes_through_all(model_.shape));
+    RouteTable routes = routes_through_all(model_.shape);
+    const int64_t tokens = routes.num_tokens;
+    RoutePlayer player(std::move(routes));
     session.reset();
-    const int64_t tokens = context_of({}, model_.files.config) - 1;
     PENSTOCK_TRY(
         generate(session, prompt_of(kWarmUpSequence, tokens), 0, {.player = &player}, stop));
   }

@@ -83,8 +83,9 @@ struct BenchOptions {
   std::optional<double> drafts_right;
 };
 
-// Positions that a test needs.
-int64_t context_of(const BenchTest& test, const ModelConfig& config);
+// Positions that a test needs, the warm-up through all experts included. experts_per_token 0: as
+// trained.
+int64_t context_of(const BenchTest& test, const ModelConfig& config, int64_t experts_per_token);
 
 class Bench {
  public:

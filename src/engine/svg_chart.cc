@@ -6,7 +6,6 @@
 #include <array>
 #include <cmath>
 #include <limits>
-#include <optional>
 #include <string_view>
 
 namespace penstock {
@@ -48,12 +47,9 @@ std::string escaped(std::string_view text) {
 struct Scale {
   double low = 0, high = 1;
   double start = 0, end = 1;
-  bool is_log = false;
 
   double operator()(double value) const {
-    const double share =
-        is_log ? std::log(value / low) / std::log(high / low) : (value - low) / (high - low);
-    return start + share * (end - start);
+    return start + (value - low) / (high - low) * (end - start);
   }
 };
 
@@ -68,9 +64,8 @@ struct Range {
   bool is_empty() const { return low > high; }
 };
 
-bool is_drawable(const Chart& chart, const std::pair<double, double>& point) {
-  return std::isfinite(point.first) && std::isfinite(point.second) &&
-         (!chart.has_log_x || point.first > 0);
+bool is_drawable(const std::pair<double, double>& point) {
+  return std::isfinite(point.first) && std::isfinite(point.second);
 }
 
 class Drawing {
@@ -128,7 +123,7 @@ void Drawing::set_scales() {
   std::vector<double> heights(chart_.categories.size());
   for (const ChartSeries& series : chart_.series) {
     for (const auto& point : series.points) {
-      if (!is_drawable(chart_, point)) continue;
+      if (!is_drawable(point)) continue;
       if (!has_bars()) {
         x.add(point.first);
         y.add(point.second);
@@ -138,15 +133,14 @@ void Drawing::set_scales() {
     }
   }
   if (x.is_empty()) {
-    x.add(chart_.has_log_x ? 1 : 0);
-    x.add(chart_.has_log_x ? 10 : 1);
+    x.add(0);
+    x.add(1);
   }
-  if (x.low == x.high) x.high = chart_.has_log_x ? x.low * 2 : x.low + 1;
+  if (x.low == x.high) x.high = x.low + 1;
   if (y.low == y.high) y.high = y.low + 1;
   const std::vector<double> marks = axis_marks(y.low, y.high, 6);
-  x_ = {x.low, x.high, kLeft, kWidth - kRight, chart_.has_log_x};
-  y_ = {std::min(y.low, marks.front()), std::max(y.high, marks.back()), kHeight - kBottom, kTop,
-        false};
+  x_ = {x.low, x.high, kLeft, kWidth - kRight};
+  y_ = {std::min(y.low, marks.front()), std::max(y.high, marks.back()), kHeight - kBottom, kTop};
 }
 
 void Drawing::draw_y_axis() {
@@ -165,16 +159,7 @@ void Drawing::draw_x_axis() {
   const double floor = kHeight - kBottom;
   line("a", kLeft, floor, kWidth - kRight, floor);
   text((kLeft + kWidth - kRight) / 2, kHeight - 12, "middle", chart_.x_label);
-  std::vector<double> marks;
-  if (chart_.has_log_x) {
-    for (double mark = std::exp2(std::ceil(std::log2(x_.low) - 1e-9)); mark <= x_.high * (1 + 1e-9);
-         mark *= 2) {
-      marks.push_back(mark);
-    }
-  } else {
-    marks = axis_marks(x_.low, x_.high, 8);
-  }
-  for (const double mark : marks) {
+  for (const double mark : axis_marks(x_.low, x_.high, 8)) {
     if (mark < x_.low || mark > x_.high * (1 + 1e-9)) continue;
     line("a", x_(mark), floor, x_(mark), floor + 4);
     text(x_(mark), floor + 18, "middle", fmt::format("{:.4g}", mark));
@@ -190,7 +175,7 @@ void Drawing::draw_bars() {
   std::vector<double> heights(chart_.categories.size());
   for (size_t i = 0; i < chart_.series.size(); ++i) {
     for (const auto& point : chart_.series[i].points) {
-      if (!is_drawable(chart_, point) || point.first < 0 || point.first >= count) continue;
+      if (!is_drawable(point) || point.first < 0 || point.first >= count) continue;
       double& height = heights[static_cast<size_t>(point.first)];
       const double top = height + std::max(0.0, point.second);
       out_ += fmt::format(
@@ -207,24 +192,11 @@ void Drawing::draw_bars() {
 
 void Drawing::draw_series(size_t index) {
   const ChartSeries& series = chart_.series[index];
-  if (series.style == ChartStyle::kPoints) {
-    for (const auto& point : series.points) {
-      if (!is_drawable(chart_, point)) continue;
-      out_ += fmt::format("<circle fill=\"{}\" cx=\"{:.1f}\" cy=\"{:.1f}\" r=\"3.5\"/>\n",
-                          colour(index), x_(point.first), y_(point.second));
-    }
-    return;
-  }
   std::string path;
-  std::optional<double> height_before;
   for (const auto& point : series.points) {
-    if (!is_drawable(chart_, point)) continue;
-    const double x = x_(point.first), y = y_(point.second);
-    if (series.style == ChartStyle::kSteps && height_before) {
-      path += fmt::format("L{:.1f} {:.1f}", x, *height_before);
-    }
-    path += fmt::format("{}{:.1f} {:.1f}", height_before ? 'L' : 'M', x, y);
-    height_before = y;
+    if (!is_drawable(point)) continue;
+    path +=
+        fmt::format("{}{:.1f} {:.1f}", path.empty() ? 'M' : 'L', x_(point.first), y_(point.second));
   }
   if (path.empty()) return;
   out_ += fmt::format("<path fill=\"none\" stroke=\"{}\" stroke-width=\"2\"{} d=\"{}\"/>\n",
@@ -239,42 +211,6 @@ void Drawing::draw_legend() {
                         colour(i), kWidth - kRight + 16, y - 6);
     text(kWidth - kRight + 36, y, "start", chart_.series[i].name);
   }
-}
-
-Result<ChartStyle> parse_style(const std::string& name, const std::string& what) {
-  constexpr std::pair<std::string_view, ChartStyle> kStyles[] = {{"line", ChartStyle::kLine},
-                                                                 {"dashed", ChartStyle::kDashed},
-                                                                 {"points", ChartStyle::kPoints},
-                                                                 {"steps", ChartStyle::kSteps}};
-  for (const auto& [known, style] : kStyles) {
-    if (name == known) return style;
-  }
-  return Error{
-      ErrorCode::kCorrupt,
-      fmt::format("{}: style is \"{}\", expected line, dashed, points or steps", what, name)};
-}
-
-Result<ChartSeries> parse_series(const Json& json, const std::string& what) {
-  ChartSeries series;
-  series.name = PENSTOCK_TRY(json_string(json, "name", what));
-  if (json_find(json, "style") != nullptr) {
-    const std::string style = PENSTOCK_TRY(json_string(json, "style", what));
-    series.style = PENSTOCK_TRY(parse_style(style, what));
-  }
-  const Json* points = json_find(json, "points");
-  if (points == nullptr || !points->is_array()) {
-    return Error{ErrorCode::kCorrupt, fmt::format("{}: points is not a list", what)};
-  }
-  for (const Json& point : *points) {
-    const bool is_pair =
-        point.is_array() && point.size() == 2 && point[0].is_number() && point[1].is_number();
-    if (!is_pair) {
-      return Error{ErrorCode::kCorrupt, fmt::format("{}: points[{}] is not a pair of numbers", what,
-                                                    series.points.size())};
-    }
-    series.points.emplace_back(point[0].get<double>(), point[1].get<double>());
-  }
-  return series;
 }
 
 }  // namespace
@@ -292,33 +228,6 @@ std::vector<double> axis_marks(double low, double high, int count) {
 
 std::string to_svg(const Chart& chart) {
   return Drawing(chart).svg();
-}
-
-Result<Chart> parse_chart(const Json& json, const std::string& what) {
-  Chart chart;
-  chart.title = PENSTOCK_TRY(json_string(json, "title", what));
-  chart.x_label = PENSTOCK_TRY(json_string(json, "x_label", what));
-  chart.y_label = PENSTOCK_TRY(json_string(json, "y_label", what));
-  if (json_find(json, "log_x") != nullptr) {
-    chart.has_log_x = PENSTOCK_TRY(json_bool(json, "log_x", what));
-  }
-  if (const Json* categories = json_find(json, "categories")) {
-    for (const Json& name : *categories) {
-      if (!name.is_string()) {
-        return Error{ErrorCode::kCorrupt, fmt::format("{}: categories are not texts", what)};
-      }
-      chart.categories.push_back(name.get<std::string>());
-    }
-  }
-  const Json* series = json_find(json, "series");
-  if (series == nullptr || !series->is_array()) {
-    return Error{ErrorCode::kCorrupt, fmt::format("{}: series is not a list", what)};
-  }
-  for (const Json& one : *series) {
-    chart.series.push_back(
-        PENSTOCK_TRY(parse_series(one, fmt::format("{}: series[{}]", what, chart.series.size()))));
-  }
-  return chart;
 }
 
 }  // namespace penstock

@@ -1,16 +1,14 @@
-// Charts as SVG text: lines, points and stacked bars, with axes that say their units.
+// Charts as SVG text: lines and stacked bars, with axes that say their units: the forecasts of
+// `plan --svg` and `--html`. What was measured is drawn by scripts (bench/svg_plot.py).
 //
-// The one plotting facility of the project: forecasts (`plan --svg`), benchmark results and the
-// laboratory's ledger go through it (bench/chart.cc reads a chart as JSON). Colours are middle
-// tones and all text takes the colour of the reader's page, so that a chart is legible on light and
-// on dark ground.
+// Colours are middle tones and all text takes the colour of the reader's page, so that a chart is
+// legible on light and on dark ground.
 //
 //   Chart chart{.title = "Speed", .x_label = "budget, GiB", .y_label = "tok/s"};
 //   chart.series.push_back({"limit", {{4, 1.2}, {8, 2.9}}, ChartStyle::kDashed});
 //   const std::string svg = to_svg(chart);
 //
-// Errors  parse_chart(): kCorrupt, kNotFound naming the key. Points that are no numbers are left
-//         out by to_svg().
+// Points that are no numbers are left out.
 #pragma once
 
 #include <cstdint>
@@ -18,12 +16,9 @@
 #include <utility>
 #include <vector>
 
-#include "base/json.h"
-#include "base/result.h"
-
 namespace penstock {
 
-enum class ChartStyle : uint8_t { kLine, kDashed, kPoints, kSteps };
+enum class ChartStyle : uint8_t { kLine, kDashed };
 
 struct ChartSeries {
   std::string name;
@@ -34,16 +29,11 @@ struct ChartSeries {
 struct Chart {
   std::string title;
   std::string x_label, y_label;         // with units
-  bool has_log_x = false;               // x above 0
   std::vector<std::string> categories;  // not empty: bars, the series on top of one another
   std::vector<ChartSeries> series;
 };
 
 std::string to_svg(const Chart& chart);
-
-// {"title", "x_label", "y_label", "log_x", "categories": ["a"], "series": [{"name", "style":
-// "line|dashed|points|steps", "points": [[x, y]]}]}; log_x, categories and style may be absent.
-Result<Chart> parse_chart(const Json& json, const std::string& what);
 
 // Round numbers, about `count` of them, that cover low .. high: the marks of an axis.
 std::vector<double> axis_marks(double low, double high, int count);

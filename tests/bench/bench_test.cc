@@ -96,6 +96,16 @@ TEST(Bench, budget_in_percent_is_the_share_of_experts_in_slots) {
   for (const char* words : {"0%", "101%", "x%", "many"}) EXPECT_FALSE(bench.budget_of(words));
 }
 
+TEST(Bench, every_expert_that_fits_is_warm_with_any_number_of_experts_per_token) {
+  for (const int64_t chosen : {1, 2, 7, 16}) {
+    BenchOptions options = small_bench(synthetic_model("a", 4, DType::kQ4), "model");
+    options.engine.experts_per_token = chosen;
+    Bench bench = value_of(Bench::create(posix_storage(), options));
+    const BenchRow row = run_at(bench, small_test(CacheStart::kWarm, 0, 12), "100%");
+    EXPECT_EQ(row.total().store.bytes_read, 0u) << chosen << " experts per token";
+  }
+}
+
 TEST(Bench, logits_are_the_same_at_every_budget_cold_or_warm) {
   for (const char* routing : {"model", "uniform", "session"}) {
     Bench bench = value_of(

@@ -1,22 +1,16 @@
 """Pure parts of bench/peers and bench/gguf_model.py: shapes, blocks, sizes, caps and the table."""
 
-import importlib.machinery
-import importlib.util
 import os
 import random
 import struct
-import sys
 import tempfile
 import unittest
 
-ROOT = os.path.normpath(os.path.join(os.path.dirname(os.path.abspath(__file__)), "../.."))
-sys.path.insert(0, os.path.join(ROOT, "bench"))
+from scripts import load
 
-import gguf_model  # noqa: E402
+import gguf_model
 
-LOADER = importlib.machinery.SourceFileLoader("peers", os.path.join(ROOT, "bench/peers"))
-peers = importlib.util.module_from_spec(importlib.util.spec_from_loader("peers", LOADER))
-LOADER.exec_module(peers)
+peers = load("peers")
 
 
 def weights_of(block):

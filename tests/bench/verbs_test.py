@@ -50,6 +50,15 @@ class SynthAndBench(unittest.TestCase):
         self.assertEqual(report["layers"], 4)
         self.assertEqual(penstock("pack", "--verify", self.model).returncode, 0)
 
+    def test_synth_varies_the_number_of_experts(self):
+        target = self.path("few")
+        self.assertEqual(penstock("synth", "demo", target, "--layers", 4, "--num-experts", 16).returncode, 0)
+        plan = penstock("plan", target, "--memory", "1G", "--json")
+        self.assertEqual(json.loads(plan.stdout)["experts"], 4 * 16)
+        refused = penstock("synth", "demo", self.path("too-few"), "--layers", 4, "--num-experts", 7)
+        self.assertEqual(refused.returncode, 2)
+        self.assertIn("every token takes 8", refused.stderr)
+
     def test_unknown_shape_is_a_usage_error_that_lists_the_known_ones(self):
         refused = penstock("synth", "70b", self.path("x"))
         self.assertEqual(refused.returncode, 2)
