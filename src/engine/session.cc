@@ -261,4 +261,20 @@ Result<PhaseMetrics> Session::evaluate(std::span<const TokenId> tokens,
   return phase;
 }
 
+Result<void> Session::evaluate_drafts(std::span<const TokenId> tokens,
+                                      const LogitsObserver& on_logits, std::stop_token stop) {
+  PENSTOCK_TRY(check_prompt(tokens));
+  PENSTOCK_CHECK(engine_->can_draft());
+  reset();
+  PhaseMetrics phase;
+  Step step{*engine_->backend_, *engine_->store_, *engine_->scratch_, moe_, phase.times, stop, {},
+            {}};
+  for (size_t p = 0; p + 1 < tokens.size(); ++p) {
+    PENSTOCK_TRY(feed(tokens.subspan(p, 1), LogitsOf::kNone, {}, phase, {}, {}, stop, false));
+    const Rows logits = PENSTOCK_TRY(engine_->model_->draft(step, tokens[p + 1], state_));
+    on_logits(static_cast<int64_t>(p), logits);
+  }
+  return {};
+}
+
 }  // namespace penstock

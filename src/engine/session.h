@@ -70,6 +70,11 @@ class Session {
   Result<PhaseMetrics> evaluate(std::span<const TokenId> tokens, const LogitsObserver& on_logits,
                                 const RouteObserver& on_route, std::stop_token stop);
 
+  // Logits of the prediction block from every position p but the last: of token p + 2, after tokens
+  // up to p + 1. Token by token, from an empty sequence; only where the engine can draft.
+  Result<void> evaluate_drafts(std::span<const TokenId> tokens, const LogitsObserver& on_logits,
+                               std::stop_token stop);
+
   void reset();
   std::span<const TokenId> tokens() const { return tokens_; }
 

@@ -63,6 +63,65 @@ TEST(PackPlan, explains_every_tensor_of_the_tiny_model) {
   EXPECT_EQ(plan.resident_bytes(), end);
 }
 
+// The tiny model with a whole prediction block: a layer like its second one.
+std::vector<TinyTensor> tensors_with_block() {
+  std::vector<TinyTensor> tensors = test::tiny_tensors();
+  std::erase_if(tensors, [](const TinyTensor& t) { return t.name == "mtp.fc.weight"; });
+  std::vector<TinyTensor> block = {{"mtp.fc.weight", {64, 128}},
+                                   {"mtp.norm.weight", {64}},
+                                   {"mtp.pre_fc_norm_embedding.weight", {64}},
+                                   {"mtp.pre_fc_norm_hidden.weight", {64}}};
+  for (const TinyTensor& tensor : tensors) {
+    const size_t at = tensor.name.find("layers.1.");
+    if (at == std::string::npos) continue;
+    block.push_back({"mtp.layers.0." + tensor.name.substr(at + 9), tensor.shape});
+  }
+  tensors.insert(tensors.end(), block.begin(), block.end());
+  return tensors;
+}
+
+TEST(PackPlan, a_whole_prediction_block_is_one_more_layer) {
+  Planned without(test::tiny_tensors()), with(tensors_with_block());
+  const PackPlan plain = *without.make();
+  const PackPlan plan = *with.make({DType::kQ4, DType::kQ8});
+  EXPECT_EQ(plain.prediction_layers(), 0);
+  EXPECT_EQ(plan.prediction_layers(), 1);
+  EXPECT_TRUE(plan.mtp().empty());
+  EXPECT_EQ(plan.experts().num_layers, plain.experts().num_layers + 1);
+  EXPECT_EQ(plan.gate_up(2, 1).ranges.front().tensor->info.name,
+            "mtp.layers.0.mlp.experts.gate_up_proj");
+  EXPECT_EQ(plan.parameters().active, plain.parameters().active);
+  EXPECT_EQ(plan.parameters().experts, plain.parameters().experts);
+  EXPECT_GT(plan.parameters().mtp, 3 * 3 * 64 * 64);
+  EXPECT_EQ(piece(plan, "mtp.fc").tensor.dtype, DType::kQ8);
+  EXPECT_EQ(piece(plan, "mtp.mlp.gate").tensor.dtype, DType::kBF16);
+  EXPECT_EQ(piece(plan, "mtp.self_attn.q_proj").tensor.rows, 64);
+  for (const char* name : {"mtp.norm", "mtp.pre_fc_norm_embedding", "mtp.pre_fc_norm_hidden",
+                           "mtp.input_layernorm", "mtp.self_attn.k_norm"}) {
+    EXPECT_EQ(piece(plan, name).change, Change::kAddOne) << name;
+  }
+}
+
+TEST(PackPlan, names_every_missing_tensor_of_a_prediction_block) {
+  for (const TinyTensor& left_out : tensors_with_block()) {
+    if (!left_out.name.starts_with("mtp.")) continue;
+    std::vector<TinyTensor> tensors = tensors_with_block();
+    std::erase_if(tensors, [&](const TinyTensor& t) { return t.name == left_out.name; });
+    Planned planned(tensors);
+    const Result<PackPlan> plan = planned.make();
+    if (left_out.name == "mtp.fc.weight" || left_out.name.ends_with("self_attn.q_proj.weight")) {
+      EXPECT_EQ(plan->prediction_layers(), 0) << left_out.name;  // pieces, kept as they are
+      EXPECT_FALSE(plan->mtp().empty());
+      continue;
+    }
+    ASSERT_FALSE(plan.has_value()) << left_out.name;
+    EXPECT_EQ(plan.error().code, ErrorCode::kNotFound);
+    const bool fused = left_out.name.ends_with("gate_up_proj");  // then single ones are looked for
+    EXPECT_THAT(plan.error().message,
+                HasSubstr(fused ? "mtp.layers.0.mlp.experts.0.gate_proj" : left_out.name));
+  }
+}
+
 TEST(PackPlan, quantises_what_may_be_and_nothing_else) {
   Planned planned(test::tiny_tensors());
   const PackPlan plan = *planned.make({DType::kQ4, DType::kQ8});

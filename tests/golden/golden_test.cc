@@ -160,6 +160,49 @@ TEST(Yarn, long_context_frequencies_agree_with_the_reference) {
   check_golden(packed(source), yarn + "/expected.safetensors", yarn + "/case.json", "r4-yarn");
 }
 
+TEST(PredictionBlock, drafts_agree_with_the_reference) {
+  namespace fs = std::filesystem;
+  const std::string block = data_path("random/r5-mtp");
+  const std::string source = temporary_folder();  // the case has r0's weights
+  fs::copy(block + "/config.json", source + "/config.json");
+  fs::copy(data_path("random/r0-gva2/model.safetensors"),
+           source + "/model-00001-of-00002.safetensors");
+  fs::copy(block + "/mtp.safetensors", source + "/model-00002-of-00002.safetensors");
+  Json names = Json::object();
+  for (const char* shard : {"model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"}) {
+    const auto file = value_of(SafetensorsFile::open(posix_storage(), source + "/" + shard));
+    for (const TensorInfo& tensor : file.tensors()) names[tensor.name] = shard;
+  }
+  std::ofstream(source + "/model.safetensors.index.json") << Json{{"weight_map", names}}.dump();
+
+  EngineOptions options = small_options(packed(source));
+  options.arithmetic = Arithmetic::kFloat32;
+  const auto engine = open_engine(options);
+  ASSERT_TRUE(engine->can_draft());
+  const SafetensorsFile golden =
+      value_of(SafetensorsFile::open(posix_storage(), block + "/expected.safetensors"));
+  const auto expected = value_of(golden.read<float>("draft_logits"));
+  const std::vector<TokenId> ids = value_of(golden.read<int32_t>("input_ids"));
+  std::vector<float> ours;
+  Session session = value_of(engine->new_session());
+  value_of(session.evaluate_drafts(
+      ids,
+      [&](int64_t, Rows logits) {
+        const std::span<const float> row = logits.row(0);
+        ours.insert(ours.end(), row.begin(), row.end());
+      },
+      {}));
+  ASSERT_EQ(ours.size(), expected.size());
+  double largest = 0, difference = 0;
+  for (size_t i = 0; i < ours.size(); ++i) {
+    largest = std::max(largest, std::abs(double{expected[i]}));
+    difference = std::max(difference, std::abs(double{expected[i]} - double{ours[i]}));
+  }
+  std::printf("r5-mtp: max |difference| %.3g of max |logit| %.4g = %.2g\n", difference, largest,
+              difference / largest);
+  EXPECT_LE(difference, kToleranceOfLargest * largest);
+}
+
 // The demo model as it is shipped: 4-bit experts, 8-bit resident weights.
 class Demo : public ::testing::TestWithParam<const char*> {};
 
