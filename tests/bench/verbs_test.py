@@ -99,6 +99,33 @@ class SynthAndBench(unittest.TestCase):
         warm = [r for r in rows if r["cache"] == "warm" and r["slots"] == r["experts"]]
         self.assertEqual([row["hit_rate"] for row in warm], [1, 1])
 
+    def test_drafts_change_speed_alone(self):
+        target = self.path("drafting")
+        self.assertEqual(penstock("synth", "demo", target, "--layers", 4, "--mtp").returncode, 0)
+        self.assertEqual(penstock("pack", "--verify", target).returncode, 0)
+        rows = {}
+        for name, words in {
+            "off": ["--speculate", "off"],
+            "on": ["--speculate", "on", "--drafts-right", "1"],
+        }.items():
+            done = penstock(
+                "bench", target, "-p", 0, "-n", 32, "-r", 2, "--memory", "1G", "--disk-seconds", 0,
+                "--json", *words,
+            )
+            self.assertEqual(done.returncode, 0, done.stderr)
+            rows[name] = json.loads(done.stdout)
+        self.assertEqual(len({row["logits_hash"] for row in rows.values()}), 1)
+        self.assertEqual(rows["off"]["draft_n"], 0)
+        self.assertEqual(rows["off"]["experts"], 4 * 64)
+        self.assertEqual(rows["on"]["experts"], 5 * 64)
+        self.assertEqual(rows["on"]["draft_n"], rows["on"]["draft_n_accepted"])
+        self.assertEqual(rows["on"]["draft_n"], 2 * 16)
+        tried = penstock("bench", target, "-p", 0, "-n", 160, "-r", 2, "--disk-seconds", 0, "--json")
+        self.assertGreater(json.loads(tried.stdout)["draft_n"], 0)
+        refused = penstock("bench", target, "--speculate", "on", "--routing", "uniform")
+        self.assertEqual(refused.returncode, 2)
+        self.assertIn("--routing model", refused.stderr)
+
     def test_bench_prints_a_markdown_table(self):
         done = self.bench("-p", 0, "-n", 8, "--routing", "session", "--memory", "64M")
         self.assertEqual(done.returncode, 0, done.stderr)
