@@ -7,6 +7,7 @@
 #include <string>
 
 #include "compute/panel.h"
+#include "engine/memory_watch.h"
 #include "io/reader.h"
 #include "store/expert_store.h"
 
@@ -21,6 +22,7 @@ struct EngineOptions {
   int64_t experts_per_token = 0;  // 0: the trained number; any other is lossy
   bool verify = true;             // checksums of experts at every read
   bool prefetch = true;           // reads the next layer's likely experts ahead, where it pays
+  MemoryWatchOptions memory_watch;  // gives slots back when memory runs short
   ReaderOptions reader;
   EvictionPolicy policy{};        // the store's default
   std::string simd_target;        // empty: the best that this processor has

@@ -84,8 +84,9 @@ Result<void> Session::feed(std::span<const TokenId> tokens, LogitsOf logits_of,
                            std::stop_token stop) {
   const Clock::time_point start = Clock::now();
   const StoreStats before = engine_->store_->stats();
-  Step step{*engine_->backend_, *engine_->store_, *engine_->scratch_, moe_, phase.times, stop,
-            on_route,          reroute};
+  Step step{*engine_->backend_, *engine_->store_, *engine_->scratch_,
+            moe_,               phase.times,      stop,
+            on_route,           reroute,          [this] { engine_->watch_memory(); }};
   const Result<void> fed =
       engine_->model_->forward(step, tokens, state_, logits_of, on_logits);
   engine_->store_->advance_token();
