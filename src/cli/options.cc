@@ -172,6 +172,13 @@ constexpr Option kOptions[] = {
     {"prefetch", 0, kChoice, kPlans, kMachine, "auto|off", "auto",
      "read the next layer's likely experts while the disk is idle; auto: where it pays",
      "auto|off"},
+    {"warm-start", 0, kChoice, kTalk, kMachine, "auto|eager|off", "auto",
+     "start with the experts that earlier runs used most: chat reads them while you type; eager: "
+     "before the first prompt; off: neither read nor remember",
+     "auto|eager|off"},
+    {"memory-pressure", 0, kChoice, kLoads, kMachine, "shrink|ignore", "shrink",
+     "when other programs need the memory: give slots of experts back until they do not",
+     "shrink|ignore"},
     {"simd", 0, kText, kLoads | kDoctor, kMachine, "TARGET", "",
      "instruction set to compute with; default: the best one"},
     {"arithmetic", 0, kChoice, kLoads, kMachine, "fixed16|float32", "fixed16",

@@ -210,6 +210,7 @@ class MemoryStaysWithinTheBudget(unittest.TestCase):
         rows = run.json()
         self.assertEqual(len(rows), 2, run.errors)
         for row, tokens in zip(rows, (256, 400)):
+            self.assertEqual(row["slots_given_back"], 0)  # a limit that is near is no shortage
             expert_bytes = row["cache_bytes"] / row["slots"]
             experts_read = row["bytes_per_token"] * tokens / expert_bytes
             # All of them; of an answer's, an eighth came with the one token before it.
@@ -236,10 +237,12 @@ class MemoryStaysWithinTheBudget(unittest.TestCase):
         with open(ids, "w", encoding="ascii") as f:
             json.dump([7 * i % 8000 for i in range(200)], f)
         options = ["--temp", 1, "--seed", 1, "--context", 512, "--memory", budget]
+        options += ["--warm-start", "off"]
         run = Run(["run", self.model, "--ids", ids, "-n", 300, "--json", *options], budget + SPARE)
         self.assertEqual(run.code, 0, run.errors)
         result = run.json()[-1]
         self.assertEqual(result["penstock"]["memory_budget_bytes"], budget)
+        self.assertEqual(result["penstock"]["slots_given_back"], 0)
         self.check(run, budget, result["penstock"]["memory_peak_bytes"])
 
     def test_control_the_limit_of_the_cgroup_is_in_force(self):
