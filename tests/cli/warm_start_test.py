@@ -44,6 +44,10 @@ class WarmStart(unittest.TestCase):
         (name,) = self.files()
         return os.path.join(self.folder, name)
 
+    def content(self):
+        with open(self.file(), "rb") as f:
+            return f.read()
+
     def errors(self, *arguments):
         done = penstock("run", MODEL.path, "-p", "hello", "-n", 2, *arguments, env=self.env)
         self.assertEqual(done.returncode, 0, done.stderr)
@@ -74,9 +78,9 @@ class WarmStart(unittest.TestCase):
 
     def test_off_neither_reads_nor_writes(self):
         self.run_json()
-        before = open(self.file(), "rb").read()
+        before = self.content()
         self.assertNotIn("warm start", self.errors("-v", "--warm-start", "off"))
-        self.assertEqual(open(self.file(), "rb").read(), before)
+        self.assertEqual(self.content(), before)
 
     def test_a_damaged_file_is_a_warning_and_replaced(self):
         self.run_json()
@@ -151,7 +155,7 @@ class WarmStart(unittest.TestCase):
 
     def test_ctrl_c_while_reading_ends_the_run_cleanly(self):
         self.run_json()
-        before = open(self.file(), "rb").read()
+        before = self.content()
         process = subprocess.Popen(
             [BINARY, "run", MODEL.path, "-p", "a", "--warm-start", "eager", "--slots", "20"],
             stdin=subprocess.DEVNULL,
@@ -163,7 +167,7 @@ class WarmStart(unittest.TestCase):
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=TIMEOUT_S)
         self.assertEqual(process.returncode, 130)
-        self.assertEqual(len(open(self.file(), "rb").read()), len(before))
+        self.assertEqual(len(self.content()), len(before))
         self.assertEqual(len(self.files()), 1)
 
 
