@@ -457,7 +457,8 @@ TEST_P(Gate, g16_a_warm_start_changes_nothing_but_time) {
 
   constexpr int kAll = 1000000;
   for (const int steps : {kAll, 0, 1, 4, 9}) {
-    with.reader_factory = [&] { return fake_reader(static_cast<uint64_t>(steps) + 1, nullptr); };
+    const uint64_t seed = static_cast<uint64_t>(steps) + 1;
+    with.reader_factory = [seed] { return fake_reader(seed, nullptr); };
     const WarmEngine warm = warm_engine(with, usage, steps);
     if (steps == kAll) {
       EXPECT_EQ(warm.preloaded, static_cast<uint64_t>(with.num_slots));
@@ -501,6 +502,7 @@ TEST_P(Gate, g17_slots_are_given_back_and_taken_again) {
       with.num_slots = slots;
       with.chunk_tokens = chunk;
       with.reader_factory = [] { return fake_reader(8, nullptr); };
+      with.memory_watch.is_on = true;
       with.memory_watch.every = with.memory_watch.quiet = std::chrono::nanoseconds(0);
       with.memory_watch.probe = [&]() -> Result<MemoryReading> {
         if (engine_seen != nullptr) sizes.push_back(engine_seen->experts().num_slots());
