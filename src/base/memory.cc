@@ -29,7 +29,7 @@ Error no_memory(const char* purpose, uint64_t bytes, int error) {
 }
 
 // The kernel does it in one call and reports a lack of memory; before Linux 5.14 the pages are
-// touched one by one.
+// touched one by one. What the bytes hold stays.
 int make_present(std::span<std::byte> bytes) {
 #ifdef MADV_POPULATE_WRITE
   if (::madvise(bytes.data(), bytes.size(), MADV_POPULATE_WRITE) == 0) return 0;
@@ -37,7 +37,8 @@ int make_present(std::span<std::byte> bytes) {
 #endif
   const auto page_bytes = static_cast<uint64_t>(::sysconf(_SC_PAGESIZE));
   for (uint64_t at = 0; at < bytes.size(); at += page_bytes) {
-    *static_cast<volatile std::byte*>(bytes.data() + at) = std::byte{0};
+    auto* byte = static_cast<volatile std::byte*>(bytes.data() + at);
+    *byte = *byte;
   }
   return 0;
 }
@@ -72,6 +73,8 @@ Result<AlignedMemory> AlignedMemory::create(uint64_t bytes, const char* purpose,
   }
   memory.bytes_ = {begin + head_bytes, bytes};
   memory.mapped_bytes_ = whole_bytes;
+  memory.alignment_ = alignment;
+  memory.purpose_ = purpose;
 
   // Advice: a kernel without huge pages ignores it.
   if (alignment == kHugePageBytes) ::madvise(memory.bytes_.data(), whole_bytes, MADV_HUGEPAGE);
@@ -83,17 +86,38 @@ Result<AlignedMemory> AlignedMemory::create(uint64_t bytes, const char* purpose,
   return memory;
 }
 
+void AlignedMemory::give_back_after(uint64_t kept) {
+  if (kept >= bytes_.size()) return;
+  const uint64_t begin = (kept + alignment_ - 1) / alignment_ * alignment_;
+  if (begin < mapped_bytes_) {
+    ::madvise(bytes_.data() + begin, mapped_bytes_ - begin, MADV_DONTNEED);
+  }
+}
+
+Result<void> AlignedMemory::take_again(uint64_t begin, uint64_t end) {
+  PENSTOCK_CHECK(begin <= end && end <= bytes_.size());
+  const auto page_bytes = static_cast<uint64_t>(::sysconf(_SC_PAGESIZE));
+  const uint64_t first = begin / page_bytes * page_bytes;
+  const int error = is_told_to_fail() ? ENOMEM : make_present(bytes_.subspan(first, end - first));
+  if (error != 0) return no_memory(purpose_, end - begin, error);
+  return {};
+}
+
 AlignedMemory::~AlignedMemory() {
   if (mapped_bytes_ > 0) ::munmap(bytes_.data(), mapped_bytes_);
 }
 
 AlignedMemory::AlignedMemory(AlignedMemory&& other) noexcept
     : bytes_(std::exchange(other.bytes_, {})),
-      mapped_bytes_(std::exchange(other.mapped_bytes_, 0)) {}
+      mapped_bytes_(std::exchange(other.mapped_bytes_, 0)),
+      alignment_(other.alignment_),
+      purpose_(other.purpose_) {}
 
 AlignedMemory& AlignedMemory::operator=(AlignedMemory&& other) noexcept {
   std::swap(bytes_, other.bytes_);
   std::swap(mapped_bytes_, other.mapped_bytes_);
+  std::swap(alignment_, other.alignment_);
+  std::swap(purpose_, other.purpose_);
   return *this;
 }
 

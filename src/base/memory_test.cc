@@ -2,7 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstdint>
+#include <string>
 #include <utility>
 
 namespace penstock {
@@ -31,6 +33,24 @@ TEST(AlignedMemory, moving_hands_the_bytes_over) {
   EXPECT_EQ(address_of(other), address);
   other = *AlignedMemory::create(4096, "a test");
   EXPECT_EQ(other.bytes().size(), 4096u);
+}
+
+TEST(AlignedMemory, gives_its_end_back_and_takes_it_again) {
+  constexpr uint64_t kMiB = 1 << 20;
+  auto memory = *AlignedMemory::create(16 * kMiB, "a test", Prefault::kYes);
+  std::ranges::fill(memory.bytes(), std::byte{7});
+  memory.give_back_after(5 * kMiB + 4096);
+  EXPECT_EQ(memory.bytes()[5 * kMiB + 4095], std::byte{7});
+  EXPECT_EQ(memory.bytes()[6 * kMiB], std::byte{0});
+  EXPECT_EQ(memory.bytes().back(), std::byte{0});
+  memory.give_back_after(16 * kMiB);  // nothing more
+  ASSERT_TRUE(memory.take_again(5 * kMiB + 4096, 16 * kMiB).has_value());
+  EXPECT_EQ(memory.bytes()[5 * kMiB + 4095], std::byte{7});
+  fail_allocation_after(0);
+  const auto refused = memory.take_again(0, kMiB);
+  fail_allocation_after(-1);
+  ASSERT_FALSE(refused.has_value());
+  EXPECT_NE(refused.error().message.find("a test"), std::string::npos);
 }
 
 TEST(AlignedMemory, of_zero_bytes_is_empty) {

@@ -12,6 +12,7 @@
 #include "cli/line_reader.h"
 #include "cli/loading.h"
 #include "cli/sampling_flags.h"
+#include "cli/warm_start.h"
 #include "text/utf8.h"
 
 namespace penstock {
@@ -20,11 +21,20 @@ namespace {
 // For the turn before, for /undo of it and for one more.
 constexpr int kCheckpoints = 3;
 constexpr char kQuotes[] = "\"\"\"";
+constexpr std::chrono::milliseconds kIdleStep(250);
 
 class Chat {
  public:
-  Chat(Call& call, Engine& engine, Session session, LineReader& lines, TraceFile& trace)
-      : call_(call), engine_(engine), session_(std::move(session)), lines_(lines), trace_(trace) {}
+  Chat(Call& call, Engine& engine, Session session, LineReader& lines, TraceFile& trace,
+       WarmStart& warm)
+      : call_(call),
+        engine_(engine),
+        session_(std::move(session)),
+        lines_(lines),
+        trace_(trace),
+        warm_(warm) {
+    lines.set_idle_work([this] { return work_while_idle(); });
+  }
 
   ChatState& state() { return state_; }
 
@@ -32,6 +42,8 @@ class Chat {
 
  private:
   Line read_message();
+  std::chrono::milliseconds work_while_idle();
+  void tell_shrinks();
   Result<void> handle(const std::string& message, bool& leaves);
   Result<void> answer();
   void print_json(const GenerateResult& result, const Reply& reply);
@@ -41,8 +53,23 @@ class Chat {
   Session session_;
   LineReader& lines_;
   TraceFile& trace_;
+  WarmStart& warm_;
   ChatState state_;
+  uint64_t shrinks_told_ = 0;
 };
+
+// Nobody waits: time for the experts of a warm start, and to see whether others need memory.
+std::chrono::milliseconds Chat::work_while_idle() {
+  engine_.watch_memory();
+  if (warm_.read_more()) return std::chrono::milliseconds(0);
+  return engine_.watches_memory() ? kIdleStep : std::chrono::milliseconds(-1);
+}
+
+void Chat::tell_shrinks() {
+  const uint64_t shrinks = engine_.experts().stats().shrinks;
+  if (shrinks > shrinks_told_) call_.terminal.note(shrink_text(engine_));
+  shrinks_told_ = shrinks;
+}
 
 Line Chat::read_message() {
   Line line = lines_.read(">>> ");
@@ -131,6 +158,8 @@ Result<void> Chat::answer() {
   }
   state_.conversation.messages.push_back(reply_message(reply));
   if (state_.shows_figures) call_.terminal.note(last_line(result.metrics));
+  warm_.tell_failures();
+  tell_shrinks();
   return {};
 }
 
@@ -164,12 +193,21 @@ Result<int> chat_verb(Call& call) {
   TraceFile trace(call, *engine);
   const auto lines =
       make_line_reader(call.terminal, call.interrupt, PENSTOCK_TRY(history_path(call)));
-  Chat chat(call, *engine, std::move(session), *lines, trace);
+  WarmStart warm(call, *engine);
+  if (warm.is_eager()) {
+    warm.read_all(call.interrupt.token());
+  } else if (warm.num_wanted() > 0) {
+    call.terminal.detail(
+        fmt::format("warm start: {} experts are read while you type", warm.num_wanted()));
+  }
+  Chat chat(call, *engine, std::move(session), *lines, trace, warm);
   chat.state().conversation = std::move(conversation);
   chat.state().sampling = sampling.options;
   chat.state().max_tokens = call.settings.integer("max-tokens");
   chat.state().shows_figures = call.terminal.is_verbose();
-  const int code = PENSTOCK_TRY(chat.run());
+  const Result<int> code = chat.run();
+  warm.save();
+  PENSTOCK_TRY(code);
   PENSTOCK_TRY(trace.write());
   return code;
 }

@@ -171,6 +171,11 @@ Result<ChatAction> stats(Context& context) {
   context.call.terminal.note(last_line(metrics));
   context.call.terminal.note(fmt::format("{} tokens of the prompt were cached, {} evaluated",
                                          metrics.cached_tokens, metrics.prompt.tokens));
+  const PreloadReport& preloaded = context.engine.experts().preloaded();
+  if (preloaded.wanted > 0) {
+    context.call.terminal.note(fmt::format("warm start: {} of {} experts read",
+                                           preloaded.experts, preloaded.wanted));
+  }
   context.call.terminal.note(waits_text(metrics));
   return ChatAction::kStay;
 }

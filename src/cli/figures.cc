@@ -87,6 +87,13 @@ std::string last_line(const GenerationMetrics& metrics) {
   return line + fmt::format("; peak memory {}", format_bytes(peak_resident_bytes()));
 }
 
+std::string shrink_text(Engine& engine) {
+  const uint64_t slots = engine.experts().stats().slots_given_back;
+  return fmt::format("memory ran short: {} slots ({}) were given back; {} of {} are in use now",
+                     slots, format_bytes(slots * engine.plan_request().record_bytes),
+                     engine.experts().num_slots(), engine.plan().num_slots);
+}
+
 std::string waits_text(const GenerationMetrics& metrics) {
   std::string text = waits_of("prompt", metrics.prompt) + waits_of("answer", metrics.answer);
   text.pop_back();
@@ -106,6 +113,7 @@ std::string_view name_of(FinishReason reason) {
 }
 
 Json engine_json(Engine& engine) {
+  const StoreStats& store = engine.experts().stats();
   return Json{{"memory_peak_bytes", peak_resident_bytes()},
               {"memory_budget_bytes", engine.plan_request().budget_bytes},
               {"memory_planned_bytes", engine.plan().total_bytes},
@@ -114,6 +122,10 @@ Json engine_json(Engine& engine) {
               {"lossy", engine.is_lossy()},
               {"experts_per_token", engine.experts_per_token()},
               {"slots", engine.plan().num_slots},
+              {"slots_now", engine.experts().num_slots()},
+              {"cache_shrinks", store.shrinks},
+              {"slots_given_back", store.slots_given_back},
+              {"warm_start_experts", engine.experts().preloaded().experts},
               {"experts", engine.plan().num_experts},
               {"chunk_tokens", engine.plan().chunk_tokens},
               {"context", engine.plan_request().context},

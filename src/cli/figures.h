@@ -17,6 +17,9 @@ std::string lossy_text(Engine& engine);
 // "prompt 12 tokens, 35.2 tok/s; answer 64 tokens, 8.1 tok/s; ..."
 std::string last_line(const GenerationMetrics& metrics);
 
+// "memory ran short: 40 slots (1.2 GiB) were given back; 60 of 100 are in use"
+std::string shrink_text(Engine& engine);
+
 // Where the time went, by name; several lines.
 std::string waits_text(const GenerationMetrics& metrics);
 

@@ -8,6 +8,7 @@
 #include <cerrno>
 #include <clocale>
 #include <cstdio>
+#include <utility>
 
 #include "base/check.h"
 #include "text/utf8.h"
@@ -24,6 +25,8 @@ class InputBytes {
  public:
   explicit InputBytes(const Interrupt& interrupt) : interrupt_(interrupt) {}
 
+  void set_idle_work(IdleWork work) { idle_work_ = std::move(work); }
+
   Arrived next(char& byte) {
     if (position_ == end_) {
       const Arrived arrived = fill();
@@ -35,9 +38,15 @@ class InputBytes {
 
  private:
   Arrived fill() {
+    int timeout_ms = idle_work_ ? 0 : -1;
     for (;;) {
       pollfd watched[2] = {{STDIN_FILENO, POLLIN, 0}, {interrupt_.descriptor(), POLLIN, 0}};
-      if (::poll(watched, 2, -1) < 0 && errno == EINTR) continue;
+      const int ready = ::poll(watched, 2, timeout_ms);
+      if (ready < 0 && errno == EINTR) continue;
+      if (ready == 0) {
+        timeout_ms = static_cast<int>(idle_work_().count());
+        continue;
+      }
       if ((watched[1].revents & POLLIN) != 0) return Arrived::kInterrupt;
       const ssize_t got = ::read(STDIN_FILENO, buffer_, sizeof buffer_);
       if (got < 0 && errno == EINTR) continue;
@@ -49,6 +58,7 @@ class InputBytes {
   }
 
   const Interrupt& interrupt_;
+  IdleWork idle_work_;
   char buffer_[4096];
   size_t position_ = 0;
   size_t end_ = 0;
@@ -57,6 +67,8 @@ class InputBytes {
 class PlainReader final : public LineReader {
  public:
   explicit PlainReader(const Interrupt& interrupt) : input_(interrupt) {}
+
+  void set_idle_work(IdleWork work) override { input_.set_idle_work(std::move(work)); }
 
   Line read(const std::string&) override {
     std::string text;
@@ -104,6 +116,8 @@ class EditingReader final : public LineReader {
     ::history_end(history_);
     ::el_end(editor_);
   }
+
+  void set_idle_work(IdleWork work) override { input_.set_idle_work(std::move(work)); }
 
   Line read(const std::string& prompt) override {
     prompt_ = prompt;

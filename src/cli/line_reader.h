@@ -5,6 +5,8 @@
 // Limits   one editing reader at a time; it sets the process's character type to UTF-8
 #pragma once
 
+#include <chrono>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -20,9 +22,15 @@ struct Line {
   std::string text;  // without the end of line; valid UTF-8
 };
 
+// Work for the time in which nobody types: a few milliseconds of it, and how long it need not be
+// done again; negative: never until the next read().
+using IdleWork = std::function<std::chrono::milliseconds()>;
+
 class LineReader {
  public:
   virtual ~LineReader() = default;
+
+  virtual void set_idle_work(IdleWork work) = 0;
 
   // `prompt` is shown on a terminal only. An interrupt ends the reading: kInterrupted, with what
   // was typed lost.

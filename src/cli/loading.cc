@@ -48,6 +48,7 @@ Result<EngineOptions> engine_options(const Settings& settings) {
   options.reader.kind = reader_kind(settings.text("reader"));
   options.verify = settings.is_on("verify");
   options.prefetch = settings.text("prefetch") != "off";
+  options.memory_watch.is_on = settings.text("memory-pressure") == "shrink";
   options.simd_target = settings.text("simd");
   if (settings.text("arithmetic") == "float32") options.arithmetic = Arithmetic::kFloat32;
   if (settings.is_given("eviction")) {

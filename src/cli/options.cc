@@ -176,6 +176,13 @@ constexpr Option kOptions[] = {
      "draft tokens with the model's own prediction block, where it has one; the answer is the "
      "same; auto: while it is measured to pay",
      "auto|on|off"},
+    {"warm-start", 0, kChoice, kTalk, kMachine, "auto|eager|off", "auto",
+     "start with the experts that earlier runs used most: chat reads them while you type; eager: "
+     "before the first prompt; off: neither read nor remember",
+     "auto|eager|off"},
+    {"memory-pressure", 0, kChoice, kLoads, kMachine, "shrink|ignore", "shrink",
+     "when other programs need the memory: give slots of experts back until they do not",
+     "shrink|ignore"},
     {"simd", 0, kText, kLoads | kDoctor, kMachine, "TARGET", "",
      "instruction set to compute with; default: the best one"},
     {"arithmetic", 0, kChoice, kLoads, kMachine, "fixed16|float32", "fixed16",

@@ -9,6 +9,7 @@
 #include "cli/loading.h"
 #include "cli/sampling_flags.h"
 #include "cli/token_file.h"
+#include "cli/warm_start.h"
 #include "io/system_error.h"
 #include "text/utf8.h"
 
@@ -115,6 +116,8 @@ Result<int> run_verb(Call& call) {
   Session session = PENSTOCK_TRY(engine->new_session());
   TraceFile trace(call, *engine);
   trace.begin_sequence();
+  WarmStart warm(call, *engine);
+  if (warm.is_eager()) warm.read_all(call.interrupt.token());
   std::optional<ReplyPrinter> printer;
   if (engine->tokenizer() != nullptr) {
     printer.emplace(*engine->tokenizer(), call.terminal, call.json() ? nullptr : &call.output,
@@ -129,7 +132,9 @@ Result<int> run_verb(Call& call) {
                prompt.opens_reasoning);
   }
   call.terminal.note(last_line(result.metrics));
+  if (engine->experts().stats().shrinks > 0) call.terminal.note(shrink_text(*engine));
   call.terminal.detail(waits_text(result.metrics));
+  warm.save();
   PENSTOCK_TRY(trace.write());
   return result.finish == FinishReason::kCancelled ? kExitInterrupted : kExitDone;
 }

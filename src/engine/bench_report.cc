@@ -166,6 +166,7 @@ Json to_json(const BenchRow& row, const BenchContext& context) {
             {"budget_bytes", test.budget_bytes},
             {"cache_bytes", row.cache_bytes},
             {"slots", row.num_slots},
+            {"slots_given_back", row.total().store.slots_given_back},
             {"experts", row.num_experts},
             {"hit_rate", rates.hit_rate},
             {"bytes_per_token", rates.bytes_per_token},

@@ -171,6 +171,12 @@ Result<std::unique_ptr<Engine>> Engine::open(Storage& storage, const EngineOptio
       {.target = options.simd_target, .arithmetic = options.arithmetic}));
   PENSTOCK_TRY(engine->open_store(storage, options));
   PENSTOCK_TRY(engine->load_weights(on_load));
+  const MemoryPlan& plan = engine->plan_;
+  engine->memory_watch_.emplace(options.memory_watch,
+                                SlotLimits{.floor = static_cast<int>(plan.floor_slots),
+                                           .full = static_cast<int>(plan.num_slots),
+                                           .slot_bytes = resolved.request.record_bytes},
+                                plan.total_bytes, resident_bytes());
   return engine;
 }
 
@@ -235,6 +241,11 @@ Result<void> Engine::load_weights(const LoadObserver& on_load) {
   if (!model) return model.error().with_context(files_.container.directory());
   model_ = std::move(*model);
   return {};
+}
+
+void Engine::watch_memory() {
+  const auto slots = memory_watch_->look(store_->num_slots(), MemoryWatch::Clock::now());
+  if (slots) store_->resize(*slots);
 }
 
 Result<Session> Engine::new_session() {

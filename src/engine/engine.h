@@ -2,7 +2,8 @@
 //
 // open() measures the machine, plans the memory, allocates all of it, loads the resident weights
 // past the page cache and opens the experts for streaming. After it nothing is allocated from the
-// budget any more, so a budget that was accepted is kept.
+// budget any more, so a budget that was accepted is kept. When others make memory scarce, expert
+// slots are given back, and taken again later (engine/memory_watch.h).
 //
 // Threads  the computing thread
 // Errors   open(): kNotFound, kCorrupt, kUnsupported (model), kOutOfMemory (budget), kIo
@@ -17,6 +18,7 @@
 
 #include "compute/backend.h"
 #include "engine/memory_plan.h"
+#include "engine/memory_watch.h"
 #include "engine/options.h"
 #include "engine/session.h"
 #include "format/container.h"
@@ -66,6 +68,11 @@ class Engine {
   Backend& backend() { return *backend_; }
   ExpertStore& experts() { return *store_; }
   bool reads_direct() const { return experts_file_->alignment() > 1; }
+  // Gives slots back or takes them again where that is due; between layers, and while nothing else
+  // is to be done. Cheap as long as it is not time to look.
+  void watch_memory();
+  bool watches_memory() const { return memory_watch_->is_on(); }
+
   int64_t experts_per_token() const { return request_.experts_per_token; }
   bool can_draft() const { return request_.config.mtp_num_hidden_layers > 0; }
   Speculation speculation() const { return speculation_; }  // kOff where it cannot
@@ -105,6 +112,7 @@ class Engine {
   std::optional<Scratch> scratch_;
   std::unique_ptr<Backend> backend_;
   std::unique_ptr<ExpertStore> store_;
+  std::optional<MemoryWatch> memory_watch_;
   std::optional<Qwen35Moe> model_;
 };
 

@@ -95,6 +95,7 @@ Result<MemoryPlan> plan_memory(const PlanRequest& request) {
                        ? request.num_slots
                        : std::min<int64_t>(plan.num_experts, static_cast<int64_t>(
                                                                  for_slots / request.record_bytes));
+  plan.floor_slots = std::min(plan.num_slots, floor_slots(request));
   const ScratchShape shape = scratch_shape(plan.chunk_tokens, request.experts_per_token);
   const BackendLimits limits = backend_limits(request.config, shape, request.context);
   plan.items = {

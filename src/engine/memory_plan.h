@@ -41,6 +41,7 @@ struct MemoryPlan {
   std::vector<PlanItem> items;
   int64_t chunk_tokens = 0;
   int64_t num_slots = 0;
+  int64_t floor_slots = 0;       // of these, one token's experts: never given back
   int64_t num_experts = 0;       // of all layers
   uint64_t total_bytes = 0;      // sum of the items, at most the budget
   uint64_t minimum_bytes = 0;    // the smallest workable budget

@@ -35,6 +35,8 @@ StoreStats combine(const StoreStats& a, const StoreStats& b, const Operation& ap
           .checksum_failures = apply(a.checksum_failures, b.checksum_failures),
           .waves = apply(a.waves, b.waves),
           .steps = apply(a.steps, b.steps),
+          .shrinks = apply(a.shrinks, b.shrinks),
+          .slots_given_back = apply(a.slots_given_back, b.slots_given_back),
           .wait_ns = apply(a.wait_ns, b.wait_ns),
           .verify_ns = apply(a.verify_ns, b.verify_ns),
           .bytes_verified = apply(a.bytes_verified, b.bytes_verified)};

@@ -7,6 +7,7 @@
 #include <string>
 
 #include "compute/panel.h"
+#include "engine/memory_watch.h"
 #include "engine/speculation.h"
 #include "io/reader.h"
 #include "store/expert_store.h"
@@ -25,6 +26,7 @@ struct EngineOptions {
   // Drafts by the model's prediction block, where it has one. kAuto: while the measured time pays,
   // and only where at least half of the experts fit, since each draft reads experts of its own.
   Speculation speculation = Speculation::kAuto;
+  MemoryWatchOptions memory_watch;  // gives slots back when memory runs short
   ReaderOptions reader;
   EvictionPolicy policy{};        // the store's default
   std::string simd_target;        // empty: the best that this processor has

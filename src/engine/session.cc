@@ -87,8 +87,9 @@ Result<void> Session::feed(std::span<const TokenId> tokens, LogitsOf logits_of,
                            std::stop_token stop, bool on_trial) {
   const Clock::time_point start = Clock::now();
   const StoreStats before = engine_->store_->stats();
-  Step step{*engine_->backend_, *engine_->store_, *engine_->scratch_, moe_, phase.times, stop,
-            on_route,          reroute};
+  Step step{*engine_->backend_, *engine_->store_, *engine_->scratch_,
+            moe_,               phase.times,      stop,
+            on_route,           reroute,          [this] { engine_->watch_memory(); }};
   const Result<void> fed =
       engine_->model_->forward(step, tokens, state_, logits_of, on_logits, on_trial);
   engine_->store_->advance_token();
@@ -134,8 +135,8 @@ Result<TokenId> Session::draft_after(TokenId token, const GenerateOptions& optio
   const Clock::time_point start = Clock::now();
   PhaseMetrics& phase = metrics.answer;
   const StoreStats before = engine_->store_->stats();
-  Step step{*engine_->backend_, *engine_->store_, *engine_->scratch_, moe_, phase.times, stop,
-            {},                 {}};
+  Step step{*engine_->backend_, *engine_->store_, *engine_->scratch_, moe_, phase.times, stop, {}, {},
+            {}};
   const Result<Rows> logits = engine_->model_->draft(step, token, state_);
   phase.store = phase.store + (engine_->store_->stats() - before);
   phase.wall_ns += since_ns(start);
@@ -267,7 +268,7 @@ Result<void> Session::evaluate_drafts(std::span<const TokenId> tokens,
   PENSTOCK_CHECK(engine_->can_draft());
   reset();
   PhaseMetrics phase;
-  Step step{*engine_->backend_, *engine_->store_, *engine_->scratch_, moe_, phase.times, stop, {},
+  Step step{*engine_->backend_, *engine_->store_, *engine_->scratch_, moe_, phase.times, stop, {}, {},
             {}};
   for (size_t p = 0; p + 1 < tokens.size(); ++p) {
     PENSTOCK_TRY(feed(tokens.subspan(p, 1), LogitsOf::kNone, {}, phase, {}, {}, stop, false));

@@ -44,8 +44,9 @@ class Container {
   // of its weights and from the options.
   uint64_t model_id() const { return manifest_.model_id; }
 
-  // 32 hex digits that name the exact content of all files: what a cache on disk should be keyed
-  // by.
+  // Names the exact content of all files: what a cache on disk should be keyed by. As text: 32 hex
+  // digits.
+  const Hash128& id() const { return content_; }
   std::string id_text() const;
 
   const std::vector<ResidentTensor>& tensors() const { return manifest_.tensors; }

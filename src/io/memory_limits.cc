@@ -155,6 +155,7 @@ Result<MemoryAvailability> memory_available(const std::string& root) {
     return Error{ErrorCode::kIo, meminfo_path + " does not tell MemAvailable; give a budget"};
   }
   MemoryAvailability result{.available_bytes = *available_kib * 1024,
+                            .limit_bytes = value_of(meminfo, "MemTotal:").value_or(0) * 1024,
                             .binding = "MemAvailable of /proc/meminfo"};
   for (const Hierarchy& hierarchy : memory_hierarchies(root)) {
     for (std::string folder = hierarchy.leaf;;) {
@@ -163,6 +164,7 @@ Result<MemoryAvailability> memory_available(const std::string& root) {
         const uint64_t left = limit.bytes > used ? limit.bytes - used : 0;
         if (left >= result.available_bytes) continue;
         result.available_bytes = left;
+        result.limit_bytes = limit.bytes;
         result.binding = fmt::format("{} of {} ({:.2f} GiB, {:.2f} GiB of it in use)", limit.name,
                                      folder, gibibytes(limit.bytes), gibibytes(used));
       }
@@ -171,6 +173,17 @@ Result<MemoryAvailability> memory_available(const std::string& root) {
     }
   }
   return result;
+}
+
+double memory_stall_share(const std::string& root) {
+  const std::string text = text_of(root + "/proc/pressure/memory");
+  constexpr std::string_view kBefore = "full avg10=";
+  const size_t begin = text.find(kBefore);
+  if (begin == std::string::npos) return 0;
+  double percent = 0;
+  const char* end = text.data() + text.size();
+  const auto [stopped, error] = std::from_chars(text.data() + begin + kBefore.size(), end, percent);
+  return error == std::errc() && percent >= 0 && percent <= 100 ? percent / 100 : 0;
 }
 
 uint64_t resident_bytes() {

@@ -23,11 +23,17 @@ namespace penstock {
 
 struct MemoryAvailability {
   uint64_t available_bytes = 0;
+  uint64_t limit_bytes = 0;  // what it is left of: MemTotal, or the limit that binds
   std::string binding;  // "memory.max of /sys/fs/cgroup/box (4.0 GiB, 1.0 GiB of it in use)"
 };
 
 // `root` is put in front of every path: recorded machines for tests.
 Result<MemoryAvailability> memory_available(const std::string& root = "");
+
+// The share of the last ten seconds in which all work of the machine waited for memory, 0 to 1; 0
+// where the kernel does not tell.
+// Source  Linux Documentation/accounting/psi.rst: "full" of /proc/pressure/memory
+double memory_stall_share(const std::string& root = "");
 
 // Of this process; 0 where /proc does not tell.
 uint64_t resident_bytes();

@@ -165,6 +165,29 @@ TEST(MemoryAvailable, is_the_smallest_of_all_limits_and_says_which) {
   }
 }
 
+TEST(MemoryAvailable, says_what_it_is_left_of) {
+  const auto limit_gib = [](const Files& files) {
+    const RecordedTree tree(files);
+    return memory_available(tree.root())->limit_bytes / kGiB;
+  };
+  EXPECT_EQ(limit_gib({{"/proc/meminfo", meminfo(20)}}), 32u);
+  EXPECT_EQ(limit_gib(machine("0::/box\n", kV2Mount, 20, {v2("/box", gib(4), kMax, 1)})), 4u);
+}
+
+TEST(MemoryStalls, are_the_share_that_the_kernel_tells) {
+  const auto share_of = [](const char* text) {
+    const RecordedTree tree(Files{{"/proc/pressure/memory", text}});
+    return memory_stall_share(tree.root());
+  };
+  EXPECT_NEAR(share_of("some avg10=50.00 avg60=1.00 avg300=0.00 total=1\n"
+                       "full avg10=12.50 avg60=0.10 avg300=0.00 total=1\n"),
+              0.125, 1e-9);
+  for (const char* nonsense : {"", "some avg10=50.00\n", "full avg10=x\n", "full avg10=900\n"}) {
+    EXPECT_EQ(share_of(nonsense), 0) << nonsense;
+  }
+  EXPECT_EQ(memory_stall_share("/nowhere"), 0);
+}
+
 TEST(MemoryAvailable, without_meminfo_is_an_error) {
   EXPECT_FALSE(memory_available("/nowhere").has_value());
 }

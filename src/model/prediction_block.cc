@@ -98,7 +98,7 @@ Result<Rows> Qwen35Moe::draft(Step& step, int32_t next, SequenceState& state) co
   const Rows x = rows.x.first(1), h = rows.h.first(1), y = rows.y.first(1);
   Backend& ops = step.backend;
   StepTimes inner;  // all of it is the time of the draft
-  Step inside{ops, step.experts, step.scratch, step.moe, inner, step.stop, {}, {}};
+  Step inside{ops, step.experts, step.scratch, step.moe, inner, step.stop, {}, {}, {}};
 
   pair(step, std::span(&next, 1), one_row(state.hidden()), {});
   attention(step, block.layer, state.draft_kv(), state.length() - 1, 1);

@@ -143,6 +143,7 @@ Result<void> Qwen35Moe::forward(Step& step, std::span<const int32_t> tokens, Seq
   ops.embed(embed_tokens_, tokens, x);
   for (int64_t index = 0; index < config_.num_hidden_layers; ++index) {
     const Layer& layer = layers_[static_cast<size_t>(index)];
+    if (step.between_layers) step.between_layers();
     {
       const PartTimer timer(step.times.mixer_ns);
       ops.rms_norm(x, layer.input_norm, eps, h);

@@ -81,6 +81,9 @@ struct MoeScratch {
   std::vector<int32_t> wishes;  // the distinct experts of the guess, most wanted first
 };
 
+// Called before each layer, when no expert is held.
+using BetweenLayers = std::function<void()>;
+
 struct Step {
   Backend& backend;
   ExpertStore& experts;
@@ -90,6 +93,7 @@ struct Step {
   std::stop_token stop;
   RouteObserver on_route;  // may be empty
   RouteOverride reroute;   // may be empty
+  BetweenLayers between_layers;  // may be empty
 };
 
 }  // namespace penstock

@@ -14,7 +14,7 @@ constexpr size_t kCandidatesMax = 64;
 }  // namespace
 
 ExpertCache::ExpertCache(const CacheShape& shape, EvictionPolicy policy)
-    : shape_(shape), policy_(policy) {
+    : shape_(shape), num_slots_(shape.num_slots), policy_(policy) {
   PENSTOCK_CHECK(shape.num_layers > 0 && shape.num_experts > 0 && shape.num_slots > 0);
   const size_t num_records = index_of(shape.num_layers, 0);
   slots_.resize(static_cast<size_t>(shape.num_slots));
@@ -45,6 +45,22 @@ void ExpertCache::record_use(int layer, int expert) {
   Use& use = uses_[index_of(layer, expert)];
   use.count = use.count * decay_over(run - use.run) + 1.0f;
   use.run = run;
+}
+
+std::vector<float> ExpertCache::usage() const {
+  std::vector<float> counts(uses_.size());
+  for (size_t i = 0; i < counts.size(); ++i) {
+    const uint32_t run = runs_[i / static_cast<size_t>(shape_.num_experts)];
+    counts[i] = uses_[i].count * decay_over(run - uses_[i].run);
+  }
+  return counts;
+}
+
+void ExpertCache::restore_usage(std::span<const float> counts) {
+  PENSTOCK_CHECK(counts.size() == uses_.size());
+  for (size_t i = 0; i < counts.size(); ++i) {
+    uses_[i] = {.run = runs_[i / static_cast<size_t>(shape_.num_experts)], .count = counts[i]};
+  }
 }
 
 std::optional<int> ExpertCache::find(int layer, int expert) const {
@@ -110,17 +126,16 @@ float ExpertCache::score_of(const Slot& slot) const {
 }
 
 // Equal scores go by slot number, so that a replay gives the same result everywhere.
-void ExpertCache::find_candidates() {
+void ExpertCache::find_candidates(size_t most) {
   candidates_.clear();
-  for (int slot = 0; slot < shape_.num_slots; ++slot) {
+  for (int slot = 0; slot < num_slots_; ++slot) {
     const Slot& record = slots_[static_cast<size_t>(slot)];
-    if (record.state != SlotState::kReady || record.pins > 0) continue;
-    candidates_.push_back({score_of(record), slot});
+    if (is_evictable(record)) candidates_.push_back({score_of(record), slot});
   }
   const auto is_sooner = [](const Candidate& a, const Candidate& b) {
     return a.score != b.score ? a.score > b.score : a.slot < b.slot;
   };
-  const size_t kept = std::min(candidates_.size(), kCandidatesMax);
+  const size_t kept = std::min(candidates_.size(), most);
   const auto middle = candidates_.begin() + static_cast<std::ptrdiff_t>(kept);
   std::partial_sort(candidates_.begin(), middle, candidates_.end(), is_sooner);
   candidates_.erase(middle, candidates_.end());
@@ -136,14 +151,56 @@ std::optional<int> ExpertCache::take_victim() {
       const int slot = candidates_.back().slot;
       candidates_.pop_back();
       Slot& record = slots_[static_cast<size_t>(slot)];
-      if (record.state != SlotState::kReady || record.pins > 0) continue;
+      if (!is_evictable(record)) continue;
       slot_of_[index_of(record.layer, record.expert)] = -1;
       ++evictions_;
       return slot;
     }
-    find_candidates();
+    find_candidates(kCandidatesMax);
   }
   return std::nullopt;
+}
+
+void ExpertCache::resize(int num_slots, std::vector<SlotMove>& moves) {
+  PENSTOCK_CHECK(num_slots > 0 && num_slots <= shape_.num_slots);
+  if (num_slots < num_slots_) shrink(num_slots, moves);
+  for (int slot = num_slots - 1; slot >= num_slots_; --slot) free_.push_back(slot);
+  num_slots_ = std::max(num_slots, num_slots_);
+}
+
+void ExpertCache::shrink(int num_slots, std::vector<SlotMove>& moves) {
+  const auto is_held = [this](int slot) {
+    const Slot& record = slots_[static_cast<size_t>(slot)];
+    return record.state != SlotState::kFree && !is_evictable(record);
+  };
+  int end = num_slots_;
+  while (end > num_slots && !is_held(end - 1)) --end;
+  int held = 0;
+  for (int slot = 0; slot < end; ++slot) held += is_held(slot);
+
+  std::erase_if(free_, [end](int slot) { return slot >= end; });
+  find_candidates(slots_.size());  // the first to go is the last one
+  const auto room = static_cast<size_t>(end - held);
+  for (; candidates_.size() > room; candidates_.pop_back()) {
+    const int slot = candidates_.back().slot;
+    Slot& record = slots_[static_cast<size_t>(slot)];
+    slot_of_[index_of(record.layer, record.expert)] = -1;
+    record = Slot{};
+    if (slot < end) free_.push_back(slot);
+    ++evictions_;
+  }
+  for (const Candidate& kept : candidates_) {
+    if (kept.slot < end) continue;
+    const int to = free_.back();
+    free_.pop_back();
+    Slot& record = slots_[static_cast<size_t>(kept.slot)];
+    slots_[static_cast<size_t>(to)] = record;
+    slot_of_[index_of(record.layer, record.expert)] = to;
+    record = Slot{};
+    moves.push_back({.from = kept.slot, .to = to});
+  }
+  candidates_.clear();
+  num_slots_ = end;
 }
 
 }  // namespace penstock

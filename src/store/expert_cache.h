@@ -8,17 +8,23 @@
 //   free --claim--> filling --finish--> ready --claim for another expert--> filling
 //                      `------forget------'------forget------> free
 //
+// The number of slots can change meanwhile (resize): those at the end become absent, and the best
+// of the experts in them move to others, so that the memory given up is in one piece.
+//
 // Invariants
 //   (1) An expert is in at most one slot; a slot that is filling or ready holds exactly one.
 //   (2) claim() never takes a slot that is pinned or filling.
 //   (3) A slot is free only when unpinned.
+//   (4) Slots from num_slots() on are absent: they hold nothing and are never claimed.
 //
 // Threads  One.
 // Memory   Allocated in the constructor: 12 bytes per expert, 16 per slot.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <vector>
 
 #include "store/eviction.h"
@@ -33,6 +39,12 @@ struct CacheShape {
 
 enum class SlotState : uint8_t { kFree, kFilling, kReady };
 
+// The bytes of a ready slot belong into another one.
+struct SlotMove {
+  int from = 0;
+  int to = 0;
+};
+
 class ExpertCache {
  public:
   ExpertCache(const CacheShape& shape, EvictionPolicy policy);
@@ -40,6 +52,11 @@ class ExpertCache {
   // The clock: `layer` runs now. Once per run, before its uses are recorded.
   void begin_run(int layer);
   void record_use(int layer, int expert);
+
+  // The counts of uses behind eviction, decayed to now: [layer][expert]. What is restored counts as
+  // if it had been used so often up to now.
+  std::vector<float> usage() const;
+  void restore_usage(std::span<const float> counts);
 
   // The slot that holds the expert or is being filled with it.
   std::optional<int> find(int layer, int expert) const;
@@ -53,11 +70,19 @@ class ExpertCache {
   void pin(int slot);
   void unpin(int slot);
 
+  // Uses this many slots from now on, at least one, at most those of the shape. With fewer, the
+  // experts go that the policy gives away first; `moves` says which bytes to copy, each into a slot
+  // that held nothing that is kept. A slot that is pinned or filling stays, and all below it: what
+  // num_slots() says afterwards is what was possible.
+  void resize(int num_slots, std::vector<SlotMove>& moves);
+
   SlotState state(int slot) const { return slots_[static_cast<size_t>(slot)].state; }
   bool is_pinned(int slot) const { return slots_[static_cast<size_t>(slot)].pins > 0; }
   int layer_of(int slot) const { return slots_[static_cast<size_t>(slot)].layer; }
   int expert_of(int slot) const { return slots_[static_cast<size_t>(slot)].expert; }
-  int num_slots() const { return shape_.num_slots; }
+  int num_slots() const { return num_slots_; }
+  int num_slots_max() const { return shape_.num_slots; }
+  int num_free() const { return static_cast<int>(free_.size()); }
   int num_pinned() const { return num_pinned_; }
   uint64_t evictions() const { return evictions_; }
 
@@ -84,10 +109,15 @@ class ExpertCache {
            static_cast<size_t>(expert);
   }
   float score_of(const Slot& slot) const;
-  void find_candidates();
+  bool is_evictable(const Slot& slot) const {
+    return slot.state == SlotState::kReady && slot.pins == 0;
+  }
+  void find_candidates(size_t most);
   std::optional<int> take_victim();
+  void shrink(int num_slots, std::vector<SlotMove>& moves);
 
   CacheShape shape_;
+  int num_slots_ = 0;
   EvictionPolicy policy_;
   std::vector<Slot> slots_;
   std::vector<int32_t> slot_of_;  // [layer][expert]; -1: in none

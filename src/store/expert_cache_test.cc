@@ -80,6 +80,78 @@ TEST(ExpertCache, frequency_outlives_eviction_and_fades) {
   EXPECT_FALSE(cache.find(0, 1).has_value());  // twelve half-lives later
 }
 
+TEST(ExpertCache, shrinks_by_what_it_would_evict_first_and_moves_the_rest_to_the_front) {
+  ExpertCache cache = cache_of(6);
+  for (int expert = 0; expert < 6; ++expert) fetch(cache, 0, expert);
+  for (const int expert : {0, 4, 5}) fetch(cache, 0, expert);  // 1, 2, 3 are the oldest
+  std::vector<SlotMove> moves;
+  cache.resize(3, moves);
+  EXPECT_EQ(cache.num_slots(), 3);
+  EXPECT_EQ(cache.evictions(), 3u);
+  EXPECT_EQ(moves.size(), 2u);
+  for (const int expert : {0, 4, 5}) {
+    ASSERT_TRUE(cache.find(0, expert).has_value()) << expert;
+    EXPECT_LT(*cache.find(0, expert), 3);
+  }
+  fetch(cache, 1, 0);  // takes the slot of an expert, not an absent one
+  EXPECT_LT(*cache.find(1, 0), 3);
+  EXPECT_FALSE(cache.find(0, 0).has_value());
+}
+
+TEST(ExpertCache, shrinks_to_free_slots_without_an_eviction_and_grows_again) {
+  ExpertCache cache = cache_of(8);
+  fetch(cache, 0, 1);
+  std::vector<SlotMove> moves;
+  cache.resize(2, moves);
+  EXPECT_TRUE(moves.empty());
+  EXPECT_EQ(cache.num_free(), 1);
+  cache.resize(5, moves);
+  EXPECT_EQ(cache.num_free(), 4);
+  for (int expert = 2; expert < 6; ++expert) fetch(cache, 0, expert);
+  EXPECT_EQ(cache.evictions(), 0u);
+  fetch(cache, 0, 6);
+  EXPECT_EQ(cache.evictions(), 1u);
+}
+
+TEST(ExpertCache, shrinks_no_further_than_to_a_slot_that_somebody_holds) {
+  for (const bool is_pinned : {true, false}) {
+    ExpertCache cache = cache_of(6);
+    for (int expert = 0; expert < 4; ++expert) fetch(cache, 0, expert);
+    const int held = *cache.claim(0, 9);
+    if (is_pinned) {
+      cache.finish(held);
+      cache.pin(held);
+    }
+    ASSERT_EQ(held, 4);
+    std::vector<SlotMove> moves;
+    cache.resize(2, moves);
+    EXPECT_EQ(cache.num_slots(), 5);
+    EXPECT_EQ(cache.find(0, 9), held);
+    is_pinned ? cache.unpin(held) : cache.finish(held);
+    cache.resize(2, moves);
+    EXPECT_EQ(cache.num_slots(), 2);
+    EXPECT_LT(cache.find(0, 9).value_or(0), 2);
+  }
+}
+
+TEST(ExpertCache, usage_survives_a_restart_and_decides_who_goes) {
+  ExpertCache before = cache_of(4, EvictionPolicy::kFrequencyRecency);
+  for (int i = 0; i < 20; ++i) fetch(before, 0, 1);
+  fetch(before, 1, 2);
+  const std::vector<float> usage = before.usage();
+  EXPECT_GT(usage[1], 10.0f);
+  EXPECT_EQ(usage[16 + 2], 1.0f);
+  EXPECT_EQ(usage[3], 0.0f);
+
+  ExpertCache after = cache_of(2, EvictionPolicy::kFrequencyRecency);
+  after.restore_usage(usage);
+  EXPECT_EQ(after.usage(), usage);
+  fetch(after, 0, 1);
+  fetch(after, 0, 2);
+  fetch(after, 0, 3);
+  EXPECT_TRUE(after.find(0, 1).has_value());
+}
+
 TEST(EvictionPolicy, has_a_name_that_leads_back_to_it) {
   for (const EvictionPolicy policy : kEvictionPolicies) {
     EXPECT_EQ(eviction_policy_of(name_of(policy)), policy);
@@ -115,6 +187,57 @@ struct Model {
     filling.insert(slot);
   }
 };
+
+// Any sequence of sizes, uses, pins and reads: nobody is in two places or in an absent slot, who is
+// held stays where it is, and as many experts are kept as there is room for.
+TEST(ExpertCache, keeps_its_invariants_while_its_size_changes) {
+  for (uint32_t seed = 0; seed < 40; ++seed) {
+    std::mt19937 random(seed);
+    const int most = 2 + static_cast<int>(random() % 12);
+    ExpertCache cache = cache_of(most, kEvictionPolicies[seed % std::size(kEvictionPolicies)]);
+    std::map<int, int> held;  // key -> slot
+    for (int i = 0; i < 400; ++i) {
+      const int layer = static_cast<int>(random() % 2), expert = static_cast<int>(random() % 16);
+      const int key = layer * 16 + expert;
+      if (random() % 4 == 0) {
+        const int before = cache.num_slots();
+        int experts = 0;
+        for (int k = 0; k < 32; ++k) experts += cache.find(k / 16, k % 16).has_value();
+        const int wanted = 1 + static_cast<int>(random() % static_cast<uint32_t>(most));
+        std::vector<SlotMove> moves;
+        cache.resize(wanted, moves);
+        int highest = 0;
+        for (const auto& [k, slot] : held) {
+          ASSERT_EQ(cache.find(k / 16, k % 16), slot);
+          highest = std::max(highest, slot + 1);
+        }
+        ASSERT_EQ(cache.num_slots(), wanted >= before ? wanted : std::max(wanted, highest));
+        std::set<int> slots;
+        for (int k = 0; k < 32; ++k) {
+          const auto slot = cache.find(k / 16, k % 16);
+          if (!slot) continue;
+          ASSERT_LT(*slot, cache.num_slots());
+          ASSERT_TRUE(slots.insert(*slot).second);
+          ASSERT_EQ(cache.layer_of(*slot) * 16 + cache.expert_of(*slot), k);
+        }
+        ASSERT_EQ(static_cast<int>(slots.size()), std::min(experts, cache.num_slots()));
+        ASSERT_EQ(cache.num_free(), cache.num_slots() - static_cast<int>(slots.size()));
+      } else if (held.count(key) != 0) {
+        const int slot = held[key];
+        cache.state(slot) == SlotState::kFilling ? cache.finish(slot) : cache.unpin(slot);
+        held.erase(key);
+      } else if (const auto slot = cache.find(layer, expert)) {
+        cache.begin_run(layer);
+        cache.record_use(layer, expert);
+        if (random() % 3 != 0) continue;
+        cache.pin(*slot);
+        held[key] = *slot;
+      } else if (const auto claimed = cache.claim(layer, expert)) {
+        held[key] = *claimed;
+      }
+    }
+  }
+}
 
 TEST(ExpertCache, agrees_with_a_simple_model_on_random_sequences) {
   for (const EvictionPolicy policy : kEvictionPolicies) {

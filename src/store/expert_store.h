@@ -21,6 +21,10 @@
 // stands before a demanded read; a wrong one costs idle disk time and the slot of the expert that
 // would have gone next.
 //
+// Before anybody asks, the most used experts of an earlier run may be read into free slots
+// (preload), with the same checks. And the number of slots may change between streams (resize),
+// when memory is needed elsewhere.
+//
 // Invariants
 //   (1) A slot is free, filling or ready (expert_cache.h). Only the end of its last read leaves
 //       `filling`; a slot that is filling is never reused, whatever became of the stream.
@@ -30,11 +34,11 @@
 //   (5) At rest (no stream alive) only wished experts are pinned, until the next stream begins, the
 //       next wish list comes or the token ends; the destructor checks it.
 //   (6) A failure is not remembered: the next stream that asks tries again. So does a stream that
-//       asked for an expert while it was being read for a wish.
+//       asked for an expert while it was being read for a wish or a preload.
 //
 // Threads  All calls come from one thread, the one that computes. Readers only write slot bytes.
 // Memory   Allocates all slots and bookkeeping in create(); nothing afterwards, once the lists of a
-//          stream have seen their longest request.
+//          stream have seen their longest request, but for the lists of preload() and resize().
 // Errors   create(): kInvalidArgument, kCorrupt (the table does not fit the file), kUnsupported,
 //          kOutOfMemory. next(): kIo, kCorrupt, kCancelled; each names layer, expert, part, file
 //          and offset. After any of them the store is usable again.
@@ -52,7 +56,9 @@
 #include "io/reader.h"
 #include "store/eviction.h"
 #include "store/expert_table.h"
+#include "store/expert_usage.h"
 #include "store/prefetcher.h"
+#include "store/preloader.h"
 #include "store/routing_trace.h"
 
 namespace penstock {
@@ -77,9 +83,11 @@ struct StoreStats {
   uint64_t bytes_read = 0;
   uint64_t io_retries = 0;
   uint64_t checksum_failures = 0;
-  uint64_t waves = 0;   // times experts had to wait for slots and then got some
-  uint64_t steps = 0;   // calls of advance_token
-  int64_t wait_ns = 0;  // next() with nothing to hand out
+  uint64_t waves = 0;             // times experts had to wait for slots and then got some
+  uint64_t steps = 0;             // calls of advance_token
+  uint64_t shrinks = 0;           // times that slots were given back
+  uint64_t slots_given_back = 0;  // in all
+  int64_t wait_ns = 0;            // next() with nothing to hand out
   int64_t verify_ns = 0;
   uint64_t bytes_verified = 0;
 };
@@ -142,6 +150,23 @@ class ExpertStore {
 
   // One decoded token or one prefill chunk is over.
   void advance_token();
+
+  // How often each expert was used; and to go on from there. Both at rest.
+  ExpertUsage usage() const;
+  void restore_usage(const ExpertUsage& usage);
+
+  // Experts to read into free slots, in this order, as far as they are not here; in place of an
+  // earlier list. They are read by preload_more(): takes in what has come, waiting for the first up
+  // to `timeout`, and asks for more. False when there is nothing left to do. Both at rest; to stop
+  // is not to call it again. What cannot be read is left out and reported.
+  void preload(std::vector<ExpertId> experts);
+  bool preload_more(std::chrono::nanoseconds timeout);
+  const PreloadReport& preloaded() const;
+
+  // Uses so many slots from now on, from 1 to those of the options; at rest. What the others hold
+  // goes by the rules of eviction, and their memory back to the system. The slots there are now:
+  // more than asked for where a read does not end, fewer where the system has no memory for more.
+  int resize(int num_slots);
 
   const StoreStats& stats() const;
   void reset_stats();

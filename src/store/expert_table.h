@@ -9,13 +9,14 @@
 //
 // Limits  first_record_offset, record_bytes and the offsets of parts are multiples of
 //         kRecordAlignment; parts lie in ascending order and do not share a multiple of it.
-//         ExpertStore::create checks all of it against the file.
+//         check_table() compares all of it with the file.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 #include <vector>
 
+#include "base/result.h"
 #include "io/checksum.h"
 #include "io/storage.h"
 
@@ -53,5 +54,9 @@ struct ExpertTable {
            static_cast<size_t>(part);
   }
 };
+
+// The table describes a file that somebody else wrote: nothing of it is believed. kCorrupt when it
+// does not fit the file, kUnsupported when the file cannot be read in such pieces.
+Result<void> check_table(const ExpertTable& table);
 
 }  // namespace penstock

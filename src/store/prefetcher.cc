@@ -23,9 +23,7 @@ LayerRecall& LayerRecall::operator+=(const LayerRecall& other) {
 }
 
 Prefetcher::Prefetcher(const CacheShape& shape, ExpertCache& cache, SlotFiller& filler)
-    : cache_(cache),
-      filler_(filler),
-      all_fit_(shape.num_slots >= shape.num_layers * shape.num_experts) {
+    : cache_(cache), filler_(filler), num_experts_(shape.num_layers * shape.num_experts) {
   wishes_.reserve(static_cast<size_t>(shape.num_experts));
   foresight_.assign(static_cast<size_t>(shape.num_experts), Foresight::kNone);
   is_unused_.assign(static_cast<size_t>(shape.num_slots), false);
@@ -40,7 +38,7 @@ uint64_t Prefetcher::bytes_needed(const CacheShape& shape) {
 
 size_t Prefetcher::wishes_max(size_t wanted) const {
   const auto num_slots = static_cast<size_t>(cache_.num_slots());
-  return all_fit_ || wanted >= num_slots ? 0 : (num_slots - wanted) / 2;
+  return all_fit() || wanted >= num_slots ? 0 : (num_slots - wanted) / 2;
 }
 
 void Prefetcher::wish(int layer, std::span<const int32_t> experts, size_t wanted,
@@ -117,6 +115,11 @@ void Prefetcher::drop(std::vector<int>& let_go) {
   next_ = 0;
   layer_ = -1;
   read_ = used_ = 0;
+}
+
+void Prefetcher::move(const SlotMove& slots) {
+  is_unused_[static_cast<size_t>(slots.to)] = is_unused_[static_cast<size_t>(slots.from)];
+  is_unused_[static_cast<size_t>(slots.from)] = false;
 }
 
 void Prefetcher::reset_stats() {

@@ -65,6 +65,8 @@ class Prefetcher {
 
   // The slot was given to another expert.
   void forget(int slot) { is_unused_[static_cast<size_t>(slot)] = false; }
+  // The expert of one slot is in another one now; at rest.
+  void move(const SlotMove& slots);
   void end_step() { switch_.end_step(); }
 
   bool has_reads_to_start() const { return next_ < wishes_.size(); }
@@ -86,10 +88,11 @@ class Prefetcher {
   Foresight& foresight_of(int expert) { return foresight_[static_cast<size_t>(expert)]; }
   // Half of what a layer leaves over, so that neither its waves nor the next one's run short.
   size_t wishes_max(size_t wanted) const;
+  bool all_fit() const { return cache_.num_slots() >= num_experts_; }
 
   ExpertCache& cache_;
   SlotFiller& filler_;
-  const bool all_fit_;
+  const int num_experts_;  // of all layers
   PrefetchSwitch switch_;
   int layer_ = -1;  // of the wishes; -1: there are none
   std::vector<Wish> wishes_;

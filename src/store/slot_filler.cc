@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstring>
 
 #include "base/check.h"
 #include "io/read_progress.h"
@@ -82,6 +83,26 @@ void SlotFiller::forgive(int slot) {
     Part& part = part_at(slot, i);
     if (part.state == PartState::kFailed) part.state = PartState::kMissing;
   }
+}
+
+void SlotFiller::move(int from, int to) {
+  PENSTOCK_CHECK(is_complete(from));
+  const Part& first = part_at(from, 0);
+  begin(to, first.layer, first.expert);
+  for (int i = 0; i < table_.num_parts(); ++i) {
+    std::memcpy(part_at(to, i).target, part_at(from, i).target, part_at(from, i).bytes);
+    part_at(to, i).state = PartState::kGood;
+    part_at(from, i).state = PartState::kMissing;
+  }
+}
+
+void SlotFiller::give_back_after(int num_slots) {
+  memory_.give_back_after(static_cast<uint64_t>(num_slots) * table_.slot_bytes());
+}
+
+Result<void> SlotFiller::take_again(int begin, int end) {
+  return memory_.take_again(static_cast<uint64_t>(begin) * table_.slot_bytes(),
+                            static_cast<uint64_t>(end) * table_.slot_bytes());
 }
 
 void SlotFiller::enqueue(int slot, int part) {

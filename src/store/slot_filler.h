@@ -55,6 +55,14 @@ class SlotFiller {
   // Failed parts may be tried again.
   void forgive(int slot);
 
+  // The bytes of a complete slot go into another one, no read into which is in flight.
+  void move(int from, int to);
+  // Slots from `num_slots` on are not used for now: their memory goes back to the system, as far as
+  // it is whole pages. Their bytes are lost.
+  void give_back_after(int num_slots);
+  // Memory for slots begin to end again. kOutOfMemory when there is none.
+  Result<void> take_again(int begin, int end);
+
   // Asks for a part that is missing; it waits until the reader has room.
   void enqueue(int slot, int part);
   void submit();

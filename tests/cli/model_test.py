@@ -27,6 +27,10 @@ PENSTOCK_KEYS = {
     "lossy",
     "experts_per_token",
     "slots",
+    "slots_now",
+    "cache_shrinks",
+    "slots_given_back",
+    "warm_start_experts",
     "chunk_tokens",
     "model_id",
 }

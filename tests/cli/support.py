@@ -13,6 +13,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 DATA = os.path.normpath(os.path.join(HERE, "..", "data"))
 BINARY = os.environ["PENSTOCK_BINARY"]
 TIMEOUT_S = 240
+STATE = tempfile.TemporaryDirectory(prefix="penstock-state-")  # removed at the end
 
 TEMPLATE = (
     "{%- for m in messages -%}{{ m.role + ': ' + m.content + '<|end|>' }}{%- endfor -%}"
@@ -25,7 +26,7 @@ def environment(**extra):
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("PENSTOCK_", "XDG_"))}
     kept.pop("NO_COLOR", None)
     kept.pop("CLICOLOR_FORCE", None)
-    return {**kept, "HOME": "/nonexistent", **extra}
+    return {**kept, "HOME": "/nonexistent", "XDG_STATE_HOME": STATE.name, **extra}
 
 
 def penstock(*arguments, env=None, stdin="", cwd=None):

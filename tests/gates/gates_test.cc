@@ -17,12 +17,17 @@
 //   G14 any allocation that fails while loading is an error, and the next attempt works
 //   G15 experts read ahead or not, right or wrong, in time or not, or not at all because the read
 //       failed or the request was cancelled
+//   G16 warm-started with what an earlier run used most, wholly, in part or with a failed read, or
+//       cold
+//   G17 slots given back and taken again at any time, between tokens and between layers
 //
 // Numbers are given once and never reused. A gate also asserts that what it is about really
 // happened: evictions, chunks, retries.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cerrno>
+#include <functional>
 #include <map>
 
 #include "base/memory.h"
@@ -416,6 +421,109 @@ TEST_P(Gate, g15_a_request_is_cancelled_while_wishes_are_read) {
         << "cancelled after " << routes << " layers";
   }
   EXPECT_GT(engine->experts().stats().prefetches_used, 0u);
+}
+
+// An engine that begins with the experts of an earlier run, and how it differs from a cold one.
+struct WarmEngine {
+  std::unique_ptr<Engine> engine;
+  uint64_t preloaded = 0, failed = 0;
+};
+
+WarmEngine warm_engine(const EngineOptions& with, const ExpertUsage& usage, int steps) {
+  WarmEngine warm{open_engine(with)};
+  ExpertStore& experts = warm.engine->experts();
+  experts.restore_usage(usage);
+  experts.preload(most_used(usage));
+  for (int i = 0; i < steps && experts.preload_more(std::chrono::milliseconds(1)); ++i) {
+  }
+  warm.preloaded = experts.preloaded().experts;
+  warm.failed = experts.preloaded().failed;
+  return warm;
+}
+
+TEST_P(Gate, g16_a_warm_start_changes_nothing_but_time) {
+  EngineOptions with = options();
+  with.num_slots = open_engine(options())->plan().num_experts / 2;
+  const auto cold = open_engine(with);
+  const std::vector<TokenId> earlier = random_tokens(30, cold->config().vocab_size, 3);
+  Session session = value_of(cold->new_session());
+  continue_greedily(session, earlier, 12);
+  const ExpertUsage usage = cold->experts().usage();
+  const auto first_hits = [&](Engine& engine) {  // of a prompt of one token
+    Session one = value_of(engine.new_session());
+    return continue_greedily(one, std::vector<TokenId>{1}, 1).metrics.prompt.store.hits;
+  };
+  EXPECT_EQ(first_hits(*open_engine(with)), 0u);
+
+  constexpr int kAll = 1000000;
+  for (const int steps : {kAll, 0, 1, 4, 9}) {
+    const uint64_t seed = static_cast<uint64_t>(steps) + 1;
+    with.reader_factory = [seed] { return fake_reader(seed, nullptr); };
+    const WarmEngine warm = warm_engine(with, usage, steps);
+    if (steps == kAll) {
+      EXPECT_EQ(warm.preloaded, static_cast<uint64_t>(with.num_slots));
+    }
+    EXPECT_TRUE(answer_of(*warm.engine, GetParam().prompt_tokens) == resident()) << steps;
+    EXPECT_GT(warm.engine->experts().stats().evictions, 0u);
+  }
+  const WarmEngine warm = warm_engine(with, usage, kAll);
+  EXPECT_GT(first_hits(*warm.engine), 0u);
+}
+
+TEST_P(Gate, g16_an_expert_that_cannot_be_preloaded_is_left_out) {
+  EngineOptions with = options();
+  with.num_slots = open_engine(options())->plan().num_experts / 2;
+  const auto cold = open_engine(with);
+  answer_of(*cold, GetParam().prompt_tokens);
+  for (uint64_t nth = 0; nth < 12; ++nth) {
+    FakeFaults faults;
+    faults.fail_read(nth, EIO, Lasting::kForGood);
+    with.reader_factory = [&] { return fake_reader(nth + 1, &faults); };
+    const WarmEngine warm = warm_engine(with, cold->experts().usage(), 1000000);
+    EXPECT_EQ(warm.failed, 1u);
+    faults.heal();
+    EXPECT_TRUE(answer_of(*warm.engine, GetParam().prompt_tokens) == resident()) << "read " << nth;
+  }
+}
+
+// A machine whose free memory goes down and up again, so that the cache shrinks to its floor and
+// grows step by step, in the middle of chunks and of the answer.
+TEST_P(Gate, g17_slots_are_given_back_and_taken_again) {
+  const auto in_memory = open_engine(options());
+  const int64_t all = in_memory->plan().num_experts;
+  const int64_t floor = in_memory->plan().floor_slots;
+  constexpr uint64_t kPlenty = 1ull << 30;
+  for (const int64_t slots : {all, (all + floor) / 2}) {
+    for (const int64_t chunk : {1, 16}) {
+      Engine* engine_seen = nullptr;
+      int looks = 0;
+      std::vector<int> sizes;
+      EngineOptions with = options();
+      with.num_slots = slots;
+      with.chunk_tokens = chunk;
+      with.reader_factory = [] { return fake_reader(8, nullptr); };
+      with.memory_watch.is_on = true;
+      with.memory_watch.every = with.memory_watch.quiet = std::chrono::nanoseconds(0);
+      with.memory_watch.probe = [&]() -> Result<MemoryReading> {
+        if (engine_seen != nullptr) sizes.push_back(engine_seen->experts().num_slots());
+        const bool is_short = looks++ % 14 >= 7;
+        return MemoryReading{.available_bytes = is_short ? 0 : kPlenty,
+                             .limit_bytes = kPlenty,
+                             .stalled_share = 0};
+      };
+      const auto engine = open_engine(with);
+      engine_seen = engine.get();
+      EXPECT_TRUE(answer_of(*engine, GetParam().prompt_tokens) == resident())
+          << slots << " slots, chunks of " << chunk;
+      const int fewest = *std::ranges::min_element(sizes);
+      EXPECT_EQ(fewest, floor);
+      EXPECT_EQ(sizes.front(), slots);
+      EXPECT_NE(std::ranges::adjacent_find(sizes, std::less()), sizes.end());  // it grew again
+      EXPECT_GT(engine->experts().stats().shrinks, 2u);
+      EXPECT_GT(engine->experts().stats().slots_given_back, static_cast<uint64_t>(slots - floor));
+      EXPECT_GT(engine->experts().stats().evictions, 0u);
+    }
+  }
 }
 
 void expect_quantised_weights_to_stream_and_chunk_alike(Arithmetic arithmetic) {

@@ -40,8 +40,26 @@ def counters(path):
     return {line.split()[0]: int(line.split()[1]) for line in read(path).splitlines()}
 
 
+# Takes what is left of a cgroup but for 12 MiB, and says when there was nothing to take for a second.
+# argv is the file of usage and the limit.
+NEIGHBOUR = """
+import sys, time
+held, quiet = [], 0
+while True:
+    with open(sys.argv[1], encoding="ascii") as f:
+        left = int(sys.argv[2]) - int(f.read())
+    if left > 12 << 20:
+        held.append(b"x" * (2 << 20))
+    quiet = 0 if left > 12 << 20 else quiet + 1
+    if quiet == 50:
+        print("full", flush=True)
+    time.sleep(0.02)
+"""
+
+
 class CgroupV1:
     limit = "memory.limit_in_bytes"
+    usage = "memory.usage_in_bytes"
 
     def __init__(self, path):
         self.path = path
@@ -62,6 +80,7 @@ class CgroupV1:
 
 class CgroupV2:
     limit = "memory.max"
+    usage = "memory.current"
 
     def __init__(self, path):
         self.path = path
@@ -111,22 +130,26 @@ def make_cgroup(limit_bytes):
         raise
 
 
+def inside(cgroup, *command):
+    """A shell enters the cgroup and becomes the program, so that every page is counted."""
+    procs = os.path.join(cgroup.path, "cgroup.procs")
+    return ["/bin/sh", "-c", 'echo $$ > "$0" && exec "$@"', procs, *map(str, command)]
+
+
 class Run:
     """One run of the program inside a cgroup, and what the kernel says about it."""
 
     def __init__(self, arguments, limit_bytes):
         self.cgroup = make_cgroup(limit_bytes)
         try:
-            self._run([BINARY, *map(str, arguments)])
+            self._run([BINARY, *arguments])
         finally:
             remove_cgroup(self.cgroup.path)
 
     def _run(self, command):
-        procs = os.path.join(self.cgroup.path, "cgroup.procs")
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("PENSTOCK_", "XDG_"))}
         done = subprocess.run(
-            # A shell enters the cgroup and becomes the program, so that every page is counted.
-            ["/bin/sh", "-c", 'echo $$ > "$0" && exec "$@"', procs, *command],
+            inside(self.cgroup, *command),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -210,6 +233,7 @@ class MemoryStaysWithinTheBudget(unittest.TestCase):
         rows = run.json()
         self.assertEqual(len(rows), 2, run.errors)
         for row, tokens in zip(rows, (256, 400)):
+            self.assertEqual(row["slots_given_back"], 0)  # a limit that is near is no shortage
             expert_bytes = row["cache_bytes"] / row["slots"]
             experts_read = row["bytes_per_token"] * tokens / expert_bytes
             # All of them; of an answer's, an eighth came with the one token before it.
@@ -236,11 +260,52 @@ class MemoryStaysWithinTheBudget(unittest.TestCase):
         with open(ids, "w", encoding="ascii") as f:
             json.dump([7 * i % 8000 for i in range(200)], f)
         options = ["--temp", 1, "--seed", 1, "--context", 512, "--memory", budget]
+        options += ["--warm-start", "off"]
         run = Run(["run", self.model, "--ids", ids, "-n", 300, "--json", *options], budget + SPARE)
         self.assertEqual(run.code, 0, run.errors)
         result = run.json()[-1]
         self.assertEqual(result["penstock"]["memory_budget_bytes"], budget)
+        self.assertEqual(result["penstock"]["slots_given_back"], 0)
         self.check(run, budget, result["penstock"]["memory_peak_bytes"])
+
+    def test_slots_are_given_back_to_a_neighbour_and_the_answer_stays_the_same(self):
+        if self.model != DEMO:
+            self.skipTest("a chat needs the demo model")
+        budget = self.budget(1, "--context", 512)
+        limit = budget + SPARE
+        cgroup = make_cgroup(limit)
+        self.addCleanup(remove_cgroup, cgroup.path)
+        options = ["--memory", budget, "--context", 512, "--greedy", "-n", 24, "--warm-start", "off"]
+        chat = subprocess.Popen(
+            inside(cgroup, BINARY, "chat", self.model, "--json", "-q", *options),
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        )  # fmt: skip
+        self.addCleanup(chat.stdout.close)
+        self.addCleanup(chat.wait)
+        self.addCleanup(chat.stdin.close)
+
+        def answer():
+            chat.stdin.write(b"/clear\nTell me a story\n")
+            chat.stdin.flush()
+            return json.loads(chat.stdout.readline())
+
+        before = answer()
+        self.assertEqual(before["penstock"]["slots_given_back"], 0)
+        usage = os.path.join(cgroup.path, cgroup.usage)
+        neighbour = subprocess.Popen(
+            inside(cgroup, sys.executable, "-c", NEIGHBOUR, usage, limit), stdout=subprocess.PIPE
+        )
+        try:
+            self.assertEqual(neighbour.stdout.readline(), b"full\n")
+            after = answer()
+        finally:
+            neighbour.kill()
+            neighbour.communicate()
+        self.assertEqual(after["token_ids"], before["token_ids"])
+        self.assertEqual(after["penstock"]["logits_hash"], before["penstock"]["logits_hash"])
+        self.assertGreater(after["penstock"]["slots_given_back"], 0)
+        self.assertGreater(after["penstock"]["expert_evictions"], 0)
+        self.assertEqual(cgroup.kills(), 0)
 
     def test_control_the_limit_of_the_cgroup_is_in_force(self):
         budget = self.budget(1, "--context", 402)

@@ -71,6 +71,7 @@ EngineOptions small_options(const std::string& model) {
   options.model = model;
   options.memory_bytes = 1ull << 40;
   options.threads = 1;
+  options.memory_watch.is_on = false;  // what else runs on the machine is no part of a test
   return options;
 }
 

@@ -39,7 +39,7 @@ std::string packed(const std::string& source, std::optional<DType> experts = std
 // A checkpoint of tests/data/random, packed at its own precision.
 std::string packed_random(const std::string& name);
 
-// Options for a small model: one thread, no budget to speak of.
+// Options for a small model: one thread, no budget to speak of, no eye on the machine's memory.
 EngineOptions small_options(const std::string& model);
 
 std::unique_ptr<Engine> open_engine(const EngineOptions& options);
