@@ -32,6 +32,7 @@ void Session::reset() {
   tokens_.clear();
   logits_known_ = false;
   on_trial_.reset();
+  speculation_ = SpeculationSwitch(engine_->speculation());  // another text, to be foreseen or not
 }
 
 Result<void> Session::check_prompt(std::span<const TokenId> prompt) const {
