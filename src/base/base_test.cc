@@ -1,7 +1,9 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <chrono>
 #include <numeric>
+#include <thread>
 #include <vector>
 
 #include "base/byte_cursor.h"
@@ -86,6 +88,31 @@ TEST(ThreadPool, runs_every_task_once_on_any_number_of_threads) {
       for (const auto& count : calls) EXPECT_EQ(count.load(), 1);
     }
   }
+}
+
+// Workers that sleep come late, or not at all: nothing of a loop may be left for them, and what
+// they see of the next one must be whole.
+TEST(ThreadPool, a_loop_ends_without_workers_that_sleep) {
+  ThreadPool pool(8);
+  for (int round = 0; round < 200; ++round) {
+    if (round % 8 == 0) std::this_thread::sleep_for(std::chrono::milliseconds(2));
+    std::vector<int> values(static_cast<size_t>(2 + round % 40), 0);  // gone when the loop has ended
+    pool.run(std::ssize(values), [&](int64_t task, int) { values[static_cast<size_t>(task)] = round; });
+    for (const int value : values) EXPECT_EQ(value, round);
+  }
+}
+
+TEST(ThreadPool, all_workers_wake_for_a_long_loop) {
+  constexpr int kThreads = 6;
+  ThreadPool pool(kThreads);
+  std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  std::atomic<int> present{0};
+  // Each task waits until all threads have one: with a sleeper left it would not end.
+  pool.run(kThreads, [&](int64_t, int) {
+    ++present;
+    while (present.load() < kThreads) std::this_thread::yield();
+  });
+  EXPECT_EQ(present.load(), kThreads);
 }
 
 }  // namespace

@@ -1,18 +1,18 @@
 // A fixed team of threads that runs the bodies of parallel loops; the caller is worker 0.
 //
 // Decode runs a few hundred short loops per token, so a worker that has just finished spins for a
-// moment before it sleeps: waking a sleeper costs more than most loops. Results never depend on the
-// number of threads, because a task's work is a function of its index alone.
+// moment before it sleeps: waking a sleeper costs more than most loops. A loop waits for its tasks,
+// not for its workers: one that wakes late, or that the system gave no processor, is not missed.
+// Results never depend on the number of threads, because a task's work is a function of its index
+// alone.
 //
 // Threads  run() from one thread at a time (the owner's). Bodies must not throw and must not call
 //          run() of the same pool.
 #pragma once
 
 #include <atomic>
-#include <condition_variable>
 #include <cstdint>
 #include <memory>
-#include <mutex>
 #include <thread>
 #include <vector>
 
@@ -40,21 +40,24 @@ class ThreadPool {
  private:
   using Call = void (*)(const void* context, int64_t task, int worker);
 
+  // Set in `members_` while a loop takes workers in.
+  static constexpr uint32_t kOpen = uint32_t{1} << 31;
+
   void run_loop(int64_t num_tasks, Call call, const void* context);
   void work(int worker);
   void take_tasks(int worker);
+  void wake_some(int64_t most);
+  bool wait_for_loop_after(uint32_t seen);  // true when it slept
 
+  // Of the loop at work; read only by members that came while it was open.
   Call call_ = nullptr;
   const void* context_ = nullptr;
   int64_t num_tasks_ = 0;
   alignas(64) std::atomic<int64_t> next_task_{0};
-  alignas(64) std::atomic<uint64_t> generation_{0};  // a change starts a loop
-  alignas(64) std::atomic<int> workers_busy_{0};
+  alignas(64) std::atomic<uint32_t> loops_begun_{0};  // what sleepers wait for
+  alignas(64) std::atomic<uint32_t> members_{0};      // workers inside, and kOpen
   std::atomic<int> sleepers_{0};
   std::atomic<bool> stopping_{false};
-  std::mutex mutex_;
-  std::condition_variable wake_;
   std::vector<std::jthread> workers_;
 };
-
 }  // namespace penstock
