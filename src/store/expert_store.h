@@ -139,7 +139,8 @@ class ExpertStore {
 
   // The experts that the next stream, of another layer than one that is alive, will probably ask
   // for, most wanted first; in place of an earlier list. Ask wants_prefetch() before guessing: the
-  // answer is no when all experts fit, too few slots are left, or guesses were too often wrong.
+  // answer is no when all experts are in memory, too few slots are left, or guesses were too often
+  // wrong.
   bool wants_prefetch() const;
   void prefetch(int layer, std::span<const int32_t> experts);
   std::span<const LayerRecall> recall() const;  // [layer]

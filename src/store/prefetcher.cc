@@ -38,7 +38,7 @@ uint64_t Prefetcher::bytes_needed(const CacheShape& shape) {
 
 size_t Prefetcher::wishes_max(size_t wanted) const {
   const auto num_slots = static_cast<size_t>(cache_.num_slots());
-  return all_fit() || wanted >= num_slots ? 0 : (num_slots - wanted) / 2;
+  return all_are_here() || wanted >= num_slots ? 0 : (num_slots - wanted) / 2;
 }
 
 void Prefetcher::wish(int layer, std::span<const int32_t> experts, size_t wanted,

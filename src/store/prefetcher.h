@@ -88,7 +88,8 @@ class Prefetcher {
   Foresight& foresight_of(int expert) { return foresight_[static_cast<size_t>(expert)]; }
   // Half of what a layer leaves over, so that neither its waves nor the next one's run short.
   size_t wishes_max(size_t wanted) const;
-  bool all_fit() const { return cache_.num_slots() >= num_experts_; }
+  // Nothing is left to be read, now or later.
+  bool all_are_here() const { return cache_.num_slots() - cache_.num_free() >= num_experts_; }
 
   ExpertCache& cache_;
   SlotFiller& filler_;
