@@ -96,8 +96,10 @@ TEST(ThreadPool, a_loop_ends_without_workers_that_sleep) {
   ThreadPool pool(8);
   for (int round = 0; round < 200; ++round) {
     if (round % 8 == 0) std::this_thread::sleep_for(std::chrono::milliseconds(2));
-    std::vector<int> values(static_cast<size_t>(2 + round % 40), 0);  // gone when the loop has ended
-    pool.run(std::ssize(values), [&](int64_t task, int) { values[static_cast<size_t>(task)] = round; });
+    // Gone when the loop has ended.
+    std::vector<int> values(static_cast<size_t>(2 + round % 40), 0);
+    pool.run(std::ssize(values),
+             [&](int64_t task, int) { values[static_cast<size_t>(task)] = round; });
     for (const int value : values) EXPECT_EQ(value, round);
   }
 }

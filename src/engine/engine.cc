@@ -166,10 +166,12 @@ Result<std::unique_ptr<Engine>> Engine::open(Storage& storage, const EngineOptio
   const ScratchShape shape =
       scratch_shape(engine->plan_.chunk_tokens, resolved.request.experts_per_token);
   engine->scratch_ = PENSTOCK_TRY(Scratch::create(config, shape));
-  engine->backend_ = PENSTOCK_TRY(CpuBackend::create(
+  auto backend = PENSTOCK_TRY(CpuBackend::create(
       resolved.request.threads, backend_limits(config, shape, resolved.request.context),
       {.target = options.simd_target, .arithmetic = options.arithmetic}));
-  PENSTOCK_TRY(engine->open_store(storage, options));
+  ThreadPool& team = backend->team();
+  engine->backend_ = std::move(backend);
+  PENSTOCK_TRY(engine->open_store(storage, options, team));
   PENSTOCK_TRY(engine->load_weights(on_load));
   const MemoryPlan& plan = engine->plan_;
   engine->memory_watch_.emplace(options.memory_watch,
@@ -198,7 +200,8 @@ Result<void> Engine::read_generation_config() {
   return {};
 }
 
-Result<void> Engine::open_store(Storage& storage, const EngineOptions& options) {
+Result<void> Engine::open_store(Storage& storage, const EngineOptions& options,
+                                ThreadPool& team) {
   const ExpertParts& parts = files_.container.experts();
   experts_file_ =
       PENSTOCK_TRY(storage.open(files_.container.experts_path(), OpenMode::kReadDirect));
@@ -218,6 +221,7 @@ Result<void> Engine::open_store(Storage& storage, const EngineOptions& options) 
   store_options.policy = options.policy;
   store_options.verify = options.verify;
   store_options.prefetch = options.prefetch;
+  store_options.team = &team;
   std::unique_ptr<Reader> reader =
       options.reader_factory ? options.reader_factory()
                              : PENSTOCK_TRY(make_reader(options.reader, &reader_note_));

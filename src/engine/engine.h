@@ -97,7 +97,7 @@ class Engine {
   explicit Engine(ModelFiles files) : files_(std::move(files)) {}
   Result<void> read_generation_config();
   Result<void> load_weights(const LoadObserver& on_load);
-  Result<void> open_store(Storage& storage, const EngineOptions& options);
+  Result<void> open_store(Storage& storage, const EngineOptions& options, ThreadPool& team);
 
   ModelFiles files_;
   PlanRequest request_;

@@ -43,8 +43,8 @@ Result<std::unique_ptr<ExpertStore>> ExpertStore::create(ExpertTable table,
                  fmt::format("{} slots of {} bytes are more than an address holds",
                              options.num_slots, table.record_bytes)};
   }
-  auto filler = PENSTOCK_TRY(
-      SlotFiller::create(std::move(table), std::move(reader), options.num_slots, options.verify));
+  auto filler = PENSTOCK_TRY(SlotFiller::create(std::move(table), std::move(reader),
+                                                options.num_slots, options.verify, options.team));
   return std::unique_ptr<ExpertStore>(
       new ExpertStore(std::make_unique<Core>(std::move(filler), options)));
 }

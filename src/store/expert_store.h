@@ -53,6 +53,7 @@
 #include <string>
 
 #include "base/result.h"
+#include "base/thread_pool.h"
 #include "io/reader.h"
 #include "store/eviction.h"
 #include "store/expert_table.h"
@@ -66,8 +67,9 @@ namespace penstock {
 struct StoreOptions {
   int num_slots = 0;
   EvictionPolicy policy = EvictionPolicy::kFrequencyRecency;
-  bool verify = true;    // compare checksums, where the table has them
-  bool prefetch = true;  // false: wishes are ignored
+  bool verify = true;          // compare checksums, where the table has them
+  ThreadPool* team = nullptr;  // for checksums; outlives the store, is idle at calls; may be absent
+  bool prefetch = true;        // false: wishes are ignored
   std::chrono::nanoseconds stall_limit = std::chrono::seconds(60);
 };
 

@@ -23,6 +23,7 @@ using namespace std::chrono_literals;
 class FaultyStore : public testing::Test {
  protected:
   std::unique_ptr<ExpertStore> make(StoreOptions options = {.num_slots = 7}) {
+    options.team = &team_;
     return *ExpertStore::create(
         experts_.table(),
         std::make_unique<FakeReader>(FakeReaderOptions{.seed = 3, .depth = 8}, &faults_), options);
@@ -49,6 +50,7 @@ class FaultyStore : public testing::Test {
   SimStorage disk_{13};
   TestExperts experts_{disk_, "/experts"};
   FakeFaults faults_;
+  ThreadPool team_{3};
 };
 
 // D1

@@ -21,17 +21,19 @@ uint64_t window_bytes(const PartExtent& part) {
 
 Result<std::unique_ptr<SlotFiller>> SlotFiller::create(ExpertTable table,
                                                        std::unique_ptr<Reader> reader,
-                                                       int num_slots, bool verify) {
+                                                       int num_slots, bool verify,
+                                                       ThreadPool* team) {
   AlignedMemory memory = PENSTOCK_TRY(AlignedMemory::create(
       static_cast<uint64_t>(num_slots) * table.slot_bytes(), "expert slots", Prefault::kYes));
   return std::unique_ptr<SlotFiller>(
-      new SlotFiller(std::move(table), std::move(reader), std::move(memory), verify));
+      new SlotFiller(std::move(table), std::move(reader), std::move(memory), verify, team));
 }
 
 SlotFiller::SlotFiller(ExpertTable table, std::unique_ptr<Reader> reader, AlignedMemory memory,
-                       bool verify)
+                       bool verify, ThreadPool* team)
     : table_(std::move(table)),
       verify_(verify && !table_.checksums.empty()),
+      team_(team),
       memory_(std::move(memory)),
       reader_(std::move(reader)) {
   const uint64_t num_slots = memory_.bytes().size() / table_.slot_bytes();
@@ -139,6 +141,7 @@ void SlotFiller::clear_queue() {
 void SlotFiller::collect(std::chrono::nanoseconds timeout, std::vector<int>& touched) {
   ended_.clear();
   reader_->reap(timeout, ended_);
+  compare_checksums();
   for (ReadRequest* request : ended_) {
     Part& part = static_cast<Part&>(*request);
     finish(part);
@@ -149,7 +152,6 @@ void SlotFiller::collect(std::chrono::nanoseconds timeout, std::vector<int>& tou
 void SlotFiller::finish(Part& part) {
   PENSTOCK_CHECK(part.state == PartState::kReading);
   stats_.bytes_read += part.bytes_done;
-  part.has_wrong_checksum = part.error == 0 && !has_its_checksum(part);
   if (part.error == 0 && !part.has_wrong_checksum) {
     part.state = PartState::kGood;
     return;
@@ -170,13 +172,28 @@ void SlotFiller::finish(Part& part) {
   reader_->submit(again);
 }
 
-bool SlotFiller::has_its_checksum(const Part& part) {
-  if (!verify_) return true;
+void SlotFiller::compare_checksums() {
+  if (!verify_ || ended_.empty()) return;
   const int64_t begin_ns = steady_now_ns();
+  const auto compare = [this](int64_t i, int) {
+    Part& part = static_cast<Part&>(*ended_[static_cast<size_t>(i)]);
+    part.has_wrong_checksum = part.error == 0 && !has_its_checksum(part);
+  };
+  if (team_ != nullptr) {
+    team_->run(std::ssize(ended_), compare);
+  } else {
+    for (int64_t i = 0; i < std::ssize(ended_); ++i) compare(i, 0);
+  }
+  stats_.verify_ns += steady_now_ns() - begin_ns;
+  for (const ReadRequest* request : ended_) {
+    const Part& part = static_cast<const Part&>(*request);
+    if (part.error == 0) stats_.bytes_verified += data(part.slot, part.part).size();
+  }
+}
+
+bool SlotFiller::has_its_checksum(const Part& part) const {
   const auto payload = data(part.slot, part.part);
   const Hash128 sum = part_checksum(table_.model_id, part.layer, part.expert, part.part, payload);
-  stats_.verify_ns += steady_now_ns() - begin_ns;
-  stats_.bytes_verified += payload.size();
   return sum == table_.checksums[table_.checksum_index(part.layer, part.expert, part.part)];
 }
 

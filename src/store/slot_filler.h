@@ -24,6 +24,7 @@
 
 #include "base/memory.h"
 #include "base/result.h"
+#include "base/thread_pool.h"
 #include "io/reader.h"
 #include "store/expert_table.h"
 
@@ -43,9 +44,10 @@ struct FillStats {
 class SlotFiller {
  public:
   // The table has been checked against its file. verify: compare checksums where there are any.
+  // team: to share them, where several parts have come; may be null.
   static Result<std::unique_ptr<SlotFiller>> create(ExpertTable table,
                                                     std::unique_ptr<Reader> reader, int num_slots,
-                                                    bool verify);
+                                                    bool verify, ThreadPool* team);
   ~SlotFiller();
   SlotFiller(const SlotFiller&) = delete;
   SlotFiller& operator=(const SlotFiller&) = delete;
@@ -96,7 +98,8 @@ class SlotFiller {
     bool has_wrong_checksum = false;  // why it failed, when `error` is 0
   };
 
-  SlotFiller(ExpertTable table, std::unique_ptr<Reader> reader, AlignedMemory memory, bool verify);
+  SlotFiller(ExpertTable table, std::unique_ptr<Reader> reader, AlignedMemory memory, bool verify,
+             ThreadPool* team);
 
   const Part& part_at(int slot, int part) const {
     return parts_[static_cast<size_t>(slot * table_.num_parts() + part)];
@@ -105,11 +108,13 @@ class SlotFiller {
     return parts_[static_cast<size_t>(slot * table_.num_parts() + part)];
   }
   bool any_part(int slot, PartState state) const;
+  void compare_checksums();  // of what has ended
+  bool has_its_checksum(const Part& part) const;
   void finish(Part& part);
-  bool has_its_checksum(const Part& part);
 
   const ExpertTable table_;
   const bool verify_;
+  ThreadPool* const team_;
   AlignedMemory memory_;
   std::vector<Part> parts_;  // [slot][part]
   std::unique_ptr<Reader> reader_;

@@ -39,6 +39,9 @@ class CpuBackend final : public Backend {
   // Names of the instruction sets of this build that this processor has, best first.
   static std::vector<std::string> targets();
 
+  // Idle between ops: for other short work of the thread that calls them.
+  ThreadPool& team() { return pool_; }
+
   std::string description() const override;
   void embed(const Matrix& table, std::span<const int32_t> tokens, Rows out) override;
   void rms_norm(Rows x, std::span<const float> weight, float eps, Rows out) override;
