@@ -201,6 +201,9 @@ TEST_F(AtRest, slots_for_which_there_is_no_memory_do_not_come_back) {
 // All fit, then not any more: wishes begin to make sense.
 TEST_F(AtRest, wishes_are_wanted_when_not_all_experts_fit_any_more) {
   const auto store = make(TestExperts::kLayers * TestExperts::kExperts);
+  for (int layer = 0; layer < TestExperts::kLayers; ++layer) {
+    ASSERT_TRUE(run_layer(*store, layer, all_experts()).has_value());
+  }
   EXPECT_FALSE(store->wants_prefetch());
   store->resize(30);
   EXPECT_TRUE(store->wants_prefetch());
