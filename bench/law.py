@@ -23,7 +23,8 @@ def at_this_hour(profile, disk_gbps):
     ratio = disk_gbps / best
     points = [{**p, "gbps": p["gbps"] * ratio, "p50_us": p["p50_us"] / ratio, "p99_us": p["p99_us"] / ratio}
               for p in profile["flash"]]
-    return {**profile, "flash": points}
+    bursts = [{**b, "us": b["us"] / ratio} for b in profile["bursts"]]
+    return {**profile, "flash": points, "bursts": bursts}
 
 
 def conditions_of(row):

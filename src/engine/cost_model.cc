@@ -180,15 +180,17 @@ TokenCost token_cost(const CostInput& input) {
   cost.missed_bytes = missed * read;
   cost.flash_bytes = cost.missed_bytes * (1 + ahead.waste);
   const double streaming_ms = ms_at(cost.missed_bytes, rates.flash_gbps);
-  cost.flash_ms = ms_at(cost.flash_bytes, rates.flash_gbps) +
-                  layers_with_miss(input, cost.hit_rate) * rates.first_read_us / 1e3;
+  const double waiting_layers = layers_with_miss(input, cost.hit_rate);
+  cost.flash_ms =
+      ms_at(cost.flash_bytes, rates.burst_gbps > 0 ? rates.burst_gbps : rates.flash_gbps) +
+      waiting_layers * rates.first_read_us / 1e3;
   cost.dense_ms = ms_at(static_cast<double>(input.sizes.dense_bytes), rates.memory_gbps);
   const double hits_in_place_ms = ms_at(cost.hit_rate * used, weights);
   cost.hits_ms =
       hits_in_place_ms + (rates.copy_gbps > 0 ? ms_at(cost.hit_rate * read, rates.copy_gbps) : 0);
   cost.misses_ms = ms_at(missed * used, weights);
   cost.state_ms = ms_at(state_bytes(input, input.position), rates.memory_gbps);
-  cost.fixed_ms = layers * rates.layer_us / 1e3;
+  cost.fixed_ms = (layers * rates.layer_us + waiting_layers * rates.pause_us) / 1e3;
   const double shared_ms = ms_at(static_cast<double>(input.sizes.shared_bytes), weights);
   const double beside_ms = std::min(cost.flash_ms, shared_ms + cost.hits_ms);
   const double idle_ms = cost.other_ms() - shared_ms - cost.hits_ms;

@@ -37,6 +37,7 @@ class Examination {
   Result<void> open_flash();
   void plan_flash(uint64_t file_bytes);
   Result<void> measure_flash();
+  Result<void> measure_bursts();
   Result<void> measure_sustained();
   Result<void> measure_memory();
   Result<void> measure_kernels();
@@ -55,6 +56,7 @@ class Examination {
   std::unique_ptr<StorageFile> direct_, buffered_;
   DiskFacts facts_;
   std::vector<FlashPlan> flash_plan_;
+  std::vector<BurstCase> burst_plan_;
   std::vector<int> thread_counts_;
   std::vector<DType> dtypes_;
   int done_ = 0, total_ = 0;
@@ -89,7 +91,7 @@ Result<void> Examination::prepare() {
   dtypes_ = {options_.experts.dtype};
   if (options_.experts.dtype != DType::kQ8) dtypes_.push_back(DType::kQ8);
   if (!options_.experts_path.empty()) PENSTOCK_TRY(open_flash());
-  total_ = static_cast<int>(flash_plan_.size() + thread_counts_.size() + dtypes_.size()) +
+  total_ = static_cast<int>(flash_plan_.size() + burst_plan_.size() + thread_counts_.size() + dtypes_.size()) +
            (options_.sustained_s > 0 && direct_ ? 1 : 0);
   return {};
 }
@@ -127,6 +129,13 @@ void Examination::plan_flash(uint64_t file_bytes) {
     }
   }
   for (const int depth : {1, 4, 16}) add(false, part, depth);
+  // Two reads an expert, from one missing expert to all of a layer's.
+  for (const int reads : {2, 4, 8, 16}) {
+    const bool fits = static_cast<uint64_t>(reads) * part <= memory_bytes_;
+    if (fits && part <= file_bytes && reads <= reader_->capacity()) {
+      burst_plan_.push_back({.read_bytes = part, .reads = reads, .seconds = options_.point_s});
+    }
+  }
 }
 
 Result<void> Examination::measure_flash() {
@@ -137,6 +146,16 @@ Result<void> Examination::measure_flash() {
     report_.profile.flash.push_back(PENSTOCK_TRY(probe_flash(
         *reader_, file,
         {.read_bytes = plan.read_bytes, .depth = plan.depth, .seconds = options_.point_s}, stop_)));
+  }
+  return {};
+}
+
+Result<void> Examination::measure_bursts() {
+  for (const BurstCase& burst : burst_plan_) {
+    say(fmt::format("disk, {} reads of {} at once after a pause", burst.reads,
+                    format_bytes(burst.read_bytes)));
+    const StorageFile& file = direct_->alignment() > 1 ? *direct_ : *buffered_;
+    report_.profile.bursts.push_back(PENSTOCK_TRY(probe_burst(*reader_, file, burst, stop_)));
   }
   return {};
 }
@@ -185,6 +204,7 @@ Result<DoctorReport> Examination::run() {
   const std::vector<Finding> settings = settings_findings(report_.profile.machine);
   findings.insert(findings.begin(), settings.begin(), settings.end());
   PENSTOCK_TRY(measure_flash());
+  PENSTOCK_TRY(measure_bursts());
   if (direct_) {
     if (!report_.profile.flash.empty()) facts_.small_read_us = report_.profile.flash.front().p50_us;
     const std::vector<Finding> disk = disk_findings(facts_);

@@ -119,6 +119,28 @@ TEST(FlashProbe, names_the_read_that_failed) {
   EXPECT_EQ(reader.in_flight(), 0);
 }
 
+TEST(FlashProbe, a_burst_is_all_its_reads_and_a_failed_one_is_named) {
+  SimStorage disk;
+  const auto file = sim_file(disk, 1 << 20, OpenMode::kReadDirect);
+  FakeFaults faults;
+  FakeReader reader({.seed = 3, .depth = 16}, &faults);
+  const Result<BurstPoint> point =
+      probe_burst(reader, *file, {.read_bytes = 4096, .reads = 5, .seconds = 0.02}, {});
+  ASSERT_TRUE(point.has_value()) << point.error().message;
+  EXPECT_EQ(point->reads, 5);
+  EXPECT_GT(point->us, 0);
+  EXPECT_EQ(faults.most_in_flight(), 5u);
+  EXPECT_EQ(faults.reads_submitted() % 5, 0u);
+  faults.fail_read(faults.reads_submitted() + 3, EIO, Lasting::kForGood);
+  const Result<BurstPoint> failed =
+      probe_burst(reader, *file, {.read_bytes = 4096, .reads = 5, .seconds = 5}, {});
+  ASSERT_FALSE(failed.has_value());
+  EXPECT_EQ(failed.error().code, ErrorCode::kIo);
+  EXPECT_EQ(reader.in_flight(), 0);
+  const BurstCase large{.read_bytes = 2 << 20, .reads = 1, .seconds = 0.01};
+  EXPECT_EQ(probe_burst(reader, *file, large, {}).error().code, ErrorCode::kInvalidArgument);
+}
+
 TEST(FlashProbe, refuses_a_file_shorter_than_one_read_and_stops_when_asked) {
   SimStorage disk;
   const auto file = sim_file(disk, 8192, OpenMode::kReadDirect);
@@ -150,6 +172,8 @@ TEST(Doctor, measures_flash_memory_and_products_of_a_model) {
   EXPECT_EQ(static_cast<int>(steps.size()), last_total);
   const MachineProfile& profile = report->profile;
   EXPECT_FALSE(profile.flash.empty());
+  EXPECT_THAT(profile.bursts, SizeIs(4));
+  for (const BurstPoint& burst : profile.bursts) EXPECT_GT(burst.us, 0);
   EXPECT_THAT(profile.memory, SizeIs(2));
   EXPECT_THAT(profile.kernels, SizeIs(2));
   EXPECT_EQ(profile.kernels[0].dtype, "q4");

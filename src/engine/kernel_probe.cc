@@ -3,6 +3,7 @@
 #include <cstring>
 #include <numeric>
 #include <random>
+#include <thread>
 #include <vector>
 
 #include "base/memory.h"
@@ -85,23 +86,41 @@ struct Activations {
   }
 };
 
+void call(Backend& backend, const std::vector<ExpertWork>& works, const Activations& rows) {
+  backend.expert_gate_up(rows.x_rows, works, rows.hidden_rows);
+  backend.expert_down(rows.hidden_rows, works, rows.out_rows);
+}
+
 // Calls of both ops per second: `calls` are repeated in turn until the time is over.
 double calls_per_second(Backend& backend, const std::vector<std::vector<ExpertWork>>& calls,
                         const Activations& rows, double seconds, const std::stop_token& stop) {
-  const auto call = [&](const std::vector<ExpertWork>& works) {
-    backend.expert_gate_up(rows.x_rows, works, rows.hidden_rows);
-    backend.expert_down(rows.hidden_rows, works, rows.out_rows);
-  };
-  call(calls.front());
+  call(backend, calls.front(), rows);
   const Clock::time_point start = Clock::now();
   size_t done = 0;
   double elapsed_s = 0;
   do {
-    call(calls[done % calls.size()]);
+    call(backend, calls[done % calls.size()], rows);
     ++done;
     elapsed_s = seconds_since(start);
   } while (elapsed_s < seconds && !stop.stop_requested());
   return static_cast<double>(done) / elapsed_s;
+}
+
+// Median microseconds of a call that follows a pause, in which the team falls asleep.
+double us_after_pause(Backend& backend, const std::vector<std::vector<ExpertWork>>& calls,
+                      const Activations& rows, double seconds, const std::stop_token& stop) {
+  constexpr auto kPause = std::chrono::milliseconds(2);  // a few experts' way from the disk
+  std::vector<double> times_us;
+  const Clock::time_point begin = Clock::now();
+  do {
+    std::this_thread::sleep_for(kPause);
+    const Clock::time_point start = Clock::now();
+    call(backend, calls[times_us.size() % calls.size()], rows);
+    times_us.push_back(seconds_since(start) * 1e6);
+  } while (seconds_since(begin) < seconds && !stop.stop_requested());
+  const auto middle = times_us.begin() + std::ssize(times_us) / 2;
+  std::nth_element(times_us.begin(), middle, times_us.end());
+  return *middle;
 }
 
 // A quantised matrix has whole groups of columns: a model with other widths is measured at the
@@ -155,8 +174,12 @@ Result<KernelPoint> probe_kernel(const KernelCase& asked, std::stop_token stop) 
   }
   KernelPoint point;
   point.dtype = name_of(how.dtype);
-  point.token_gbps = calls_per_second(*backend, token_calls, activations, how.seconds, stop) *
-                     static_cast<double>(top_k) * static_cast<double>(experts.bytes) / 1e9;
+  const double token_calls_per_s =
+      calls_per_second(*backend, token_calls, activations, how.seconds, stop);
+  point.token_gbps =
+      token_calls_per_s * static_cast<double>(top_k) * static_cast<double>(experts.bytes) / 1e9;
+  const double paused_us = us_after_pause(*backend, token_calls, activations, how.seconds, stop);
+  point.pause_us = std::max(0.0, paused_us - 1e6 / token_calls_per_s);
   const double flops_per_row = 2.0 * 3.0 * static_cast<double>(experts.hidden * experts.width);
   point.prompt_gflops = calls_per_second(*backend, prompt_calls, activations, how.seconds, stop) *
                         static_cast<double>(rows_each * kPromptExperts) * flops_per_row / 1e9;

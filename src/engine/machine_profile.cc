@@ -90,6 +90,12 @@ void read_flash(Fields& fields, FlashPoint& point) {
   fields.read_rate("p99_us", point.p99_us, Zero::kMeansNotMeasured);
 }
 
+void read_burst(Fields& fields, BurstPoint& point) {
+  fields.read("read_bytes", point.read_bytes, 1, int64_t{1} << 32);
+  fields.read("reads", point.reads, 1, 4096);
+  fields.read_rate("us", point.us, Zero::kIsAnError);
+}
+
 void read_memory(Fields& fields, MemoryPoint& point) {
   fields.read("threads", point.threads, 1, 4096);
   fields.read_rate("read_gbps", point.read_gbps, Zero::kIsAnError);
@@ -100,12 +106,17 @@ void read_kernel(Fields& fields, KernelPoint& point) {
   fields.read("dtype", point.dtype);
   fields.read_rate("token_gbps", point.token_gbps, Zero::kIsAnError);
   fields.read_rate("prompt_gflops", point.prompt_gflops, Zero::kIsAnError);
+  fields.read_rate("pause_us", point.pause_us, Zero::kMeansNotMeasured);
 }
 
 Json to_json(const FlashPoint& point) {
   return Json{{"read_bytes", point.read_bytes}, {"depth", point.depth},
               {"direct", point.is_direct},      {"gbps", point.gbps},
               {"p50_us", point.p50_us},         {"p99_us", point.p99_us}};
+}
+
+Json to_json(const BurstPoint& point) {
+  return Json{{"read_bytes", point.read_bytes}, {"reads", point.reads}, {"us", point.us}};
 }
 
 Json to_json(const MemoryPoint& point) {
@@ -116,7 +127,8 @@ Json to_json(const MemoryPoint& point) {
 Json to_json(const KernelPoint& point) {
   return Json{{"dtype", point.dtype},
               {"token_gbps", point.token_gbps},
-              {"prompt_gflops", point.prompt_gflops}};
+              {"prompt_gflops", point.prompt_gflops},
+              {"pause_us", point.pause_us}};
 }
 
 template <class Point>
@@ -144,6 +156,21 @@ void read_disk(const Json& json, const std::string& what, Fields& parent, Machin
   parent.adopt(disk);
 }
 
+// Time over bytes of the bursts, as a straight line of least squares.
+void use_bursts(const std::vector<BurstPoint>& bursts, MachineRates& rates) {
+  double n = 0, x = 0, y = 0, xx = 0, xy = 0;
+  for (const BurstPoint& burst : bursts) {
+    const double bytes = static_cast<double>(burst.read_bytes) * burst.reads;
+    n += 1, x += bytes, y += burst.us, xx += bytes * bytes, xy += bytes * burst.us;
+  }
+  const double spread = n * xx - x * x;
+  if (spread <= 0) return;
+  const double us_per_byte = (n * xy - x * y) / spread;
+  if (us_per_byte <= 0) return;
+  rates.burst_gbps = std::min(1e-3 / us_per_byte, rates.flash_gbps);
+  rates.first_read_us = std::max(0.0, (y - x / (rates.burst_gbps * 1e3)) / n);
+}
+
 Error lacking(const char* what) {
   return {ErrorCode::kNotFound,
           fmt::format("the machine profile has no {}; run `penstock doctor MODEL` again", what)};
@@ -167,6 +194,7 @@ Json to_json(const MachineProfile& profile) {
               {"reader", profile.reader},
               {"compute", profile.compute},
               {"flash", list_json(profile.flash)},
+              {"bursts", list_json(profile.bursts)},
               {"sustained_gbps", profile.sustained_gbps},
               {"sustained_s", profile.sustained_s},
               {"memory", list_json(profile.memory)},
@@ -191,6 +219,7 @@ Result<MachineProfile> parse_profile(const Json& json, const std::string& what) 
   fields.read("reader", profile.reader);
   fields.read("compute", profile.compute);
   fields.read_list("flash", profile.flash, &read_flash);
+  fields.read_list("bursts", profile.bursts, &read_burst);
   fields.read_rate("sustained_gbps", profile.sustained_gbps, Zero::kMeansNotMeasured);
   fields.read_rate("sustained_s", profile.sustained_s, Zero::kMeansNotMeasured);
   fields.read_list("memory", profile.memory, &read_memory);
@@ -251,6 +280,7 @@ Result<MachineRates> rates_of(const MachineProfile& profile, uint64_t read_bytes
   rates.weights_gbps = std::min(product.token_gbps, rates.memory_gbps);
   rates.prefill_gflops = product.prompt_gflops;
   rates.layer_us = kOpsPerLayer * profile.op_us;
+  rates.pause_us = product.pause_us;
   // A read alone, as the first of a layer is.
   const auto alone = std::ranges::find_if(profile.flash, [&](const FlashPoint& point) {
     return point.depth == 1 && point.is_direct == flash->is_direct &&
@@ -260,6 +290,7 @@ Result<MachineRates> rates_of(const MachineProfile& profile, uint64_t read_bytes
     const double transfer_us = static_cast<double>(alone->read_bytes) / (flash->gbps * 1e3);
     rates.first_read_us = std::max(0.0, alone->p50_us - transfer_us);
   }
+  use_bursts(profile.bursts, rates);
   return rates;
 }
 

@@ -21,7 +21,7 @@
 
 namespace penstock {
 
-inline constexpr int kProfileVersion = 1;
+inline constexpr int kProfileVersion = 2;
 
 struct FlashPoint {
   uint64_t read_bytes = 0;  // of one request
@@ -29,6 +29,13 @@ struct FlashPoint {
   bool is_direct = false;
   double gbps = 0;
   double p50_us = 0, p99_us = 0;  // of one request, from submission to end
+};
+
+// Reads submitted together to a disk at rest, as a layer's missing experts are.
+struct BurstPoint {
+  uint64_t read_bytes = 0;  // of one request
+  int reads = 0;
+  double us = 0;  // until the last has ended
 };
 
 struct MemoryPoint {
@@ -42,6 +49,7 @@ struct KernelPoint {
   std::string dtype;         // "q4"
   double token_gbps = 0;     // weights per second, one token
   double prompt_gflops = 0;  // many tokens
+  double pause_us = 0;       // one token after a pause, as for the disk, takes so much longer
 };
 
 struct MachineProfile {
@@ -52,7 +60,8 @@ struct MachineProfile {
   std::string reader;   // "io_uring, depth 64"
   std::string compute;  // "AVX3, 16 threads"
   std::vector<FlashPoint> flash;
-  double sustained_gbps = 0;  // over sustained_s; 0: not measured
+  std::vector<BurstPoint> bursts;  // direct reads where there are any
+  double sustained_gbps = 0;       // over sustained_s; 0: not measured
   double sustained_s = 0;
   std::vector<MemoryPoint> memory;
   std::vector<KernelPoint> kernels;

@@ -38,8 +38,11 @@ MachineProfile example() {
                    {1 << 20, 64, true, 6.2, 9000, 9900},
                    {1 << 16, 64, true, 3.0, 900, 1000},
                    {1 << 20, 16, false, 9.0, 2000, 3000}};
+  // 150 us and 5 GB/s.
+  profile.bursts = {{1 << 20, 2, 150 + 2 * (1 << 20) / 5e3},
+                    {1 << 20, 16, 150 + 16 * (1 << 20) / 5e3}};
   profile.memory = {{1, 14.0, 11.0}, {8, 60.0, 45.0}, {16, 58.0, 44.0}};
-  profile.kernels = {{"q8", 55, 900}, {"q4", 48, 1000}};
+  profile.kernels = {{"q8", 55, 900, 70}, {"q4", 48, 1000, 80}};
   profile.op_us = 4;
   return profile;
 }
@@ -72,7 +75,8 @@ class Damaged : public ::testing::TestWithParam<Damage> {};
 INSTANTIATE_TEST_SUITE_P(
     Profiles, Damaged,
     ::testing::Values(
-        Damage{"version", "/profile_version", 2, ErrorCode::kUnsupported, "profile_version is 2"},
+        Damage{"version", "/profile_version", 1, ErrorCode::kUnsupported, "profile_version is 1"},
+        Damage{"burst", "/bursts/1/us", 0, ErrorCode::kCorrupt, "bursts[1]: us is 0"},
         Damage{"rate_zero", "/flash/1/gbps", 0, ErrorCode::kCorrupt, "flash[1]: gbps is 0"},
         Damage{"rate_negative", "/op_us", -1, ErrorCode::kCorrupt, "op_us is -1"},
         Damage{"rate_huge", "/kernels/0/token_gbps", 1e9, ErrorCode::kCorrupt, "token_gbps"},
@@ -107,7 +111,26 @@ TEST(MachineProfile, gives_the_rates_of_reads_like_the_engines) {
   EXPECT_EQ(rates->weights_gbps, 48);
   EXPECT_EQ(rates->prefill_gflops, 1000);
   EXPECT_EQ(rates->layer_us, 13 * 4);
+  EXPECT_EQ(rates->pause_us, 80);
+  EXPECT_NEAR(rates->burst_gbps, 5, 1e-9);
+  EXPECT_NEAR(rates->first_read_us, 150, 1e-6);
+}
+
+TEST(MachineProfile, without_bursts_of_two_sizes_a_single_read_tells_the_latency) {
+  MachineProfile profile = example();
+  profile.bursts.resize(1);
+  const Result<MachineRates> rates = rates_of(profile, 1'769'472, DType::kQ4);
+  ASSERT_TRUE(rates.has_value()) << rates.error().message;
+  EXPECT_EQ(rates->burst_gbps, 0);
   EXPECT_NEAR(rates->first_read_us, 700 - (1 << 20) / 6.2e3, 1e-9);
+}
+
+TEST(MachineProfile, bursts_are_never_faster_than_a_steady_stream) {
+  MachineProfile profile = example();
+  for (BurstPoint& burst : profile.bursts) burst.us /= 2;
+  const Result<MachineRates> rates = rates_of(profile, 1'769'472, DType::kQ4);
+  ASSERT_TRUE(rates.has_value()) << rates.error().message;
+  EXPECT_EQ(rates->burst_gbps, rates->flash_gbps);
 }
 
 TEST(MachineProfile, a_sustained_rate_goes_before_a_short_one) {

@@ -31,19 +31,30 @@ struct FlashCase {
 Result<FlashPoint> probe_flash(Reader& reader, const StorageFile& file, const FlashCase& how,
                                std::stop_token stop);
 
+// Bursts of so many reads, submitted together after a pause in which the disk has nothing to do:
+// the median time until the last has ended. Holds reads * read_bytes.
+struct BurstCase {
+  uint64_t read_bytes = 0;  // a multiple of kDirectAlignmentMax
+  int reads = 1;            // at most the reader's capacity
+  double seconds = 0.5;
+};
+Result<BurstPoint> probe_burst(Reader& reader, const StorageFile& file, const BurstCase& how,
+                               std::stop_token stop);
+
 // Reading, then copying, `buffer_bytes` in turns; more than the caches hold, or it measures them.
 Result<MemoryPoint> probe_memory(int threads, uint64_t buffer_bytes, double seconds,
                                  std::stop_token stop);
 
-// One token through its experts, then a prompt of 512 through as many rows per expert as uniform
-// routing gives. Holds buffer_bytes of experts (at least those of one token) and activations.
+// One token through its experts, without and with pauses, then a prompt of 512 through as many rows
+// per expert as uniform routing gives. Holds buffer_bytes of experts (at least those of one token)
+// and activations.
 struct KernelCase {
   ModelConfig config;
   DType dtype = DType::kQ4;
   int threads = 1;
   std::string simd_target;  // empty: the best
   uint64_t buffer_bytes = 0;
-  double seconds = 0.5;  // for each of the two
+  double seconds = 0.5;  // for each of the three
 };
 Result<KernelPoint> probe_kernel(const KernelCase& how, std::stop_token stop);
 

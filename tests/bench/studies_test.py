@@ -15,15 +15,16 @@ from scripts import ROOT, load
 
 BINARY = os.environ["PENSTOCK_BINARY"]
 PROFILE = {
-    "profile_version": 1, "date": "2026-11-22T00:00:00Z", "version": "0",
+    "profile_version": 2, "date": "2026-11-22T00:00:00Z", "version": "0",
     "machine": {"cpu_model": "test", "processors": 2, "memory_bytes": 1 << 34, "kernel": "Linux"},
     "disk": {"device": "0:0", "source": "disk", "filesystem": "ext4"},
     "reader": "threads", "compute": "test",
     "flash": [{"read_bytes": 65536, "depth": depth, "direct": True, "gbps": gbps, "p50_us": 90.0, "p99_us": 99.0}
               for depth, gbps in ((1, 0.5), (16, 1.0))],
+    "bursts": [{"read_bytes": 65536, "reads": reads, "us": 50.0 + 65.5 * reads} for reads in (2, 16)],
     "sustained_gbps": 0.0, "sustained_s": 0.0,
     "memory": [{"threads": 1, "read_gbps": 10.0, "copy_gbps": 5.0}, {"threads": 2, "read_gbps": 16.0, "copy_gbps": 6.0}],
-    "kernels": [{"dtype": "q4", "token_gbps": 12.0, "prompt_gflops": 100.0}],
+    "kernels": [{"dtype": "q4", "token_gbps": 12.0, "prompt_gflops": 100.0, "pause_us": 5.0}],
     "op_us": 1.0,
 }  # fmt: skip
 
