@@ -12,6 +12,7 @@ PROFILE = {
         {"read_bytes": 8192, "direct": True, "gbps": 2.0, "p50_us": 100, "p99_us": 200},
         {"read_bytes": 8192, "direct": False, "gbps": 4.0, "p50_us": 100, "p99_us": 200},
     ],
+    "bursts": [{"read_bytes": 8192, "reads": 2, "us": 50}],
 }
 
 
@@ -42,6 +43,7 @@ class Laws(unittest.TestCase):
         now = law.at_this_hour(PROFILE, 1.0)
         self.assertEqual([p["gbps"] for p in now["flash"]], [0.25, 1.0, 2.0])
         self.assertEqual(now["flash"][1]["p50_us"], 200)
+        self.assertEqual(now["bursts"], [{"read_bytes": 8192, "reads": 2, "us": 100}])
         self.assertIs(law.at_this_hour(PROFILE, 0), PROFILE)
 
     def test_nothing_is_foreseen_of_drawn_experts(self):

@@ -236,8 +236,9 @@ class MemoryStaysWithinTheBudget(unittest.TestCase):
             self.assertEqual(row["slots_given_back"], 0)  # a limit that is near is no shortage
             expert_bytes = row["cache_bytes"] / row["slots"]
             experts_read = row["bytes_per_token"] * tokens / expert_bytes
-            # All of them; of an answer's, an eighth came with the one token before it.
-            self.assertGreaterEqual(experts_read, 0.87 * row["experts"])
+            # All of them; of an answer's, an eighth came with the one token before it, and another
+            # was read ahead for that in vain.
+            self.assertGreaterEqual(experts_read, 0.74 * row["experts"])
         self.check(run, budget, max(row["rss_peak"] for row in rows))
         return rows
 
