@@ -42,6 +42,7 @@ std::string waits_of(const char* phase, const PhaseMetrics& metrics) {
          row("shared expert", metrics.times.shared_ns) + row("experts", metrics.times.experts_ns) +
          row("expert wait", metrics.times.expert_wait_ns) + row("head", metrics.times.head_ns) +
          (metrics.times.draft_ns > 0 ? row("drafts", metrics.times.draft_ns) : "") +
+         (metrics.times.sampling_ns > 0 ? row("sampling", metrics.times.sampling_ns) : "") +
          row("unaccounted", metrics.unaccounted_ns());
 }
 

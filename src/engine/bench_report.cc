@@ -55,6 +55,7 @@ Json waits_json(const BenchRow& row) {
               {"expert_wait", ms(total.times.expert_wait_ns)},
               {"head", ms(total.times.head_ns)},
               {"draft", ms(total.times.draft_ns)},
+              {"sampling", ms(total.times.sampling_ns)},
               {"unaccounted", ms(total.unaccounted_ns())}};
 }
 

@@ -58,6 +58,7 @@ PhaseMetrics add(PhaseMetrics a, const PhaseMetrics& b) {
   a.times.expert_wait_ns += b.times.expert_wait_ns;
   a.times.head_ns += b.times.head_ns;
   a.times.draft_ns += b.times.draft_ns;
+  a.times.sampling_ns += b.times.sampling_ns;
   a.store = a.store + b.store;
   return a;
 }
@@ -197,8 +198,10 @@ Result<GenerateResult> Bench::generate(Session& session, std::span<const TokenId
                                        int64_t answer_tokens, const Draws& draws,
                                        std::stop_token stop) {
   GenerateOptions options;
-  // The most likely token of a model of random weights soon comes in a loop; draws do not.
+  // The most likely token of a model of random weights soon comes in a loop; draws do not. From so
+  // many as the published models' own defaults.
   options.sampling.temperature = 1;
+  options.sampling.top_k = 20;
   options.sampling.seed = draws.seed;
   options.max_tokens = answer_tokens + 1;  // the first one comes out of the prompt's pass
   if (draws.player != nullptr) options.reroute = draws.player->override_routes();

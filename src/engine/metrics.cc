@@ -17,6 +17,7 @@ Json waits_json(const PhaseMetrics& phase) {
               {"expert_wait", milliseconds(phase.times.expert_wait_ns)},
               {"head", milliseconds(phase.times.head_ns)},
               {"draft", milliseconds(phase.times.draft_ns)},
+              {"sampling", milliseconds(phase.times.sampling_ns)},
               {"unaccounted", milliseconds(phase.unaccounted_ns())}};
 }
 

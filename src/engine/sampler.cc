@@ -103,40 +103,59 @@ void Sampler::apply_penalties(std::span<float> logits) const {
   }
 }
 
+// Sorting a vocabulary of 250,000 takes longer than many a model's pass, so only what is kept is
+// sorted, and only where an order decides what is kept.
 TokenId Sampler::draw(std::span<const float> logits) {
   candidates_.clear();
   for (size_t id = 0; id < logits.size(); ++id) {
-    candidates_.push_back({logits[id] / options_.temperature, static_cast<TokenId>(id)});
+    candidates_.push_back(
+        {.logit = logits[id] / options_.temperature, .id = static_cast<TokenId>(id)});
   }
-  const auto stronger = [](const Candidate& a, const Candidate& b) {
-    return a.logit != b.logit ? a.logit > b.logit : a.id < b.id;
-  };
-  if (options_.top_k > 0 && static_cast<size_t>(options_.top_k) < candidates_.size()) {
-    std::partial_sort(candidates_.begin(), candidates_.begin() + options_.top_k,
-                      candidates_.end(), stronger);
-    candidates_.resize(static_cast<size_t>(options_.top_k));
-  } else {
-    std::sort(candidates_.begin(), candidates_.end(), stronger);
-  }
-  // Probabilities relative to the strongest; sums in double, in falling order.
-  const double strongest = candidates_.front().logit;
-  const auto weight = [&](const Candidate& c) { return std::exp(c.logit - strongest); };
+  keep_top_k();
+  const double strongest = std::ranges::max_element(candidates_, {}, &Candidate::logit)->logit;
   double total = 0;
-  for (const Candidate& candidate : candidates_) total += weight(candidate);
-  size_t kept = 0;
-  double kept_total = 0;
-  for (; kept < candidates_.size(); ++kept) {
-    const double w = weight(candidates_[kept]);
-    const bool enough = kept > 0 && kept_total >= options_.top_p * total;
-    if (enough || w < options_.min_p) break;
-    kept_total += w;
+  for (Candidate& candidate : candidates_) {
+    candidate.weight = std::exp(candidate.logit - strongest);
+    total += candidate.weight;
   }
-  double point = next_uniform() * kept_total;
-  for (size_t i = 0; i + 1 < kept; ++i) {
-    point -= weight(candidates_[i]);
-    if (point < 0) return candidates_[i].id;
+  if (options_.top_p < 1) keep_top_p(options_.top_p * total);
+  if (options_.min_p > 0) {
+    std::erase_if(candidates_, [&](const Candidate& c) { return c.weight < options_.min_p; });
   }
-  return candidates_[kept - 1].id;
+  double kept = 0;
+  for (const Candidate& candidate : candidates_) kept += candidate.weight;
+  double point = next_uniform() * kept;
+  for (const Candidate& candidate : candidates_) {
+    point -= candidate.weight;
+    if (point < 0) return candidate.id;
+  }
+  return candidates_.back().id;  // the sum was rounded up
+}
+
+void Sampler::keep_top_k() {
+  if (options_.top_k == 0 || static_cast<size_t>(options_.top_k) >= candidates_.size()) return;
+  std::partial_sort(candidates_.begin(), candidates_.begin() + options_.top_k, candidates_.end(),
+                    &Sampler::is_stronger);
+  candidates_.resize(static_cast<size_t>(options_.top_k));
+}
+
+// The fewest of the strongest whose weights add up to `least`; at least one.
+void Sampler::keep_top_p(double least) {
+  constexpr std::ptrdiff_t kFirstBand = 64;
+  const auto end = candidates_.end();
+  auto sorted = candidates_.begin();
+  double sum = 0;
+  for (std::ptrdiff_t band = kFirstBand; sorted != end; band *= 8) {
+    const auto next = end - sorted > band ? sorted + band : end;
+    std::partial_sort(sorted, next, end, &Sampler::is_stronger);
+    for (; sorted != next; ++sorted) {
+      if (sorted != candidates_.begin() && sum >= least) {
+        candidates_.erase(sorted, end);
+        return;
+      }
+      sum += sorted->weight;
+    }
+  }
 }
 
 double Sampler::next_uniform() {

@@ -46,12 +46,18 @@ class Sampler {
 
  private:
   struct Candidate {
-    float logit;
-    TokenId id;
+    float logit = 0;  // over the temperature
+    TokenId id = 0;
+    double weight = 0;  // probability relative to the strongest
   };
 
+  static bool is_stronger(const Candidate& a, const Candidate& b) {
+    return a.logit != b.logit ? a.logit > b.logit : a.id < b.id;
+  }
   void apply_penalties(std::span<float> logits) const;
   TokenId draw(std::span<const float> logits);
+  void keep_top_k();
+  void keep_top_p(double least);
   double next_uniform();  // [0, 1)
 
   SamplingOptions options_;

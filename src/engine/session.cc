@@ -201,10 +201,12 @@ Result<void> Session::decode(Sampler& sampler, const GenerateOptions& options,
   GenerationMetrics& metrics = result.metrics;
   std::vector<float> logits(logits_.size());
   for (;;) {
+    const Clock::time_point begin = Clock::now();
     logits = logits_;
     metrics.logits_hash =
         checksum(std::as_bytes(std::span(logits)), metrics.logits_hash).low;
     const TokenId token = sampler.sample(logits);
+    const int64_t sampling_ns = since_ns(begin);
     if (metrics.first_token_ns == 0) metrics.first_token_ns = since_ns(start_);
     if (std::ranges::find(options.stop_ids, token) != options.stop_ids.end()) return {};
     result.tokens.push_back(token);
@@ -218,6 +220,9 @@ Result<void> Session::decode(Sampler& sampler, const GenerateOptions& options,
       return {};
     }
     if (stop.stop_requested()) return Error{ErrorCode::kCancelled, "interrupted"};
+    // The choice of a token belongs to the pass that evaluates it.
+    metrics.answer.times.sampling_ns += sampling_ns;
+    metrics.answer.wall_ns += sampling_ns;
     if (on_trial_ && settle_draft(token, metrics)) continue;
     // A draft is of use if the token behind this one is wanted too.
     const bool drafts =

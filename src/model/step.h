@@ -24,10 +24,11 @@ struct StepTimes {
   int64_t expert_wait_ns = 0;  // waiting for the disk, and checking what came
   int64_t head_ns = 0;         // final norm and logits
   int64_t draft_ns = 0;        // the prediction block, with its experts and their reads
+  int64_t sampling_ns = 0;     // choosing the token from the logits, and their hash
 
   int64_t accounted_ns() const {
     return mixer_ns + router_ns + prefetch_ns + shared_ns + experts_ns + expert_wait_ns + head_ns +
-           draft_ns;
+           draft_ns + sampling_ns;
   }
 };
 

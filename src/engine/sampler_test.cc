@@ -1,0 +1,116 @@
+#include "engine/sampler.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <map>
+#include <numeric>
+#include <random>
+
+namespace penstock {
+namespace {
+
+// What the options say, in the simplest words: probabilities of all tokens, in double.
+std::map<TokenId, double> probabilities(const SamplingOptions& options,
+                                        const std::vector<float>& logits) {
+  std::vector<size_t> order(logits.size());
+  std::iota(order.begin(), order.end(), size_t{0});
+  std::stable_sort(order.begin(), order.end(),
+                   [&](size_t a, size_t b) { return logits[a] > logits[b]; });
+  if (options.top_k > 0) order.resize(std::min(order.size(), static_cast<size_t>(options.top_k)));
+  const auto weight = [&](size_t id) {
+    return std::exp(static_cast<double>(logits[id] / options.temperature) -
+                    static_cast<double>(logits[order.front()] / options.temperature));
+  };
+  double total = 0;
+  for (const size_t id : order) total += weight(id);
+  std::map<TokenId, double> kept;
+  double sum = 0;
+  for (const size_t id : order) {
+    if (!kept.empty() && options.top_p < 1 && sum >= options.top_p * total) break;
+    sum += weight(id);
+    if (weight(id) >= options.min_p) kept[static_cast<TokenId>(id)] = weight(id);
+  }
+  double kept_sum = 0;
+  for (const auto& [id, w] : kept) kept_sum += w;
+  for (auto& [id, w] : kept) w /= kept_sum;
+  return kept;
+}
+
+std::vector<float> some_logits(size_t count, float spread, uint32_t seed) {
+  std::mt19937 random(seed);
+  std::normal_distribution<float> value(0, spread);
+  std::vector<float> logits(count);
+  for (float& logit : logits) logit = value(random);
+  logits[count / 3] = logits[count / 2];  // a tie
+  return logits;
+}
+
+class Draws : public testing::TestWithParam<SamplingOptions> {};
+INSTANTIATE_TEST_SUITE_P(
+    Options, Draws,
+    testing::Values(SamplingOptions{.temperature = 1},
+                    SamplingOptions{.temperature = 0.7f, .top_k = 5},
+                    SamplingOptions{.temperature = 1.3f, .top_p = 0.6f},
+                    SamplingOptions{.temperature = 1, .top_p = 0.999f},
+                    SamplingOptions{.temperature = 1, .top_p = 1e-6f},
+                    SamplingOptions{.temperature = 1, .min_p = 0.2f},
+                    SamplingOptions{.temperature = 1, .top_k = 40, .top_p = 0.8f, .min_p = 0.05f},
+                    SamplingOptions{.temperature = 1, .top_k = 1},
+                    SamplingOptions{.temperature = 1, .top_k = 1 << 20}));
+
+TEST_P(Draws, come_as_often_as_their_probability_says) {
+  for (const size_t vocab : {7, 60, 900}) {
+    const std::vector<float> logits = some_logits(vocab, 2, static_cast<uint32_t>(vocab));
+    const std::map<TokenId, double> expected = probabilities(GetParam(), logits);
+    SamplingOptions options = GetParam();
+    options.seed = 5;
+    Sampler sampler(options, static_cast<int64_t>(vocab), {});
+    constexpr int kDraws = 20'000;
+    std::map<TokenId, int> counts;
+    for (int i = 0; i < kDraws; ++i) {
+      std::vector<float> copy = logits;
+      ++counts[sampler.sample(copy)];
+    }
+    for (const auto& [id, count] : counts) {
+      ASSERT_TRUE(expected.contains(id)) << "token " << id << " had been filtered out";
+    }
+    for (const auto& [id, probability] : expected) {
+      const double mean = probability * kDraws;
+      EXPECT_NEAR(counts[id], mean, 5 * std::sqrt(mean) + 3) << "token " << id << " of " << vocab;
+    }
+  }
+}
+
+TEST_P(Draws, are_the_same_for_the_same_seed) {
+  const std::vector<float> logits = some_logits(500, 1, 3);
+  SamplingOptions options = GetParam();
+  options.seed = 77;
+  Sampler a(options, 500, {}), b(options, 500, {});
+  for (int i = 0; i < 50; ++i) {
+    std::vector<float> for_a = logits, for_b = logits;
+    EXPECT_EQ(a.sample(for_a), b.sample(for_b));
+  }
+}
+
+TEST(Sampler, greedy_takes_the_lower_id_of_a_tie_and_no_padding) {
+  Sampler sampler({}, 4, {});
+  std::vector<float> logits = {1, 3, 3, 2, 9};
+  EXPECT_EQ(sampler.sample(logits), 1);
+}
+
+TEST(Sampler, penalties_count_what_was_said) {
+  Sampler sampler({.frequency_penalty = 1.5f, .repetition_penalty = 2.0f}, 3,
+                  std::vector<TokenId>{2});
+  std::vector<TokenId> said;
+  for (int i = 0; i < 4; ++i) {
+    std::vector<float> logits = {3, 2.5f, 4};  // the third is in the prompt: halved
+    said.push_back(sampler.sample(logits));
+  }
+  // 3 | 1.5 - 1.5, 2.5 | 0, 1.25 - 1.5, 2 | 0, -0.25, 2 - 1.5
+  EXPECT_EQ(said, (std::vector<TokenId>{0, 1, 2, 2}));
+}
+
+}  // namespace
+}  // namespace penstock
