@@ -100,8 +100,10 @@ class ExpertCache {
     float count = 0.0f;  // of uses, decayed up to that run
   };
   struct Candidate {
-    float score;
-    int slot;
+    float score = 0;
+    int slot = 0;
+    uint32_t expert_index = 0;  // what it held
+    uint32_t last_run = 0;      // of its last use
   };
 
   size_t index_of(int layer, int expert) const {
@@ -113,6 +115,7 @@ class ExpertCache {
     return slot.state == SlotState::kReady && slot.pins == 0;
   }
   void find_candidates(size_t most);
+  bool is_still_good(const Candidate& candidate) const;
   std::optional<int> take_victim();
   void shrink(int num_slots, std::vector<SlotMove>& moves);
 
@@ -124,7 +127,8 @@ class ExpertCache {
   std::vector<Use> uses_;         // [layer][expert]
   std::vector<uint32_t> runs_;    // [layer]
   std::vector<int> free_;
-  std::vector<Candidate> candidates_;  // the next victims of this run, best one last
+  std::vector<Candidate> candidates_;  // the next victims, best one last
+  int runs_since_scan_ = 0;
   int layer_now_ = 0;
   int num_pinned_ = 0;
   uint64_t evictions_ = 0;
