@@ -58,7 +58,7 @@ enum class ReaderKind { kAuto, kUring, kThreads };
 
 struct ReaderOptions {
   ReaderKind kind = ReaderKind::kAuto;
-  int depth = 64;   // requests in flight
+  int depth = 256;  // requests in flight
   int threads = 4;  // of the thread reader
 };
 

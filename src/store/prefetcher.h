@@ -69,6 +69,8 @@ class Prefetcher {
   void move(const SlotMove& slots);
   void end_step() { switch_.end_step(); }
 
+  // Reading ahead may begin when no more reads than these are in flight for the stream at work.
+  int reads_left_max() const;
   bool has_reads_to_start() const { return next_ < wishes_.size(); }
   bool has_reads() const { return read_ > 0; }  // submitted for this list
   bool is_unused(int slot) const { return is_unused_[static_cast<size_t>(slot)] != 0; }

@@ -12,10 +12,6 @@ namespace {
 // How long next() waits before it looks at its stop token again.
 constexpr std::chrono::nanoseconds kWaitStep = std::chrono::milliseconds(50);
 
-// So few reads in flight leave the disk idle soon: time to read ahead. 5 measured the same; reading
-// ahead at once, beside the demand, waits a quarter longer.
-constexpr int kReadsLeft = 2;
-
 }  // namespace
 
 void ExpertStore::Core::begin_stream(int layer, std::span<const int32_t> experts) {
@@ -235,7 +231,7 @@ void ExpertStore::Core::prefetch(int layer, std::span<const int32_t> experts) {
 void ExpertStore::Core::start_wishes() {
   if (!prefetcher_.has_reads_to_start()) return;
   if (with_slot_ < wanted_.size() || filler_->has_queue()) return;
-  disk_is_idle_ = disk_is_idle_ || filler_->reader().in_flight() <= kReadsLeft;
+  disk_is_idle_ = disk_is_idle_ || filler_->reader().in_flight() <= prefetcher_.reads_left_max();
   if (disk_is_idle_) prefetcher_.start();
 }
 
