@@ -93,8 +93,7 @@ void Sampler::apply_penalties(std::span<float> logits) const {
   for (size_t id = 0; id < logits.size(); ++id) {
     float& logit = logits[id];
     if (seen_[id]) {
-      logit = logit > 0 ? logit / options_.repetition_penalty
-                        : logit * options_.repetition_penalty;
+      logit = logit > 0 ? logit / options_.repetition_penalty : logit * options_.repetition_penalty;
     }
     if (answer_counts_[id] > 0) {
       logit -= options_.presence_penalty +
@@ -107,11 +106,11 @@ void Sampler::apply_penalties(std::span<float> logits) const {
 // sorted, and only where an order decides what is kept.
 TokenId Sampler::draw(std::span<const float> logits) {
   candidates_.clear();
-  for (size_t id = 0; id < logits.size(); ++id) {
-    candidates_.push_back(
-        {.logit = logits[id] / options_.temperature, .id = static_cast<TokenId>(id)});
+  if (options_.top_k > 0 && static_cast<size_t>(options_.top_k) < logits.size()) {
+    take_top_k(logits);
+  } else {
+    for (size_t id = 0; id < logits.size(); ++id) candidates_.push_back(candidate(logits, id));
   }
-  keep_top_k();
   const double strongest = std::ranges::max_element(candidates_, {}, &Candidate::logit)->logit;
   double total = 0;
   for (Candidate& candidate : candidates_) {
@@ -132,11 +131,22 @@ TokenId Sampler::draw(std::span<const float> logits) {
   return candidates_.back().id;  // the sum was rounded up
 }
 
-void Sampler::keep_top_k() {
-  if (options_.top_k == 0 || static_cast<size_t>(options_.top_k) >= candidates_.size()) return;
-  std::partial_sort(candidates_.begin(), candidates_.begin() + options_.top_k, candidates_.end(),
-                    &Sampler::is_stronger);
-  candidates_.resize(static_cast<size_t>(options_.top_k));
+// A heap whose top is the weakest that is kept: nearly all others fail one comparison.
+void Sampler::take_top_k(std::span<const float> logits) {
+  const auto count = static_cast<size_t>(options_.top_k);
+  for (size_t id = 0; id < count; ++id) candidates_.push_back(candidate(logits, id));
+  std::ranges::make_heap(candidates_, &Sampler::is_stronger);
+  float weakest = logits[static_cast<size_t>(candidates_.front().id)];
+  for (size_t id = count; id < logits.size(); ++id) {
+    if (logits[id] < weakest) continue;
+    const Candidate next = candidate(logits, id);
+    if (!is_stronger(next, candidates_.front())) continue;
+    std::ranges::pop_heap(candidates_, &Sampler::is_stronger);
+    candidates_.back() = next;
+    std::ranges::push_heap(candidates_, &Sampler::is_stronger);
+    weakest = logits[static_cast<size_t>(candidates_.front().id)];
+  }
+  std::ranges::sort_heap(candidates_, &Sampler::is_stronger);
 }
 
 // The fewest of the strongest whose weights add up to `least`; at least one.

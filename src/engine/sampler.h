@@ -56,7 +56,10 @@ class Sampler {
   }
   void apply_penalties(std::span<float> logits) const;
   TokenId draw(std::span<const float> logits);
-  void keep_top_k();
+  Candidate candidate(std::span<const float> logits, size_t id) const {
+    return {.logit = logits[id] / options_.temperature, .id = static_cast<TokenId>(id)};
+  }
+  void take_top_k(std::span<const float> logits);
   void keep_top_p(double least);
   double next_uniform();  // [0, 1)
 
