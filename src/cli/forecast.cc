@@ -63,7 +63,7 @@ Result<std::optional<KnownRates>> known_rates(Call& call, uint64_t read_bytes, D
                    fmt::format("{}, measured {}", path, profile->date)};
   if (flash > 0) {
     known.rates.flash_gbps = flash;
-    known.rates.first_read_us = known.rates.burst_gbps = 0;
+    known.rates.first_read_us = 0;
   }
   if (memory > 0) known.rates.memory_gbps = known.rates.weights_gbps = memory;
   if (gflops > 0) known.rates.prefill_gflops = gflops;
@@ -282,7 +282,6 @@ Result<Json> forecast_json(Call& call, const ForecastRequest& request, const std
   return Json{{"forecast", to_json(forecast)},
               {"rates",
                {{"flash_gbps", rates.flash_gbps},
-                {"burst_gbps", rates.burst_gbps},
                 {"memory_gbps", rates.memory_gbps},
                 {"weights_gbps", rates.weights_gbps},
                 {"prefill_gflops", rates.prefill_gflops},

@@ -181,6 +181,7 @@ Json to_json(const BenchRow& row, const BenchContext& context) {
              recall_json(row, &LayerRecall::missed_foreseen, &LayerRecall::missed)},
             {"io_gbps", rates.io_gbps},
             {"disk_gbps", row.flash_gbps},
+            {"disk_mean_gbps", row.flash_mean_gbps},
             {"disk_share", rates.disk_share},
             {"io_wait_frac", rates.io_wait},
             {"waits", waits_json(row)},

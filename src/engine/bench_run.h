@@ -66,6 +66,7 @@ struct BenchRow {
   bool is_peak_of_test = false;  // else of the process so far
   uint64_t logits_hash = 0;      // over all repetitions
   double flash_gbps = 0;         // what the disk gives (Bench::probe_disk); 0: not measured
+  double flash_mean_gbps = 0;    // what it gave in the mean, beside others
   std::vector<BenchSample> samples;
   std::vector<LayerRecall> recall;  // [layer], of all repetitions
 
@@ -140,7 +141,7 @@ class Bench {
   Model model_;
   RoutingSource routing_;
   std::vector<TokenId> text_;
-  double flash_gbps_ = 0;
+  double flash_gbps_ = 0, flash_mean_gbps_ = 0;
   std::unique_ptr<Engine> engine_;  // of the last warm test
 };
 

@@ -182,8 +182,7 @@ TokenCost token_cost(const CostInput& input) {
   const double streaming_ms = ms_at(cost.missed_bytes, rates.flash_gbps);
   const double waiting_layers = layers_with_miss(input, cost.hit_rate);
   cost.flash_ms =
-      ms_at(cost.flash_bytes, rates.burst_gbps > 0 ? rates.burst_gbps : rates.flash_gbps) +
-      waiting_layers * rates.first_read_us / 1e3;
+      ms_at(cost.flash_bytes, rates.flash_gbps) + waiting_layers * rates.first_read_us / 1e3;
   cost.dense_ms = ms_at(static_cast<double>(input.sizes.dense_bytes), rates.memory_gbps);
   const double hits_in_place_ms = ms_at(cost.hit_rate * used, weights);
   cost.hits_ms =

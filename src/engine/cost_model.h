@@ -3,7 +3,7 @@
 //
 // One decoded token of an engine that streams K experts of each of L layers (G = K L b bytes):
 //
-//   flash   (1 - h) G / B_burst + L' * first read     bytes that no cache held; L' layers miss
+//   flash   (1 - h) G / B_flash + L' * first read     bytes that no cache held; L' layers miss
 //   dense   D / B_memory                              weights that every token reads: large
 //                                                     matrices, multiplied as fast as they are read
 //   hits    h G / B_weights  (+ h G / B_copy)         experts that were in memory
@@ -14,7 +14,7 @@
 //   serial      flash + all others
 //   overlapped  while the disk works, the shared expert and the hits of the layer are computed.
 //               Reading ahead uses a part of the rest of the time too, and reads some experts in
-//               vain: flash (1 - h) G (1 + waste) / B_burst, of which also
+//               vain: flash (1 - h) G (1 + waste) / B_flash, of which also
 //               min(recall * flash, share * (others - shared expert - hits)) is hidden
 //   limit       max((1 - h) G / B_flash, all weights and states at B_memory): no exact
 //               schedule is faster at this hit rate, however good its kernels
@@ -41,13 +41,12 @@ namespace penstock {
 
 struct MachineRates {
   double flash_gbps = 0;      // of reads of the engine's size, one after the other without a gap
-  double burst_gbps = 0;      // of as many as a layer misses, to a disk at rest; 0: flash_gbps
   double memory_gbps = 0;     // what all threads together read from memory
   double weights_gbps = 0;    // experts through the product of one token; 0: memory_gbps
   double prefill_gflops = 0;  // of the product with many tokens
   double copy_gbps = 0;       // of a hit that has to be copied first; 0: used where it lies
   double layer_us = 0;        // fixed cost per layer
-  double first_read_us = 0;   // of a layer with a miss, besides its bytes over burst_gbps
+  double first_read_us = 0;   // of a layer with a miss, besides its bytes over flash_gbps
   double pause_us = 0;        // of a layer with a miss: computing starts slowly after a wait
 };
 
@@ -79,7 +78,7 @@ struct ReadAhead {
 
 // As measured on the 35B and 397B shapes with the models' own routers (docs/performance.md).
 inline constexpr ReadAhead kReadAheadMeasured = {
-    .recall = 0.77, .idle_share = 0.4, .waste = 0.1, .in_prompts = 0.5};
+    .recall = 0.77, .idle_share = 0.4, .waste = 0.12, .in_prompts = 0.9};
 
 struct CostInput {
   ModelConfig config;

@@ -156,7 +156,8 @@ void read_disk(const Json& json, const std::string& what, Fields& parent, Machin
   parent.adopt(disk);
 }
 
-// Time over bytes of the bursts, as a straight line of least squares.
+// Time over bytes of the bursts, as a straight line of least squares: where it begins is what a
+// burst costs besides its bytes. Its slope is the disk's rate once more.
 void use_bursts(const std::vector<BurstPoint>& bursts, MachineRates& rates) {
   double n = 0, x = 0, y = 0, xx = 0, xy = 0;
   for (const BurstPoint& burst : bursts) {
@@ -166,9 +167,7 @@ void use_bursts(const std::vector<BurstPoint>& bursts, MachineRates& rates) {
   const double spread = n * xx - x * x;
   if (spread <= 0) return;
   const double us_per_byte = (n * xy - x * y) / spread;
-  if (us_per_byte <= 0) return;
-  rates.burst_gbps = std::min(1e-3 / us_per_byte, rates.flash_gbps);
-  rates.first_read_us = std::max(0.0, (y - x / (rates.burst_gbps * 1e3)) / n);
+  rates.first_read_us = std::max(0.0, (y - x * us_per_byte) / n);
 }
 
 Error lacking(const char* what) {

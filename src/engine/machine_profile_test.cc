@@ -112,7 +112,6 @@ TEST(MachineProfile, gives_the_rates_of_reads_like_the_engines) {
   EXPECT_EQ(rates->prefill_gflops, 1000);
   EXPECT_EQ(rates->layer_us, 13 * 4);
   EXPECT_EQ(rates->pause_us, 80);
-  EXPECT_NEAR(rates->burst_gbps, 5, 1e-9);
   EXPECT_NEAR(rates->first_read_us, 150, 1e-6);
 }
 
@@ -121,16 +120,7 @@ TEST(MachineProfile, without_bursts_of_two_sizes_a_single_read_tells_the_latency
   profile.bursts.resize(1);
   const Result<MachineRates> rates = rates_of(profile, 1'769'472, DType::kQ4);
   ASSERT_TRUE(rates.has_value()) << rates.error().message;
-  EXPECT_EQ(rates->burst_gbps, 0);
   EXPECT_NEAR(rates->first_read_us, 700 - (1 << 20) / 6.2e3, 1e-9);
-}
-
-TEST(MachineProfile, bursts_are_never_faster_than_a_steady_stream) {
-  MachineProfile profile = example();
-  for (BurstPoint& burst : profile.bursts) burst.us /= 2;
-  const Result<MachineRates> rates = rates_of(profile, 1'769'472, DType::kQ4);
-  ASSERT_TRUE(rates.has_value()) << rates.error().message;
-  EXPECT_EQ(rates->burst_gbps, rates->flash_gbps);
 }
 
 TEST(MachineProfile, a_sustained_rate_goes_before_a_short_one) {
