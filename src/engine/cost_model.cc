@@ -183,7 +183,7 @@ TokenCost token_cost(const CostInput& input) {
   const double waiting_layers = layers_with_miss(input, cost.hit_rate);
   cost.flash_ms =
       ms_at(cost.flash_bytes, rates.flash_gbps) + waiting_layers * rates.first_read_us / 1e3;
-  cost.dense_ms = ms_at(static_cast<double>(input.sizes.dense_bytes), rates.memory_gbps);
+  cost.dense_ms = ms_at(static_cast<double>(input.sizes.dense_bytes), weights);
   const double hits_in_place_ms = ms_at(cost.hit_rate * used, weights);
   cost.hits_ms =
       hits_in_place_ms + (rates.copy_gbps > 0 ? ms_at(cost.hit_rate * read, rates.copy_gbps) : 0);

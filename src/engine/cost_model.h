@@ -4,8 +4,7 @@
 // One decoded token of an engine that streams K experts of each of L layers (G = K L b bytes):
 //
 //   flash   (1 - h) G / B_flash + L' * first read     bytes that no cache held; L' layers miss
-//   dense   D / B_memory                              weights that every token reads: large
-//                                                     matrices, multiplied as fast as they are read
+//   dense   D / B_weights                             weights that every token reads
 //   hits    h G / B_weights  (+ h G / B_copy)         experts that were in memory
 //   misses  (1 - h) G / B_weights                     experts that came, read once more by the CPU
 //   state   (2 S + KV) / B_memory                     delta-net states, attention over the context
@@ -42,7 +41,7 @@ namespace penstock {
 struct MachineRates {
   double flash_gbps = 0;      // of reads of the engine's size, one after the other without a gap
   double memory_gbps = 0;     // what all threads together read from memory
-  double weights_gbps = 0;    // experts through the product of one token; 0: memory_gbps
+  double weights_gbps = 0;    // weights through the product of one token; 0: memory_gbps
   double prefill_gflops = 0;  // of the product with many tokens
   double copy_gbps = 0;       // of a hit that has to be copied first; 0: used where it lies
   double layer_us = 0;        // fixed cost per layer
