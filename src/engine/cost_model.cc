@@ -178,7 +178,7 @@ TokenCost token_cost(const CostInput& input) {
   const double missed = 1 - cost.hit_rate;
   const ReadAhead& ahead = input.read_ahead;
   cost.missed_bytes = missed * read;
-  cost.flash_bytes = cost.missed_bytes * (1 + ahead.waste);
+  cost.flash_bytes = cost.missed_bytes * (1 + ahead.waste * cost.hit_rate);
   const double streaming_ms = ms_at(cost.missed_bytes, rates.flash_gbps);
   const double waiting_layers = layers_with_miss(input, cost.hit_rate);
   cost.flash_ms =

@@ -13,7 +13,7 @@
 //   serial      flash + all others
 //   overlapped  while the disk works, the shared expert and the hits of the layer are computed.
 //               Reading ahead uses a part of the rest of the time too, and reads some experts in
-//               vain: flash (1 - h) G (1 + waste) / B_flash, of which also
+//               vain: flash (1 - h) G (1 + waste h) / B_flash, of which also
 //               min(recall * flash, share * (others - shared expert - hits)) is hidden
 //   limit       max((1 - h) G / B_flash, all weights and states at B_memory): no exact
 //               schedule is faster at this hit rate, however good its kernels
@@ -71,13 +71,15 @@ double hit_rate(const HitModel& hits, const ModelConfig& config, int64_t experts
 struct ReadAhead {
   double recall = 0;      // of the missed experts, foreseen
   double idle_share = 0;  // of the time in which the disk would be idle, put to use
-  double waste = 0;       // bytes read in vain over bytes that were needed
+  // Bytes read in vain over bytes that were needed, times the hit rate: where more is in memory the
+  // disk has more time for guesses.
+  double waste = 0;
   double in_prompts = 1;  // of the shorter of reading and computing, hidden behind the other
 };
 
 // As measured on the 35B and 397B shapes with the models' own routers (docs/performance.md).
 inline constexpr ReadAhead kReadAheadMeasured = {
-    .recall = 0.77, .idle_share = 0.4, .waste = 0.12, .in_prompts = 0.9};
+    .recall = 0.77, .idle_share = 0.5, .waste = 0.25, .in_prompts = 0.9};
 
 struct CostInput {
   ModelConfig config;

@@ -129,15 +129,15 @@ TEST(TokenCost, a_copied_hit_is_paid_at_the_copy_rate) {
   EXPECT_EQ(copied.limit_ms, in_place.limit_ms) << "an engine need not copy";
 }
 
-// By hand: flash 164 ms becomes 164 * 1.12 = 184; hits and shared expert hide 0.76 * 65.3 + 6 ms,
+// By hand: flash 164 ms becomes 164 * (1 + 0.12 * 0.76) = 179; hits and shared expert hide 0.76 * 65.3 + 6 ms,
 // reading ahead 0.4 of the other 96 ms.
 TEST(TokenCost, reading_ahead_hides_a_part_of_the_time_in_which_the_disk_was_idle) {
   CostInput input = with_hits(big_model(6.2), 0.76, 10);
   const TokenCost without = token_cost(input);
   input.read_ahead = {.recall = 0.77, .idle_share = 0.4, .waste = 0.12};
   const TokenCost with = token_cost(input);
-  EXPECT_NEAR(with.flash_bytes, without.flash_bytes * 1.12, 1);
-  EXPECT_NEAR(with.flash_ms, without.flash_ms * 1.12, 1e-9);
+  EXPECT_NEAR(with.flash_bytes, without.flash_bytes * 1.0912, 1);
+  EXPECT_NEAR(with.flash_ms, without.flash_ms * 1.0912, 1e-9);
   const double idle_ms = without.other_ms() - without.overlap_ms;
   EXPECT_NEAR(with.overlap_ms, without.overlap_ms + 0.4 * idle_ms, 1e-9);
   EXPECT_LT(with.overlapped_ms(), without.overlapped_ms());
@@ -168,7 +168,7 @@ TEST(TokenCost, every_term_answers_to_its_own_rate) {
   EXPECT_EQ(token_cost(faster).other_ms(), before.other_ms());
   CostInput kernels = base;
   kernels.rates.weights_gbps = base.rates.memory_gbps / 2;
-  EXPECT_EQ(token_cost(kernels).dense_ms, before.dense_ms) << "large matrices: memory's rate";
+  EXPECT_NEAR(token_cost(kernels).dense_ms, 2 * before.dense_ms, 1e-9);
   EXPECT_NEAR(token_cost(kernels).misses_ms, 2 * before.misses_ms, 1e-9);
   EXPECT_EQ(token_cost(kernels).state_ms, before.state_ms);
   EXPECT_EQ(token_cost(kernels).limit_ms, before.limit_ms) << "better kernels are possible";

@@ -29,8 +29,8 @@ TEST(Forecast, answers_whether_a_large_model_runs_on_a_small_machine_and_how_fas
                        static_cast<double>(forecast->plan.num_experts);
   EXPECT_NEAR(share, 0.2, 0.02);
   EXPECT_NEAR(forecast->token.hit_rate, 0.74, 0.03);
-  // 26 % of 4.25 GB at 7 GB/s: some 160 ms beside 150 ms of memory traffic.
-  EXPECT_NEAR(forecast->token.flash_ms, 160, 20);
+  // 26 % of 4.25 GB at 7 GB/s, and 19 % of that in vain: some 185 ms beside 150 ms of memory traffic.
+  EXPECT_NEAR(forecast->token.flash_ms, 185, 20);
   EXPECT_GT(forecast->token.overlapped_tps(), 3);
   EXPECT_LT(forecast->token.limit_tps(), 7);
   EXPECT_LE(forecast->plan.total_bytes, uint64_t{48} << 30);

@@ -69,7 +69,10 @@ Sampler::Sampler(const SamplingOptions& options, int64_t vocab_size,
   for (const TokenId id : prompt) {
     if (static_cast<size_t>(id) < vocab_size_) seen_[static_cast<size_t>(id)] = true;
   }
-  candidates_.reserve(vocab_size_);
+  if (options.temperature > 0) {
+    const size_t top_k = options.top_k > 0 ? static_cast<size_t>(options.top_k) : vocab_size_;
+    candidates_.reserve(std::min(top_k, vocab_size_));
+  }
 }
 
 TokenId Sampler::sample(std::span<float> logits) {
