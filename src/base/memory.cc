@@ -4,10 +4,13 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cerrno>
 #include <system_error>
+#include <thread>
 #include <utility>
+#include <vector>
 
 namespace penstock {
 namespace {
@@ -30,7 +33,7 @@ Error no_memory(const char* purpose, uint64_t bytes, int error) {
 
 // The kernel does it in one call and reports a lack of memory; before Linux 5.14 the pages are
 // touched one by one. What the bytes hold stays.
-int make_present(std::span<std::byte> bytes) {
+int make_piece_present(std::span<std::byte> bytes) {
 #ifdef MADV_POPULATE_WRITE
   if (::madvise(bytes.data(), bytes.size(), MADV_POPULATE_WRITE) == 0) return 0;
   if (errno != EINVAL) return errno;
@@ -41,6 +44,32 @@ int make_present(std::span<std::byte> bytes) {
     *byte = *byte;
   }
   return 0;
+}
+
+// In pieces, by several threads: a page is cleared by the thread that asks for it, and a virtual
+// machine's host hands out memory to each processor by itself. 0.5 GB/s with one thread, 0.8 with two.
+int make_present(std::span<std::byte> bytes) {
+  constexpr uint64_t kPieceBytes = uint64_t{64} << 20;
+  constexpr uint64_t kThreadsMax = 8;
+  std::atomic<uint64_t> next{0};
+  std::atomic<int> error{0};
+  const auto work = [&] {
+    for (;;) {
+      const uint64_t begin = next.fetch_add(kPieceBytes);
+      if (begin >= bytes.size() || error.load() != 0) return;
+      const uint64_t count = std::min<uint64_t>(kPieceBytes, bytes.size() - begin);
+      if (const int failed = make_piece_present(bytes.subspan(begin, count)); failed != 0) {
+        error.store(failed);
+      }
+    }
+  };
+  const uint64_t processors = std::max(1u, std::thread::hardware_concurrency());
+  const uint64_t threads = std::min({bytes.size() / kPieceBytes, processors, kThreadsMax});
+  std::vector<std::jthread> helpers;
+  for (uint64_t i = 1; i < threads; ++i) helpers.emplace_back(work);
+  work();
+  helpers.clear();
+  return error.load();
 }
 
 }  // namespace

@@ -15,7 +15,8 @@ uint64_t address_of(const AlignedMemory& memory) {
 }
 
 TEST(AlignedMemory, is_zero_writable_and_aligned_by_size) {
-  for (const uint64_t bytes : {uint64_t{1}, uint64_t{4097}, uint64_t{2} << 20, uint64_t{5000001}}) {
+  for (const uint64_t bytes : {uint64_t{1}, uint64_t{4097}, uint64_t{2} << 20, uint64_t{5000001},
+                               (uint64_t{200} << 20) + 5}) {  // in pieces, by several threads
     auto memory = *AlignedMemory::create(bytes, "a test", Prefault::kYes);
     ASSERT_EQ(memory.bytes().size(), bytes);
     EXPECT_EQ(address_of(memory) % (bytes >= (2u << 20) ? 2u << 20 : 4096u), 0u);
