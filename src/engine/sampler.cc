@@ -160,7 +160,8 @@ void Sampler::keep_top_p(double least) {
   double sum = 0;
   for (std::ptrdiff_t band = kFirstBand; sorted != end; band *= 8) {
     const auto next = end - sorted > band ? sorted + band : end;
-    std::partial_sort(sorted, next, end, &Sampler::is_stronger);
+    if (next != end) std::nth_element(sorted, next, end, &Sampler::is_stronger);
+    std::sort(sorted, next, &Sampler::is_stronger);
     for (; sorted != next; ++sorted) {
       if (sorted != candidates_.begin() && sum >= least) {
         candidates_.erase(sorted, end);
