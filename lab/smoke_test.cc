@@ -10,7 +10,7 @@
 #include <set>
 
 #include "base/check.h"
-#include "engine/cost_model.h"
+#include "survey/cost_model.h"
 #include "io/read_progress.h"
 #include "support/test_model.h"
 

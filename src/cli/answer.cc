@@ -2,7 +2,7 @@
 
 #include <fmt/format.h>
 
-#include "cli/conversation.h"
+#include "dialogue/conversation.h"
 #include "cli/figures.h"
 #include "cli/generation.h"
 #include "cli/json_lines.h"
@@ -36,7 +36,7 @@ struct Answer {
 Result<Answer> answer_item(Call& call, Engine& engine, Session& session, const Json& item,
                            std::stop_token stop) {
   const Conversation conversation = PENSTOCK_TRY(conversation_of_item(item));
-  const ChatPrompt prompt = PENSTOCK_TRY(make_chat_prompt(engine, conversation));
+  const ChatPrompt prompt = PENSTOCK_TRY(make_chat_prompt(engine.texts(), conversation));
   ReplyPrinter printer(*engine.tokenizer(), call.terminal, nullptr, prompt.opens_reasoning);
   GenerateResult result = PENSTOCK_TRY(
       generate_answer(call, engine, session,

@@ -5,10 +5,11 @@
 #include <charconv>
 
 #include "cli/loading.h"
+#include "base/byte_text.h"
 #include "cli/program.h"
 #include "cli/progress.h"
-#include "engine/bench_report.h"
-#include "engine/bench_run.h"
+#include "survey/bench_report.h"
+#include "survey/bench_run.h"
 
 namespace penstock {
 namespace {

@@ -6,13 +6,14 @@
 
 #include <fmt/format.h>
 
+#include "cli/conversation_flags.h"
 #include "cli/chat_state.h"
 #include "cli/figures.h"
 #include "cli/generation.h"
 #include "cli/line_reader.h"
 #include "cli/loading.h"
 #include "cli/sampling_flags.h"
-#include "cli/warm_start.h"
+#include "cli/warm_start_teller.h"
 #include "text/utf8.h"
 
 namespace penstock {
@@ -26,7 +27,7 @@ constexpr std::chrono::milliseconds kIdleStep(250);
 class Chat {
  public:
   Chat(Call& call, Engine& engine, Session session, LineReader& lines, TraceFile& trace,
-       WarmStart& warm)
+       WarmStartTeller& warm)
       : call_(call),
         engine_(engine),
         session_(std::move(session)),
@@ -53,7 +54,7 @@ class Chat {
   Session session_;
   LineReader& lines_;
   TraceFile& trace_;
-  WarmStart& warm_;
+  WarmStartTeller& warm_;
   ChatState state_;
   uint64_t shrinks_told_ = 0;
 };
@@ -137,7 +138,7 @@ void Chat::print_json(const GenerateResult& result, const Reply& reply) {
 
 // Answers the last message.
 Result<void> Chat::answer() {
-  const ChatPrompt prompt = PENSTOCK_TRY(make_chat_prompt(engine_, state_.conversation));
+  const ChatPrompt prompt = PENSTOCK_TRY(make_chat_prompt(engine_.texts(), state_.conversation));
   SamplingOptions sampling = state_.sampling;
   sampling.seed += state_.num_answers++;
   ReplyPrinter printer(*engine_.tokenizer(), call_.terminal, call_.json() ? nullptr : &call_.output,
@@ -184,7 +185,7 @@ Result<int> chat_verb(Call& call) {
   const std::unique_ptr<Engine> engine = PENSTOCK_TRY(load_engine(call, options));
   const SamplingChoice sampling =
       PENSTOCK_TRY(choose_sampling(call.settings, engine->sampling_defaults()));
-  PENSTOCK_TRY(check_can_chat(*engine));
+  PENSTOCK_TRY(check_can_chat(engine->texts()));
   call.terminal.note("sampling: " + sampling.text);
   if (call.terminal.input_is_interactive()) call.terminal.note("/help lists the commands");
 
@@ -193,7 +194,7 @@ Result<int> chat_verb(Call& call) {
   TraceFile trace(call, *engine);
   const auto lines =
       make_line_reader(call.terminal, call.interrupt, PENSTOCK_TRY(history_path(call)));
-  WarmStart warm(call, *engine);
+  WarmStartTeller warm(call, *engine);
   if (warm.is_eager()) {
     warm.read_all(call.interrupt.token());
   } else if (warm.num_wanted() > 0) {

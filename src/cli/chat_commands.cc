@@ -1,6 +1,7 @@
 #include <fmt/format.h>
 
 #include "cli/chat_state.h"
+#include "base/byte_text.h"
 #include "cli/figures.h"
 #include "cli/sampling_flags.h"
 

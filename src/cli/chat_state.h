@@ -4,7 +4,7 @@
 #include <optional>
 #include <string>
 
-#include "cli/conversation.h"
+#include "dialogue/conversation.h"
 #include "cli/program.h"
 #include "engine/engine.h"
 

@@ -1,11 +1,12 @@
 // doctor: measures this machine, says what hurts, and keeps the rates for `plan`.
 
-#include "engine/doctor.h"
+#include "survey/doctor.h"
 
 #include <fmt/format.h>
 
 #include <algorithm>
 
+#include "base/byte_text.h"
 #include "cli/forecast.h"
 #include "cli/loading.h"
 #include "cli/program.h"

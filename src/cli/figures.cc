@@ -4,7 +4,8 @@
 
 #include <filesystem>
 
-#include "io/memory_limits.h"
+#include "base/byte_text.h"
+#include "host/memory_limits.h"
 
 namespace penstock {
 namespace {

@@ -4,8 +4,8 @@
 
 #include <charconv>
 
-#include "engine/machine_profile.h"
-#include "engine/svg_chart.h"
+#include "survey/machine_profile.h"
+#include "survey/svg_chart.h"
 #include "model/shapes.h"
 
 namespace penstock {

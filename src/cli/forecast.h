@@ -7,7 +7,7 @@
 
 #include "cli/program.h"
 #include "engine/engine.h"
-#include "engine/forecast.h"
+#include "survey/forecast.h"
 
 namespace penstock {
 

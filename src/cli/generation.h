@@ -2,7 +2,7 @@
 // when nobody reads it any more. What run, chat and answer have in common.
 #pragma once
 
-#include "cli/conversation.h"
+#include "dialogue/conversation.h"
 #include "cli/program.h"
 #include "cli/reply_printer.h"
 #include "engine/engine.h"

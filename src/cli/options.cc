@@ -7,7 +7,8 @@
 #include <cctype>
 #include <charconv>
 
-#include "engine/memory_plan.h"
+#include "base/byte_text.h"
+
 
 namespace penstock {
 namespace {

@@ -6,9 +6,9 @@
 
 #include <thread>
 
+#include "base/byte_text.h"
 #include "cli/program.h"
 #include "cli/progress.h"
-#include "engine/memory_plan.h"
 #include "pack/verify.h"
 
 namespace penstock {

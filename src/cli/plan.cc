@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "cli/forecast.h"
+#include "base/byte_text.h"
 #include "cli/loading.h"
 #include "cli/program.h"
 

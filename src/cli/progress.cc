@@ -4,7 +4,8 @@
 
 #include <algorithm>
 
-#include "engine/memory_plan.h"
+#include "base/byte_text.h"
+
 
 namespace penstock {
 namespace {

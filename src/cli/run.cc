@@ -3,13 +3,13 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
-#include "cli/conversation.h"
+#include "cli/conversation_flags.h"
 #include "cli/figures.h"
 #include "cli/generation.h"
 #include "cli/loading.h"
 #include "cli/sampling_flags.h"
 #include "cli/token_file.h"
-#include "cli/warm_start.h"
+#include "cli/warm_start_teller.h"
 #include "io/system_error.h"
 #include "text/utf8.h"
 
@@ -76,13 +76,13 @@ Result<ChatPrompt> make_prompt(const Call& call, const Engine& engine, const std
     Conversation conversation = PENSTOCK_TRY(conversation_of(call.storage, settings));
     conversation.messages.push_back(
         Json{{"role", "user"}, {"content", replace_invalid_utf8(text)}});
-    return make_chat_prompt(engine, conversation);
+    return make_chat_prompt(engine.texts(), conversation);
   }
   ChatPrompt prompt;
   if (settings.is_given("ids")) {
     prompt.tokens = PENSTOCK_TRY(read_token_file(call.storage, settings.text("ids")));
   } else {
-    prompt.tokens = PENSTOCK_TRY(tokenizer_of(engine))->encode(text);
+    prompt.tokens = PENSTOCK_TRY(tokenizer_of(engine.texts()))->encode(text);
   }
   return prompt;
 }
@@ -116,7 +116,7 @@ Result<int> run_verb(Call& call) {
   Session session = PENSTOCK_TRY(engine->new_session());
   TraceFile trace(call, *engine);
   trace.begin_sequence();
-  WarmStart warm(call, *engine);
+  WarmStartTeller warm(call, *engine);
   if (warm.is_eager()) warm.read_all(call.interrupt.token());
   std::optional<ReplyPrinter> printer;
   if (engine->tokenizer() != nullptr) {

@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "cli/conversation.h"
+#include "dialogue/conversation.h"
 #include "cli/json_lines.h"
 #include "cli/loading.h"
 #include "cli/progress.h"
@@ -56,7 +56,7 @@ struct Totals {
 };
 
 Result<Totals> score_texts(Call& call, Engine& engine, const std::vector<Json>& lines) {
-  const Tokenizer* tokenizer = PENSTOCK_TRY(tokenizer_of(engine));
+  const Tokenizer* tokenizer = PENSTOCK_TRY(tokenizer_of(engine.texts()));
   Session session = PENSTOCK_TRY(engine.new_session());
   TraceFile trace(call, engine);
   Progress progress(call.terminal, "scoring", Progress::Unit::kItems);

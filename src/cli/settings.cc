@@ -4,7 +4,7 @@
 
 #include <charconv>
 
-#include "engine/memory_plan.h"
+#include "base/byte_text.h"
 #include "io/storage.h"
 
 namespace penstock {

@@ -4,9 +4,9 @@
 
 #include <fmt/format.h>
 
+#include "base/byte_text.h"
 #include "cli/program.h"
 #include "cli/progress.h"
-#include "engine/memory_plan.h"
 #include "model/shapes.h"
 
 namespace penstock {

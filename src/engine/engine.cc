@@ -6,9 +6,10 @@
 #include <algorithm>
 #include <thread>
 
+#include "base/byte_text.h"
 #include "compute/cpu/cpu_backend.h"
 #include "engine/limits.h"
-#include "io/memory_limits.h"
+#include "host/memory_limits.h"
 #include "model/rope.h"
 
 namespace penstock {
@@ -30,16 +31,16 @@ std::optional<std::string_view> view(const std::optional<std::string>& text) {
 Result<void> read_text_files(ModelFiles& files) {
   const auto tokenizer = PENSTOCK_TRY(optional_file(files.container, "tokenizer.json"));
   if (tokenizer) {
-    files.tokenizer = PENSTOCK_TRY(Tokenizer::create(
+    files.texts.tokenizer = PENSTOCK_TRY(Tokenizer::create(
         *tokenizer, files.container.path_of("tokenizer.json"), files.config.vocab_size));
   }
   const auto jinja = PENSTOCK_TRY(optional_file(files.container, "chat_template.jinja"));
   const auto config = PENSTOCK_TRY(optional_file(files.container, "tokenizer_config.json"));
   Result<ChatTemplate> chat_template = load_chat_template(view(jinja), view(config));
   if (chat_template) {
-    files.chat_template = std::move(*chat_template);
+    files.texts.chat_template = std::move(*chat_template);
   } else {
-    files.template_note = chat_template.error().message;
+    files.texts.template_note = chat_template.error().message;
   }
   const auto generation = PENSTOCK_TRY(optional_file(files.container, "generation_config.json"));
   if (generation) {
@@ -85,12 +86,6 @@ bool may_draft(const PlanRequest& request) {
 
 }  // namespace
 
-uint64_t ModelFiles::text_bytes() const {
-  constexpr uint64_t kTemplateBytes = 1 << 20;
-  return (tokenizer ? static_cast<uint64_t>(tokenizer->memory_bytes()) : 0) +
-         (chat_template ? kTemplateBytes : 0);
-}
-
 Result<ModelFiles> open_model(Storage& storage, const std::string& folder) {
   Container container = PENSTOCK_TRY(Container::open(storage, folder));
   ModelConfig config = PENSTOCK_TRY(
@@ -103,11 +98,8 @@ Result<ModelFiles> open_model(Storage& storage, const std::string& folder) {
                  fmt::format("{}: its experts do not have the shape of its configuration",
                              container.path_of(kManifestName))};
   }
-  ModelFiles files{.container = std::move(container),
-                   .config = std::move(config),
-                   .tokenizer = {},
-                   .chat_template = {},
-                   .template_note = {}};
+  ModelFiles files(std::move(container), std::move(config));
+  files.texts.folder = folder;
   PENSTOCK_TRY(read_text_files(files));
   return files;
 }
@@ -125,7 +117,7 @@ Result<ResolvedOptions> resolve_options(const ModelFiles& files, const EngineOpt
   request.resident_bytes = files.container.resident_bytes();
   request.record_bytes = files.container.experts().record_bytes;
   request.checksum_bytes = files.container.experts().num_records() * 2 * sizeof(Hash128);
-  request.text_bytes = files.text_bytes();
+  request.text_bytes = files.texts.bytes();
   request.experts_per_token = options.experts_per_token > 0 ? options.experts_per_token
                                                             : config.num_experts_per_tok;
   request.context = options.context > 0
@@ -259,8 +251,8 @@ Result<Session> Engine::new_session() {
 }
 
 int64_t Engine::sampled_vocab() const {
-  if (!files_.tokenizer) return config().vocab_size;
-  return std::min(config().vocab_size, files_.tokenizer->vocab_size());
+  if (!files_.texts.tokenizer) return config().vocab_size;
+  return std::min(config().vocab_size, files_.texts.tokenizer->vocab_size());
 }
 
 }  // namespace penstock

@@ -24,8 +24,7 @@
 #include "format/container.h"
 #include "io/storage.h"
 #include "model/qwen3_5_moe.h"
-#include "text/chat_template.h"
-#include "text/tokenizer.h"
+#include "text/model_texts.h"
 
 namespace penstock {
 
@@ -33,14 +32,13 @@ using LoadObserver = std::function<void(uint64_t done_bytes, uint64_t total_byte
 
 // A model folder, opened and checked, before anything large is allocated: what `plan` needs.
 struct ModelFiles {
+  ModelFiles(Container opened, ModelConfig parsed)
+      : container(std::move(opened)), config(std::move(parsed)) {}
+
   Container container;
   ModelConfig config;
-  std::optional<Tokenizer> tokenizer;        // absent: the folder has no tokenizer.json
-  std::optional<ChatTemplate> chat_template;
-  std::string template_note;                 // why chat_template is absent
+  ModelTexts texts;
   Json generation_config = Json::object();  // {}: the folder has none
-
-  uint64_t text_bytes() const;               // held by tokenizer and template
 };
 Result<ModelFiles> open_model(Storage& storage, const std::string& folder);
 
@@ -78,14 +76,11 @@ class Engine {
   Speculation speculation() const { return speculation_; }  // kOff where it cannot
   bool is_lossy() const { return experts_per_token() != config().num_experts_per_tok; }
 
-  // Absent for a model without these files.
+  const ModelTexts& texts() const { return files_.texts; }
+  // nullptr for a model without tokenizer.
   const Tokenizer* tokenizer() const {
-    return files_.tokenizer ? &*files_.tokenizer : nullptr;
+    return files_.texts.tokenizer ? &*files_.texts.tokenizer : nullptr;
   }
-  const ChatTemplate* chat_template() const {
-    return files_.chat_template ? &*files_.chat_template : nullptr;
-  }
-  const std::string& template_note() const { return files_.template_note; }
 
   SamplingOptions sampling_defaults() const { return sampling_defaults_; }
   const std::vector<TokenId>& stop_ids() const { return stop_ids_; }

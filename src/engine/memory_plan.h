@@ -53,8 +53,4 @@ Result<MemoryPlan> plan_memory(const PlanRequest& request);
 // The plan as lines for a person, with totals.
 std::string to_table(const MemoryPlan& plan, uint64_t budget_bytes);
 
-// "6G", "512M", "1.5GiB", "1000000": K, M, G, T are powers of 1024. kInvalidArgument otherwise.
-Result<uint64_t> parse_bytes(const std::string& text);
-std::string format_bytes(uint64_t bytes);
-
 }  // namespace penstock

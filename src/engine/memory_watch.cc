@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "io/memory_limits.h"
+#include "host/memory_limits.h"
 
 namespace penstock {
 namespace {

@@ -32,7 +32,4 @@ std::optional<Hash128> parse_hex128(std::string_view text);
 // "a Git LFS pointer, not the file itself". Empty when nothing is recognised.
 std::string looks_like(std::string_view first_bytes);
 
-// 1.5 MiB, 20.0 GiB.
-std::string bytes_text(uint64_t bytes);
-
 }  // namespace penstock

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <map>
 
+#include "base/byte_text.h"
 #include "format/checkpoint.h"
 #include "format/container.h"
 #include "format/text.h"
@@ -32,7 +33,7 @@ class Writer {
     text_ += fmt::format("{:<18}{}\n", label, text);
   }
   void bytes(const char* key, const char* label, uint64_t value) {
-    fact(key, label, value, bytes_text(value));
+    fact(key, label, value, format_bytes(value));
   }
   Json& json() { return json_; }
   std::string& text() { return text_; }
@@ -101,7 +102,7 @@ void write_container_tensors(Writer& out, const Container& model) {
                        {"bytes", tensor.bytes}});
     out.text() +=
         fmt::format("{:<48} {:<5}{:<16} {:>10}\n", tensor.name, name_of(tensor.dtype),
-                    fmt::format("[{}, {}]", tensor.rows, tensor.columns), bytes_text(tensor.bytes));
+                    fmt::format("[{}, {}]", tensor.rows, tensor.columns), format_bytes(tensor.bytes));
   }
   out.json()["tensors"] = std::move(tensors);
 }
@@ -115,9 +116,9 @@ void write_experts(Writer& out, const ExpertParts& parts, const ModelConfig& con
                            {"bytes", parts.file_bytes()},
                            {"bytes_per_token", token_bytes}};
   out.line("expert weights",
-           fmt::format("{} as {}: {} records of {}", bytes_text(parts.file_bytes()),
-                       name_of(parts.dtype), parts.num_records(), bytes_text(parts.record_bytes)));
-  out.line("one token", fmt::format("{} of experts", bytes_text(token_bytes)));
+           fmt::format("{} as {}: {} records of {}", format_bytes(parts.file_bytes()),
+                       name_of(parts.dtype), parts.num_records(), format_bytes(parts.record_bytes)));
+  out.line("one token", fmt::format("{} of experts", format_bytes(token_bytes)));
 }
 
 void write_files(Writer& out, const Manifest& manifest) {
@@ -172,7 +173,7 @@ void write_source_tensors(Writer& out, const std::vector<const TensorInfo*>& ten
                     {"offset", info->offset},
                     {"bytes", info->bytes}});
     out.text() += fmt::format("{:<64} {:<8} {:<20} {:>10}\n", escaped(info->name), info->type,
-                              shape_text(info->shape), bytes_text(info->bytes));
+                              shape_text(info->shape), format_bytes(info->bytes));
   }
   out.json()["tensors"] = std::move(list);
 }
@@ -193,7 +194,7 @@ void write_types(Writer& out, const std::vector<const TensorInfo*>& tensors) {
   for (const auto& [type, sum] : types) {
     json[type] = {{"tensors", sum.count}, {"bytes", sum.bytes}};
     text += fmt::format("{}{} in {} of {}", text.empty() ? "" : ", ", sum.count, type,
-                        bytes_text(sum.bytes));
+                        format_bytes(sum.bytes));
   }
   out.json()["num_tensors"] = tensors.size();
   out.bytes("bytes", "weights", bytes);

@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/byte_text.h"
 #include "base/memory.h"
 #include "format/checkpoint.h"
 #include "format/container.h"
@@ -156,7 +157,7 @@ Result<void> Packer::check_last_pieces() {
   report_.resumed_bytes = bytes_done_;
   if (good > 0) {
     tell(fmt::format("continuing the unfinished pack in {}: {} are done",
-                     parts_.workspace.directory(), bytes_text(bytes_done_)));
+                     parts_.workspace.directory(), format_bytes(bytes_done_)));
   }
   return {};
 }

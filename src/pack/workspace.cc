@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/byte_text.h"
 #include "format/manifest.h"
 #include "format/text.h"
 
@@ -90,7 +91,7 @@ Result<void> check_free_space(const Storage& storage, const WorkspaceOptions& op
   if (free >= needed) return {};
   return Error{ErrorCode::kOutOfMemory,
                fmt::format("the disk of {} is too small: the packed model needs {}, {} are free",
-                           parent, bytes_text(needed), bytes_text(free))};
+                           parent, format_bytes(needed), format_bytes(free))};
 }
 
 }  // namespace

@@ -7,8 +7,8 @@
 #include <cmath>
 #include <set>
 
-#include "engine/bench_report.h"
-#include "engine/bench_run.h"
+#include "survey/bench_report.h"
+#include "survey/bench_run.h"
 #include "model/shapes.h"
 #include "pack/synth.h"
 #include "support/test_model.h"

@@ -22,10 +22,15 @@ const std::map<std::string, std::set<std::string>> kMayInclude = {
     {"model", {"model", "compute", "store", "format", "io", "base"}},
     {"text", {"text", "base"}},
     {"pack", {"pack", "model", "compute", "format", "io", "base"}},
+    {"host", {"host", "io", "base"}},
     {"engine",
-     {"engine", "model", "text", "store", "compute", "format", "io", "base"}},
+     {"engine", "model", "text", "store", "compute", "format", "host", "io", "base"}},
+    {"survey",
+     {"survey", "engine", "model", "text", "store", "compute", "format", "host", "io", "base"}},
+    {"dialogue", {"dialogue", "engine", "text", "store", "io", "base"}},
     {"cli",
-     {"cli", "engine", "pack", "model", "text", "store", "compute", "format", "io", "base"}},
+     {"cli", "survey", "dialogue", "engine", "pack", "model", "text", "store", "compute", "format",
+      "host", "io", "base"}},
 };
 
 std::string read(const fs::path& path) {

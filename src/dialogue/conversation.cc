@@ -1,0 +1,119 @@
+#include "dialogue/conversation.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "dialogue/content_guard.h"
+
+namespace penstock {
+namespace {
+
+constexpr std::string_view kThinkBegin = "<think>";
+constexpr std::string_view kThinkEnd = "</think>";
+
+Json all_messages(const Conversation& conversation) {
+  Json messages = Json::array();
+  if (!conversation.system.empty()) {
+    messages.push_back(Json{{"role", "system"}, {"content", conversation.system}});
+  }
+  for (const Json& message : conversation.messages) messages.push_back(message);
+  return messages;
+}
+
+// Every string in `json`, but not the names of its members: those are the API's words.
+void mark_strings(ContentGuard& guard, ContentGuard::Trust trust, Json& json) {
+  if (json.is_string()) {
+    json = guard.mark(json.get_ref<const std::string&>(), trust);
+  } else if (json.is_structured()) {
+    for (Json& child : json) mark_strings(guard, trust, child);
+  }
+}
+
+void mark_messages(ContentGuard& guard, Json& messages) {
+  for (Json& message : messages) {
+    const Json* role = json_find(message, "role");
+    const bool by_model = role != nullptr && *role == "assistant";
+    mark_strings(guard, by_model ? ContentGuard::Trust::kModel : ContentGuard::Trust::kNone,
+                 message);
+  }
+}
+
+bool is_prefix(const std::vector<TokenId>& begin, const std::vector<TokenId>& all) {
+  return begin.size() <= all.size() && std::equal(begin.begin(), begin.end(), all.begin());
+}
+
+std::string_view without_space_at_end(std::string_view text) {
+  const size_t last = text.find_last_not_of(" \t\r\n");
+  return last == std::string_view::npos ? std::string_view() : text.substr(0, last + 1);
+}
+
+std::string without_newlines_around(std::string_view text) {
+  while (text.starts_with('\n')) text.remove_prefix(1);
+  while (text.ends_with('\n')) text.remove_suffix(1);
+  return std::string(text);
+}
+
+}  // namespace
+
+Result<const Tokenizer*> tokenizer_of(const ModelTexts& texts) {
+  if (texts.tokenizer) return &*texts.tokenizer;
+  return Error{ErrorCode::kUnsupported,
+               fmt::format("{} has no tokenizer.json, so it cannot read text; put the file beside "
+                           "the weights and pack again",
+                           texts.folder)};
+}
+
+Result<void> check_can_chat(const ModelTexts& texts) {
+  PENSTOCK_TRY(tokenizer_of(texts));
+  if (texts.chat_template) return {};
+  return Error{ErrorCode::kUnsupported,
+               fmt::format("{} has no chat template ({}); `penstock run` without --chat continues "
+                           "raw text",
+                           texts.folder, texts.template_note)};
+}
+
+Result<ChatPrompt> make_chat_prompt(const ModelTexts& texts, const Conversation& conversation) {
+  PENSTOCK_TRY(check_can_chat(texts));
+  Json messages = all_messages(conversation);
+  Json tools = conversation.tools;
+  ContentGuard guard =
+      PENSTOCK_TRY(ContentGuard::create(*texts.tokenizer, to_text(messages) + to_text(tools)));
+  if (!conversation.parse_special) {
+    mark_messages(guard, messages);
+    mark_strings(guard, ContentGuard::Trust::kNone, tools);
+  }
+  ChatOptions options;
+  options.enable_thinking = conversation.thinking;
+  const std::string rendered = PENSTOCK_TRY(texts.chat_template->render(messages, tools, options));
+  ChatPrompt prompt;
+  prompt.tokens = guard.encode(rendered);
+  prompt.opens_reasoning = without_space_at_end(rendered).ends_with(kThinkBegin);
+  options.add_generation_prompt = false;
+  const std::string without_answer = PENSTOCK_TRY(texts.chat_template->render(messages, tools, options));
+  const std::vector<TokenId> stable = guard.encode(without_answer);
+  if (is_prefix(stable, prompt.tokens)) prompt.stable_tokens = std::ssize(stable);
+  return prompt;
+}
+
+Reply split_reply(const std::string& text, bool opens_reasoning) {
+  std::string_view rest = text;
+  if (rest.starts_with(kThinkBegin)) {
+    rest.remove_prefix(kThinkBegin.size());
+    opens_reasoning = true;
+  }
+  if (!opens_reasoning) return {"", text};
+  const size_t end = rest.find(kThinkEnd);
+  if (end == std::string_view::npos) return {without_newlines_around(rest), ""};
+  std::string_view content = rest.substr(end + kThinkEnd.size());
+  content.remove_prefix(std::min(content.find_first_not_of('\n'), content.size()));
+  return {without_newlines_around(rest.substr(0, end)), std::string(content)};
+}
+
+Json reply_message(const Reply& reply) {
+  Json message{{"role", "assistant"}, {"content", reply.content}};
+  if (!reply.reasoning.empty()) message["reasoning_content"] = reply.reasoning;
+  return message;
+}
+
+}  // namespace penstock

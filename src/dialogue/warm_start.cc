@@ -1,0 +1,49 @@
+#include "dialogue/warm_start.h"
+
+#include <chrono>
+#include <utility>
+
+namespace penstock {
+namespace {
+
+// So long a key may have to wait, besides the checksums of what came.
+constexpr std::chrono::nanoseconds kReadStep = std::chrono::milliseconds(5);
+
+}  // namespace
+
+WarmStart::WarmStart(Engine& engine, Storage& storage, std::string path)
+    : engine_(engine), storage_(storage), path_(std::move(path)) {}
+
+UsageOwner WarmStart::owner() const {
+  return {.model = engine_.container().id(),
+          .num_layers = static_cast<int>(engine_.config().num_moe_layers()),
+          .num_experts = static_cast<int>(engine_.config().num_experts)};
+}
+
+Result<size_t> WarmStart::load() {
+  if (path_.empty()) return size_t{0};
+  Result<ExpertUsage> usage = load_usage(storage_, path_, owner());
+  if (!usage) {
+    if (usage.error().code == ErrorCode::kNotFound) return size_t{0};
+    return usage.error();
+  }
+  // The file knows the prediction block's experts too, the store only where it is used.
+  usage->set_layers(static_cast<int>(engine_.plan_request().config.num_moe_layers()));
+  const std::vector<ExpertId> experts = most_used(*usage);
+  engine_.experts().restore_usage(*usage);
+  engine_.experts().preload(experts);
+  return experts.size();
+}
+
+bool WarmStart::read_more() {
+  return report().wanted > 0 && engine_.experts().preload_more(kReadStep);
+}
+
+Result<void> WarmStart::save() {
+  if (path_.empty() || engine_.experts().stats().steps == 0) return {};
+  ExpertUsage usage = engine_.experts().usage();
+  usage.set_layers(owner().num_layers);
+  return save_usage(storage_, path_, owner(), usage);
+}
+
+}  // namespace penstock

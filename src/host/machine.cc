@@ -1,0 +1,98 @@
+#include "host/machine.h"
+
+#include <fmt/format.h>
+#include <sys/sysmacros.h>
+
+#include <charconv>
+#include <fstream>
+#include <sstream>
+#include <thread>
+
+namespace penstock {
+namespace {
+
+std::string trimmed(std::string_view text) {
+  const size_t first = text.find_first_not_of(" \t\n");
+  if (first == std::string_view::npos) return "";
+  return std::string(text.substr(first, text.find_last_not_of(" \t\n") - first + 1));
+}
+
+uint64_t leading_number(std::string_view text) {
+  uint64_t value = 0;
+  std::from_chars(text.data(), text.data() + text.size(), value);
+  return value;
+}
+
+}  // namespace
+
+std::string system_text(const std::string& path) {
+  std::ifstream file(path);
+  std::ostringstream text;
+  text << file.rdbuf();
+  return text.str();
+}
+
+std::string value_after(const std::string& text, std::string_view key, char separator) {
+  std::istringstream lines(text);
+  for (std::string line; std::getline(lines, line);) {
+    const size_t at = line.find(separator);
+    if (at == std::string::npos || trimmed(line.substr(0, at)) != key) continue;
+    return trimmed(std::string_view(line).substr(at + 1));
+  }
+  return "";
+}
+
+MachineIdentity this_machine(const std::string& root) {
+  MachineIdentity machine;
+  const std::string cpu = system_text(root + "/proc/cpuinfo");
+  machine.cpu_model = value_after(cpu, "model name", ':');
+  if (machine.cpu_model.empty()) machine.cpu_model = value_after(cpu, "CPU part", ':');
+  machine.processors = static_cast<int>(std::thread::hardware_concurrency());
+  machine.memory_bytes =
+      leading_number(value_after(system_text(root + "/proc/meminfo"), "MemTotal", ':')) * 1024;
+  const std::string release = trimmed(system_text(root + "/proc/sys/kernel/osrelease"));
+  machine.kernel = release.empty() ? "" : "Linux " + release;
+  return machine;
+}
+
+std::vector<std::string> differences(const MachineIdentity& measured, const MachineIdentity& here) {
+  std::vector<std::string> found;
+  if (measured.cpu_model != here.cpu_model) {
+    found.push_back(fmt::format("it was measured on \"{}\", this is \"{}\"", measured.cpu_model,
+                                here.cpu_model));
+  }
+  if (measured.processors != here.processors) {
+    found.push_back(fmt::format("it was measured on {} processors, here are {}",
+                                measured.processors, here.processors));
+  }
+  // Firmware takes a little more or less from boot to boot.
+  const auto was = static_cast<double>(measured.memory_bytes);
+  const auto is = static_cast<double>(here.memory_bytes);
+  if (was < 0.97 * is || was > 1.03 * is) {
+    found.push_back(fmt::format("it was measured with {:.1f} GiB of memory, here are {:.1f} GiB",
+                                was / (1 << 30), is / (1 << 30)));
+  }
+  return found;
+}
+
+Result<DiskIdentity> disk_under(const Storage& storage, const std::string& path,
+                                const std::string& root) {
+  const uint64_t device = PENSTOCK_TRY(storage.stat(path)).device;
+  DiskIdentity disk;
+  disk.device = fmt::format("{}:{}", gnu_dev_major(device), gnu_dev_minor(device));
+  // mountinfo: id parent DEVICE root point options... - TYPE SOURCE superoptions
+  std::istringstream lines(system_text(root + "/proc/self/mountinfo"));
+  for (std::string line; std::getline(lines, line);) {
+    std::istringstream fields(line);
+    std::string id, parent, mounted, word;
+    fields >> id >> parent >> mounted;
+    if (mounted != disk.device) continue;
+    while (fields >> word && word != "-") {
+    }
+    fields >> disk.filesystem >> disk.source;
+    break;
+  }
+  return disk;
+}
+
+}  // namespace penstock

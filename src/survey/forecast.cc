@@ -1,0 +1,203 @@
+#include "survey/forecast.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "base/byte_text.h"
+#include "io/checksum.h"
+
+namespace penstock {
+namespace {
+
+constexpr uint64_t kGibibyte = uint64_t{1} << 30;
+// Tokenizer and template of the published models: measured at 30 to 60 MiB.
+constexpr uint64_t kTextBytesGuess = uint64_t{64} << 20;
+
+CostInput cost_input(const ForecastRequest& request, const MemoryPlan& plan) {
+  return {.config = request.plan.config,
+          .sizes = request.sizes,
+          .rates = request.rates,
+          .hits = request.hits,
+          .experts_per_token = request.plan.experts_per_token,
+          .num_slots = plan.num_slots,
+          .position = request.plan.context / 2,
+          .chunk_tokens = plan.chunk_tokens,
+          .read_ahead = request.read_ahead};
+}
+
+// Weights, records and checksums of the plan follow the sizes.
+void set_sizes(ForecastRequest& request, const ModelSizes& sizes) {
+  request.sizes = sizes;
+  request.plan.resident_bytes = sizes.resident_bytes;
+  request.plan.record_bytes = sizes.record_bytes;
+}
+
+double speed(const ForecastRequest& request, const MemoryPlan& plan) {
+  return token_cost(cost_input(request, plan)).overlapped_tps();
+}
+
+std::string item(const char* name, double ms, double total_ms) {
+  return fmt::format("  {:<24}{:>10.1f} ms {:>5.0f} %\n", name, ms, 100 * ms / total_ms);
+}
+
+double gibibytes(uint64_t bytes) {
+  return static_cast<double>(bytes) / kGibibyte;
+}
+
+}  // namespace
+
+ForecastRequest forecast_request(const ModelConfig& config, const StoredBits& bits) {
+  ForecastRequest request;
+  request.bits = bits;
+  request.plan.config = config;
+  request.plan.experts_per_token = config.num_experts_per_tok;
+  request.plan.checksum_bytes =
+      static_cast<uint64_t>(config.num_hidden_layers * config.num_experts) * 2 * sizeof(Hash128);
+  request.plan.text_bytes = kTextBytesGuess;
+  set_sizes(request, model_sizes(config, bits));
+  return request;
+}
+
+Result<Forecast> make_forecast(const ForecastRequest& request) {
+  const MachineRates& rates = request.rates;
+  if (!(rates.flash_gbps > 0 && rates.memory_gbps > 0 && rates.prefill_gflops > 0)) {
+    return Error{ErrorCode::kInvalidArgument,
+                 "a forecast needs the rates of a machine: flash and memory in GB/s, prompts in "
+                 "GFLOP/s"};
+  }
+  Forecast forecast;
+  forecast.plan = PENSTOCK_TRY(plan_memory(request.plan));
+  const CostInput input = cost_input(request, forecast.plan);
+  forecast.token = token_cost(input);
+  forecast.prompt = prompt_cost(input, std::max<int64_t>(1, request.prompt_tokens));
+
+  ForecastRequest more = request;
+  more.plan.budget_bytes += kGibibyte;
+  forecast.with_memory_tps = speed(more, PENSTOCK_TRY(plan_memory(more.plan)));
+  more = request;
+  more.rates.flash_gbps += 1;
+  forecast.with_flash_tps = speed(more, forecast.plan);
+  more = request;
+  more.rates.memory_gbps += 10;
+  if (more.rates.weights_gbps > 0) more.rates.weights_gbps += 10;
+  forecast.with_bandwidth_tps = speed(more, forecast.plan);
+  return forecast;
+}
+
+std::vector<ForecastRow> over_budgets(const ForecastRequest& request, int steps) {
+  std::vector<ForecastRow> rows;
+  ForecastRequest at = request;
+  at.plan.budget_bytes = uint64_t{1} << 62;
+  const Result<MemoryPlan> unlimited = plan_memory(at.plan);
+  if (!unlimited) return rows;
+  const auto low = static_cast<double>(unlimited->minimum_bytes);
+  const auto high = static_cast<double>(unlimited->all_resident_bytes);
+  for (int step = 0; step < steps; ++step) {
+    const double share = static_cast<double>(step) / (steps - 1);
+    at.plan.budget_bytes = static_cast<uint64_t>(std::ceil(low + share * (high - low)));
+    if (Result<Forecast> forecast = make_forecast(at)) {
+      rows.push_back({gibibytes(at.plan.budget_bytes), std::move(*forecast)});
+    }
+  }
+  return rows;
+}
+
+std::vector<ForecastRow> over_bits(const ForecastRequest& request) {
+  std::vector<ForecastRow> rows;
+  for (const double bits : {16.0, 8.5, 4.5, 3.5, 2.5}) {
+    ForecastRequest at = request;
+    at.bits.experts = bits;
+    const ModelSizes sizes = model_sizes(request.plan.config, at.bits);
+    at.sizes.expert_bytes = sizes.expert_bytes;
+    at.sizes.record_bytes = at.plan.record_bytes = sizes.record_bytes;
+    if (Result<Forecast> forecast = make_forecast(at)) rows.push_back({bits, std::move(*forecast)});
+  }
+  return rows;
+}
+
+std::vector<ForecastRow> over_experts(const ForecastRequest& request) {
+  std::vector<ForecastRow> rows;
+  for (int64_t chosen = request.plan.config.num_experts_per_tok; chosen >= 1; --chosen) {
+    ForecastRequest at = request;
+    at.plan.experts_per_token = chosen;
+    if (Result<Forecast> forecast = make_forecast(at)) {
+      rows.push_back({static_cast<double>(chosen), std::move(*forecast)});
+    }
+  }
+  return rows;
+}
+
+Json to_json(const Forecast& forecast) {
+  const TokenCost& token = forecast.token;
+  Json terms = Json::object();
+  for (const CostTerm term : kCostTerms) terms[std::string(name_of(term))] = token.term_ms(term);
+  return Json{{"slots", forecast.plan.num_slots},
+              {"experts", forecast.plan.num_experts},
+              {"memory_min_bytes", forecast.plan.minimum_bytes},
+              {"memory_total_bytes", forecast.plan.total_bytes},
+              {"hit_rate", token.hit_rate},
+              {"missed_bytes_per_token", token.missed_bytes},
+              {"bytes_per_token", token.flash_bytes},
+              {"terms_ms", std::move(terms)},
+              {"overlap_ms", token.overlap_ms},
+              {"binding", name_of(token.binding())},
+              {"serial_tps", token.serial_tps()},
+              {"overlapped_tps", token.overlapped_tps()},
+              {"limit_tps", token.limit_tps()},
+              {"chunk_tokens", forecast.plan.chunk_tokens},
+              {"prompt_chunks", forecast.prompt.chunks},
+              {"prompt_bytes", forecast.prompt.flash_bytes},
+              {"first_token_s", forecast.prompt.total_s},
+              {"prompt_tps", forecast.prompt.tokens_per_second},
+              {"with_1_gib_memory_tps", forecast.with_memory_tps},
+              {"with_1_gbps_flash_tps", forecast.with_flash_tps},
+              {"with_10_gbps_bandwidth_tps", forecast.with_bandwidth_tps}};
+}
+
+std::string to_text(const Forecast& forecast, const ForecastRequest& request) {
+  const TokenCost& token = forecast.token;
+  const double serial_ms = token.serial_ms();
+  std::string text = fmt::format(
+      "one token, {} experts in each of {} layers, hit rate {:.2f} ({}), {} read from flash\n",
+      request.plan.experts_per_token, request.plan.config.num_hidden_layers, token.hit_rate,
+      name_of(request.hits.kind), format_bytes(static_cast<uint64_t>(token.flash_bytes)));
+  for (const CostTerm term : kCostTerms) {
+    text += item(std::string(name_of(term)).c_str(), token.term_ms(term), serial_ms);
+  }
+  text += fmt::format("  {:<24}{:>10.2f} tok/s, one thing after the other\n", "serial",
+                      token.serial_tps());
+  text += fmt::format("  {:<24}{:>10.2f} tok/s, {:.1f} ms of the disk's time used\n", "predicted",
+                      token.overlapped_tps(), token.overlap_ms);
+  text += fmt::format("  {:<24}{:>10.2f} tok/s, no exact engine is faster here\n", "limit",
+                      token.limit_tps());
+  text += fmt::format(
+      "  bound by {}; 1 GiB more memory {:+.2f} tok/s, 1 GB/s more flash {:+.2f}, "
+      "10 GB/s more memory bandwidth {:+.2f}\n",
+      name_of(token.binding()), forecast.with_memory_tps - token.overlapped_tps(),
+      forecast.with_flash_tps - token.overlapped_tps(),
+      forecast.with_bandwidth_tps - token.overlapped_tps());
+  text += fmt::format(
+      "a prompt of {} tokens in {} chunks: first token after {:.1f} s ({:.0f} "
+      "tok/s; disk {:.1f} s, compute {:.1f} s)\n",
+      request.prompt_tokens, forecast.prompt.chunks, forecast.prompt.total_s,
+      forecast.prompt.tokens_per_second, forecast.prompt.flash_s, forecast.prompt.compute_s);
+  return text;
+}
+
+std::string to_table(const std::vector<ForecastRow>& rows, const std::string& x_name) {
+  std::string text =
+      fmt::format("  {:>12} {:>7} {:>9} {:>8} {:>10} {:>8} {:>14}  {}\n", x_name, "hits", "MiB/tok",
+                  "serial", "predicted", "limit", "first token s", "bound by");
+  for (const ForecastRow& row : rows) {
+    const TokenCost& token = row.forecast.token;
+    text += fmt::format("  {:>12.1f} {:>7.2f} {:>9.0f} {:>8.2f} {:>10.2f} {:>8.2f} {:>14.1f}  {}\n",
+                        row.x, token.hit_rate, token.flash_bytes / (1 << 20), token.serial_tps(),
+                        token.overlapped_tps(), token.limit_tps(), row.forecast.prompt.total_s,
+                        name_of(token.binding()));
+  }
+  return text;
+}
+
+}  // namespace penstock

@@ -1,0 +1,62 @@
+// Forecast: the memory plan and the cost model together. "Would this model run in this much
+// memory, how fast, and what would help?"
+//
+// A pure function of shapes and rates, so it can be asked about models and machines that nobody has
+// yet. For a model that is packed its own sizes go in; for a shape they follow from the bits.
+//
+// Errors  make_forecast(): kOutOfMemory (the budget is below the floor), kInvalidArgument (rates)
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "base/json.h"
+#include "base/result.h"
+#include "survey/cost_model.h"
+#include "engine/memory_plan.h"
+
+namespace penstock {
+
+struct ForecastRequest {
+  PlanRequest plan;  // config, budget, context, threads, experts per token; sizes of weights
+  StoredBits bits;   // of the weights; the table over bits replaces those of the experts
+  ModelSizes sizes;
+  MachineRates rates;
+  HitModel hits;
+  ReadAhead read_ahead = kReadAheadMeasured;
+  int64_t prompt_tokens = 1024;
+};
+
+// For a shape without files: sizes, checksums and a guess at the tokenizer go into the plan.
+ForecastRequest forecast_request(const ModelConfig& config, const StoredBits& bits);
+
+struct Forecast {
+  MemoryPlan plan;
+  TokenCost token;  // at half of the context
+  PromptCost prompt;
+  // Predicted tokens per second with one thing more; today's is token.overlapped_tps().
+  double with_memory_tps = 0;     // 1 GiB of memory
+  double with_flash_tps = 0;      // 1 GB/s of flash
+  double with_bandwidth_tps = 0;  // 10 GB/s of memory bandwidth (and of products)
+};
+Result<Forecast> make_forecast(const ForecastRequest& request);
+
+struct ForecastRow {
+  double x = 0;  // GiB of the budget, bits or experts per token
+  Forecast forecast;
+};
+// From the smallest workable budget to the one that holds every expert; `steps` >= 2 rows.
+std::vector<ForecastRow> over_budgets(const ForecastRequest& request, int steps);
+// 16, 8.5, 4.5, 3.5 and 2.5 bits per weight of an expert; what does not fit is left out.
+std::vector<ForecastRow> over_bits(const ForecastRequest& request);
+// From all that were trained down to one; fewer are another model.
+std::vector<ForecastRow> over_experts(const ForecastRequest& request);
+
+Json to_json(const Forecast& forecast);
+// One forecast as lines for a person: terms, speeds, what would help.
+std::string to_text(const Forecast& forecast, const ForecastRequest& request);
+// Rows under a heading `x_name`.
+std::string to_table(const std::vector<ForecastRow>& rows, const std::string& x_name);
+
+}  // namespace penstock

@@ -1,0 +1,105 @@
+#include "survey/forecast.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "model/shapes.h"
+
+namespace penstock {
+namespace {
+
+using testing::HasSubstr;
+using testing::SizeIs;
+
+// 397B at 4 bits on a PC: 64 GB/s of memory, a drive of 7 GB/s, 48 GiB for us.
+ForecastRequest pc_request() {
+  const ModelConfig config = config_of(find_model_shape("397b").value(), 0).value();
+  ForecastRequest request = forecast_request(config, {.experts = 4.5, .resident = 4.5});
+  request.rates = {.flash_gbps = 7, .memory_gbps = 64, .prefill_gflops = 1200, .layer_us = 50};
+  request.plan.budget_bytes = uint64_t{48} << 30;
+  request.plan.context = 8192;
+  request.plan.threads = 8;
+  return request;
+}
+
+TEST(Forecast, answers_whether_a_large_model_runs_on_a_small_machine_and_how_fast) {
+  const Result<Forecast> forecast = make_forecast(pc_request());
+  ASSERT_TRUE(forecast.has_value()) << forecast.error().message;
+  const double share = static_cast<double>(forecast->plan.num_slots) /
+                       static_cast<double>(forecast->plan.num_experts);
+  EXPECT_NEAR(share, 0.2, 0.02);
+  EXPECT_NEAR(forecast->token.hit_rate, 0.74, 0.03);
+  // 26 % of 4.25 GB at 7 GB/s, and 19 % of that in vain: some 185 ms beside 150 ms of memory traffic.
+  EXPECT_NEAR(forecast->token.flash_ms, 185, 20);
+  EXPECT_GT(forecast->token.overlapped_tps(), 3);
+  EXPECT_LT(forecast->token.limit_tps(), 7);
+  EXPECT_LE(forecast->plan.total_bytes, uint64_t{48} << 30);
+}
+
+TEST(Forecast, more_of_anything_is_never_slower) {
+  const Forecast forecast = make_forecast(pc_request()).value();
+  EXPECT_GT(forecast.with_memory_tps, forecast.token.overlapped_tps());
+  EXPECT_GT(forecast.with_flash_tps, forecast.token.overlapped_tps());
+  EXPECT_GT(forecast.with_bandwidth_tps, forecast.token.overlapped_tps());
+}
+
+TEST(Forecast, a_budget_below_the_floor_is_refused) {
+  ForecastRequest request = pc_request();
+  request.plan.budget_bytes = uint64_t{6} << 30;
+  const Result<Forecast> forecast = make_forecast(request);
+  ASSERT_FALSE(forecast.has_value());
+  EXPECT_EQ(forecast.error().code, ErrorCode::kOutOfMemory);
+}
+
+TEST(Forecast, asks_for_the_rates_it_needs) {
+  ForecastRequest request = pc_request();
+  request.rates.prefill_gflops = 0;
+  EXPECT_EQ(make_forecast(request).error().code, ErrorCode::kInvalidArgument);
+}
+
+TEST(Forecast, budgets_go_from_the_floor_to_every_expert) {
+  const std::vector<ForecastRow> rows = over_budgets(pc_request(), 6);
+  ASSERT_THAT(rows, SizeIs(6));
+  EXPECT_EQ(rows.front().forecast.plan.num_slots, 600);
+  EXPECT_EQ(rows.back().forecast.plan.num_slots, 60 * 512);
+  EXPECT_EQ(rows.back().forecast.token.flash_bytes, 0);
+  for (size_t i = 1; i < rows.size(); ++i) {
+    EXPECT_GT(rows[i].x, rows[i - 1].x);
+    EXPECT_GE(rows[i].forecast.token.overlapped_tps(), rows[i - 1].forecast.token.overlapped_tps());
+  }
+}
+
+// Bits enter three times: bytes of a miss, slots, memory traffic.
+TEST(Forecast, fewer_bits_save_more_flash_than_their_share) {
+  const std::vector<ForecastRow> rows = over_bits(pc_request());
+  ASSERT_THAT(rows, SizeIs(5));
+  EXPECT_EQ(rows[2].x, 4.5);
+  EXPECT_EQ(rows[4].x, 2.5);
+  const double saved = rows[2].forecast.token.flash_bytes / rows[4].forecast.token.flash_bytes;
+  EXPECT_GT(saved, 4.5 / 2.5);
+  EXPECT_GT(rows[4].forecast.plan.num_slots, rows[2].forecast.plan.num_slots);
+}
+
+TEST(Forecast, experts_per_token_go_down_from_the_trained_number) {
+  const std::vector<ForecastRow> rows = over_experts(pc_request());
+  ASSERT_THAT(rows, SizeIs(10));
+  EXPECT_EQ(rows.front().x, 10);
+  EXPECT_EQ(rows.back().x, 1);
+  EXPECT_LT(rows.front().forecast.token.overlapped_tps(),
+            rows.back().forecast.token.overlapped_tps());
+}
+
+TEST(Forecast, is_told_in_words_and_in_json) {
+  const ForecastRequest request = pc_request();
+  const Forecast forecast = make_forecast(request).value();
+  const std::string text = to_text(forecast, request);
+  EXPECT_THAT(text, HasSubstr("bound by"));
+  EXPECT_THAT(text, HasSubstr("10 experts in each of 60 layers"));
+  const Json json = to_json(forecast);
+  EXPECT_EQ(json["terms_ms"].size(), 6u);
+  EXPECT_DOUBLE_EQ(json["limit_tps"].get<double>(), forecast.token.limit_tps());
+  EXPECT_THAT(to_table(over_experts(request), "experts"), HasSubstr("first token s"));
+}
+
+}  // namespace
+}  // namespace penstock
