@@ -32,7 +32,7 @@
 
 #include "base/memory.h"
 #include "compute/cpu/cpu_backend.h"
-#include "io/fake_reader.h"
+#include "support/fake_reader.h"
 #include "support/test_model.h"
 
 namespace penstock::test {

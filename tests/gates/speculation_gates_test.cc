@@ -8,9 +8,9 @@
 
 #include <map>
 
-#include "io/fake_reader.h"
 #include "model/shapes.h"
 #include "pack/synth.h"
+#include "support/fake_reader.h"
 #include "support/test_model.h"
 
 namespace penstock::test {
