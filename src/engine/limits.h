@@ -9,8 +9,7 @@ namespace penstock {
 
 inline constexpr int64_t kLogitsRows = 4;  // logits of a whole prompt are made this many at a time
 
-// `sequences`: that may want logits in one pass.
-ScratchShape scratch_shape(int64_t chunk_tokens, int64_t experts_per_token, int sequences);
+ScratchShape scratch_shape(int64_t chunk_tokens, int64_t experts_per_token);
 BackendLimits backend_limits(const ModelConfig& config, const ScratchShape& shape,
                              int64_t context);
 

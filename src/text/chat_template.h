@@ -2,8 +2,7 @@
 //
 // Templates come with the weights as Jinja2 source. They are run by our own interpreter of the part
 // of Jinja2 that chat templates use (jinja/template.h), in the setting that the reference
-// implementation gives them: trim_blocks, lstrip_blocks, tojson without escapes of non-ASCII,
-// raise_exception, strftime_now.
+// implementation gives them: trim_blocks, lstrip_blocks, tojson without escapes of non-ASCII.
 //
 // Threads  render() is const and keeps nothing; any number of threads may call it.
 // Limits   steps, output bytes and nesting (jinja/template.h): a hostile template ends in an
@@ -22,7 +21,6 @@
 
 #include "base/json.h"
 #include "base/result.h"
-#include "text/jinja/strftime.h"
 
 namespace penstock {
 
@@ -30,8 +28,6 @@ struct ChatOptions {
   bool add_generation_prompt = true;
   std::optional<bool> enable_thinking;  // unset: the template's own default
   Json extra = Json::object();  // chat_template_kwargs: further variables; win over the rest
-  // What the template's strftime_now tells; unset, the machine's clock is read at each render().
-  std::optional<jinja::LocalTime> now;
 };
 
 class ChatTemplate {

@@ -1,7 +1,6 @@
-// The functions that every template can call.
+// The functions that every template can call: range, namespace, dict, raise_exception.
 //
-// raise_exception is how a chat template refuses messages; its text becomes the Error's. lipsum,
-// which Jinja2 has too, makes random text and is not there.
+// raise_exception is how a chat template refuses messages; its text becomes the Error's.
 #pragma once
 
 #include <array>
@@ -9,22 +8,17 @@
 
 #include "base/result.h"
 #include "text/jinja/methods.h"
-#include "text/jinja/strftime.h"
 #include "text/jinja/value.h"
 
 namespace penstock::jinja {
 
-inline constexpr std::array<std::string_view, 7> kGlobalFunctions = {
-    "range", "namespace", "dict", "cycler", "joiner", "raise_exception", "strftime_now"};
+inline constexpr std::array<std::string_view, 4> kGlobalFunctions = {"range", "namespace", "dict",
+                                                                     "raise_exception"};
 
 // range() gives no more than the reference's sandbox allows.
 inline constexpr int64_t kRangeMax = 100'000;
 
-// `name` is one of kGlobalFunctions; `now` is for strftime_now.
-Result<Value> call_function(Arena& arena, const LocalTime& now, std::string_view name,
-                            const Arguments& arguments);
-
-// Calls what joiner() made: nothing the first time, then the separator.
-Result<Value> call_joiner(const Callable& joiner, const Arguments& arguments);
+// `name` is one of kGlobalFunctions.
+Result<Value> call_function(Arena& arena, std::string_view name, const Arguments& arguments);
 
 }  // namespace penstock::jinja
