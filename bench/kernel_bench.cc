@@ -349,24 +349,38 @@ void bench_attention(Bench& bench, const ModelShape& model, int64_t tokens, int6
   if (!bench.wants(name)) return;
   const AttentionShape& shape = model.attention;
   const int64_t dim = shape.head_dim;
-  const int64_t layer_floats = shape.kv_heads * context * dim;
+  const int64_t pages_per_layer = (context + kKvPagePositions - 1) / kKvPagePositions;
+  const int64_t part_floats = shape.kv_width() * kKvPagePositions;
+  const int64_t layer_floats = pages_per_layer * part_floats;
   const int64_t layers = std::max<int64_t>(1, kStreamBytes / (8 * layer_floats));
   const OwnedRows cache(1, 2 * layers * layer_floats);
-  const OwnedRows q_gate(tokens, 2 * shape.heads * dim), k(tokens, shape.kv_heads * dim),
+  std::vector<float*> pages;
+  for (int64_t page = 0; page < layers * pages_per_layer; ++page) {
+    pages.push_back(cache.rows.data + page * 2 * part_floats);
+  }
+  const OwnedRows q(tokens, shape.query_width()), k(tokens, shape.kv_heads * dim),
       v(tokens, shape.kv_heads * dim), out(tokens, shape.heads * dim), norm(1, dim),
       rope(context, shape.rotary_dim / 2);
   const auto ops = bench.backend(threads, limits_of(model, tokens, context));
   const double seen = static_cast<double>(tokens) *
                       (static_cast<double>(context) - 0.5 * static_cast<double>(tokens - 1));
   bench.measure(name, threads,
-                {.bytes = 8.0 * static_cast<double>(layer_floats),
+                {.bytes = 8.0 * static_cast<double>(shape.kv_width() * context),
                  .flops = 4.0 * static_cast<double>(shape.heads * dim) * seen},
                 [&](int64_t run) {
-                  float* layer = cache.rows.data + run % layers * 2 * layer_floats;
-                  ops->gated_attention(shape, {norm.rows.data, norm.rows.data},
-                                       {rope.rows.data, rope.rows.data},
-                                       {layer, layer + layer_floats, context}, context - tokens,
-                                       q_gate.rows, k.rows, v.rows, out.rows);
+                  const auto first = static_cast<size_t>(run % layers * pages_per_layer);
+                  ops->attention(
+                      {.shape = shape,
+                       .weights = {norm.rows.data, norm.rows.data},
+                       .rope = {rope.rows.data, rope.rows.data},
+                       .cache = {std::span(pages).subspan(first,
+                                                          static_cast<size_t>(pages_per_layer)),
+                                 0, part_floats},
+                       .first_position = context - tokens,
+                       .q = q.rows,
+                       .k = k.rows,
+                       .v = v.rows,
+                       .out = out.rows});
                 });
 }
 
@@ -377,8 +391,9 @@ void bench_delta_net(Bench& bench, const ModelShape& model, int64_t tokens, int 
   const DeltaNetShape& shape = model.delta_net;
   const int64_t channels = shape.conv_channels();
   const int64_t memory_floats = int64_t{shape.value_heads} * shape.key_dim * shape.value_dim;
-  const int64_t layers = std::max<int64_t>(2, kStreamBytes / (4 * memory_floats));
-  const OwnedRows memory(layers, memory_floats), history(3, channels), conv(4, channels),
+  // Read from one set, written to another, as a pass does it.
+  const int64_t layers = std::max<int64_t>(2, kStreamBytes / (8 * memory_floats));
+  const OwnedRows memory(2 * layers, memory_floats), history(3, channels), conv(4, channels),
       head(1, 256), norm(1, shape.value_dim);
   const std::vector<float> decay(static_cast<size_t>(shape.value_heads), -0.1f);
   const OwnedRows qkv(tokens, channels), z(tokens, shape.value_heads * shape.value_dim),
@@ -389,10 +404,18 @@ void bench_delta_net(Bench& bench, const ModelShape& model, int64_t tokens, int 
                 {.bytes = 8.0 * static_cast<double>(memory_floats),
                  .flops = 7.0 * static_cast<double>(memory_floats * tokens)},
                 [&](int64_t run) {
-                  ops->gated_delta_net(
-                      shape, {conv.rows.data, decay.data(), head.rows.data, norm.rows.data},
-                      {history.rows.data, memory.rows.data + run % layers * memory_floats},
-                      qkv.rows, z.rows, b.rows, a.rows, out.rows);
+                  float* before = memory.rows.data + run % layers * 2 * memory_floats;
+                  ops->delta_net(
+                      {.shape = shape,
+                       .weights = {conv.rows.data, decay.data(), head.rows.data, norm.rows.data},
+                       .before = {history.rows.data, before},
+                       .after = {history.rows.data, before + memory_floats},
+                       .ahead = {},
+                       .qkv = qkv.rows,
+                       .z = z.rows,
+                       .b = b.rows,
+                       .a = a.rows,
+                       .out = out.rows});
                 });
 }
 

@@ -44,18 +44,16 @@ class LogitsFile {
   std::stop_source& stop() { return stop_; }
   const Result<void>& failure() const { return failure_; }
 
-  void add_logits(int64_t first, Rows rows) {
-    for (int64_t r = 0; r < rows.count && failure_; ++r) {
-      const std::span<const float> row = rows.row(r);
-      if (!std::ranges::all_of(row, [](float x) { return std::isfinite(x); })) {
-        failure_ = Error{ErrorCode::kCorrupt,
-                         fmt::format("the logits of position {} are not all numbers", first + r)};
-      } else {
-        failure_ = writer_.append(std::as_bytes(row));
-      }
+  void add_logits(int64_t position, std::span<const float> logits) {
+    if (!failure_) return;
+    if (!std::ranges::all_of(logits, [](float x) { return std::isfinite(x); })) {
+      failure_ = Error{ErrorCode::kCorrupt,
+                       fmt::format("the logits of position {} are not all numbers", position)};
+    } else {
+      failure_ = writer_.append(std::as_bytes(logits));
     }
     if (!failure_) stop_.request_stop();
-    progress_.update(static_cast<uint64_t>(first + rows.count), static_cast<uint64_t>(num_tokens_));
+    progress_.update(static_cast<uint64_t>(position + 1), static_cast<uint64_t>(num_tokens_));
   }
 
   void add_routes(int64_t layer, const Routing& routing) {
@@ -101,8 +99,9 @@ Result<void> write_logits(Call& call, Engine& engine, std::span<const TokenId> i
   }
   const std::stop_callback interrupted(call.interrupt.token(), [&] { file.stop().request_stop(); });
   const Result<PhaseMetrics> evaluated = session.evaluate(
-      ids, [&](int64_t first, Rows rows) { file.add_logits(first, rows); }, on_route,
-      file.stop().get_token());
+      ids,
+      [&](int64_t position, std::span<const float> logits) { file.add_logits(position, logits); },
+      on_route, file.stop().get_token());
   PENSTOCK_TRY(file.failure());
   PENSTOCK_TRY(evaluated);
   return file.finish();

@@ -36,12 +36,10 @@ Result<Score> score_tokens(Session& session, std::span<const TokenId> ids, size_
   for (size_t begin = 0; begin + 1 < ids.size(); begin += window_tokens) {
     const size_t count = std::min(window_tokens, ids.size() - 1 - begin);
     const std::span<const TokenId> targets = ids.subspan(begin + 1, count);
-    const auto add_rows = [&](int64_t first, Rows rows) {
-      for (int64_t r = 0; r < rows.count; ++r) {
-        score.nll += negative_log_likelihood(rows.row(r), targets[static_cast<size_t>(first + r)]);
-      }
+    const auto add_row = [&](int64_t row, std::span<const float> logits) {
+      score.nll += negative_log_likelihood(logits, targets[static_cast<size_t>(row)]);
     };
-    PENSTOCK_TRY(session.evaluate(ids.subspan(begin, count), add_rows, {}, stop));
+    PENSTOCK_TRY(session.evaluate(ids.subspan(begin, count), add_row, {}, stop));
     score.tokens += static_cast<int64_t>(count);
   }
   if (!std::isfinite(score.nll)) {

@@ -50,24 +50,37 @@ struct DeltaNetWeights {
   const float* norm;     // [value_dim], plain multiplier
 };
 
-// What a delta-net layer remembers. Both zero at the start of a sequence; updated by the op.
-//
-// Where `ahead` is given, the last row of a call is on trial (a drafted token): the state stops at
-// the row before it, and `ahead` becomes what the state would be after it.
+// What a delta-net layer remembers of a sequence. Both zero at its start.
 struct DeltaNetState {
-  float* conv_history;  // [conv_kernel - 1, C], raw inputs, oldest first
-  float* memory;        // [value_heads, key_dim, value_dim]
+  float* conv_history = nullptr;  // [conv_kernel - 1, C], raw inputs, oldest first
+  float* memory = nullptr;        // [value_heads, key_dim, value_dim]
+};
 
-  struct Ahead {
-    float* conv_history = nullptr;
-    float* memory = nullptr;
-  };
-  Ahead ahead = {};
+// Causal convolution, gates, delta rule and gated norm of one sequence's rows, token by token (the
+// recurrent form).
+//
+// The state is read from `before` and written to `after`, so that a pass that fails has changed
+// nothing; both may be the same. Where `ahead` is given, the last row is on trial (a drafted
+// token): `after` stops at the row before it, and `ahead` is what the state would be after it.
+struct DeltaNetCall {
+  const DeltaNetShape& shape;
+  const DeltaNetWeights& weights;
+  DeltaNetState before;
+  DeltaNetState after;
+  DeltaNetState ahead;  // nullptrs: no row is on trial
+  Rows qkv;             // [n, C] as projected: q heads, k heads, v heads
+  Rows z;               // [n, value_heads * value_dim]
+  Rows b, a;            // [n, value_heads]
+  Rows out;             // [n, value_heads * value_dim]
 };
 
 struct AttentionShape {
   int heads = 0, kv_heads = 0, head_dim = 0, rotary_dim = 0;
   float rms_norm_eps = 0;
+  bool output_gate = true;  // a sigmoid gate on what attention gives
+
+  int64_t query_width() const { return (output_gate ? 2LL : 1LL) * heads * head_dim; }
+  int64_t kv_width() const { return 1LL * kv_heads * head_dim; }
 };
 
 struct AttentionWeights {
@@ -81,10 +94,31 @@ struct RopeTable {
   const float* sin;
 };
 
+// Positions of a page of keys and values: one segment of the attention kernel, so that a page is
+// read as one piece (compute/cpu/attention.h).
+inline constexpr int64_t kKvPagePositions = 504;
+
+// Keys and values of one layer and one sequence, in pages: position p is in pages[p / 504]. Pages
+// belong to whole sequences; this layer's part begins at the same place in each.
 struct KvCache {
-  float* keys;       // [kv_heads, capacity, head_dim]
-  float* values;     // [kv_heads, capacity, head_dim]
-  int64_t capacity;  // positions
+  std::span<float* const> pages;
+  int64_t keys = 0;    // where they begin in a page, in floats: [kv_heads, 504, head_dim]
+  int64_t values = 0;  // likewise
+
+  int64_t capacity() const { return std::ssize(pages) * kKvPagePositions; }
+};
+
+// Norms and rotates q and k, appends k and v to the cache at first_position.., attends causally
+// and, where the shape has one, applies the sigmoid output gate. The rows are one sequence's.
+struct AttentionCall {
+  const AttentionShape& shape;
+  const AttentionWeights& weights;
+  const RopeTable& rope;
+  KvCache cache;
+  int64_t first_position = 0;
+  Rows q;     // [n, query_width()], per head the query, then its gate where there is one
+  Rows k, v;  // [n, kv_width()]
+  Rows out;   // [n, heads * head_dim]; without rows: only appends, q is not read
 };
 
 // The router's choice for n tokens. Sized by the caller to [n * top_k].
@@ -134,20 +168,10 @@ class Backend {
   // All products of one input. x: [n, in].
   virtual void matmul(Rows x, std::span<const Projection> projections) = 0;
 
-  // Causal convolution, gates, delta rule and gated norm, token by token (the recurrent form).
-  // qkv: [n, C] as projected (q heads, k heads, v heads); z: [n, value_heads * value_dim];
-  // b, a: [n, value_heads]; out: [n, value_heads * value_dim].
-  virtual void gated_delta_net(const DeltaNetShape& shape, const DeltaNetWeights& weights,
-                               const DeltaNetState& state, Rows qkv, Rows z, Rows b, Rows a,
-                               Rows out) = 0;
-
-  // Norms and rotates q and k, appends k and v to the cache at first_position.., attends causally
-  // and applies the sigmoid output gate.
-  // q_gate: [n, heads * 2 * head_dim], per head the query then the gate; k, v: [n, kv_heads *
-  // head_dim]; out: [n, heads * head_dim]. An `out` without rows: only appends, q_gate is not read.
-  virtual void gated_attention(const AttentionShape& shape, const AttentionWeights& weights,
-                               const RopeTable& rope, const KvCache& cache, int64_t first_position,
-                               Rows q_gate, Rows k, Rows v, Rows out) = 0;
+  // The two mixers; contracts with their calls. A pass over several sequences calls them once for
+  // each, everything else once for all rows.
+  virtual void delta_net(const DeltaNetCall& call) = 0;
+  virtual void attention(const AttentionCall& call) = 0;
 
   // out = down * (silu(gate x) .* (up x)). gate, up: [Is, H], down: [H, Is]; x, out: [n, H].
   virtual void dense_ffn(Rows x, const Matrix& gate, const Matrix& up, const Matrix& down,

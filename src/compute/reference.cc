@@ -146,25 +146,30 @@ Values delta_rule(const Values& q, const Values& k, std::span<const double> v, d
   return out;
 }
 
+void copy_state(const DeltaNetShape& shape, const DeltaNetState& from, const DeltaNetState& to) {
+  if (from.memory == to.memory) return;
+  std::copy_n(from.conv_history, (shape.conv_kernel - 1) * shape.conv_channels(), to.conv_history);
+  std::copy_n(from.memory, int64_t{shape.value_heads} * shape.key_dim * shape.value_dim, to.memory);
+}
+
 }  // namespace
 
-void ReferenceBackend::gated_delta_net(const DeltaNetShape& shape, const DeltaNetWeights& weights,
-                                       const DeltaNetState& state, Rows qkv, Rows z, Rows b, Rows a,
-                                       Rows out) {
+void ReferenceBackend::delta_net(const DeltaNetCall& call) {
+  const DeltaNetShape& shape = call.shape;
+  const DeltaNetWeights& weights = call.weights;
+  const Rows qkv = call.qkv, z = call.z, b = call.b, a = call.a, out = call.out;
   const auto key_dim = static_cast<size_t>(shape.key_dim);
   const auto value_dim = static_cast<size_t>(shape.value_dim);
   const size_t keys = static_cast<size_t>(shape.key_heads) * key_dim;
   const int heads_per_key = shape.value_heads / shape.key_heads;
-  float* history = state.conv_history;
-  float* memory = state.memory;
+  copy_state(shape, call.before, call.after);
+  float* history = call.after.conv_history;
+  float* memory = call.after.memory;
   for (int64_t t = 0; t < qkv.count; ++t) {
-    if (state.ahead.memory != nullptr && t + 1 == qkv.count) {
-      std::copy_n(history, (shape.conv_kernel - 1) * shape.conv_channels(),
-                  state.ahead.conv_history);
-      std::copy_n(memory, int64_t{shape.value_heads} * shape.key_dim * shape.value_dim,
-                  state.ahead.memory);
-      history = state.ahead.conv_history;
-      memory = state.ahead.memory;
+    if (call.ahead.memory != nullptr && t + 1 == qkv.count) {
+      copy_state(shape, call.after, call.ahead);
+      history = call.ahead.conv_history;
+      memory = call.ahead.memory;
     }
     const Values conv = convolve(shape, weights.conv, history, qkv.row(t));
     const std::span<const double> channels(conv);
@@ -203,15 +208,22 @@ void rotate(const RopeTable& rope, int rotary_dim, int64_t position, Values& hea
   }
 }
 
-// sum_p softmax(query . key_p)_p * value_p over `positions` rows of one kv head.
-Values attend(const Values& query, const float* keys, const float* values, int64_t positions) {
+// Where a position's row of one kv head lies.
+float* cached(const KvCache& cache, int64_t part, const AttentionShape& shape, int64_t kv_head,
+              int64_t position) {
+  return cache.pages[static_cast<size_t>(position / kKvPagePositions)] + part +
+         (kv_head * kKvPagePositions + position % kKvPagePositions) * shape.head_dim;
+}
+
+// sum_p softmax(query . key_p)_p * value_p over the first `positions` of one kv head.
+Values attend(const Values& query, const AttentionCall& call, int64_t kv_head, int64_t positions) {
   const auto head_dim = std::ssize(query);
+  const KvCache& cache = call.cache;
   Values scores;
   for (int64_t p = 0; p < positions; ++p) {
+    const float* key = cached(cache, cache.keys, call.shape, kv_head, p);
     double score = 0;
-    for (int64_t i = 0; i < head_dim; ++i) {
-      score += query[static_cast<size_t>(i)] * keys[p * head_dim + i];
-    }
+    for (int64_t i = 0; i < head_dim; ++i) score += query[static_cast<size_t>(i)] * key[i];
     scores.push_back(score / std::sqrt(static_cast<double>(head_dim)));
   }
   const double largest = *std::max_element(scores.begin(), scores.end());
@@ -219,9 +231,9 @@ Values attend(const Values& query, const float* keys, const float* values, int64
   for (double& score : scores) sum += score = std::exp(score - largest);
   Values result(query.size());
   for (int64_t p = 0; p < positions; ++p) {
+    const float* value = cached(cache, cache.values, call.shape, kv_head, p);
     for (int64_t i = 0; i < head_dim; ++i) {
-      result[static_cast<size_t>(i)] +=
-          scores[static_cast<size_t>(p)] / sum * values[p * head_dim + i];
+      result[static_cast<size_t>(i)] += scores[static_cast<size_t>(p)] / sum * value[i];
     }
   }
   return result;
@@ -229,36 +241,36 @@ Values attend(const Values& query, const float* keys, const float* values, int64
 
 }  // namespace
 
-void ReferenceBackend::gated_attention(const AttentionShape& shape, const AttentionWeights& weights,
-                                       const RopeTable& rope, const KvCache& cache,
-                                       int64_t first_position, Rows q_gate, Rows k, Rows v,
-                                       Rows out) {
+void ReferenceBackend::attention(const AttentionCall& call) {
+  const AttentionShape& shape = call.shape;
   const auto head_dim = static_cast<size_t>(shape.head_dim);
-  PENSTOCK_CHECK(first_position + k.count <= cache.capacity);
-  for (int64_t t = 0; t < k.count; ++t) {
-    const int64_t position = first_position + t;
+  const size_t query_width = head_dim * (shape.output_gate ? 2 : 1);
+  PENSTOCK_CHECK(call.first_position + call.k.count <= call.cache.capacity());
+  for (int64_t t = 0; t < call.k.count; ++t) {
+    const int64_t position = call.first_position + t;
     for (size_t j = 0; j < static_cast<size_t>(shape.kv_heads); ++j) {
-      const int64_t place = (static_cast<int64_t>(j) * cache.capacity + position) * shape.head_dim;
-      Values key = rms_normalised(k.row(t).subspan(j * head_dim, head_dim), weights.k_norm,
-                                  shape.rms_norm_eps);
-      rotate(rope, shape.rotary_dim, position, key);
-      std::transform(key.begin(), key.end(), cache.keys + place,
+      const auto kv_head = static_cast<int64_t>(j);
+      Values key = rms_normalised(call.k.row(t).subspan(j * head_dim, head_dim),
+                                  call.weights.k_norm, shape.rms_norm_eps);
+      rotate(call.rope, shape.rotary_dim, position, key);
+      std::transform(key.begin(), key.end(),
+                     cached(call.cache, call.cache.keys, shape, kv_head, position),
                      [](double value) { return static_cast<float>(value); });
-      const auto value = v.row(t).subspan(j * head_dim, head_dim);
-      std::copy(value.begin(), value.end(), cache.values + place);
+      const auto value = call.v.row(t).subspan(j * head_dim, head_dim);
+      std::copy(value.begin(), value.end(),
+                cached(call.cache, call.cache.values, shape, kv_head, position));
     }
-    if (out.count == 0) continue;
+    if (call.out.count == 0) continue;
     for (size_t h = 0; h < static_cast<size_t>(shape.heads); ++h) {
-      const auto query_and_gate = q_gate.row(t).subspan(2 * h * head_dim, 2 * head_dim);
+      const auto query_and_gate = call.q.row(t).subspan(h * query_width, query_width);
       Values query =
-          rms_normalised(query_and_gate.first(head_dim), weights.q_norm, shape.rms_norm_eps);
-      rotate(rope, shape.rotary_dim, position, query);
+          rms_normalised(query_and_gate.first(head_dim), call.weights.q_norm, shape.rms_norm_eps);
+      rotate(call.rope, shape.rotary_dim, position, query);
       const int kv_head = static_cast<int>(h) / (shape.heads / shape.kv_heads);
-      const int64_t start = kv_head * cache.capacity * shape.head_dim;
-      const Values mixed = attend(query, cache.keys + start, cache.values + start, position + 1);
+      const Values mixed = attend(query, call, kv_head, position + 1);
       for (size_t i = 0; i < head_dim; ++i) {
-        out.row(t)[h * head_dim + i] =
-            static_cast<float>(mixed[i] * sigmoid(query_and_gate[head_dim + i]));
+        const double gate = shape.output_gate ? sigmoid(query_and_gate[head_dim + i]) : 1;
+        call.out.row(t)[h * head_dim + i] = static_cast<float>(mixed[i] * gate);
       }
     }
   }

@@ -19,6 +19,15 @@ struct Rows {
     return {data + r * stride, static_cast<size_t>(width)};
   }
   Rows first(int64_t rows) const { return {data, rows, width, stride}; }
+  Rows slice(int64_t from, int64_t rows) const {
+    PENSTOCK_DCHECK(from >= 0 && from + rows <= count);
+    return {data + from * stride, rows, width, stride};
+  }
+  // Columns [from, from + columns) of every row; a row may have more behind its width.
+  Rows columns(int64_t from, int64_t columns) const {
+    PENSTOCK_DCHECK(from >= 0 && from + columns <= stride);
+    return {data + from, count, columns, stride};
+  }
   Rows last(int64_t rows) const { return {data + (count - rows) * stride, rows, width, stride}; }
 };
 

@@ -164,9 +164,17 @@ class ToyModel {
     const auto dt_bias = tensor(name("dt_bias"), 4, 0, 0.5);
     const auto gated_norm = tensor(name("norm.weight"), 16, 1, 0.2);
     const auto at = static_cast<size_t>(layer);
-    ops_.gated_delta_net(kDeltaNet, {conv.data(), decay.data(), dt_bias.data(), gated_norm.data()},
-                         {history_[at].data(), memory_[at].data()}, qkv.rows, z.rows, b.rows,
-                         a.rows, out.rows);
+    const DeltaNetState state = {history_[at].data(), memory_[at].data()};
+    ops_.delta_net({.shape = kDeltaNet,
+                    .weights = {conv.data(), decay.data(), dt_bias.data(), gated_norm.data()},
+                    .before = state,
+                    .after = state,
+                    .ahead = {},
+                    .qkv = qkv.rows,
+                    .z = z.rows,
+                    .b = b.rows,
+                    .a = a.rows,
+                    .out = out.rows});
     product(matrix(name("out_proj.weight"), kHidden, 64), out, y);
   }
 
@@ -180,9 +188,16 @@ class ToyModel {
     product(matrix(name("k_proj.weight"), 64, kHidden), h, k);
     product(matrix(name("v_proj.weight"), 64, kHidden), h, v);
     const auto q_norm = norm(name("q_norm.weight"), 32), k_norm = norm(name("k_norm.weight"), 32);
-    ops_.gated_attention(kAttention, {q_norm.data(), k_norm.data()}, {cos_.data(), sin_.data()},
-                         {keys_.data(), values_.data(), kTokens}, first, q_gate.rows, k.rows,
-                         v.rows, out.rows);
+    float* const page = page_.data();
+    ops_.attention({.shape = kAttention,
+                    .weights = {q_norm.data(), k_norm.data()},
+                    .rope = {cos_.data(), sin_.data()},
+                    .cache = {std::span(&page, 1), 0, kAttention.kv_width() * kKvPagePositions},
+                    .first_position = first,
+                    .q = q_gate.rows,
+                    .k = k.rows,
+                    .v = v.rows,
+                    .out = out.rows});
     product(matrix(name("o_proj.weight"), kHidden, 128), out, y);
   }
 
@@ -225,8 +240,8 @@ class ToyModel {
   std::vector<float> cos_, sin_;
   std::map<std::string, std::unique_ptr<OwnedMatrix>> matrices_;
   std::array<std::vector<float>, kLayers> history_, memory_;
-  std::vector<float> keys_ = std::vector<float>(2 * kTokens * 32);
-  std::vector<float> values_ = std::vector<float>(2 * kTokens * 32);
+  std::vector<float> page_ =
+      std::vector<float>(static_cast<size_t>(2 * kAttention.kv_width() * kKvPagePositions));
   std::map<int, std::vector<int32_t>> experts_;
   std::map<int, std::vector<float>> weights_;
 };

@@ -85,6 +85,7 @@ Result<ChatPrompt> make_chat_prompt(const ModelTexts& texts, const Conversation&
   }
   ChatOptions options;
   options.enable_thinking = conversation.thinking;
+  options.now = jinja::local_time_now();  // once: both renderings below are of the same moment
   const std::string rendered = PENSTOCK_TRY(texts.chat_template->render(messages, tools, options));
   ChatPrompt prompt;
   prompt.tokens = guard.encode(rendered);

@@ -10,6 +10,7 @@
 #include "compute/cpu/cpu_backend.h"
 #include "engine/limits.h"
 #include "host/memory_limits.h"
+#include "model/qwen3_5_moe.h"
 #include "model/rope.h"
 
 namespace penstock {
@@ -110,6 +111,7 @@ Result<ResolvedOptions> resolve_options(const ModelFiles& files, const EngineOpt
                             config.num_experts));
   PENSTOCK_TRY(check_option("--context", options.context, 0, config.max_position_embeddings));
   PENSTOCK_TRY(check_option("--threads", options.threads, 0, 1024));
+  PENSTOCK_TRY(check_option("--parallel", options.parallel, 1, 256));
   ResolvedOptions resolved;
   PlanRequest& request = resolved.request;
   request.config = config;
@@ -123,6 +125,7 @@ Result<ResolvedOptions> resolve_options(const ModelFiles& files, const EngineOpt
   request.context = options.context > 0
                         ? options.context
                         : std::min(kContextDefault, config.max_position_embeddings);
+  request.parallel = options.parallel;
   request.num_checkpoints = options.num_checkpoints;
   const int processors = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
   request.threads = options.threads > 0 ? options.threads : processors;
@@ -156,8 +159,11 @@ Result<std::unique_ptr<Engine>> Engine::open(Storage& storage, const EngineOptio
   PENSTOCK_TRY(engine->read_generation_config());
   const ModelConfig& config = resolved.request.config;
   const ScratchShape shape =
-      scratch_shape(engine->plan_.chunk_tokens, resolved.request.experts_per_token);
+      scratch_shape(engine->plan_.chunk_tokens, resolved.request.experts_per_token,
+                    resolved.request.parallel);
   engine->scratch_ = PENSTOCK_TRY(Scratch::create(config, shape));
+  engine->sequence_memory_ =
+      PENSTOCK_TRY(SequenceMemory::create(config, sequence_limits(resolved.request)));
   auto backend = PENSTOCK_TRY(CpuBackend::create(
       resolved.request.threads, backend_limits(config, shape, resolved.request.context),
       {.target = options.simd_target, .arithmetic = options.arithmetic}));
@@ -171,6 +177,15 @@ Result<std::unique_ptr<Engine>> Engine::open(Storage& storage, const EngineOptio
                                            .full = static_cast<int>(plan.num_slots),
                                            .slot_bytes = resolved.request.record_bytes},
                                 plan.total_bytes, resident_bytes());
+  engine->prefixes_.emplace(resolved.request.num_checkpoints);
+  engine->parts_.emplace(PassParts{.model = *engine->model_,
+                                   .backend = *engine->backend_,
+                                   .experts = *engine->store_,
+                                   .scratch = *engine->scratch_,
+                                   .moe = engine->moe_scratch_,
+                                   .memory = *engine->sequence_memory_,
+                                   .prefixes = *engine->prefixes_,
+                                   .between_layers = [&engine = *engine] { engine.watch_memory(); }});
   return engine;
 }
 
@@ -235,19 +250,13 @@ Result<void> Engine::load_weights(const LoadObserver& on_load) {
   Result<Qwen35Moe> model = Qwen35Moe::bind(config(), files_.container.experts().dtype, binder,
                                             {cos, cos + half});
   if (!model) return model.error().with_context(files_.container.directory());
-  model_ = std::move(*model);
+  model_ = std::make_unique<Qwen35Moe>(std::move(*model));
   return {};
 }
 
 void Engine::watch_memory() {
   const auto slots = memory_watch_->look(store_->num_slots(), MemoryWatch::Clock::now());
   if (slots) store_->resize(*slots);
-}
-
-Result<Session> Engine::new_session() {
-  SequenceState state = PENSTOCK_TRY(
-      SequenceState::create(request_.config, request_.context, request_.num_checkpoints));
-  return Session(*this, std::move(state));
 }
 
 int64_t Engine::sampled_vocab() const {

@@ -17,13 +17,15 @@
 #include <vector>
 
 #include "compute/backend.h"
+#include "engine/batch.h"
 #include "engine/memory_plan.h"
 #include "engine/memory_watch.h"
 #include "engine/options.h"
 #include "engine/session.h"
 #include "format/container.h"
 #include "io/storage.h"
-#include "model/qwen3_5_moe.h"
+#include "engine/prefix_cache.h"
+#include "model/model.h"
 #include "text/model_texts.h"
 
 namespace penstock {
@@ -55,7 +57,10 @@ class Engine {
                                               const LoadObserver& on_load);
   ~Engine();
 
-  Result<Session> new_session();
+  // A further sequence. Its memory is taken from what was planned, when it is first used; a pass with
+  // more of them than `parallel` fails.
+  Result<Session> new_session() { return Session(*this); }
+  PassParts& parts() { return *parts_; }
 
   const ModelConfig& config() const { return files_.config; }
   const Container& container() const { return files_.container; }
@@ -88,7 +93,6 @@ class Engine {
   int64_t sampled_vocab() const;
 
  private:
-  friend class Session;
   explicit Engine(ModelFiles files) : files_(std::move(files)) {}
   Result<void> read_generation_config();
   Result<void> load_weights(const LoadObserver& on_load);
@@ -105,10 +109,14 @@ class Engine {
   AlignedMemory resident_;
   AlignedMemory rope_;
   std::optional<Scratch> scratch_;
+  std::optional<SequenceMemory> sequence_memory_;
   std::unique_ptr<Backend> backend_;
   std::unique_ptr<ExpertStore> store_;
   std::optional<MemoryWatch> memory_watch_;
-  std::optional<Qwen35Moe> model_;
+  std::unique_ptr<Model> model_;
+  MoeScratch moe_scratch_;
+  std::optional<PrefixCache> prefixes_;  // gives its marks back before sequence_memory_ goes
+  std::optional<PassParts> parts_;
 };
 
 }  // namespace penstock

@@ -6,10 +6,11 @@
 
 namespace penstock {
 
-ScratchShape scratch_shape(int64_t chunk_tokens, int64_t experts_per_token) {
+ScratchShape scratch_shape(int64_t chunk_tokens, int64_t experts_per_token, int sequences) {
+  const int64_t logits_rows = std::clamp<int64_t>(sequences, kLogitsRows, kLogitsRowsMax);
   return {.chunk_tokens = chunk_tokens,
           .experts_per_token = experts_per_token,
-          .logits_rows = std::min(kLogitsRows, chunk_tokens)};
+          .logits_rows = std::min(logits_rows, chunk_tokens)};
 }
 
 BackendLimits backend_limits(const ModelConfig& config, const ScratchShape& shape,

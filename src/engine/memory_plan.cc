@@ -7,7 +7,6 @@
 #include "base/byte_text.h"
 #include "compute/cpu/cpu_backend.h"
 #include "engine/limits.h"
-#include "model/state.h"
 
 namespace penstock {
 namespace {
@@ -22,16 +21,30 @@ uint64_t rope_bytes(const PlanRequest& request) {
 }
 
 uint64_t chunk_bytes(const PlanRequest& request, int64_t chunk_tokens) {
-  const ScratchShape shape = scratch_shape(chunk_tokens, request.experts_per_token);
+  const ScratchShape shape =
+      scratch_shape(chunk_tokens, request.experts_per_token, request.parallel);
   const BackendLimits limits = backend_limits(request.config, shape, request.context);
   return Scratch::bytes_needed(request.config, shape) +
          static_cast<uint64_t>(CpuBackend::scratch_bytes(request.threads, limits));
 }
 
+// Of each sequence: the last row's, a copy to sample from, and those after a drafted token.
+uint64_t logits_bytes(const PlanRequest& request) {
+  const int64_t rows = request.config.mtp_num_hidden_layers > 0 ? 3 : 2;
+  return static_cast<uint64_t>(request.parallel * rows * request.config.vocab_size) *
+         sizeof(float);
+}
+
+uint64_t sequence_bytes(const PlanRequest& request, int marks) {
+  SequenceLimits limits = sequence_limits(request);
+  limits.marks = marks;
+  return SequenceMemory::bytes_needed(request.config, limits);
+}
+
 uint64_t fixed_bytes(const PlanRequest& request) {
   return request.resident_bytes + request.checksum_bytes + request.text_bytes + kProgramBytes +
-         rope_bytes(request) +
-         SequenceState::bytes_needed(request.config, request.context, request.num_checkpoints);
+         rope_bytes(request) + logits_bytes(request) +
+         sequence_bytes(request, request.num_checkpoints);
 }
 
 int64_t floor_slots(const PlanRequest& request) {
@@ -60,6 +73,12 @@ int64_t choose_chunk(const PlanRequest& request, uint64_t left) {
 }
 
 }  // namespace
+
+SequenceLimits sequence_limits(const PlanRequest& request) {
+  return {.context = request.context,
+          .sequences = request.parallel,
+          .marks = request.num_checkpoints};
+}
 
 Result<MemoryPlan> plan_memory(const PlanRequest& request) {
   MemoryPlan plan;
@@ -95,15 +114,16 @@ Result<MemoryPlan> plan_memory(const PlanRequest& request) {
                        : std::min<int64_t>(plan.num_experts, static_cast<int64_t>(
                                                                  for_slots / request.record_bytes));
   plan.floor_slots = std::min(plan.num_slots, floor_slots(request));
-  const ScratchShape shape = scratch_shape(plan.chunk_tokens, request.experts_per_token);
+  const ScratchShape shape =
+      scratch_shape(plan.chunk_tokens, request.experts_per_token, request.parallel);
   const BackendLimits limits = backend_limits(request.config, shape, request.context);
   plan.items = {
       {"resident weights", request.resident_bytes},
       {"expert slots", static_cast<uint64_t>(plan.num_slots) * request.record_bytes},
-      {"KV cache and states", SequenceState::bytes_needed(request.config, request.context, 0)},
+      {"KV cache and states", sequence_bytes(request, 0)},
       {"state checkpoints",
-       SequenceState::bytes_needed(request.config, request.context, request.num_checkpoints) -
-           SequenceState::bytes_needed(request.config, request.context, 0)},
+       sequence_bytes(request, request.num_checkpoints) - sequence_bytes(request, 0)},
+      {"logits", logits_bytes(request)},
       {"activations", Scratch::bytes_needed(request.config, shape)},
       {"kernel scratch",
        static_cast<uint64_t>(CpuBackend::scratch_bytes(request.threads, limits))},

@@ -14,6 +14,7 @@
 
 #include "base/result.h"
 #include "model/config.h"
+#include "model/sequence_memory.h"
 
 namespace penstock {
 
@@ -25,12 +26,15 @@ struct PlanRequest {
   uint64_t text_bytes = 0;          // tokenizer and template
   int64_t experts_per_token = 0;
   int64_t context = 0;              // positions
-  int num_checkpoints = 0;
+  int parallel = 1;                 // sequences
+  int num_checkpoints = 0;          // kept places
   int threads = 1;
   int64_t chunk_tokens = 0;         // 0: choose
   int64_t num_slots = 0;            // 0: all that fit; a number below the floor is for tests
   uint64_t budget_bytes = 0;
 };
+
+SequenceLimits sequence_limits(const PlanRequest& request);
 
 struct PlanItem {
   std::string purpose;

@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 namespace penstock {
 namespace {
 
@@ -43,6 +45,16 @@ StoreStats combine(const StoreStats& a, const StoreStats& b, const Operation& ap
           .bytes_verified = apply(a.bytes_verified, b.bytes_verified)};
 }
 
+// The part of a total that lies between two of its shares: parts add up to the total.
+template <class Count>
+Count part_of(Count total, int64_t from, int64_t to, int64_t all) {
+  const auto upto = [&](int64_t share) {
+    return static_cast<Count>(static_cast<long double>(total) * static_cast<long double>(share) /
+                              static_cast<long double>(all));
+  };
+  return upto(to) - upto(from);
+}
+
 double per_token(int64_t ns, int64_t tokens) {
   return tokens == 0 ? 0 : milliseconds(ns) / static_cast<double>(tokens);
 }
@@ -55,6 +67,25 @@ StoreStats operator-(const StoreStats& after, const StoreStats& before) {
 
 StoreStats operator+(const StoreStats& a, const StoreStats& b) {
   return combine(a, b, [](auto x, auto y) { return x + y; });
+}
+
+void PhaseMetrics::add(const PassFigures& pass, size_t segment, int64_t evaluated) {
+  tokens += evaluated;
+  wall_ns += pass.wall_ns;
+  times += pass.times;
+  if (pass.asked.size() <= 1) {
+    store = store + pass.store;
+    return;
+  }
+  int64_t from = 0, all = 0;
+  for (size_t i = 0; i < pass.asked.size(); ++i) {
+    if (i < segment) from += pass.asked[i];
+    all += pass.asked[i];
+  }
+  const int64_t to = from + pass.asked[segment];
+  store = store + combine(pass.store, pass.store, [&](auto total, auto) {
+            return part_of(total, from, to, std::max<int64_t>(all, 1));
+          });
 }
 
 Json timings_json(const GenerationMetrics& metrics) {

@@ -2,12 +2,23 @@
 #pragma once
 
 #include <cstdint>
+#include <vector>
 
 #include "base/json.h"
 #include "model/step.h"
 #include "store/expert_store.h"
 
 namespace penstock {
+
+// One pass over one or several sequences.
+struct PassFigures {
+  int64_t wall_ns = 0;
+  StepTimes times;
+  StoreStats store;
+  // Distinct experts that each segment's rows asked for, over all layers: where several sequences
+  // share a pass, its reads and its time are shared out in these proportions. Zero: alone.
+  std::vector<int64_t> asked;
+};
 
 // One phase: the prompt, or the answer.
 struct PhaseMetrics {
@@ -20,6 +31,10 @@ struct PhaseMetrics {
     return wall_ns == 0 ? 0 : 1e9 * static_cast<double>(tokens) / static_cast<double>(wall_ns);
   }
   int64_t unaccounted_ns() const { return wall_ns - times.accounted_ns(); }
+
+  // Adds a segment's share of a pass. Shares of reads, hits and waits add up to what there was;
+  // the time is everybody's own: each segment waited for the whole pass.
+  void add(const PassFigures& pass, size_t segment, int64_t tokens);
 };
 
 struct GenerationMetrics {

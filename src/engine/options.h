@@ -19,7 +19,8 @@ struct EngineOptions {
   uint64_t memory_bytes = 0;      // the whole budget; 0: what is available less a reserve
   int threads = 0;                // 0: one per processor that we may run on
   int64_t context = 0;            // positions; 0: the model's, at most kContextDefault
-  int num_checkpoints = 0;        // of delta-net states, for going back to a shared prefix
+  int parallel = 1;               // sequences that may be evaluated in one pass
+  int num_checkpoints = 0;        // kept places, for going back to a shared prefix
   int64_t experts_per_token = 0;  // 0: the trained number; any other is lossy
   bool verify = true;             // checksums of experts at every read
   bool prefetch = true;           // reads the next layer's likely experts ahead, where it pays

@@ -20,28 +20,26 @@ int64_t since_ns(Clock::time_point start) {
 
 }  // namespace
 
-Session::Session(Engine& engine, SequenceState state)
-    : engine_(&engine), state_(std::move(state)), speculation_(engine.speculation()) {
-  logits_.resize(static_cast<size_t>(engine.config().vocab_size));
-  if (engine.can_draft()) trial_logits_.resize(logits_.size());
-  tokens_.reserve(static_cast<size_t>(state_.context()));
+Session::Session(Engine& engine)
+    : engine_(&engine), sequence_(engine.parts()), speculation_(engine.speculation()) {
+  sequence_.tokens.reserve(static_cast<size_t>(context()));
 }
 
 void Session::reset() {
-  state_.reset();
-  tokens_.clear();
-  logits_known_ = false;
-  on_trial_.reset();
+  sequence_.state.reset();
+  sequence_.tokens.clear();
+  sequence_.logits_known = false;
+  sequence_.on_trial.reset();
   speculation_ = SpeculationSwitch(engine_->speculation());  // another text, to be foreseen or not
 }
 
 Result<void> Session::check_prompt(std::span<const TokenId> prompt) const {
   if (prompt.empty()) return Error{ErrorCode::kInvalidArgument, "the prompt is empty"};
-  if (static_cast<int64_t>(prompt.size()) > state_.context()) {
+  if (static_cast<int64_t>(prompt.size()) > context()) {
     return Error{ErrorCode::kInvalidArgument,
                  fmt::format("the prompt has {} tokens, the context holds {}; give --context {} "
                              "or more",
-                             prompt.size(), state_.context(), prompt.size() + 1)};
+                             prompt.size(), context(), prompt.size() + 1)};
   }
   for (size_t i = 0; i < prompt.size(); ++i) {
     if (prompt[i] < 0 || prompt[i] >= engine_->config().vocab_size) {
@@ -53,156 +51,148 @@ Result<void> Session::check_prompt(std::span<const TokenId> prompt) const {
   return {};
 }
 
-int64_t Session::reuse_prefix(std::span<const TokenId> prompt) {
-  const auto [mine, theirs] = std::mismatch(tokens_.begin(), tokens_.end(), prompt.begin(),
-                                            prompt.end());
-  const int64_t common = mine - tokens_.begin();
-  const auto held = static_cast<int64_t>(tokens_.size());
-  const auto wanted = static_cast<int64_t>(prompt.size());
-  const bool extends = common == held && (held < wanted || logits_known_);
-  if (!extends) {
-    state_.rewind(std::min(common, wanted - 1));
-    tokens_.resize(static_cast<size_t>(state_.length()));
-    logits_known_ = false;
+int64_t Session::reuse(std::span<const TokenId> prompt) {
+  std::vector<TokenId>& tokens = sequence_.tokens;
+  SequenceState& state = sequence_.state;
+  const auto [mine, theirs] =
+      std::mismatch(tokens.begin(), tokens.end(), prompt.begin(), prompt.end());
+  const int64_t common = mine - tokens.begin();
+  const auto held = std::ssize(tokens);
+  const auto wanted = std::ssize(prompt);
+  const bool extends = common == held && (held < wanted || sequence_.logits_known);
+  const bool can_cut = !engine_->parts().memory.has_recurrent_state() && !state.drafts();
+  int64_t kept = extends ? held : can_cut ? std::min(common, wanted - 1) : 0;
+  const StateMark* mark = engine_->parts().prefixes.find(prompt, wanted - 1);
+  if (mark != nullptr && mark->length() > kept) {
+    restore(*mark, prompt.first(static_cast<size_t>(mark->length())));
+    return mark->length();
   }
-  return state_.length();
-}
-
-void Session::recover() {
-  // A pass that stopped half-way has changed the delta-net states of some layers.
-  state_.rewind(state_.length());
-  tokens_.resize(static_cast<size_t>(state_.length()));
-  logits_known_ = false;
-  on_trial_.reset();
-}
-
-void Session::keep_logits(Rows logits) {
-  const std::span<const float> last = logits.row(logits.count - 1);
-  std::copy(last.begin(), last.end(), logits_.begin());
-  logits_known_ = true;
-}
-
-Result<void> Session::feed(std::span<const TokenId> tokens, LogitsOf logits_of,
-                           const LogitsObserver& on_logits, PhaseMetrics& phase,
-                           const RouteObserver& on_route, const RouteOverride& reroute,
-                           std::stop_token stop, bool on_trial) {
-  const Clock::time_point start = Clock::now();
-  const StoreStats before = engine_->store_->stats();
-  Step step{*engine_->backend_, *engine_->store_, *engine_->scratch_,
-            moe_,               phase.times,      stop,
-            on_route,           reroute,          [this] { engine_->watch_memory(); }};
-  const Result<void> fed =
-      engine_->model_->forward(step, tokens, state_, logits_of, on_logits, on_trial);
-  engine_->store_->advance_token();
-  const StoreStats change = engine_->store_->stats() - before;
-  phase.store = phase.store + change;
-  phase.wall_ns += since_ns(start);
-  if (!fed) {
-    recover();
-    return fed.error();
+  if (extends) return held;
+  if (can_cut) {
+    state.truncate(kept);
+  } else {
+    state.reset();
   }
-  const std::span<const TokenId> held = tokens.first(tokens.size() - (on_trial ? 1 : 0));
-  phase.tokens += std::ssize(held);
-  tokens_.insert(tokens_.end(), held.begin(), held.end());
+  tokens.resize(static_cast<size_t>(kept));
+  sequence_.logits_known = false;
+  return kept;
+}
+
+void Session::restore(const StateMark& mark, std::span<const TokenId> tokens) {
+  PENSTOCK_CHECK(mark.length() == std::ssize(tokens));
+  drop_draft();
+  sequence_.state.restore(mark);
+  sequence_.tokens.assign(tokens.begin(), tokens.end());
+  sequence_.logits_known = false;
+}
+
+void Session::keep_place() {
+  engine_->parts().prefixes.keep(sequence_.tokens, sequence_.state);
+}
+
+Result<void> Session::feed(std::span<const TokenId> tokens, const SegmentWish& wish,
+                           PhaseMetrics& phase, const PassObservers& observers,
+                           const std::stop_token& stop) {
+  Batch batch(engine_->parts());
+  batch.add(sequence_, tokens, wish);
+  const PassFigures figures = PENSTOCK_TRY(batch.run(stop, observers));
+  phase.add(figures, 0, std::ssize(tokens) - (wish.last_is_draft ? 1 : 0));
   return {};
 }
 
-Result<void> Session::prefill(std::span<const TokenId> prompt, const GenerateOptions& options,
-                              GenerationMetrics& metrics, std::stop_token stop) {
-  const int64_t chunk_tokens = engine_->plan_.chunk_tokens;
-  const auto total = static_cast<int64_t>(prompt.size());
-  while (state_.length() < total) {
-    const int64_t begin = state_.length();
-    int64_t end = std::min(begin + chunk_tokens, total);
+Result<void> Session::sync(std::span<const TokenId> prompt, const SyncOptions& options,
+                           GenerationMetrics& metrics, const std::stop_token& stop) {
+  const int64_t rows_max = engine_->parts().rows_max();
+  const auto total = std::ssize(prompt);
+  while (sequence_.state.length() < total) {
+    const int64_t begin = sequence_.state.length();
+    int64_t end = std::min(begin + rows_max, total);
     for (const int64_t checkpoint : options.checkpoints) {
       if (checkpoint > begin && checkpoint < end) end = checkpoint;
     }
     const auto chunk = prompt.subspan(static_cast<size_t>(begin), static_cast<size_t>(end - begin));
-    PENSTOCK_TRY(feed(chunk, end == total ? LogitsOf::kLastRow : LogitsOf::kNone,
-                      [this](int64_t, Rows logits) { keep_logits(logits); }, metrics.prompt,
-                      options.on_route, options.reroute, stop, false));
+    SegmentWish wish;
+    wish.logits_of = end == total ? LogitsOf::kLastRow : LogitsOf::kNone;
+    PENSTOCK_TRY(feed(chunk, wish, metrics.prompt, options.observers, stop));
     ++metrics.chunks;
-    if (std::ranges::find(options.checkpoints, end) != options.checkpoints.end()) {
-      state_.save_checkpoint();
-    }
-    if (options.on_prompt) options.on_prompt(end, total);
+    if (std::ranges::find(options.checkpoints, end) != options.checkpoints.end()) keep_place();
+    if (options.on_chunk) options.on_chunk(end, total);
     if (stop.stop_requested()) return Error{ErrorCode::kCancelled, "interrupted"};
   }
   return {};
 }
 
+Result<void> Session::advance(TokenId token, PhaseMetrics& phase, const std::stop_token& stop,
+                              const PassObservers& observers) {
+  return feed(std::span(&token, 1), {}, phase, observers, stop);
+}
+
 Result<TokenId> Session::draft_after(TokenId token, const GenerateOptions& options,
-                                     GenerationMetrics& metrics, std::stop_token stop) {
+                                     GenerationMetrics& metrics, const std::stop_token& stop) {
   const Clock::time_point start = Clock::now();
   PhaseMetrics& phase = metrics.answer;
-  const StoreStats before = engine_->store_->stats();
-  Step step{*engine_->backend_, *engine_->store_, *engine_->scratch_, moe_, phase.times, stop, {}, {},
-            {}};
-  const Result<Rows> logits = engine_->model_->draft(step, token, state_);
-  phase.store = phase.store + (engine_->store_->stats() - before);
+  PassParts& parts = engine_->parts();
+  const StoreStats before = parts.experts.stats();
+  Step step{parts.backend, parts.experts, parts.scratch, parts.moe, phase.times, stop, {}, {}, {}};
+  const Result<Rows> logits = parts.model.draft(step, token, sequence_.state);
+  phase.store = phase.store + (parts.experts.stats() - before);
   phase.wall_ns += since_ns(start);
   if (!logits) return logits.error();
   const std::span<const float> row =
       logits->row(0).first(static_cast<size_t>(engine_->sampled_vocab()));
   const auto drafted = static_cast<TokenId>(std::ranges::max_element(row) - row.begin());
   ++metrics.drafts;
-  const auto position = static_cast<int64_t>(tokens_.size()) + 1;
+  const auto position = std::ssize(sequence_.tokens) + 1;
   return options.redraft ? options.redraft(position, drafted) : drafted;
 }
 
 Result<void> Session::feed_next(TokenId token, bool drafts, const GenerateOptions& options,
-                                GenerationMetrics& metrics, std::stop_token stop) {
+                                GenerationMetrics& metrics, const std::stop_token& stop) {
+  const Clock::time_point start = Clock::now();
+  const PassObservers observers{options.on_route, options.reroute};
   if (!drafts) {
-    const Clock::time_point start = Clock::now();
-    PENSTOCK_TRY(feed(std::span(&token, 1), LogitsOf::kLastRow,
-                      [this](int64_t, Rows rows) { keep_logits(rows); }, metrics.answer,
-                      options.on_route, options.reroute, stop, false));
+    PENSTOCK_TRY(advance(token, metrics.answer, stop, observers));
     speculation_.add_step(false, since_ns(start), 1);
     return {};
   }
-  const Clock::time_point start = Clock::now();
   const TokenId drafted = PENSTOCK_TRY(draft_after(token, options, metrics, stop));
   const TokenId pair[] = {token, drafted};
-  const auto keep = [this](int64_t, Rows rows) {
-    keep_logits(rows.first(1));
-    std::ranges::copy(rows.row(1), trial_logits_.begin());
-  };
-  PENSTOCK_TRY(feed(pair, LogitsOf::kEveryRow, keep, metrics.answer, options.on_route,
-                    options.reroute, stop, true));
+  SegmentWish wish;
+  wish.last_is_draft = true;
+  PENSTOCK_TRY(feed(pair, wish, metrics.answer, observers, stop));
   trial_ns_ = since_ns(start);
-  on_trial_ = drafted;
   return {};
 }
 
 bool Session::settle_draft(TokenId token, GenerationMetrics& metrics) {
-  const bool agrees = *on_trial_ == token;
+  const bool agrees = *sequence_.on_trial == token;
   speculation_.add_step(true, trial_ns_, agrees ? 2 : 1);
   if (!agrees) {
     drop_draft();
     return false;
   }
-  on_trial_.reset();
-  state_.keep_trial();
-  tokens_.push_back(token);
-  logits_.swap(trial_logits_);
+  sequence_.on_trial.reset();
+  sequence_.state.keep_trial();
+  sequence_.tokens.push_back(token);
+  sequence_.logits.swap(sequence_.trial_logits);
   ++metrics.drafts_accepted;
   ++metrics.answer.tokens;
   return true;
 }
 
 void Session::drop_draft() {
-  if (!on_trial_) return;
-  on_trial_.reset();
-  state_.drop_trial();
+  if (!sequence_.on_trial) return;
+  sequence_.on_trial.reset();
+  sequence_.state.drop_trial();
 }
 
 Result<void> Session::decode(Sampler& sampler, const GenerateOptions& options,
-                             GenerateResult& result, std::stop_token stop) {
+                             GenerateResult& result, const std::stop_token& stop) {
   GenerationMetrics& metrics = result.metrics;
-  std::vector<float> logits(logits_.size());
+  std::vector<float> logits(sequence_.logits.size());
   for (;;) {
     const Clock::time_point begin = Clock::now();
-    logits = logits_;
+    logits = sequence_.logits;
     metrics.logits_hash =
         checksum(std::as_bytes(std::span(logits)), metrics.logits_hash).low;
     const TokenId token = sampler.sample(logits);
@@ -213,8 +203,8 @@ Result<void> Session::decode(Sampler& sampler, const GenerateOptions& options,
     ++metrics.answer_tokens;
     if (options.on_token) options.on_token(token);
     const int64_t most = options.max_tokens > 0 ? options.max_tokens - metrics.answer_tokens
-                                                : state_.context();
-    const int64_t room = std::min(most, state_.context() - std::ssize(tokens_));
+                                                : context();
+    const int64_t room = std::min(most, context() - std::ssize(sequence_.tokens));
     if (room == 0) {
       result.finish = FinishReason::kLength;
       return {};
@@ -223,10 +213,10 @@ Result<void> Session::decode(Sampler& sampler, const GenerateOptions& options,
     // The choice of a token belongs to the pass that evaluates it.
     metrics.answer.times.sampling_ns += sampling_ns;
     metrics.answer.wall_ns += sampling_ns;
-    if (on_trial_ && settle_draft(token, metrics)) continue;
+    if (sequence_.on_trial && settle_draft(token, metrics)) continue;
     // A draft is of use if the token behind this one is wanted too.
     const bool drafts =
-        room >= 2 && engine_->plan_.chunk_tokens >= 2 && speculation_.wants_draft();
+        room >= 2 && engine_->parts().rows_max() >= 2 && speculation_.wants_draft();
     PENSTOCK_TRY(feed_next(token, drafts, options, metrics, stop));
   }
 }
@@ -237,8 +227,12 @@ Result<GenerateResult> Session::generate(std::span<const TokenId> prompt,
   PENSTOCK_TRY(check_prompt(prompt));
   GenerateResult result;
   start_ = Clock::now();
-  result.metrics.cached_tokens = reuse_prefix(prompt);
-  Result<void> done = prefill(prompt, options, result.metrics, stop);
+  result.metrics.cached_tokens = reuse(prompt);
+  Result<void> done = sync(prompt,
+                           {.checkpoints = options.checkpoints,
+                            .on_chunk = options.on_prompt,
+                            .observers = {options.on_route, options.reroute}},
+                           result.metrics, stop);
   if (done) {
     Sampler sampler(options.sampling, engine_->sampled_vocab(), prompt);
     done = decode(sampler, options, result, stop);
@@ -251,35 +245,39 @@ Result<GenerateResult> Session::generate(std::span<const TokenId> prompt,
 }
 
 Result<PhaseMetrics> Session::evaluate(std::span<const TokenId> tokens,
-                                       const LogitsObserver& on_logits,
+                                       const RowObserver& on_logits,
                                        const RouteObserver& on_route, std::stop_token stop) {
   PENSTOCK_TRY(check_prompt(tokens));
   reset();
   PhaseMetrics phase;
-  while (state_.length() < static_cast<int64_t>(tokens.size())) {
-    const int64_t begin = state_.length();
-    const int64_t count = std::min(engine_->plan_.chunk_tokens,
-                                   static_cast<int64_t>(tokens.size()) - begin);
-    PENSTOCK_TRY(feed(tokens.subspan(static_cast<size_t>(begin), static_cast<size_t>(count)),
-                      LogitsOf::kEveryRow,
-                      [&](int64_t row, Rows logits) { on_logits(begin + row, logits); }, phase,
-                      on_route, {}, stop, false));
+  while (sequence_.state.length() < std::ssize(tokens)) {
+    const int64_t begin = sequence_.state.length();
+    const int64_t count = std::min(engine_->parts().rows_max(), std::ssize(tokens) - begin);
+    SegmentWish wish;
+    wish.logits_of = LogitsOf::kEveryRow;
+    wish.on_logits = [&](int64_t row, std::span<const float> logits) {
+      on_logits(begin + row, logits);
+    };
+    PENSTOCK_TRY(feed(tokens.subspan(static_cast<size_t>(begin), static_cast<size_t>(count)), wish,
+                      phase, {on_route, {}}, stop));
   }
   return phase;
 }
 
 Result<void> Session::evaluate_drafts(std::span<const TokenId> tokens,
-                                      const LogitsObserver& on_logits, std::stop_token stop) {
+                                      const RowObserver& on_logits, std::stop_token stop) {
   PENSTOCK_TRY(check_prompt(tokens));
   PENSTOCK_CHECK(engine_->can_draft());
   reset();
   PhaseMetrics phase;
-  Step step{*engine_->backend_, *engine_->store_, *engine_->scratch_, moe_, phase.times, stop, {}, {},
-            {}};
+  PassParts& parts = engine_->parts();
+  Step step{parts.backend, parts.experts, parts.scratch, parts.moe, phase.times, stop, {}, {}, {}};
+  SegmentWish wish;
+  wish.logits_of = LogitsOf::kNone;
   for (size_t p = 0; p + 1 < tokens.size(); ++p) {
-    PENSTOCK_TRY(feed(tokens.subspan(p, 1), LogitsOf::kNone, {}, phase, {}, {}, stop, false));
-    const Rows logits = PENSTOCK_TRY(engine_->model_->draft(step, tokens[p + 1], state_));
-    on_logits(static_cast<int64_t>(p), logits);
+    PENSTOCK_TRY(feed(tokens.subspan(p, 1), wish, phase, {}, stop));
+    const Rows logits = PENSTOCK_TRY(parts.model.draft(step, tokens[p + 1], sequence_.state));
+    on_logits(static_cast<int64_t>(p), logits.row(0));
   }
   return {};
 }

@@ -1,7 +1,7 @@
 // Session: one mutable timeline of tokens over a loaded model.
 //
 // A caller always hands over the whole token prefix; the session finds out how much of it it already
-// holds, goes back to a checkpoint where it must, and evaluates the rest in chunks. So cached state
+// holds, goes back to a kept place where it must, and evaluates the rest in chunks. So cached state
 // and text cannot get out of step. What is computed does not depend on what was held: a cached
 // session gives the same bits as a fresh one.
 //
@@ -12,12 +12,13 @@
 // sampler sees the same logits in the same order as without: the draft counts only if it is what the
 // sampler then chooses. So speculation changes no token of any answer, greedy or sampled.
 //
-// Invariants  tokens() are exactly the tokens whose state is held (state length == tokens().size()),
-//             unless a drafted token is on trial, which only happens inside of generate().
+// Invariants  tokens() are exactly the tokens whose state is held, unless a drafted token is on trial,
+//             which only happens inside of generate().
 // Threads     the computing thread; `stop` may be requested from any thread
-// Memory      everything is allocated at creation
+// Lifetime    a session ends before its engine
+// Memory      two rows of logits at creation; pages and states are the engine's, taken as needed
 // Errors      kInvalidArgument (prompt empty, too long for the context, id out of range), kIo,
-//             kCorrupt, kOutOfMemory. After an error the session can be used again.
+//             kCorrupt, kOutOfMemory. After an error the session is what it was before.
 // See also    engine/engine.h
 #pragma once
 
@@ -28,11 +29,10 @@
 #include <stop_token>
 #include <vector>
 
+#include "engine/batch.h"
 #include "engine/metrics.h"
 #include "engine/sampler.h"
 #include "engine/speculation.h"
-#include "model/qwen3_5_moe.h"
-#include "model/state.h"
 #include "text/token.h"
 
 namespace penstock {
@@ -63,59 +63,72 @@ struct GenerateResult {
 
 class Session {
  public:
+  // --- primitives: who serves several sessions calls these, and runs batches of his own ---
+
+  // Gets as much of `prompt` as is held by this session or kept by the engine; what it returns
+  // (tokens held) leaves at least one token to evaluate, or none where the last logits are known.
+  int64_t reuse(std::span<const TokenId> prompt);
+  // Evaluates what is missing of `prompt`, in chunks, so that logits() are those after its end.
+  struct SyncOptions {
+    std::span<const int64_t> checkpoints;  // positions to keep in the engine, rising
+    std::function<void(int64_t done, int64_t total)> on_chunk;
+    PassObservers observers;
+  };
+  Result<void> sync(std::span<const TokenId> prompt, const SyncOptions& options,
+                    GenerationMetrics& metrics, const std::stop_token& stop);
+  std::span<const float> logits() const { return sequence_.logits; }  // after the last token
+  // Evaluates the next token, so that logits() are those after it.
+  Result<void> advance(TokenId token, PhaseMetrics& phase, const std::stop_token& stop,
+                       const PassObservers& observers = {});
+  // Keeps the present place in the engine, for this and other sessions to come back to.
+  void keep_place();
+  StateMark snapshot() const { return sequence_.state.mark(); }
+  // Back to a place of this or another session; `tokens` led to it.
+  void restore(const StateMark& mark, std::span<const TokenId> tokens);
+  Sequence& sequence() { return sequence_; }  // for batches
+
+  Result<void> check_prompt(std::span<const TokenId> prompt) const;
+  void reset();
+  std::span<const TokenId> tokens() const { return sequence_.tokens; }
+  int64_t context() const { return sequence_.state.context(); }
+
+  // --- a whole answer ---
+
   Result<GenerateResult> generate(std::span<const TokenId> prompt, const GenerateOptions& options,
                                   std::stop_token stop);
 
   // Logits of every position of `tokens`, from an empty sequence, in order.
-  Result<PhaseMetrics> evaluate(std::span<const TokenId> tokens, const LogitsObserver& on_logits,
+  Result<PhaseMetrics> evaluate(std::span<const TokenId> tokens, const RowObserver& on_logits,
                                 const RouteObserver& on_route, std::stop_token stop);
 
   // Logits of the prediction block from every position p but the last: of token p + 2, after tokens
   // up to p + 1. Token by token, from an empty sequence; only where the engine can draft.
-  Result<void> evaluate_drafts(std::span<const TokenId> tokens, const LogitsObserver& on_logits,
+  Result<void> evaluate_drafts(std::span<const TokenId> tokens, const RowObserver& on_logits,
                                std::stop_token stop);
-
-  void reset();
-  std::span<const TokenId> tokens() const { return tokens_; }
 
  private:
   friend class Engine;
-  Session(Engine& engine, SequenceState state);
+  explicit Session(Engine& engine);
 
-  // Gets the state to a prefix of `prompt` that leaves at least one token to evaluate, or to all of
-  // it when its last logits are still known. Returns the tokens held.
-  int64_t reuse_prefix(std::span<const TokenId> prompt);
-  Result<void> check_prompt(std::span<const TokenId> prompt) const;
-  Result<void> feed(std::span<const TokenId> tokens, LogitsOf logits_of,
-                    const LogitsObserver& on_logits, PhaseMetrics& phase,
-                    const RouteObserver& on_route, const RouteOverride& reroute,
-                    std::stop_token stop, bool on_trial);
-  Result<void> prefill(std::span<const TokenId> prompt, const GenerateOptions& options,
-                       GenerationMetrics& metrics, std::stop_token stop);
+  // One pass over `tokens` alone.
+  Result<void> feed(std::span<const TokenId> tokens, const SegmentWish& wish, PhaseMetrics& phase,
+                    const PassObservers& observers, const std::stop_token& stop);
   Result<void> decode(Sampler& sampler, const GenerateOptions& options, GenerateResult& result,
-                      std::stop_token stop);
+                      const std::stop_token& stop);
   // Feeds `token` to the model, with a draft of the one after it where `drafts`.
   Result<void> feed_next(TokenId token, bool drafts, const GenerateOptions& options,
-                         GenerationMetrics& metrics, std::stop_token stop);
+                         GenerationMetrics& metrics, const std::stop_token& stop);
   Result<TokenId> draft_after(TokenId token, const GenerateOptions& options,
-                              GenerationMetrics& metrics, std::stop_token stop);
+                              GenerationMetrics& metrics, const std::stop_token& stop);
   // The draft on trial is `token`: then it and its logits are held. Else it is dropped.
   bool settle_draft(TokenId token, GenerationMetrics& metrics);
   void drop_draft();
-  void keep_logits(Rows logits);
-  void recover();
 
   Engine* engine_;
-  SequenceState state_;
-  std::vector<TokenId> tokens_;
-  std::vector<float> logits_;   // [vocab] of the last position
-  bool logits_known_ = false;   // logits_ belong to the last of tokens_
-  std::optional<TokenId> on_trial_;   // a drafted token, evaluated behind tokens_
-  std::vector<float> trial_logits_;   // [vocab] after it
-  int64_t trial_ns_ = 0;              // of the draft and the pass that evaluated it
+  Sequence sequence_;
+  int64_t trial_ns_ = 0;  // of the draft and the pass that evaluated it
   SpeculationSwitch speculation_;
   std::chrono::steady_clock::time_point start_;  // of the request
-  MoeScratch moe_;
 };
 
 }  // namespace penstock

@@ -7,7 +7,7 @@
 
 #include "base/memory.h"
 #include "format/text.h"
-#include "io/sim_storage.h"
+#include "support/sim_storage.h"
 
 namespace penstock {
 namespace {

@@ -6,7 +6,7 @@
 #include <cstring>
 
 #include "format/text.h"
-#include "io/sim_storage.h"
+#include "support/sim_storage.h"
 
 namespace penstock {
 namespace {

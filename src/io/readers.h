@@ -12,8 +12,4 @@ std::unique_ptr<Reader> make_thread_reader(int num_threads, int depth);
 // kUnsupported, with the kernel's reason, where io_uring is refused or too old.
 Result<std::unique_ptr<Reader>> make_uring_reader(int depth);
 
-// Test seam: every later make_uring_reader meets this errno at setup; 0 for the kernel's own
-// answer.
-void refuse_uring(int error);
-
 }  // namespace penstock

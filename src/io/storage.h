@@ -1,8 +1,8 @@
 // The one door to the disk: files by path, with every call able to fail.
 //
 // Packing and loading go through this interface so that tests can put a simulated disk behind it
-// (io/sim_storage.h) that fails the n-th call, tears writes, fills up or loses power. There is no
-// memory mapping: a truncated or failing file must be an Error, not a signal.
+// (tests/support/sim_storage.h) that fails the n-th call, tears writes, fills up or loses power.
+// There is no memory mapping: a truncated or failing file must be an Error, not a signal.
 //
 // Threads  A StorageFile may be read from several threads at once; everything else from one.
 // Errors   kNotFound (no such file), kIo (the system's reason), kOutOfMemory (disk full). Every

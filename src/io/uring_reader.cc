@@ -4,7 +4,6 @@
 #include <liburing.h>
 
 #include <algorithm>
-#include <atomic>
 
 #include "io/read_progress.h"
 #include "io/readers.h"
@@ -12,8 +11,6 @@
 
 namespace penstock {
 namespace {
-
-std::atomic<int> refused_with{0};
 
 class UringReader final : public Reader {
  public:
@@ -26,7 +23,6 @@ class UringReader final : public Reader {
 
   // 0, or the errno of the refusal.
   int set_up() {
-    if (const int error = refused_with.load(); error != 0) return error;
     const int result = io_uring_queue_init(static_cast<unsigned>(depth_), &ring_, 0);
     if (result < 0) return -result;
     is_set_up_ = true;
@@ -115,10 +111,6 @@ class UringReader final : public Reader {
 };
 
 }  // namespace
-
-void refuse_uring(int error) {
-  refused_with.store(error);
-}
 
 Result<std::unique_ptr<Reader>> make_uring_reader(int depth) {
   auto reader = std::make_unique<UringReader>(depth);

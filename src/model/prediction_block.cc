@@ -47,7 +47,7 @@ void Qwen35Moe::pair(Step& step, std::span<const int32_t> tokens, Rows before, R
   const ScratchRows& rows = step.scratch.rows();
   const Rows x = rows.x.first(n), h = rows.h.first(n);
   const Rows pairs = with_width(rows.mixer_in.first(n), 2 * width);
-  const Rows states = {pairs.data + width, n, width, pairs.stride};
+  const Rows states = pairs.columns(width, width);
   Backend& ops = step.backend;
   ops.embed(embed_tokens_, tokens, h);
   ops.rms_norm(h, block.embedding_norm, eps, with_width(pairs, width));
@@ -58,35 +58,66 @@ void Qwen35Moe::pair(Step& step, std::span<const int32_t> tokens, Rows before, R
   ops.rms_norm(x, block.layer.input_norm, eps, h);
 }
 
-// After a pass over `tokens`, whose outputs are in rows.x: the block's keys and values of the
+// At the end of a pass over `tokens`, whose outputs are x: the block's keys and values of the
 // positions whose next token is known by now, and the hidden state of the last position.
-void Qwen35Moe::remember(Step& step, std::span<const int32_t> tokens, SequenceState& state,
-                         bool on_trial) const {
+void Qwen35Moe::remember(Step& step, std::span<const int32_t> tokens, Rows x,
+                         SequenceState& state) const {
   const PartTimer timer(step.times.draft_ns);
   const auto n = static_cast<int64_t>(tokens.size());
-  const int64_t first = state.length() - n;  // position of tokens[0]
+  const int64_t first = state.length();  // position of tokens[0]
   const ScratchRows& rows = step.scratch.rows();
   const Rows hidden = rows.y.first(n);
-  step.backend.rms_norm(rows.x.first(n), final_norm_, static_cast<float>(config_.rms_norm_eps),
-                        hidden);
+  step.backend.rms_norm(x, final_norm_, static_cast<float>(config_.rms_norm_eps), hidden);
+  copy_row(hidden.row(state.is_on_trial() ? n - 2 : n - 1), state.next_hidden());
+  if (state.is_on_trial()) copy_row(hidden.row(n - 1), state.trial_hidden());
   // The first token of a sequence follows no position.
   const int64_t skipped = first == 0 ? 1 : 0;
-  if (n > skipped) {
-    const Rows before = first == 0 ? hidden.first(1) : one_row(state.hidden());
-    pair(step, tokens.subspan(static_cast<size_t>(skipped)), before, hidden.last(n - skipped));
-    const AttentionLayer& weights = prediction_->layer.attention;
-    const int64_t kv_width = config_.num_key_value_heads * config_.head_dim;
-    const int64_t count = n - skipped;
-    const Rows k = with_width(rows.mixer_gate.first(count), kv_width);
-    const Rows v = {k.data + kv_width, k.count, k.width, k.stride};
-    const Projection inputs[] = {{weights.k_proj, weights.k_bias, k},
-                                 {weights.v_proj, weights.v_bias, v}};
-    step.backend.matmul(rows.h.first(count), inputs);
-    step.backend.gated_attention(attention_shape_, weights.norms, rope_, state.draft_kv(),
-                                 first - 1 + skipped, {}, k, v, {});
-  }
-  copy_row(hidden.row(on_trial ? n - 2 : n - 1), state.hidden());
-  if (on_trial) copy_row(hidden.row(n - 1), state.trial_hidden());
+  if (n == skipped) return;
+  const Rows before = first == 0 ? hidden.first(1) : one_row(state.hidden());
+  pair(step, tokens.subspan(static_cast<size_t>(skipped)), before, hidden.last(n - skipped));
+  const AttentionLayer& weights = prediction_->layer.attention;
+  const int64_t kv_width = attention_shape_.kv_width();
+  const int64_t count = n - skipped;
+  const Rows k = rows.mixer_gate.first(count).columns(0, kv_width);
+  const Rows v = rows.mixer_gate.first(count).columns(kv_width, kv_width);
+  const Projection inputs[] = {{weights.k_proj, weights.k_bias, k},
+                               {weights.v_proj, weights.v_bias, v}};
+  step.backend.matmul(rows.h.first(count), inputs);
+  step.backend.attention({.shape = attention_shape_,
+                          .weights = weights.norms,
+                          .rope = rope_,
+                          .cache = state.draft_kv(),
+                          .first_position = first - 1 + skipped,
+                          .q = {},
+                          .k = k,
+                          .v = v,
+                          .out = {}});
+}
+
+// The block's attention over all positions, for the row in rows.h; to rows.y.
+void Qwen35Moe::draft_attention(Step& step, const SequenceState& state) const {
+  const ScratchRows& rows = step.scratch.rows();
+  const AttentionLayer& weights = prediction_->layer.attention;
+  const int64_t kv_width = attention_shape_.kv_width();
+  const Rows q = with_width(rows.mixer_in.first(1), attention_shape_.query_width());
+  const Rows k = rows.mixer_gate.first(1).columns(0, kv_width);
+  const Rows v = rows.mixer_gate.first(1).columns(kv_width, kv_width);
+  const Rows out = with_width(rows.mixer_out.first(1), weights.o_proj.columns);
+  const Projection inputs[] = {{weights.q_proj, weights.q_bias, q},
+                               {weights.k_proj, weights.k_bias, k},
+                               {weights.v_proj, weights.v_bias, v}};
+  step.backend.matmul(rows.h.first(1), inputs);
+  step.backend.attention({.shape = attention_shape_,
+                          .weights = weights.norms,
+                          .rope = rope_,
+                          .cache = state.draft_kv(),
+                          .first_position = state.length() - 1,
+                          .q = q,
+                          .k = k,
+                          .v = v,
+                          .out = out});
+  const Projection output[] = {{weights.o_proj, weights.o_bias, rows.y.first(1)}};
+  step.backend.matmul(out, output);
 }
 
 Result<Rows> Qwen35Moe::draft(Step& step, int32_t next, SequenceState& state) const {
@@ -101,7 +132,7 @@ Result<Rows> Qwen35Moe::draft(Step& step, int32_t next, SequenceState& state) co
   Step inside{ops, step.experts, step.scratch, step.moe, inner, step.stop, {}, {}, {}};
 
   pair(step, std::span(&next, 1), one_row(state.hidden()), {});
-  attention(step, block.layer, state.draft_kv(), state.length() - 1, 1);
+  draft_attention(step, state);
   ops.add(x, y, x);
   ops.rms_norm(x, block.layer.post_attention_norm, eps, h);
   PENSTOCK_TRY(moe_block(inside, config_.num_hidden_layers, block.layer.moe, expert_shape_,

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 
 namespace penstock {
 namespace {
@@ -128,14 +129,12 @@ Result<Qwen35Moe::DeltaNetLayer> Qwen35Moe::bind_delta_net(const std::string& pr
   return layer;
 }
 
-Result<void> Qwen35Moe::forward(Step& step, std::span<const int32_t> tokens, SequenceState& state,
-                                LogitsOf logits_of, const LogitsObserver& on_logits,
-                                bool on_trial) const {
+Result<void> Qwen35Moe::forward(Step& step, std::span<const int32_t> tokens,
+                                std::span<const Segment> segments,
+                                const LogitsObserver& on_logits) const {
   Backend& ops = step.backend;
   const auto n = static_cast<int64_t>(tokens.size());
   PENSTOCK_CHECK(n >= 1 && n <= step.scratch.shape().chunk_tokens);
-  PENSTOCK_CHECK(state.length() + n <= state.context());
-  PENSTOCK_CHECK(!on_trial || (n >= 2 && state.drafts()));
   const ScratchRows& rows = step.scratch.rows();
   const Rows x = rows.x.first(n), h = rows.h.first(n), y = rows.y.first(n);
   const auto eps = static_cast<float>(config_.rms_norm_eps);
@@ -148,9 +147,9 @@ Result<void> Qwen35Moe::forward(Step& step, std::span<const int32_t> tokens, Seq
       const PartTimer timer(step.times.mixer_ns);
       ops.rms_norm(x, layer.input_norm, eps, h);
       if (layer.type == LayerType::kFullAttention) {
-        attention(step, layer, state.kv(index), state.length(), n);
+        attention(step, layer, index, segments, n);
       } else {
-        delta_net(step, layer, state.delta_net(index, on_trial), n);
+        delta_net(step, layer, index, segments, n);
       }
       ops.add(x, y, x);
       ops.rms_norm(x, layer.post_attention_norm, eps, h);
@@ -161,35 +160,55 @@ Result<void> Qwen35Moe::forward(Step& step, std::span<const int32_t> tokens, Seq
     PENSTOCK_TRY(moe_block(step, index, layer.moe, expert_shape_, next_router, n));
     ops.add(x, y, x);
   }
-  state.advance(n, on_trial);
-  head(step, n, logits_of, on_logits);
-  if (state.drafts()) remember(step, tokens, state, on_trial);
+  head(step, segments, on_logits);
+  int64_t first = 0;
+  for (const Segment& segment : segments) {
+    const int64_t count = segment.state->rows();
+    if (segment.state->drafts()) {
+      remember(step, tokens.subspan(static_cast<size_t>(first), static_cast<size_t>(count)),
+               x.slice(first, count), *segment.state);
+    }
+    first += count;
+  }
+  PENSTOCK_CHECK(first == n);
   return {};
 }
 
-void Qwen35Moe::attention(Step& step, const Layer& layer, const KvCache& cache, int64_t position,
-                          int64_t tokens) const {
+void Qwen35Moe::attention(Step& step, const Layer& layer, int64_t index,
+                          std::span<const Segment> segments, int64_t tokens) const {
   const ScratchRows& rows = step.scratch.rows();
   const AttentionLayer& weights = layer.attention;
-  const int64_t kv_width = config_.num_key_value_heads * config_.head_dim;
-  const Rows q_gate = with_width(rows.mixer_in.first(tokens), weights.q_proj.rows);
-  const Rows k = with_width(rows.mixer_gate.first(tokens), kv_width);
-  const Rows v = {k.data + kv_width, k.count, k.width, k.stride};
+  const int64_t kv_width = attention_shape_.kv_width();
+  const Rows q = with_width(rows.mixer_in.first(tokens), attention_shape_.query_width());
+  const Rows k = rows.mixer_gate.first(tokens).columns(0, kv_width);
+  const Rows v = rows.mixer_gate.first(tokens).columns(kv_width, kv_width);
   const Rows out = with_width(rows.mixer_out.first(tokens), weights.o_proj.columns);
-  const Projection inputs[] = {{weights.q_proj, weights.q_bias, q_gate},
+  const Projection inputs[] = {{weights.q_proj, weights.q_bias, q},
                                {weights.k_proj, weights.k_bias, k},
                                {weights.v_proj, weights.v_bias, v}};
   step.backend.matmul(rows.h.first(tokens), inputs);
   step.experts.keep_reading();
-  step.backend.gated_attention(attention_shape_, weights.norms, rope_, cache, position, q_gate, k,
-                               v, out);
+  int64_t first = 0;
+  for (const Segment& segment : segments) {
+    const int64_t count = segment.state->rows();
+    step.backend.attention({.shape = attention_shape_,
+                            .weights = weights.norms,
+                            .rope = rope_,
+                            .cache = segment.state->kv(index),
+                            .first_position = segment.state->length(),
+                            .q = q.slice(first, count),
+                            .k = k.slice(first, count),
+                            .v = v.slice(first, count),
+                            .out = out.slice(first, count)});
+    first += count;
+  }
   step.experts.keep_reading();
   const Projection output[] = {{weights.o_proj, weights.o_bias, rows.y.first(tokens)}};
   step.backend.matmul(out, output);
 }
 
-void Qwen35Moe::delta_net(Step& step, const Layer& layer, const DeltaNetState& state,
-                          int64_t tokens) const {
+void Qwen35Moe::delta_net(Step& step, const Layer& layer, int64_t index,
+                          std::span<const Segment> segments, int64_t tokens) const {
   const ScratchRows& rows = step.scratch.rows();
   const DeltaNetLayer& weights = layer.delta_net;
   const Rows qkv = with_width(rows.mixer_in.first(tokens), weights.in_proj_qkv.rows);
@@ -202,29 +221,65 @@ void Qwen35Moe::delta_net(Step& step, const Layer& layer, const DeltaNetState& s
                                {weights.in_proj_a, nullptr, a}};
   step.backend.matmul(rows.h.first(tokens), inputs);
   step.experts.keep_reading();
-  step.backend.gated_delta_net(delta_net_shape_, weights.weights, state, qkv, z, b, a, out);
+  int64_t first = 0;
+  for (const Segment& segment : segments) {
+    const int64_t count = segment.state->rows();
+    step.backend.delta_net({.shape = delta_net_shape_,
+                            .weights = weights.weights,
+                            .before = segment.state->before(index),
+                            .after = segment.state->after(index),
+                            .ahead = segment.state->ahead(index),
+                            .qkv = qkv.slice(first, count),
+                            .z = z.slice(first, count),
+                            .b = b.slice(first, count),
+                            .a = a.slice(first, count),
+                            .out = out.slice(first, count)});
+    first += count;
+  }
   step.experts.keep_reading();
   const Projection output[] = {{weights.out_proj, nullptr, rows.y.first(tokens)}};
   step.backend.matmul(out, output);
 }
 
-void Qwen35Moe::head(Step& step, int64_t tokens, LogitsOf logits_of,
+// The wanted rows of all segments, as many at a time as the scratch has rows of logits: the head,
+// which is read once for each block, serves several sequences.
+void Qwen35Moe::head(Step& step, std::span<const Segment> segments,
                      const LogitsObserver& on_logits) const {
-  if (logits_of == LogitsOf::kNone) return;
   const PartTimer timer(step.times.head_ns);
   const ScratchRows& rows = step.scratch.rows();
-  const int64_t block = step.scratch.shape().logits_rows;
-  const int64_t first = logits_of == LogitsOf::kLastRow ? tokens - 1 : 0;
-  for (int64_t row = first; row < tokens; row += block) {
-    const int64_t count = std::min(block, tokens - row);
-    const Rows x = {rows.x.data + row * rows.x.stride, count, rows.x.width, rows.x.stride};
-    const Rows h = rows.h.first(count);
-    const Rows logits = rows.logits.first(count);
-    step.backend.rms_norm(x, final_norm_, static_cast<float>(config_.rms_norm_eps), h);
+  const auto eps = static_cast<float>(config_.rms_norm_eps);
+  struct Wanted {
+    size_t segment;
+    int64_t row;
+  };
+  std::array<Wanted, kLogitsRowsMax> block;
+  int64_t filled = 0;
+  const auto flush = [&] {
+    if (filled == 0) return;
+    const Rows logits = rows.logits.first(filled);
     const Projection output[] = {{lm_head_, nullptr, logits}};
-    step.backend.matmul(h, output);
-    on_logits(row, logits);
+    step.backend.matmul(rows.h.first(filled), output);
+    for (int64_t i = 0; i < filled; ++i) {
+      const Wanted& wanted = block[static_cast<size_t>(i)];
+      on_logits(wanted.segment, wanted.row, logits.row(i));
+    }
+    filled = 0;
+  };
+  int64_t first = 0;
+  for (size_t s = 0; s < segments.size(); ++s) {
+    const int64_t count = segments[s].state->rows();
+    int64_t row = segments[s].logits_of == LogitsOf::kEveryRow  ? 0
+                  : segments[s].logits_of == LogitsOf::kLastRow ? count - 1
+                                                                : count;
+    for (; row < count; ++row) {
+      step.backend.rms_norm(rows.x.slice(first + row, 1), final_norm_, eps,
+                            rows.h.slice(filled, 1));
+      block[static_cast<size_t>(filled++)] = {s, row};
+      if (filled == rows.logits.count) flush();
+    }
+    first += count;
   }
+  flush();
 }
 
 }  // namespace penstock

@@ -6,17 +6,16 @@
 //
 // Threads  the computing thread
 // Memory   views into resident memory that the caller keeps alive
-// Errors   bind(): kCorrupt naming the tensor. forward(): kIo, kCorrupt, kCancelled; the state is
-//          then unusable and must be reset or rewound by the caller.
+// Errors   bind(): kCorrupt naming the tensor. forward(), draft(): those of model/model.h
 // Source   spec section 4; names of tensors as in docs/formats.md
 #pragma once
 
-#include <functional>
 #include <optional>
 #include <span>
 #include <vector>
 
 #include "model/config.h"
+#include "model/model.h"
 #include "model/moe.h"
 #include "model/state.h"
 #include "model/step.h"
@@ -24,30 +23,16 @@
 
 namespace penstock {
 
-// Which rows of a pass get logits. They are made in blocks of the scratch's logits rows; the
-// observer sees each block once, in order. first_row counts rows of this pass.
-enum class LogitsOf { kNone, kLastRow, kEveryRow };
-using LogitsObserver = std::function<void(int64_t first_row, Rows logits)>;
-
-class Qwen35Moe {
+class Qwen35Moe final : public Model {
  public:
   static Result<Qwen35Moe> bind(const ModelConfig& config, DType expert_dtype,
                                 WeightBinder& weights, RopeTable rope);
 
-  // Feeds tokens at state.length(), at most scratch.shape().chunk_tokens of them, and advances the
-  // state. Every token goes through every layer.
-  // With `on_trial` the last token is a draft: the state keeps or drops it afterwards.
-  Result<void> forward(Step& step, std::span<const int32_t> tokens, SequenceState& state,
-                       LogitsOf logits_of, const LogitsObserver& on_logits,
-                       bool on_trial = false) const;
-
-  // Logits [vocab] of the token after `next`, which is not fed yet, by the prediction block: from
-  // the hidden state of the last position (state.length() >= 1) and `next`. A guess, for
-  // speculation. Its experts are those of layer num_hidden_layers of the store. Times go to
-  // draft_ns; no observer hears of it. The state is as before, unless the block's own cache.
-  Result<Rows> draft(Step& step, int32_t next, SequenceState& state) const;
-
-  const ModelConfig& config() const { return config_; }
+  Result<void> forward(Step& step, std::span<const int32_t> tokens,
+                       std::span<const Segment> segments,
+                       const LogitsObserver& on_logits) const override;
+  Result<Rows> draft(Step& step, int32_t next, SequenceState& state) const override;
+  const ModelConfig& config() const override { return config_; }
 
  private:
   struct AttentionLayer {
@@ -78,15 +63,16 @@ class Qwen35Moe {
   Result<PredictionBlock> bind_prediction(WeightBinder& weights) const;
   Result<AttentionLayer> bind_attention(const std::string& prefix, WeightBinder& weights) const;
   Result<DeltaNetLayer> bind_delta_net(const std::string& prefix, WeightBinder& weights) const;
-  void attention(Step& step, const Layer& layer, const KvCache& cache, int64_t position,
+  void attention(Step& step, const Layer& layer, int64_t index, std::span<const Segment> segments,
                  int64_t tokens) const;
-  void delta_net(Step& step, const Layer& layer, const DeltaNetState& state, int64_t tokens) const;
-  void head(Step& step, int64_t tokens, LogitsOf logits_of, const LogitsObserver& on_logits) const;
+  void delta_net(Step& step, const Layer& layer, int64_t index, std::span<const Segment> segments,
+                 int64_t tokens) const;
+  void head(Step& step, std::span<const Segment> segments, const LogitsObserver& on_logits) const;
 
-  // prediction_block.cc
+  // prediction_block.cc: `x` and `tokens` are one segment's rows.
   void pair(Step& step, std::span<const int32_t> tokens, Rows before, Rows hidden) const;
-  void remember(Step& step, std::span<const int32_t> tokens, SequenceState& state,
-                bool on_trial) const;
+  void remember(Step& step, std::span<const int32_t> tokens, Rows x, SequenceState& state) const;
+  void draft_attention(Step& step, const SequenceState& state) const;
 
   ModelConfig config_;
   AttentionShape attention_shape_;

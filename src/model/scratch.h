@@ -12,10 +12,12 @@
 
 namespace penstock {
 
+inline constexpr int64_t kLogitsRowsMax = 32;  // that are made at a time
+
 struct ScratchShape {
   int64_t chunk_tokens = 1;
   int64_t experts_per_token = 1;
-  int64_t logits_rows = 1;  // logits are made this many rows at a time
+  int64_t logits_rows = 1;  // logits are made this many rows at a time, at most kLogitsRowsMax
 };
 
 // Views of full size; a pass over fewer tokens takes first(n) of each.

@@ -4,157 +4,189 @@
 #include <cstring>
 #include <utility>
 
+#include "base/check.h"
+
 namespace penstock {
 namespace {
 
-// Each layer's part starts on a cache line.
-int64_t padded(int64_t floats) { return (floats + 15) / 16 * 16; }
-
-struct Sizes {
-  int64_t kv = 0, history = 0, memory = 0;  // floats per layer
-  int64_t attention_layers = 0, delta_layers = 0;
-  int64_t hidden = 0;  // that drafts start from
-  bool drafts = false;
-
-  int64_t layers_total() const { return delta_layers * (history + memory); }
-  int64_t delta_total() const { return layers_total() + hidden; }
-  int64_t kv_total() const { return (attention_layers + (drafts ? 1 : 0)) * 2 * kv; }
-};
-
-Sizes sizes_of(const ModelConfig& config, int64_t context) {
-  Sizes sizes;
-  sizes.attention_layers = std::count(config.layer_types.begin(), config.layer_types.end(),
-                                      LayerType::kFullAttention);
-  sizes.delta_layers = config.num_hidden_layers - sizes.attention_layers;
-  sizes.kv = padded(config.num_key_value_heads * context * config.head_dim);
-  sizes.history = padded((config.linear_conv_kernel_dim - 1) * config.conv_channels());
-  sizes.memory = padded(config.linear_num_value_heads * config.linear_key_head_dim *
-                        config.linear_value_head_dim);
-  sizes.drafts = config.mtp_num_hidden_layers > 0;
-  sizes.hidden = sizes.drafts ? padded(config.hidden_size) : 0;
-  return sizes;
+int64_t pages_for(int64_t positions) {
+  return (positions + kKvPagePositions - 1) / kKvPagePositions;
 }
 
 }  // namespace
 
-uint64_t SequenceState::bytes_needed(const ModelConfig& config, int64_t context,
-                                     int num_checkpoints) {
-  const Sizes sizes = sizes_of(config, context);
-  const int64_t copies = 1 + (sizes.drafts ? 1 : 0) + num_checkpoints;
-  const int64_t floats = sizes.kv_total() + sizes.delta_total() * copies;
-  return static_cast<uint64_t>(floats) * sizeof(float);
+StateMark& StateMark::operator=(StateMark&& other) noexcept {
+  if (this == &other) return *this;
+  clear();
+  memory_ = std::exchange(other.memory_, nullptr);
+  length_ = std::exchange(other.length_, 0);
+  pages_ = std::exchange(other.pages_, {});
+  set_ = std::exchange(other.set_, -1);
+  return *this;
 }
 
-Result<SequenceState> SequenceState::create(const ModelConfig& config, int64_t context,
-                                            int num_checkpoints) {
-  const Sizes sizes = sizes_of(config, context);
-  SequenceState state;
-  state.memory_ = PENSTOCK_TRY(AlignedMemory::create(
-      bytes_needed(config, context, num_checkpoints), "KV cache and delta-net states"));
-  state.context_ = context;
-  state.kv_floats_ = sizes.kv;
-  state.history_floats_ = sizes.history;
-  state.memory_floats_ = sizes.memory;
-  state.layers_floats_ = sizes.layers_total();
-  state.hidden_floats_ = sizes.drafts ? static_cast<size_t>(config.hidden_size) : 0;
-  state.delta_floats_ = sizes.delta_total();
-  int64_t attention = 0, delta = 0;
-  for (const LayerType type : config.layer_types) {
-    state.index_.push_back(type == LayerType::kFullAttention ? attention++ : delta++);
+int64_t StateMark::positions_in(size_t page) const {
+  return std::min(length_ - static_cast<int64_t>(page) * kKvPagePositions, kKvPagePositions);
+}
+
+void StateMark::clear() {
+  if (memory_ == nullptr) return;
+  for (size_t i = 0; i < pages_.size(); ++i) memory_->unmark_page(pages_[i], positions_in(i));
+  memory_->drop_set(set_);
+  memory_ = nullptr;
+  pages_.clear();
+  length_ = 0;
+  set_ = -1;
+}
+
+SequenceState& SequenceState::operator=(SequenceState&& other) noexcept {
+  if (this == &other) return *this;
+  reset();
+  memory_ = other.memory_;
+  length_ = std::exchange(other.length_, 0);
+  pages_ = std::exchange(other.pages_, {});
+  page_data_ = std::exchange(other.page_data_, {});
+  set_ = std::exchange(other.set_, -1);
+  next_ = std::exchange(other.next_, -1);
+  trial_ = std::exchange(other.trial_, -1);
+  rows_ = std::exchange(other.rows_, 0);
+  is_in_pass_ = std::exchange(other.is_in_pass_, false);
+  is_on_trial_ = std::exchange(other.is_on_trial_, false);
+  has_trial_ = std::exchange(other.has_trial_, false);
+  return *this;
+}
+
+SequenceState::Needs SequenceState::needs(int64_t rows, bool on_trial) const {
+  Needs needs;
+  const auto held = static_cast<int64_t>(pages_.size());
+  needs.pages = static_cast<int>(std::max<int64_t>(0, pages_for(length_ + rows) - held));
+  const int64_t within = length_ % kKvPagePositions;
+  if (within != 0) {
+    const auto tail = static_cast<size_t>(length_ / kKvPagePositions);
+    if (!memory_->may_write(pages_[tail], within)) ++needs.pages;
   }
-  float* next = reinterpret_cast<float*>(state.memory_.bytes().data());
-  state.kv_ = next;
-  next += sizes.kv_total();
-  if (sizes.drafts) state.draft_kv_ = next - 2 * sizes.kv;
-  state.delta_ = next;
-  next += state.delta_floats_;
-  if (sizes.drafts) {
-    state.trial_ = next;
-    next += state.delta_floats_;
+  needs.sets = (set_ < 0 ? 1 : 0) + 1 + (on_trial ? 1 : 0);
+  return needs;
+}
+
+void SequenceState::begin(int64_t rows, bool on_trial) {
+  PENSTOCK_CHECK(!is_in_pass_ && !has_trial_ && rows >= 1);
+  PENSTOCK_CHECK(length_ + rows <= context());
+  PENSTOCK_CHECK(!on_trial || (drafts() && rows >= 2));
+  if (set_ < 0) {
+    set_ = memory_->take_set();
+    memory_->clear_set(set_);
   }
-  for (int i = 0; i < num_checkpoints; ++i) {
-    state.checkpoints_.push_back({.copy = next});
-    next += state.delta_floats_;
+  const int64_t within = length_ % kKvPagePositions;
+  if (within != 0) {
+    const auto tail = static_cast<size_t>(length_ / kKvPagePositions);
+    if (!memory_->may_write(pages_[tail], within)) {
+      const int own = memory_->take_page();
+      std::memcpy(memory_->page_data(own), memory_->page_data(pages_[tail]),
+                  static_cast<size_t>(memory_->page_floats()) * sizeof(float));
+      memory_->drop_page(pages_[tail]);
+      pages_[tail] = own;
+      page_data_[tail] = memory_->page_data(own);
+    }
   }
-  state.reset();
-  return state;
+  while (std::ssize(pages_) < pages_for(length_ + rows)) {
+    pages_.push_back(memory_->take_page());
+    page_data_.push_back(memory_->page_data(pages_.back()));
+  }
+  next_ = memory_->take_set();
+  if (on_trial) trial_ = memory_->take_set();
+  rows_ = rows;
+  is_in_pass_ = true;
+  is_on_trial_ = on_trial;
 }
 
-KvCache SequenceState::kv(int64_t layer) const {
-  float* keys = kv_ + index_[static_cast<size_t>(layer)] * 2 * kv_floats_;
-  return {keys, keys + kv_floats_, context_};
+void SequenceState::commit() {
+  PENSTOCK_CHECK(is_in_pass_);
+  memory_->drop_set(set_);
+  set_ = std::exchange(next_, -1);
+  length_ += rows_;
+  has_trial_ = is_on_trial_;
+  is_in_pass_ = is_on_trial_ = false;
+  rows_ = 0;
 }
 
-DeltaNetState SequenceState::delta_net(int64_t layer, bool on_trial) const {
-  const int64_t place =
-      index_[static_cast<size_t>(layer)] * (history_floats_ + memory_floats_);
-  DeltaNetState state = {delta_ + place, delta_ + place + history_floats_};
-  if (on_trial) state.ahead = {trial_ + place, trial_ + place + history_floats_};
-  return state;
+void SequenceState::abandon() {
+  PENSTOCK_CHECK(is_in_pass_);
+  memory_->drop_set(std::exchange(next_, -1));
+  if (trial_ >= 0) memory_->drop_set(std::exchange(trial_, -1));
+  is_in_pass_ = is_on_trial_ = false;
+  rows_ = 0;
 }
 
-void SequenceState::advance(int64_t tokens, bool on_trial) {
-  PENSTOCK_CHECK(!has_trial_ && (!on_trial || drafts()));
-  length_ += tokens;
-  has_trial_ = on_trial;
-  PENSTOCK_CHECK(length_ <= context_);
+DeltaNetState SequenceState::ahead(int64_t layer) const {
+  return is_on_trial_ ? memory_->delta_net(layer, trial_) : DeltaNetState{};
 }
 
 void SequenceState::keep_trial() {
   PENSTOCK_CHECK(has_trial_);
-  std::swap(delta_, trial_);
+  memory_->drop_set(set_);
+  set_ = std::exchange(trial_, -1);
   has_trial_ = false;
 }
 
 void SequenceState::drop_trial() {
   PENSTOCK_CHECK(has_trial_);
+  memory_->drop_set(std::exchange(trial_, -1));
   --length_;
   has_trial_ = false;
 }
 
+void SequenceState::drop_sets() {
+  for (int* set : {&set_, &next_, &trial_}) {
+    if (*set >= 0) memory_->drop_set(std::exchange(*set, -1));
+  }
+}
+
 void SequenceState::reset() {
-  length_ = 0;
-  has_trial_ = false;
-  std::memset(delta_, 0, static_cast<size_t>(delta_floats_) * sizeof(float));
-  for (Checkpoint& checkpoint : checkpoints_) checkpoint.length = 0;
+  for (const int page : pages_) memory_->drop_page(page);
+  pages_.clear();
+  page_data_.clear();
+  drop_sets();
+  length_ = rows_ = 0;
+  is_in_pass_ = is_on_trial_ = has_trial_ = false;
 }
 
-void SequenceState::save_checkpoint() {
-  PENSTOCK_CHECK(!has_trial_);
-  if (checkpoints_.empty() || length_ == 0 || checkpoint_at_most(length_) == length_) return;
-  Checkpoint& oldest = *std::min_element(
-      checkpoints_.begin(), checkpoints_.end(), [](const Checkpoint& a, const Checkpoint& b) {
-        return (a.length == 0 ? 0 : a.age) < (b.length == 0 ? 0 : b.age);
-      });
-  std::memcpy(oldest.copy, delta_, static_cast<size_t>(delta_floats_) * sizeof(float));
-  oldest.length = length_;
-  oldest.age = next_age_++;
+void SequenceState::truncate(int64_t length) {
+  PENSTOCK_CHECK(!memory_->has_recurrent_state() && !drafts());
+  PENSTOCK_CHECK(length >= 0 && length <= length_ && !is_in_pass_);
+  while (std::ssize(pages_) > pages_for(length)) {
+    memory_->drop_page(pages_.back());
+    pages_.pop_back();
+    page_data_.pop_back();
+  }
+  length_ = length;
 }
 
-int64_t SequenceState::checkpoint_at_most(int64_t length) const {
-  int64_t best = 0;
-  for (const Checkpoint& checkpoint : checkpoints_) {
-    if (checkpoint.length <= length) best = std::max(best, checkpoint.length);
+StateMark SequenceState::mark() const {
+  PENSTOCK_CHECK(length_ >= 1 && !has_trial_ && !is_in_pass_);
+  StateMark mark;
+  mark.memory_ = memory_;
+  mark.length_ = length_;
+  mark.pages_.assign(pages_.begin(), pages_.begin() + pages_for(length_));
+  mark.set_ = set_;
+  for (size_t i = 0; i < mark.pages_.size(); ++i) {
+    memory_->mark_page(mark.pages_[i], mark.positions_in(i));
   }
-  return best;
+  memory_->hold_set(set_);
+  return mark;
 }
 
-void SequenceState::rewind(int64_t length) {
-  const int64_t target = checkpoint_at_most(length);
-  if (target == 0) {
-    reset();
-    return;
+void SequenceState::restore(const StateMark& mark) {
+  PENSTOCK_CHECK(mark.memory_ == memory_);
+  reset();
+  pages_ = mark.pages_;
+  for (const int page : pages_) {
+    memory_->hold_page(page);
+    page_data_.push_back(memory_->page_data(page));
   }
-  for (Checkpoint& checkpoint : checkpoints_) {
-    if (checkpoint.length == target) {
-      std::memcpy(delta_, checkpoint.copy, static_cast<size_t>(delta_floats_) * sizeof(float));
-      checkpoint.age = next_age_++;
-    } else if (checkpoint.length > target) {
-      checkpoint.length = 0;
-    }
-  }
-  length_ = target;
-  has_trial_ = false;
+  set_ = mark.set_;
+  memory_->hold_set(set_);
+  length_ = mark.length_;
 }
 
 }  // namespace penstock

@@ -1,97 +1,122 @@
-// What a sequence has left behind: KV caches and delta-net states, one object with checkpoints.
+// What one sequence has left behind, and places to go back to.
 //
-// Attention layers keep a key and a value per position, which a shorter prefix simply ignores.
-// Delta-net layers keep a fixed-size state that cannot be cut back, so going back to an earlier
-// position needs a checkpoint: a copy of all delta-net states at that position. The KV part of a
-// checkpoint costs nothing, because positions are only ever appended.
+// A sequence holds pages of keys and values, which a shorter prefix simply ignores, and one set of
+// delta-net states, which cannot be cut back. A StateMark remembers a position for the price of a
+// few numbers: it holds the same pages and the same set, which nobody writes again. Going back to
+// it, or beginning another sequence from it, copies at most one page.
 //
-// A model with a prediction block (spec section 6) also keeps that block's KV cache, the final
-// hidden state of the last position, which is what a draft starts from, and a second set of
-// delta-net states: a drafted token is evaluated on trial, and kept or dropped when the token that
-// it stood for is known.
+// A pass is a transaction:
 //
-// Invariants  (1) 0 <= length <= context.
-//             (2) Every checkpoint's length is at most length, or the checkpoint is empty.
-//             (3) KV entries below length belong to the tokens that were fed.
-//             (4) Entries of the prediction block's KV cache below length - 1 are whole: entry p
+//   state.begin(rows, on_trial);                 // takes what the rows need
+//   model.forward(...)                           // writes pages beyond length(), and another set
+//   state.commit();   or   state.abandon();      // length() grows; or all is as it was before
+//
+// With a prediction block (docs/model.md) the last row of a pass may be on trial: a drafted token,
+// kept or dropped when the token that it stood for is known. The block's own keys and values, and
+// the final hidden state of the last position, which a draft starts from, are part of pages and set.
+//
+// Invariants  (1) 0 <= length <= context; pages cover all positions below length.
+//             (2) Entries below length belong to the tokens that were fed.
+//             (3) Between passes, no set is held but the one of length (and the trial's).
+//             (4) Entries of the prediction block's cache below length - 1 are whole: entry p
 //                 belongs to the hidden state of position p and the token of position p + 1.
 // Threads     the computing thread
-// Memory      everything is allocated in create(); bytes_needed() is exact and goes into the plan
-// Errors      create(): kOutOfMemory
-// Source      spec sections 4.3, 4.5, 6.2, 8.2
+// Memory      all of it is the SequenceMemory's, which outlives states and marks. There must be room
+//             for a pass: whoever plans passes asks needs() first.
 #pragma once
 
 #include <cstdint>
 #include <span>
+#include <utility>
 #include <vector>
 
-#include "base/memory.h"
-#include "base/result.h"
 #include "compute/backend.h"
-#include "model/config.h"
+#include "model/sequence_memory.h"
 
 namespace penstock {
 
-class SequenceState {
+// A position of some sequence, kept. Movable; gives back what it holds when it is destroyed.
+class StateMark {
  public:
-  static uint64_t bytes_needed(const ModelConfig& config, int64_t context, int num_checkpoints);
-  static Result<SequenceState> create(const ModelConfig& config, int64_t context,
-                                      int num_checkpoints);
+  StateMark() = default;
+  ~StateMark() { clear(); }
+  StateMark(StateMark&& other) noexcept { *this = std::move(other); }
+  StateMark& operator=(StateMark&& other) noexcept;
 
   int64_t length() const { return length_; }
-  int64_t context() const { return context_; }
+  void clear();
 
-  KvCache kv(int64_t layer) const;  // a full-attention layer
-  // A delta-net layer; with `on_trial` the last row of the pass goes to the second set.
-  DeltaNetState delta_net(int64_t layer, bool on_trial) const;
+ private:
+  friend class SequenceState;
+  int64_t positions_in(size_t page) const;
 
-  // The last of `tokens` may be on trial: it counts until it is dropped, and nothing else happens
-  // to the state before it is kept or dropped.
-  void advance(int64_t tokens, bool on_trial);
+  SequenceMemory* memory_ = nullptr;
+  int64_t length_ = 0;
+  std::vector<int> pages_;
+  int set_ = -1;
+};
+
+class SequenceState {
+ public:
+  explicit SequenceState(SequenceMemory& memory) : memory_(&memory) {}
+  ~SequenceState() { reset(); }
+  SequenceState(SequenceState&& other) noexcept : memory_(other.memory_) {
+    *this = std::move(other);
+  }
+  SequenceState& operator=(SequenceState&& other) noexcept;  // other becomes an empty sequence
+
+  int64_t length() const { return length_; }
+  int64_t context() const { return memory_->context(); }
+  bool drafts() const { return memory_->drafts(); }
+
+  struct Needs {
+    int pages = 0, sets = 0;
+  };
+  // What begin() would take from the memory.
+  Needs needs(int64_t rows, bool on_trial) const;
+  void begin(int64_t rows, bool on_trial);
+  void commit();
+  void abandon();
+
+  // During a pass, and for drafts between passes.
+  KvCache kv(int64_t layer) const { return memory_->kv(layer, page_data_); }
+  KvCache draft_kv() const { return memory_->draft_kv(page_data_); }
+  // During a pass: of one layer, what to read and what to write.
+  DeltaNetState before(int64_t layer) const { return memory_->delta_net(layer, set_); }
+  DeltaNetState after(int64_t layer) const { return memory_->delta_net(layer, next_); }
+  DeltaNetState ahead(int64_t layer) const;  // nullptrs: nothing is on trial
+  bool is_on_trial() const { return is_on_trial_; }
+  int64_t rows() const { return rows_; }  // of the pass at work
+  // The hidden state of the last position before the pass; after it; after the row on trial.
+  std::span<float> hidden() const { return memory_->hidden(set_); }
+  std::span<float> next_hidden() const { return memory_->hidden(next_); }
+  std::span<float> trial_hidden() const { return memory_->hidden(trial_); }
+
+  // Between passes: the drafted row that the last one evaluated. Counted in length until dropped.
   bool has_trial() const { return has_trial_; }
   void keep_trial();
   void drop_trial();
-  void reset();  // an empty sequence; checkpoints are forgotten
 
-  bool drafts() const { return draft_kv_ != nullptr; }
-  KvCache draft_kv() const { return {draft_kv_, draft_kv_ + kv_floats_, context_}; }
-  // [hidden_size] after the final norm, of the last position; of the one on trial.
-  std::span<float> hidden() const { return {delta_ + layers_floats_, hidden_floats_}; }
-  std::span<float> trial_hidden() const { return {trial_ + layers_floats_, hidden_floats_}; }
-
-  // Saves the present position, over the oldest checkpoint when all are taken.
-  void save_checkpoint();
-  // Goes back to the longest checkpoint of at most `length` positions, or to an empty sequence.
-  // Later checkpoints are forgotten.
-  void rewind(int64_t length);
-  int64_t checkpoint_at_most(int64_t length) const;  // its position, 0 when there is none
+  void reset();                      // an empty sequence
+  // Forgets positions from `length` on; only for models without recurrent states.
+  void truncate(int64_t length);
+  StateMark mark() const;            // length() >= 1, no trial
+  void restore(const StateMark& mark);
 
  private:
-  struct Checkpoint {
-    int64_t length = 0;  // 0: empty
-    uint64_t age = 0;
-    float* copy = nullptr;
-  };
+  void drop_sets();
 
-  SequenceState() = default;
-
-  AlignedMemory memory_;
+  SequenceMemory* memory_;
   int64_t length_ = 0;
-  int64_t context_ = 0;
-  int64_t kv_floats_ = 0;        // of keys, or of values, per layer
-  int64_t history_floats_ = 0;   // convolution history per layer
-  int64_t memory_floats_ = 0;    // delta-net matrix per layer
-  int64_t layers_floats_ = 0;    // all delta-net layers together
-  size_t hidden_floats_ = 0;     // of the hidden state that drafts start from
-  int64_t delta_floats_ = 0;     // both: what a checkpoint copies
+  std::vector<int> pages_;
+  std::vector<float*> page_data_;
+  int set_ = -1;    // of length; -1: an empty sequence that was never begun
+  int next_ = -1;   // during a pass
+  int trial_ = -1;  // during a pass, and while a row is on trial
+  int64_t rows_ = 0;
+  bool is_in_pass_ = false;
+  bool is_on_trial_ = false;
   bool has_trial_ = false;
-  std::vector<int64_t> index_;   // [layer]: its index among the layers of its type
-  float* kv_ = nullptr;          // [attention layers][keys, values]
-  float* draft_kv_ = nullptr;    // [keys, values], or nullptr
-  float* delta_ = nullptr;       // [delta-net layers][history, matrix], then hidden
-  float* trial_ = nullptr;       // likewise, with the row on trial; or nullptr
-  std::vector<Checkpoint> checkpoints_;
-  uint64_t next_age_ = 1;
 };
 
 }  // namespace penstock

@@ -30,6 +30,19 @@ struct StepTimes {
     return mixer_ns + router_ns + prefetch_ns + shared_ns + experts_ns + expert_wait_ns + head_ns +
            draft_ns + sampling_ns;
   }
+
+  StepTimes& operator+=(const StepTimes& other) {
+    mixer_ns += other.mixer_ns;
+    router_ns += other.router_ns;
+    prefetch_ns += other.prefetch_ns;
+    shared_ns += other.shared_ns;
+    experts_ns += other.experts_ns;
+    expert_wait_ns += other.expert_wait_ns;
+    head_ns += other.head_ns;
+    draft_ns += other.draft_ns;
+    sampling_ns += other.sampling_ns;
+    return *this;
+  }
 };
 
 // Adds the time until it is destroyed, or until next(), to one of the parts.

@@ -7,11 +7,11 @@
 #include <set>
 
 #include "format/container.h"
-#include "io/sim_storage.h"
 #include "model/qwen3_5_moe.h"
 #include "model/shapes.h"
 #include "pack/random_weights.h"
 #include "pack/synth_layout.h"
+#include "support/sim_storage.h"
 
 namespace penstock {
 namespace {

@@ -14,8 +14,8 @@
 
 #include "base/json.h"
 #include "format/checkpoint.h"
-#include "io/sim_storage.h"
 #include "io/storage.h"
+#include "support/sim_storage.h"
 
 namespace penstock::test {
 

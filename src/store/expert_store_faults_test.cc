@@ -9,11 +9,11 @@
 #include <random>
 #include <thread>
 
-#include "io/fake_reader.h"
 #include "io/readers.h"
-#include "io/sim_storage.h"
 #include "store/expert_store.h"
-#include "store/test_experts.h"
+#include "support/fake_reader.h"
+#include "support/sim_storage.h"
+#include "support/test_experts.h"
 
 namespace penstock {
 namespace {

@@ -6,10 +6,10 @@
 #include <thread>
 
 #include "base/memory.h"
-#include "io/fake_reader.h"
 #include "io/readers.h"
-#include "io/sim_storage.h"
-#include "store/test_experts.h"
+#include "support/fake_reader.h"
+#include "support/sim_storage.h"
+#include "support/test_experts.h"
 
 namespace penstock {
 namespace {

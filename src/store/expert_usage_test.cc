@@ -5,7 +5,7 @@
 #include <cerrno>
 #include <cmath>
 
-#include "io/sim_storage.h"
+#include "support/sim_storage.h"
 
 namespace penstock {
 namespace {

@@ -2,7 +2,7 @@
 
 #include <gtest/gtest.h>
 
-#include "io/sim_storage.h"
+#include "support/sim_storage.h"
 
 namespace penstock {
 namespace {

@@ -310,6 +310,7 @@ Result<BenchRow> Bench::run(const BenchTest& test, const Observer& observer, std
         PENSTOCK_TRY(repeat(test, *session, static_cast<uint64_t>(i), row.logits_hash, stop)));
     add_recall(engine_->experts().recall(), row.recall);
   }
+  session.reset();
   if (is_cold) engine_.reset();  // its cache is not that of a warm test
   row.peak_resident_bytes = peak_resident_bytes();
   return row;

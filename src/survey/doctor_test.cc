@@ -7,9 +7,9 @@
 #include <filesystem>
 #include <fstream>
 
+#include "support/fake_reader.h"
+#include "support/sim_storage.h"
 #include "survey/probes.h"
-#include "io/fake_reader.h"
-#include "io/sim_storage.h"
 
 namespace penstock {
 namespace {

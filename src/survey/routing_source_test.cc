@@ -10,8 +10,8 @@
 #include <set>
 
 #include "format/safetensors.h"
-#include "io/sim_storage.h"
 #include "store/routing_trace.h"
+#include "support/sim_storage.h"
 
 namespace penstock {
 namespace {

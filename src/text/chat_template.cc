@@ -130,7 +130,7 @@ Result<std::string> ChatTemplate::render(const Json& messages, const Json& tools
     variables.emplace_back("enable_thinking", *options.enable_thinking);
   }
   for (const auto& [name, value] : options.extra.items()) variables.emplace_back(name, value);
-  Result<std::string> text = parts_->compiled.render(variables);
+  Result<std::string> text = parts_->compiled.render(variables, options.now);
   if (!text) return text.error().with_context(parts_->what);
   return text;
 }

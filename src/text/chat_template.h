@@ -2,7 +2,8 @@
 //
 // Templates come with the weights as Jinja2 source. They are run by our own interpreter of the part
 // of Jinja2 that chat templates use (jinja/template.h), in the setting that the reference
-// implementation gives them: trim_blocks, lstrip_blocks, tojson without escapes of non-ASCII.
+// implementation gives them: trim_blocks, lstrip_blocks, tojson without escapes of non-ASCII,
+// raise_exception, strftime_now.
 //
 // Threads  render() is const and keeps nothing; any number of threads may call it.
 // Limits   steps, output bytes and nesting (jinja/template.h): a hostile template ends in an
@@ -21,6 +22,7 @@
 
 #include "base/json.h"
 #include "base/result.h"
+#include "text/jinja/strftime.h"
 
 namespace penstock {
 
@@ -28,6 +30,8 @@ struct ChatOptions {
   bool add_generation_prompt = true;
   std::optional<bool> enable_thinking;  // unset: the template's own default
   Json extra = Json::object();  // chat_template_kwargs: further variables; win over the rest
+  // What the template's strftime_now tells; unset, the machine's clock is read at each render().
+  std::optional<jinja::LocalTime> now;
 };
 
 class ChatTemplate {

@@ -1,5 +1,6 @@
 // Any bytes as a chat template, rendered for a short conversation: text or an Error, no crash, no
-// hang, no unbounded memory; and text that is valid UTF-8.
+// hang, no unbounded memory; text that is valid UTF-8; and the same again for the same conversation
+// at the same time.
 #include <cstddef>
 #include <cstdint>
 #include <string_view>
@@ -36,7 +37,15 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if (!chat) return 0;
   ChatOptions options;
   options.enable_thinking = size % 2 == 0;
+  options.now.emplace();
+  options.now->fields.tm_year = 124;
+  options.now->fields.tm_mday = 29;
+  options.extra = {{"numbers", Json::array({3, -1, 2.5, 1e300})},
+                   {"tree", Json::array({Json{{"c", Json::array({1, Json::array({2})})}}})}};
   const auto text = chat->render(messages, tools, options);
   if (text) PENSTOCK_CHECK(is_valid_utf8(*text));
+  const auto again = chat->render(messages, tools, options);
+  PENSTOCK_CHECK(again.has_value() == text.has_value());
+  PENSTOCK_CHECK(text ? *again == *text : again.error().message == text.error().message);
   return 0;
 }

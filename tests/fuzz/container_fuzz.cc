@@ -8,7 +8,7 @@
 #include "base/check.h"
 #include "format/container.h"
 #include "format/text.h"
-#include "io/sim_storage.h"
+#include "support/sim_storage.h"
 
 namespace {
 

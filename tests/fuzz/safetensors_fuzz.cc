@@ -5,7 +5,7 @@
 
 #include "base/check.h"
 #include "format/safetensors.h"
-#include "io/sim_storage.h"
+#include "support/sim_storage.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace penstock;

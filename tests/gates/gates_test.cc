@@ -20,6 +20,10 @@
 //   G16 warm-started with what an earlier run used most, wholly, in part or with a failed read, or
 //       cold
 //   G17 slots given back and taken again at any time, between tokens and between layers
+//   G18 drafts, right or wrong, kept or dropped (speculation_gates_test.cc)
+//   G20 sequences evaluated together, in any mix of prompts and answers, joining and leaving at any
+//       pass, with drafts, forked and gone back == each alone (sequence_gates_test.cc)
+//   G21 a pass that failed or was cancelled, for one sequence or several == as if it had never been
 //
 // Numbers are given once and never reused. A gate also asserts that what it is about really
 // happened: evictions, chunks, retries.
@@ -32,7 +36,7 @@
 
 #include "base/memory.h"
 #include "compute/cpu/cpu_backend.h"
-#include "io/fake_reader.h"
+#include "support/fake_reader.h"
 #include "support/test_model.h"
 
 namespace penstock::test {
@@ -163,6 +167,7 @@ TEST_P(Gate, g4_any_chunk_size) {
 TEST_P(Gate, g5_a_held_prefix_equals_a_fresh_session) {
   EngineOptions with = options();
   with.num_checkpoints = 2;
+  with.parallel = 4;
   with.num_slots = 17;
   const auto engine = open_engine(with);
   const std::vector<TokenId> prompt = prompt_for(*engine, GetParam().prompt_tokens);
@@ -200,6 +205,7 @@ TEST_P(Gate, g5_a_held_prefix_equals_a_fresh_session) {
   longer.insert(longer.end(), elsewhere.begin(), elsewhere.begin() + 6);
   const GenerateResult extended = continue_greedily(again, longer, 8);
   EXPECT_GT(extended.metrics.cached_tokens, GetParam().prompt_tokens);
+  engine->parts().prefixes.clear();  // so that this one begins with nothing
   Session plain = value_of(engine->new_session());
   const GenerateResult whole = continue_greedily(plain, longer, 8);
   EXPECT_EQ(extended.tokens, whole.tokens);

@@ -8,9 +8,9 @@
 
 #include <map>
 
-#include "io/fake_reader.h"
 #include "model/shapes.h"
 #include "pack/synth.h"
+#include "support/fake_reader.h"
 #include "support/test_model.h"
 
 namespace penstock::test {
@@ -162,6 +162,7 @@ TEST_P(Speculating, g18_the_answer_may_end_anywhere_and_go_on) {
   const std::vector<TokenId> all = truth();
   EngineOptions with = options_with(Speculation::kOn);
   with.num_slots = 50;
+  with.parallel = 2;
   const auto engine = open_engine(with);
   for (const int64_t tokens : {1, 2, 3, 6}) {
     std::vector<TokenId> so_far = prompt();
@@ -225,7 +226,8 @@ TEST_P(Speculating, g18_a_full_context_and_a_checkpoint) {
     // Back to the checkpoint, and on with other tokens.
     std::vector<TokenId> other(all.begin(), all.begin() + 8);
     for (int i = 0; i < 6; ++i) other.push_back(static_cast<TokenId>(i + 1));
-    Session fresh = value_of(engine->new_session());
+    const auto untouched = open_engine(with);
+    Session fresh = value_of(untouched->new_session());
     const GenerateResult expected = continue_greedily(fresh, other, 6);
     const GenerateResult rewound = continue_greedily(session, other, 6);
     EXPECT_EQ(rewound.metrics.cached_tokens, 8);
@@ -302,6 +304,76 @@ TEST_P(Speculating, g19_a_draft_follows_from_the_tokens_alone) {
   std::map<TokenId, int> different;
   for (const auto& [position, token] : expected) ++different[token];
   EXPECT_GT(different.size(), 3u) << "drafts that are all the same would prove nothing";
+}
+
+// Sequences side by side in a pass, one with a draft, one without, then the other way round; drafts
+// right and wrong in turns.
+TEST(SpeculatingTogether, g20_drafts_of_several_sequences_in_one_pass) {
+  constexpr int kLines = 3;
+  const auto prompt_of = [](int i) { return random_tokens(5 + 9 * i, 640, 70 + static_cast<uint64_t>(i)); };
+  std::vector<GenerateResult> expected;
+  for (int i = 0; i < kLines; ++i) {
+    const auto alone = open_engine(options_with(Speculation::kOff));
+    Session session = value_of(alone->new_session());
+    expected.push_back(continue_greedily(session, prompt_of(i), kAnswer));
+  }
+  EngineOptions with = options_with(Speculation::kOn);
+  with.parallel = kLines;
+  with.num_slots = 30;
+  const auto engine = open_engine(with);
+  struct Line {
+    Session session;
+    std::vector<TokenId> answer;
+  };
+  std::vector<Line> lines;
+  GenerationMetrics metrics;
+  const auto choose = [](Line& line) {
+    const auto logits = line.session.logits();
+    line.answer.push_back(static_cast<TokenId>(std::ranges::max_element(logits) - logits.begin()));
+  };
+  for (int i = 0; i < kLines; ++i) {
+    lines.push_back({value_of(engine->new_session()), {}});
+    value_of(lines.back().session.sync(prompt_of(i), {}, metrics, {}));
+    choose(lines.back());
+  }
+  int kept = 0, dropped = 0;
+  const auto has_more = [](const Line& line) { return std::ssize(line.answer) < kAnswer; };
+  for (int step = 0; std::ranges::any_of(lines, has_more); ++step) {
+    Batch batch(engine->parts());
+    for (int i = 0; i < kLines; ++i) {
+      Line& line = lines[static_cast<size_t>(i)];
+      if (!has_more(line)) continue;
+      const std::vector<TokenId>& truth = expected[static_cast<size_t>(i)].tokens;
+      const TokenId next = line.answer.back();
+      const TokenId after = truth[line.answer.size()];
+      const TokenId pair[] = {next, (step + i) % 4 == 0 ? (after + 1) % 640 : after};
+      SegmentWish wish;
+      wish.last_is_draft = (step + i) % 3 != 0;
+      batch.add(line.session.sequence(), std::span(pair).first(wish.last_is_draft ? 2 : 1), wish);
+    }
+    value_of(batch.run({}));
+    for (Line& line : lines) {
+      if (!has_more(line)) continue;
+      choose(line);
+      Sequence& sequence = line.session.sequence();
+      if (!sequence.on_trial) continue;
+      if (*std::exchange(sequence.on_trial, std::nullopt) == line.answer.back()) {
+        sequence.state.keep_trial();
+        sequence.tokens.push_back(line.answer.back());
+        sequence.logits.swap(sequence.trial_logits);
+        ++kept;
+        if (has_more(line)) choose(line);
+      } else {
+        sequence.state.drop_trial();
+        ++dropped;
+      }
+    }
+  }
+  EXPECT_GT(kept, 5);
+  EXPECT_GT(dropped, 2);
+  for (int i = 0; i < kLines; ++i) {
+    EXPECT_EQ(lines[static_cast<size_t>(i)].answer, expected[static_cast<size_t>(i)].tokens) << i;
+  }
 }
 
 }  // namespace

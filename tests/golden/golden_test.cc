@@ -187,9 +187,8 @@ TEST(PredictionBlock, drafts_agree_with_the_reference) {
   Session session = value_of(engine->new_session());
   value_of(session.evaluate_drafts(
       ids,
-      [&](int64_t, Rows logits) {
-        const std::span<const float> row = logits.row(0);
-        ours.insert(ours.end(), row.begin(), row.end());
+      [&](int64_t, std::span<const float> logits) {
+        ours.insert(ours.end(), logits.begin(), logits.end());
       },
       {}));
   ASSERT_EQ(ours.size(), expected.size());

@@ -62,6 +62,22 @@ TEST(House, a_room_includes_only_the_rooms_below_it) {
   EXPECT_GT(files, 50);
 }
 
+// Doubles of the disk and the like are no part of the product.
+TEST(House, only_tests_include_what_stands_under_tests) {
+  const fs::path src = fs::path(PENSTOCK_SOURCE_DIR) / "src";
+  const std::regex doubles("#include \"(support/|[^\"]*_test\\.|[^\"]*test_)[^\"]*\"");
+  int tests_with_doubles = 0;
+  for (const auto& entry : fs::recursive_directory_iterator(src)) {
+    if (!entry.is_regular_file() || !is_source(entry.path())) continue;
+    const std::string name = entry.path().filename();
+    const bool is_test = name.ends_with("_test.cc") || name.starts_with("test_");
+    const bool has_doubles = std::regex_search(read(entry.path()), doubles);
+    EXPECT_TRUE(is_test || !has_doubles) << entry.path();
+    tests_with_doubles += has_doubles;
+  }
+  EXPECT_GT(tests_with_doubles, 5);
+}
+
 TEST(House, only_the_command_line_reads_the_environment_and_nobody_prints_below_it) {
   const fs::path src = fs::path(PENSTOCK_SOURCE_DIR) / "src";
   const std::regex forbidden(R"(\b(getenv|std::cout|std::cerr|printf|exit)\s*\()");

@@ -86,12 +86,9 @@ Evaluation evaluate(Engine& engine, std::span<const TokenId> tokens) {
   result.experts.resize(layers);
   result.weights.resize(layers);
   Session session = value_of(engine.new_session());
-  const auto on_logits = [&](int64_t first_row, Rows logits) {
-    EXPECT_EQ(first_row * result.vocab_size, std::ssize(result.logits));
-    for (int64_t row = 0; row < logits.count; ++row) {
-      const std::span<const float> values = logits.row(row);
-      result.logits.insert(result.logits.end(), values.begin(), values.end());
-    }
+  const auto on_logits = [&](int64_t row, std::span<const float> logits) {
+    EXPECT_EQ(row * result.vocab_size, std::ssize(result.logits));
+    result.logits.insert(result.logits.end(), logits.begin(), logits.end());
   };
   const auto on_route = [&](int64_t layer, const Routing& routing) {
     const auto count = routing.num_tokens * routing.top_k;

@@ -3,9 +3,11 @@
 //   {"template": "...", "variables": {...}}                    -> {"text": "..."} or {"error":
 //   "..."}
 //   {"template": "...", "messages": [...], "tools": ..., ...}  -> the same, through ChatTemplate
+//   "now": [year, month, day, hour, minute, second, microsecond]  what strftime_now tells
 #include <fmt/format.h>
 
 #include <cstdio>
+#include <ctime>
 #include <iostream>
 #include <optional>
 #include <string>
@@ -18,12 +20,30 @@
 namespace penstock {
 namespace {
 
+jinja::LocalTime time_in(const Json& request) {
+  const Json* now = json_find(request, "now");
+  const auto part = [&](size_t i) { return now == nullptr ? 1 : now->at(i).get<int>(); };
+  std::tm fields{};
+  fields.tm_year = part(0) - 1900;
+  fields.tm_mon = part(1) - 1;
+  fields.tm_mday = part(2);
+  fields.tm_hour = part(3);
+  fields.tm_min = part(4);
+  fields.tm_sec = part(5);
+  const std::time_t seconds = ::timegm(&fields);  // fills in the day of the week and of the year
+  jinja::LocalTime time;
+  ::gmtime_r(&seconds, &time.fields);
+  time.microseconds = part(6);
+  return time;
+}
+
 Result<std::string> render_chat(const Json& request, const std::string& source) {
   const ChatTemplate chat = PENSTOCK_TRY(ChatTemplate::create(source, "template"));
   ChatOptions options;
   options.add_generation_prompt = PENSTOCK_TRY(json_bool(request, "add_generation_prompt", "line"));
   const Json* thinking = json_find(request, "enable_thinking");
   if (thinking != nullptr) options.enable_thinking = thinking->get<bool>();
+  options.now = time_in(request);
   const Json* tools = json_find(request, "tools");
   return chat.render(request.at("messages"), tools == nullptr ? Json() : *tools, options);
 }
@@ -34,7 +54,7 @@ Result<std::string> render_plain(const Json& request, const std::string& source)
   for (const auto& [name, value] : request.at("variables").items()) {
     variables.emplace_back(name, value);
   }
-  return compiled.render(variables);
+  return compiled.render(variables, time_in(request));
 }
 
 Result<std::string> answer(const std::string& line) {

@@ -54,14 +54,14 @@ void Attention::run(const AttentionCall& call) {
   const int64_t tokens = call.k.count;
   const int64_t context = call.first_position + tokens;
   PENSTOCK_CHECK(tokens <= scratch_.max_tokens && context <= scratch_.max_context);
-  PENSTOCK_CHECK(context <= call.cache.capacity);
+  PENSTOCK_CHECK(context <= call.cache.capacity());
   PENSTOCK_CHECK(shape.kv_heads > 0 && shape.heads % shape.kv_heads == 0);
 
   pool_.run(tokens, [&](int64_t token, int) {
     for (int64_t head = 0; head < shape.kv_heads; ++head) append(call, token, head);
   });
   if (call.out.count == 0) return;
-  PENSTOCK_CHECK(call.q_gate.width == 2LL * shape.heads * shape.head_dim);
+  PENSTOCK_CHECK(call.q.width == shape.query_width());
   const int64_t rows = tokens * (shape.heads / shape.kv_heads);
   const int64_t tiles = ceil_div(rows, kQueryLanes);
   const int64_t segments = ceil_div(context, kSegmentPositions);
@@ -99,10 +99,12 @@ void Attention::rotated_norm(const AttentionCall& call, const float* x, const fl
 void Attention::append(const AttentionCall& call, int64_t token, int64_t kv_head) const {
   const int64_t dim = call.shape.head_dim;
   const int64_t position = call.first_position + token;
-  const int64_t place = (kv_head * call.cache.capacity + position) * dim;
+  float* page = call.cache.pages[static_cast<size_t>(position / kKvPagePositions)];
+  const int64_t place = (kv_head * kKvPagePositions + position % kKvPagePositions) * dim;
   rotated_norm(call, call.k.data + token * call.k.stride + kv_head * dim, call.weights.k_norm,
-               position, call.cache.keys + place);
-  std::copy_n(call.v.data + token * call.v.stride + kv_head * dim, dim, call.cache.values + place);
+               position, page + call.cache.keys + place);
+  std::copy_n(call.v.data + token * call.v.stride + kv_head * dim, dim,
+              page + call.cache.values + place);
 }
 
 Attention::Tile Attention::make_tile(const AttentionCall& call, int64_t kv_head, int64_t first_row,
@@ -125,7 +127,8 @@ Attention::Tile Attention::make_tile(const AttentionCall& call, int64_t kv_head,
   std::fill_n(tile.queries, tile.lanes * dim, 0.0f);
   for (int64_t r = 0; r < tile.count; ++r) {
     const int64_t token = tile.token(r);
-    const float* query = call.q_gate.data + token * call.q_gate.stride + tile.head_of(r) * 2 * dim;
+    const float* query =
+        call.q.data + token * call.q.stride + tile.head_of(r) * (shape.output_gate ? 2 : 1) * dim;
     rotated_norm(call, query, call.weights.q_norm, call.first_position + token, tile.head);
     for (int64_t i = 0; i < dim; ++i) tile.queries[i * tile.lanes + r] = tile.head[i] * scale;
   }
@@ -142,13 +145,14 @@ void Attention::run_segment(const AttentionCall& call, Tile& tile, int64_t segme
     tile.limits[static_cast<size_t>(r)] =
         static_cast<int32_t>(std::clamp<int64_t>(seen, 0, positions));
   }
-  const int64_t place = (tile.kv_head * call.cache.capacity + start) * dim;
+  const float* page = call.cache.pages[static_cast<size_t>(segment)];
+  const int64_t place = tile.kv_head * kKvPagePositions * dim;
   kernels_.segment({.lanes = tile.lanes,
                     .head_dim = dim,
                     .positions = positions,
                     .queries = tile.queries,
-                    .keys = call.cache.keys + place,
-                    .values = call.cache.values + place,
+                    .keys = page + call.cache.keys + place,
+                    .values = page + call.cache.values + place,
                     .limits = tile.limits.data(),
                     .scores = tile.scores,
                     .maxima = tile.maxima.data(),
@@ -175,11 +179,8 @@ void Attention::run_tile(const AttentionCall& call, int64_t kv_head, int64_t fir
     }
   }
   for (int64_t r = 0; r < tile.count; ++r) {
-    const int64_t token = tile.token(r);
-    const int64_t head = tile.head_of(r);
-    kernels_.finish(tile.running + r * dim, sums[static_cast<size_t>(r)],
-                    call.q_gate.data + token * call.q_gate.stride + (2 * head + 1) * dim, dim,
-                    call.out.data + token * call.out.stride + head * dim);
+    finish(call, tile.token(r), tile.head_of(r), tile.running + r * dim,
+           sums[static_cast<size_t>(r)]);
   }
 }
 
@@ -217,9 +218,16 @@ void Attention::join_parts(const AttentionCall& call, int64_t token, int64_t hea
     const float* part = part_of(call, token, head, segment);
     kernels_.join(part[0], part[1], part + 2, dim, &maximum, &sum, running);
   }
-  kernels_.finish(running, sum,
-                  call.q_gate.data + token * call.q_gate.stride + (2 * head + 1) * dim, dim,
-                  call.out.data + token * call.out.stride + head * dim);
+  finish(call, token, head, running, sum);
+}
+
+void Attention::finish(const AttentionCall& call, int64_t token, int64_t head, const float* mixed,
+                       float sum) const {
+  const int64_t dim = call.shape.head_dim;
+  const float* gate = call.shape.output_gate
+                          ? call.q.data + token * call.q.stride + (2 * head + 1) * dim
+                          : nullptr;
+  kernels_.finish(mixed, sum, gate, dim, call.out.data + token * call.out.stride + head * dim);
 }
 
 }  // namespace penstock

@@ -1,4 +1,4 @@
-// Gated attention over the KV cache on the team of threads (backend.h: gated_attention).
+// Attention over the KV cache on the team of threads (backend.h: AttentionCall).
 //
 // The query rows that share a kv head (tokens times heads per kv head) are taken sixteen at a time,
 // one per lane: a score is a chain of fmas over the head's components, so no sum crosses lanes. The
@@ -27,6 +27,7 @@ inline constexpr int kQueryLanes = 16;
 inline constexpr int64_t kStreams = 8;
 inline constexpr int64_t kStreamPositions = 63;
 inline constexpr int64_t kSegmentPositions = kStreams * kStreamPositions;
+static_assert(kSegmentPositions == kKvPagePositions);  // a segment lies in one page
 
 // Sixteen (or eight) query rows against one segment of one kv head.
 struct AttentionSegment {
@@ -47,7 +48,7 @@ struct AttentionKernels {
   // Joins a segment's (m, l, o) to a row's running (M, L, O).
   void (*join)(float m, float l, const float* o, int64_t head_dim, float* maximum, float* sum,
                float* mixed);
-  // out = mixed / sum .* sigmoid(gate)
+  // out = mixed / sum .* sigmoid(gate); without the gate where it is nullptr
   void (*finish)(const float* mixed, float sum, const float* gate, int64_t head_dim, float* out);
 };
 
@@ -63,15 +64,6 @@ struct AttentionScratch {
   int64_t worker_floats;
   float* workers;   // [threads, worker_floats]
   float* partials;  // [tokens * heads, segments, head_dim + 2]: m, l, o
-};
-
-struct AttentionCall {
-  const AttentionShape& shape;
-  const AttentionWeights& weights;
-  const RopeTable& rope;
-  const KvCache& cache;
-  int64_t first_position;
-  Rows q_gate, k, v, out;
 };
 
 class Attention {
@@ -90,6 +82,8 @@ class Attention {
   void run_tile(const AttentionCall& call, int64_t kv_head, int64_t first_row, int worker) const;
   void run_part(const AttentionCall& call, int64_t kv_head, int64_t first_row, int64_t segment,
                 int worker) const;
+  void finish(const AttentionCall& call, int64_t token, int64_t head, const float* mixed,
+              float sum) const;
   float* part_of(const AttentionCall& call, int64_t token, int64_t head, int64_t segment) const;
   void join_parts(const AttentionCall& call, int64_t token, int64_t head, int worker) const;
 

@@ -170,7 +170,9 @@ void Finish(const float* mixed, float sum, const float* gate, int64_t head_dim, 
   const FloatVec total = hn::Set(Floats(), sum);
   for (int64_t i = 0; i < head_dim; i += kLanes) {
     const FloatVec mean = hn::Div(LoadFirst(mixed + i, head_dim - i), total);
-    const FloatVec open = Sigmoid(Floats(), LoadFirst(gate + i, head_dim - i));
+    const FloatVec open = gate == nullptr
+                              ? hn::Set(Floats(), 1.0f)
+                              : Sigmoid(Floats(), LoadFirst(gate + i, head_dim - i));
     StoreFirst(hn::Mul(mean, open), out + i, head_dim - i);
   }
 }

@@ -112,16 +112,12 @@ void CpuBackend::matmul(Rows x, std::span<const Projection> projections) {
   });
 }
 
-void CpuBackend::gated_delta_net(const DeltaNetShape& shape, const DeltaNetWeights& weights,
-                                 const DeltaNetState& state, Rows qkv, Rows z, Rows b, Rows a,
-                                 Rows out) {
-  delta_net_.run({shape, weights, state, qkv, z, b, a, out});
+void CpuBackend::delta_net(const DeltaNetCall& call) {
+  delta_net_.run(call);
 }
 
-void CpuBackend::gated_attention(const AttentionShape& shape, const AttentionWeights& weights,
-                                 const RopeTable& rope, const KvCache& cache,
-                                 int64_t first_position, Rows q_gate, Rows k, Rows v, Rows out) {
-  attention_.run({shape, weights, rope, cache, first_position, q_gate, k, v, out});
+void CpuBackend::attention(const AttentionCall& call) {
+  attention_.run(call);
 }
 
 void CpuBackend::dense_ffn(Rows x, const Matrix& gate, const Matrix& up, const Matrix& down,

@@ -47,12 +47,8 @@ class CpuBackend final : public Backend {
   void rms_norm(Rows x, std::span<const float> weight, float eps, Rows out) override;
   void add(Rows x, Rows y, Rows out) override;
   void matmul(Rows x, std::span<const Projection> projections) override;
-  void gated_delta_net(const DeltaNetShape& shape, const DeltaNetWeights& weights,
-                       const DeltaNetState& state, Rows qkv, Rows z, Rows b, Rows a,
-                       Rows out) override;
-  void gated_attention(const AttentionShape& shape, const AttentionWeights& weights,
-                       const RopeTable& rope, const KvCache& cache, int64_t first_position,
-                       Rows q_gate, Rows k, Rows v, Rows out) override;
+  void delta_net(const DeltaNetCall& call) override;
+  void attention(const AttentionCall& call) override;
   void dense_ffn(Rows x, const Matrix& gate, const Matrix& up, const Matrix& down,
                  Rows out) override;
   void route_top_k(Rows logits, int top_k, Routing& routing) override;

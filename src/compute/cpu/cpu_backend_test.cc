@@ -233,20 +233,36 @@ std::vector<float> run_everything(Backend& ops, int64_t tokens) {
 
   const OwnedRows q_gate(source, tokens, 256), k(source, tokens, 64), v(source, tokens, 64),
       mixed(tokens, 128);
-  std::vector<float> keys(2 * 700 * 32), values(2 * 700 * 32);
+  const int64_t part = kAttention.kv_width() * kKvPagePositions;
+  std::vector<float> cache(static_cast<size_t>(4 * part));
+  float* const pages[] = {cache.data(), cache.data() + 2 * part};
   const std::vector<float> norms = source.normal(32), rope = source.normal(700 * 4);
-  ops.gated_attention(kAttention, {norms.data(), norms.data()}, {rope.data(), rope.data()},
-                      {keys.data(), values.data(), 700}, 0, q_gate.rows, k.rows, v.rows,
-                      mixed.rows);
+  ops.attention({.shape = kAttention,
+                 .weights = {norms.data(), norms.data()},
+                 .rope = {rope.data(), rope.data()},
+                 .cache = {pages, 0, part},
+                 .first_position = 0,
+                 .q = q_gate.rows,
+                 .k = k.rows,
+                 .v = v.rows,
+                 .out = mixed.rows});
   keep(mixed);
   const int64_t channels = kDeltaNet.conv_channels();
   const OwnedRows qkv(source, tokens, channels), z(source, tokens, 128), b(source, tokens, 4),
       a(source, tokens, 4), delta(tokens, 128);
   const std::vector<float> conv = source.normal(channels * 4), decay(4, -0.5f), zeros(4, 0.0f);
   std::vector<float> history(static_cast<size_t>(channels * 3)), memory(4 * 16 * 32);
-  ops.gated_delta_net(kDeltaNet, {conv.data(), decay.data(), zeros.data(), norms.data()},
-                      {history.data(), memory.data()}, qkv.rows, z.rows, b.rows, a.rows,
-                      delta.rows);
+  const DeltaNetState state = {history.data(), memory.data()};
+  ops.delta_net({.shape = kDeltaNet,
+                 .weights = {conv.data(), decay.data(), zeros.data(), norms.data()},
+                 .before = state,
+                 .after = state,
+                 .ahead = {},
+                 .qkv = qkv.rows,
+                 .z = z.rows,
+                 .b = b.rows,
+                 .a = a.rows,
+                 .out = delta.rows});
   keep(delta);
   all.insert(all.end(), memory.begin(), memory.end());
   return all;

@@ -57,13 +57,12 @@ void DeltaNet::run(const DeltaNetCall& call) {
     prepare_keys(call, task / chunks, first, std::min(first + kKeyTaskTokens, tokens), worker);
   });
   pool_.run(shape.value_heads, [&](int64_t head, int worker) { run_head(call, head, worker); });
-  const DeltaNetState& state = call.state;
   Rows kept = call.qkv;
-  if (state.ahead.memory != nullptr) {
-    keep_history(shape, kept, state.conv_history, state.ahead.conv_history);
+  if (call.ahead.memory != nullptr) {
+    keep_history(shape, kept, call.before.conv_history, call.ahead.conv_history);
     kept = kept.first(tokens - 1);
   }
-  keep_history(shape, kept, state.conv_history, state.conv_history);
+  keep_history(shape, kept, call.before.conv_history, call.after.conv_history);
 }
 
 void DeltaNet::prepare_keys(const DeltaNetCall& call, int64_t head, int64_t first, int64_t end,
@@ -98,7 +97,8 @@ void DeltaNet::run_head(const DeltaNetCall& call, int64_t head, int worker) cons
   const int64_t first_value = 2LL * shape.key_heads * shape.key_dim;
   convolve(call, first_value + head * dim, dim, 0, tokens, values, call.out.stride, worker);
   const int64_t key_stride = 2LL * shape.key_heads * shape.key_dim;
-  const auto apply = [&](int64_t first, int64_t count, float* memory) {
+  const int64_t size = int64_t{shape.key_dim} * dim;
+  const auto apply = [&](int64_t first, int64_t count, const float* before, float* memory) {
     kernels_.delta_rule(
         {.key_dim = shape.key_dim,
          .value_dim = dim,
@@ -108,18 +108,24 @@ void DeltaNet::run_head(const DeltaNetCall& call, int64_t head, int worker) cons
          .key_dots = scratch_.key_dots + key_head + first * shape.key_heads,
          .key_dot_stride = shape.key_heads,
          .gates = gates + 2 * first,
+         .before = before,
          .memory = memory,
          .values = values + first * call.out.stride,
          .value_stride = call.out.stride});
   };
-  float* memory = call.state.memory + head * shape.key_dim * dim;
-  if (call.state.ahead.memory == nullptr) {
-    apply(0, tokens, memory);
+  const float* before = call.before.memory + head * size;
+  float* after = call.after.memory + head * size;
+  if (call.ahead.memory == nullptr) {
+    apply(0, tokens, before, after);
   } else {
-    float* ahead = call.state.ahead.memory + head * shape.key_dim * dim;
-    apply(0, tokens - 1, memory);
-    std::copy(memory, memory + shape.key_dim * dim, ahead);  // still in the cache of this core
-    apply(tokens - 1, 1, ahead);
+    float* ahead = call.ahead.memory + head * size;
+    // A trial of the only row leaves the state where it was.
+    if (tokens > 1) {
+      apply(0, tokens - 1, before, after);
+    } else if (after != before) {
+      std::copy(before, before + size, after);
+    }
+    apply(tokens - 1, 1, after, ahead);
   }
   for (int64_t t = 0; t < tokens; ++t) {
     kernels_.gated_norm(values + t * call.out.stride, call.weights.norm,
@@ -144,7 +150,7 @@ void DeltaNet::convolve(const DeltaNetCall& call, int64_t channel, int64_t width
       const int64_t row = t - (kernel - 1) + j;
       inputs[static_cast<size_t>(j)] =
           channel + (row >= 0 ? call.qkv.data + row * call.qkv.stride
-                              : call.state.conv_history + (kernel - 1 + row) * channels);
+                              : call.before.conv_history + (kernel - 1 + row) * channels);
     }
     kernels_.convolve(taps, inputs.data(), kernel, width, out + t * out_stride);
   }

@@ -1,4 +1,4 @@
-// The gated delta rule on the team of threads (backend.h: gated_delta_net).
+// The gated delta rule on the team of threads (backend.h: DeltaNetCall).
 //
 // Two parallel regions. First, per key head: convolution and silu of the channels of q and k, their
 // normalisation, and the product k . q. Then, per value head: convolution of v, gates, the
@@ -28,7 +28,8 @@ struct DeltaRule {
   const float* key_dots;  // k . q of row t at + t * key_dot_stride
   int64_t key_dot_stride;
   const float* gates;  // decay and beta of row t at + 2 * t
-  float* memory;       // [key_dim, value_dim]
+  const float* before;  // [key_dim, value_dim]
+  float* memory;        // likewise; becomes the state after the last row; may be `before`
   float* values;       // row t at + t * value_stride: v [value_dim]; becomes o
   int64_t value_stride;
 };
@@ -56,13 +57,6 @@ struct DeltaNetScratch {
   float* gates;        // [value_heads, tokens, 2]
   int64_t taps_floats;
   float* taps;  // [threads, conv_kernel, max(key_dim, value_dim)]
-};
-
-struct DeltaNetCall {
-  const DeltaNetShape& shape;
-  const DeltaNetWeights& weights;
-  const DeltaNetState& state;
-  Rows qkv, z, b, a, out;
 };
 
 class DeltaNet {

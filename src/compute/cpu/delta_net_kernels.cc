@@ -40,7 +40,6 @@ float DotProduct(const float* x, const float* y, int64_t width) {
 // All tokens of kWidth vectors of columns; the last vector has `columns` columns or more.
 template <int kWidth>
 HWY_INLINE void RunColumns(const DeltaRule& rule, int64_t start, int64_t columns) {
-  float* memory = rule.memory + start;
   const auto load = [columns](const float* place) HWY_ATTR {
     return kWidth > 1 ? hn::LoadU(Floats(), place) : LoadFirst(place, columns);
   };
@@ -48,13 +47,14 @@ HWY_INLINE void RunColumns(const DeltaRule& rule, int64_t start, int64_t columns
     kWidth > 1 ? hn::StoreU(value, Floats(), place) : StoreFirst(value, place, columns);
   };
   for (int64_t t = 0; t < rule.tokens; ++t) {
+    const float* source = (t == 0 ? rule.before : rule.memory) + start;
     const float* q = rule.queries + t * rule.key_stride;
     const float* k = q + rule.key_dim;
     FloatVec from_key[kWidth], from_query[kWidth];
     PENSTOCK_UNROLL
     for (int v = 0; v < kWidth; ++v) from_key[v] = from_query[v] = hn::Zero(Floats());
     for (int64_t i = 0; i < rule.key_dim; ++i) {
-      const float* row = memory + i * rule.value_dim;
+      const float* row = source + i * rule.value_dim;
       const FloatVec key = hn::Set(Floats(), k[i]);
       const FloatVec query = hn::Set(Floats(), q[i]);
       PENSTOCK_UNROLL
@@ -76,11 +76,12 @@ HWY_INLINE void RunColumns(const DeltaRule& rule, int64_t start, int64_t columns
       store(hn::MulAdd(key_dot, delta[v], hn::Mul(decay, from_query[v])), value + v * kLanes);
     }
     for (int64_t i = 0; i < rule.key_dim; ++i) {
-      float* row = memory + i * rule.value_dim;
+      const float* old = source + i * rule.value_dim;
+      float* row = rule.memory + start + i * rule.value_dim;
       const FloatVec key = hn::Set(Floats(), k[i]);
       PENSTOCK_UNROLL
       for (int v = 0; v < kWidth; ++v) {
-        const FloatVec kept = hn::Mul(decay, load(row + v * kLanes));
+        const FloatVec kept = hn::Mul(decay, load(old + v * kLanes));
         store(hn::MulAdd(key, delta[v], kept), row + v * kLanes);
       }
     }

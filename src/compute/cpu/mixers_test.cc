@@ -12,10 +12,6 @@ using test::OwnedRows;
 using test::same_bits;
 using test::Values;
 
-Rows rows_from(Rows rows, int64_t first, int64_t count) {
-  return {rows.data + first * rows.stride, count, rows.width, rows.stride};
-}
-
 void expect_near(Rows actual, Rows expected, double tolerance) {
   for (int64_t t = 0; t < expected.count; ++t) {
     for (size_t i = 0; i < static_cast<size_t>(expected.width); ++i) {
@@ -61,10 +57,16 @@ struct DeltaNetCase {
     const DeltaNetState state = {outcome.history.data(), outcome.memory.data()};
     int64_t first = 0;
     for (const int64_t count : chunks) {
-      ops.gated_delta_net(shape, weights(), state, rows_from(qkv.rows, first, count),
-                          rows_from(z.rows, first, count), rows_from(b.rows, first, count),
-                          rows_from(a.rows, first, count),
-                          rows_from(outcome.out.rows, first, count));
+      ops.delta_net({.shape = shape,
+                     .weights = weights(),
+                     .before = state,
+                     .after = state,
+                     .ahead = {},
+                     .qkv = qkv.rows.slice(first, count),
+                     .z = z.rows.slice(first, count),
+                     .b = b.rows.slice(first, count),
+                     .a = a.rows.slice(first, count),
+                     .out = outcome.out.rows.slice(first, count)});
       first += count;
     }
     return outcome;
@@ -119,15 +121,61 @@ TEST_P(DeltaNetTest, a_row_on_trial_changes_no_bit) {
         DeltaNetCase::Outcome trial{OwnedRows(tokens, test.out_width()), test.history,
                                     test.memory};
         std::vector<float> history(test.history.size(), 7), memory(test.memory.size(), 7);
-        const DeltaNetState state = {
-            trial.history.data(), trial.memory.data(), {history.data(), memory.data()}};
-        ops.gated_delta_net(shape, test.weights(), state, test.qkv.rows, test.z.rows, test.b.rows,
-                            test.a.rows, trial.out.rows);
+        const DeltaNetState state = {trial.history.data(), trial.memory.data()};
+        ops.delta_net({.shape = shape,
+                       .weights = test.weights(),
+                       .before = state,
+                       .after = state,
+                       .ahead = {history.data(), memory.data()},
+                       .qkv = test.qkv.rows,
+                       .z = test.z.rows,
+                       .b = test.b.rows,
+                       .a = test.a.rows,
+                       .out = trial.out.rows});
         EXPECT_TRUE(same_bits(trial.out.values, after.out.values));
         EXPECT_TRUE(same_bits(trial.memory, before.memory));
         EXPECT_TRUE(same_bits(trial.history, before.history));
         EXPECT_TRUE(same_bits(memory, after.memory));
         EXPECT_TRUE(same_bits(history, after.history));
+      }
+    }
+  }
+}
+
+// A pass that fails must have changed nothing: what is read and what is written may lie apart.
+TEST_P(DeltaNetTest, a_state_written_elsewhere_has_the_same_bits_and_the_old_one_stays) {
+  for (const DeltaNetShape& shape : kDeltaNetShapes) {
+    for (const int64_t tokens : {1, 2, 5}) {
+      for (const bool on_trial : {false, true}) {
+        DeltaNetCase test(shape, tokens);
+        const auto ops = backend(shape);
+        const auto expected = test.run(*ops, on_trial ? std::vector<int64_t>{tokens - 1, 1}
+                                                      : std::vector<int64_t>{tokens});
+        const auto halted = test.run(*ops, {tokens - (on_trial ? 1 : 0)});
+        const std::vector<float> old_history = test.history, old_memory = test.memory;
+        OwnedRows out(tokens, test.out_width());
+        std::vector<float> history(old_history.size(), 7), memory(old_memory.size(), 7);
+        std::vector<float> trial_history = history, trial_memory = memory;
+        DeltaNetState ahead;
+        if (on_trial) ahead = {trial_history.data(), trial_memory.data()};
+        ops->delta_net({.shape = shape,
+                        .weights = test.weights(),
+                        .before = {test.history.data(), test.memory.data()},
+                        .after = {history.data(), memory.data()},
+                        .ahead = ahead,
+                        .qkv = test.qkv.rows,
+                        .z = test.z.rows,
+                        .b = test.b.rows,
+                        .a = test.a.rows,
+                        .out = out.rows});
+        EXPECT_TRUE(same_bits(out.values, expected.out.values));
+        EXPECT_TRUE(same_bits(memory, halted.memory));
+        EXPECT_TRUE(same_bits(history, halted.history));
+        EXPECT_TRUE(same_bits(test.memory, old_memory));
+        EXPECT_TRUE(same_bits(test.history, old_history));
+        if (on_trial) {
+          EXPECT_TRUE(same_bits(trial_memory, expected.memory));
+        }
       }
     }
   }
@@ -164,8 +212,8 @@ TEST_P(DeltaNetTest, a_strong_decay_forgets_the_memory) {
 struct AttentionCase {
   AttentionShape shape;
   int64_t context;
-  std::vector<float> q_norm, k_norm, cos, sin, keys, values;
-  OwnedRows q_gate, k, v;
+  std::vector<float> q_norm, k_norm, cos, sin;
+  OwnedRows q, k, v;
 
   AttentionCase(const AttentionShape& of, int64_t positions, Values source = Values(31))
       : shape(of),
@@ -174,28 +222,39 @@ struct AttentionCase {
         k_norm(source.normal(shape.head_dim, 2)),
         cos(source.normal(context * shape.rotary_dim / 2)),
         sin(source.normal(context * shape.rotary_dim / 2)),
-        keys(static_cast<size_t>(cache_size()), NAN),
-        values(static_cast<size_t>(cache_size()), NAN),
-        q_gate(source, context, 2LL * shape.heads * shape.head_dim),
-        k(source, context, int64_t{shape.kv_heads} * shape.head_dim),
-        v(source, context, int64_t{shape.kv_heads} * shape.head_dim) {}
+        q(source, context, shape.query_width()),
+        k(source, context, shape.kv_width()),
+        v(source, context, shape.kv_width()) {}
 
-  int64_t capacity() const { return context + 3; }
-  int64_t cache_size() const { return shape.kv_heads * capacity() * shape.head_dim; }
+  // Floats of keys, or of values, in a page; keys begin at kGap, values kGap behind them.
+  static constexpr int64_t kGap = 5;
+  int64_t part_floats() const { return shape.kv_heads * kKvPagePositions * shape.head_dim; }
 
   struct Outcome {
     OwnedRows out;
-    std::vector<float> keys, values;
+    std::vector<float> cache;  // pages, the first one last
   };
   Outcome run(Backend& ops, const std::vector<int64_t>& chunks) const {
-    Outcome outcome{OwnedRows(context, int64_t{shape.heads} * shape.head_dim), keys, values};
-    const KvCache cache = {outcome.keys.data(), outcome.values.data(), capacity()};
+    const int64_t num_pages = context / kKvPagePositions + 1;
+    const int64_t page_floats = 2 * (kGap + part_floats());
+    Outcome outcome{OwnedRows(context, int64_t{shape.heads} * shape.head_dim),
+                    std::vector<float>(static_cast<size_t>(num_pages * page_floats), NAN)};
+    std::vector<float*> pages;
+    for (int64_t page = num_pages; page-- > 0;) {
+      pages.push_back(outcome.cache.data() + page * page_floats);
+    }
+    const KvCache cache = {pages, kGap, 2 * kGap + part_floats()};
     int64_t first = 0;
     for (const int64_t count : chunks) {
-      ops.gated_attention(shape, {q_norm.data(), k_norm.data()}, {cos.data(), sin.data()}, cache,
-                          first, rows_from(q_gate.rows, first, count),
-                          rows_from(k.rows, first, count), rows_from(v.rows, first, count),
-                          rows_from(outcome.out.rows, first, count));
+      ops.attention({.shape = shape,
+                     .weights = {q_norm.data(), k_norm.data()},
+                     .rope = {cos.data(), sin.data()},
+                     .cache = cache,
+                     .first_position = first,
+                     .q = q.rows.slice(first, count),
+                     .k = k.rows.slice(first, count),
+                     .v = v.rows.slice(first, count),
+                     .out = outcome.out.rows.slice(first, count)});
       first += count;
     }
     EXPECT_EQ(first, context);
@@ -206,6 +265,7 @@ struct AttentionCase {
 const AttentionShape kAttentionShapes[] = {
     {4, 2, 32, 8, 1e-6f}, {16, 2, 64, 16, 1e-6f}, {16, 1, 40, 40, 1e-6f},
     {1, 1, 7, 2, 1e-6f},  {6, 2, 24, 0, 1e-6f},   {40, 2, 16, 4, 1e-6f},
+    {4, 2, 32, 8, 1e-6f, false},
 };
 
 class AttentionTest : public testing::TestWithParam<std::string> {
@@ -225,14 +285,16 @@ TEST_P(AttentionTest, outputs_and_cache_match_the_reference) {
     // Scores are of order 10 and sums of head_dim products; their errors pass through e^x.
     const double tolerance = 0x1p-24 * 40 * shape.head_dim;
     expect_near(actual.out.rows, expected.out.rows, tolerance);
-    for (size_t i = 0; i < expected.keys.size(); ++i) {
-      if (std::isnan(expected.keys[i])) {
-        ASSERT_TRUE(std::isnan(actual.keys[i])) << "a position that is not there was written";
+    int64_t written = 0;
+    for (size_t i = 0; i < expected.cache.size(); ++i) {
+      if (std::isnan(expected.cache[i])) {
+        ASSERT_TRUE(std::isnan(actual.cache[i])) << "a position that is not there was written";
         continue;
       }
-      ASSERT_NEAR(actual.keys[i], expected.keys[i], 1e-5);
-      ASSERT_EQ(actual.values[i], expected.values[i]);
+      ++written;
+      ASSERT_NEAR(actual.cache[i], expected.cache[i], 1e-5);
     }
+    EXPECT_EQ(written, 2 * 45 * shape.kv_width());
   }
 }
 

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <optional>
 
+#include "text/jinja/ast.h"
 #include "text/jinja/methods.h"
 #include "text/jinja/operators.h"
 #include "text/jinja/python_text.h"
@@ -66,11 +67,12 @@ std::vector<int64_t> indices_of(const Range& range) {
   return indices;
 }
 
-Result<Value> slice_text(Arena& arena, const Text& text, const Range& range) {
+Result<Value> slice_text(Arena& arena, const Value& object, const Range& range) {
+  const Text& text = object.text();
   PENSTOCK_TRY(arena.spend_bytes(text.bytes.size()));
   if (range.step == 1) {
     const int64_t last = std::max(range.first, range.end);
-    return arena.text(std::string(code_points(text, range.first, last)));
+    return arena.text_like(object, std::string(code_points(text, range.first, last)));
   }
   PENSTOCK_TRY(arena.spend(text.length));
   std::vector<std::string_view> characters;
@@ -81,7 +83,25 @@ Result<Value> slice_text(Arena& arena, const Text& text, const Range& range) {
   }
   std::string taken;
   for (const int64_t i : indices_of(range)) taken += characters[i];
-  return arena.text(std::move(taken));
+  return arena.text_like(object, std::move(taken));
+}
+
+// What a macro tells about itself.
+Result<std::optional<Value>> macro_attribute(Arena& arena, const Macro& macro,
+                                             std::string_view name) {
+  std::optional<Value> value;
+  if (name == "name") value = PENSTOCK_TRY(arena.text(macro.name));
+  if (name == "caller") value = Value(macro.uses_caller);
+  if (name == "catch_kwargs") value = Value(macro.uses_kwargs);
+  if (name == "catch_varargs") value = Value(macro.uses_varargs);
+  if (name == "arguments") {
+    std::vector<Value> names;
+    for (const auto& [parameter, otherwise] : macro.parameters) {
+      names.push_back(PENSTOCK_TRY(arena.text(parameter)));
+    }
+    value = PENSTOCK_TRY(arena.list(std::move(names), List::Sort::kTuple));
+  }
+  return value;
 }
 
 }  // namespace
@@ -95,6 +115,19 @@ Result<Value> get_attribute(Arena& arena, const Value& object, std::string_view 
   if (object.is(Kind::kLoop)) {
     const auto found = PENSTOCK_TRY(loop_attribute(arena, object.loop(), name));
     if (found) return *found;
+  }
+  if (object.is(Kind::kCycler) && name == "current") {
+    return object.cycler().items[object.cycler().position];
+  }
+  const bool is_macro =
+      object.is(Kind::kCallable) && object.callable().sort == Callable::Sort::kMacro;
+  if (is_macro) {
+    const auto found = PENSTOCK_TRY(macro_attribute(arena, *object.callable().macro, name));
+    if (found) return *found;
+  }
+  if (object.is(Kind::kList) && object.list().is_group) {
+    if (name == "grouper") return object.list().items[0];
+    if (name == "list") return object.list().items[1];
   }
   // As in Python, the method `items` of a dict hides its key "items".
   const auto method = PENSTOCK_TRY(bound_method(arena, object, name));
@@ -121,7 +154,8 @@ Result<Value> get_item(Arena& arena, const Value& object, const Value& index) {
     if (position && !is_text) return object.list().items[*position];
     if (position) {
       if (!object.text().is_ascii()) PENSTOCK_TRY(arena.spend_bytes(object.text().bytes.size()));
-      return arena.text(std::string(code_points(object.text(), *position, *position + 1)));
+      return arena.text_like(object,
+                             std::string(code_points(object.text(), *position, *position + 1)));
     }
   }
   return arena.undefined(
@@ -135,7 +169,7 @@ Result<Value> get_slice(Arena& arena, const Value& object, const SliceBounds& bo
   }
   const int64_t length = PENSTOCK_TRY(length_of(arena, object));
   const Range range = PENSTOCK_TRY(resolve(bounds, length));
-  if (object.is_text()) return slice_text(arena, object.text(), range);
+  if (object.is_text()) return slice_text(arena, object, range);
   std::vector<Value> taken;
   for (const int64_t i : indices_of(range)) taken.push_back(object.list().items[i]);
   return arena.list(std::move(taken), object.list().sort);

@@ -61,6 +61,7 @@ struct Expression {
     kOperation,  // children: left, right; operation
     kCompare,    // children: first, second, ...; comparisons, one fewer
     kIfElse,     // children: condition, value, otherwise; the last may be null
+    kCaptured,   // what a filter or set block printed
   };
 
   Kind kind = Kind::kConstant;
@@ -72,6 +73,8 @@ struct Expression {
   Value constant;
   std::vector<const Expression*> children;
   std::vector<std::pair<std::string, const Expression*>> keywords;
+  const Expression* more_arguments = nullptr;  // f(*more_arguments)
+  const Expression* more_keywords = nullptr;   // f(**more_keywords)
   std::vector<Comparison> comparisons;
 };
 
@@ -83,19 +86,33 @@ struct Macro {
   // Parameters in order; a default or null.
   std::vector<std::pair<std::string, const Expression*>> parameters;
   Block body;
+  // Whether the body uses what a macro is given beside its parameters.
+  bool uses_caller = false;
+  bool uses_varargs = false;
+  bool uses_kwargs = false;
+};
+
+// What is assigned to: a name, an attribute of a namespace, or several in turn.
+struct Target {
+  std::string name;
+  std::string attribute;  // name.attribute; else empty
+  bool is_tuple = false;
+  std::vector<Target> parts;  // of a tuple
 };
 
 struct Statement {
   enum class Kind : uint8_t {
-    kText,       // text
-    kOutput,     // value
-    kIf,         // branches: (condition, body); otherwise
-    kFor,        // targets, value: what is iterated, condition or null, body, otherwise
-    kSet,        // targets, value
-    kSetBlock,   // targets: one; body
-    kSetMember,  // targets: object and attribute; value
-    kMacro,      // macro
-    kScope,      // body: {% generation %}
+    kText,      // text
+    kOutput,    // value
+    kIf,        // branches: (condition, body); otherwise
+    kFor,       // target, value: what is iterated, condition or null, body, otherwise
+    kSet,       // target, value
+    kSetBlock,  // target, body, value: the filters of what it printed, or null
+    kMacro,     // macro
+    kCall,      // value: a call, macro: what it finds as `caller`
+    kFilter,    // body, value: the filters of what it printed
+    kWith,      // bindings, body
+    kScope,     // body: {% generation %}
     kBreak,
     kContinue,
   };
@@ -103,9 +120,11 @@ struct Statement {
   Kind kind = Kind::kText;
   int line = 0;
   std::string text;
-  std::vector<std::string> targets;
+  Target target;
   const Expression* value = nullptr;
   const Expression* condition = nullptr;
+  bool is_recursive = false;  // kFor: loop(...) runs it again
+  std::vector<std::pair<Target, const Expression*>> bindings;
   std::vector<std::pair<const Expression*, Block>> branches;
   Block body;
   Block otherwise;

@@ -1,6 +1,9 @@
 // The expressions of interpreter.h.
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <utility>
+
 #include "text/jinja/access.h"
 #include "text/jinja/filters.h"
 #include "text/jinja/functions.h"
@@ -72,6 +75,8 @@ Result<Value> Interpreter::evaluate(const Expression& node) {
     }
     case Expression::Kind::kCompare:
       return evaluate_comparison(node);
+    case Expression::Kind::kCaptured:
+      return captured_;
     case Expression::Kind::kIfElse:
       break;
   }
@@ -144,46 +149,150 @@ Result<Arguments> Interpreter::evaluate_arguments(const Expression& node) {
   for (const auto& [name, value] : node.keywords) {
     arguments.keywords.emplace_back(name, PENSTOCK_TRY(evaluate(*value)));
   }
+  PENSTOCK_TRY(add_more_arguments(node, arguments));
   return arguments;
 }
 
+Result<void> Interpreter::add_more_arguments(const Expression& node, Arguments& arguments) {
+  if (node.more_arguments != nullptr) {
+    const Value more = PENSTOCK_TRY(evaluate(*node.more_arguments));
+    const std::vector<Value> all = PENSTOCK_TRY(items_of(arena_, more));
+    for (const Value& value : all) {
+      arguments.positional.push_back(value);
+    }
+  }
+  if (node.more_keywords == nullptr) return {};
+  const Value more = PENSTOCK_TRY(evaluate(*node.more_keywords));
+  if (!more.is(Kind::kDict)) {
+    return template_error(fmt::format("** needs a mapping, not {}", type_name(more)));
+  }
+  PENSTOCK_TRY(arena_.spend(std::ssize(more.dict().items)));
+  const size_t given = arguments.keywords.size();
+  for (const auto& [key, value] : more.dict().items) {
+    if (!key.is_text()) return template_error("the keys of a mapping after ** must be texts");
+    const std::string_view name = key.text().bytes;
+    for (size_t i = 0; i < given; ++i) {
+      if (arguments.keywords[i].first == name) {
+        return template_error(fmt::format("the argument '{}' is given twice", name));
+      }
+    }
+    arguments.keywords.emplace_back(name, value);
+  }
+  return {};
+}
+
 Result<Value> Interpreter::evaluate_call(const Expression& node) {
+  const Value* const caller = std::exchange(caller_, nullptr);
   const Value callee = PENSTOCK_TRY(evaluate_child(node, 0));
-  const Arguments arguments = PENSTOCK_TRY(evaluate_arguments(node));
+  Arguments arguments = PENSTOCK_TRY(evaluate_arguments(node));
+  if (caller != nullptr) arguments.keywords.emplace_back("caller", *caller);
   line_ = node.line;
+  return call(callee, arguments);
+}
+
+Result<Value> Interpreter::call(const Value& callee, const Arguments& arguments) {
   if (callee.is_undefined()) return undefined_error(callee);
+  if (callee.is(Kind::kLoop)) return call_loop(callee.loop(), arguments);
   if (!callee.is(Kind::kCallable)) {
     return template_error(fmt::format("a {} cannot be called", type_name(callee)));
   }
   const Callable& callable = callee.callable();
   switch (callable.sort) {
     case Callable::Sort::kFunction:
-      return call_function(arena_, callable.name, arguments);
+      return call_function(arena_, now_, callable.name, arguments);
     case Callable::Sort::kMethod:
       return call_method(arena_, callable, arguments);
+    case Callable::Sort::kJoiner:
+      return call_joiner(callable, arguments);
     case Callable::Sort::kMacro:
       break;
   }
   return call_macro(callable, arguments);
 }
 
+Result<Value> Interpreter::call_loop(const Loop& loop, const Arguments& arguments) {
+  PENSTOCK_TRY(check_arguments("loop", arguments, {"iterable"}, 1));
+  if (loop.recursive == nullptr) {
+    return template_error("loop() is called, but its 'for' is not marked 'recursive'");
+  }
+  std::string outer_output;
+  outer_output.swap(output_);
+  Scope* const outer_scope = scope_;
+  scope_ = loop.outer;
+  const Result<Flow> flow =
+      run_loop(*loop.recursive, *arguments.find(0, "iterable"), loop.depth + 1);
+  scope_ = outer_scope;
+  output_.swap(outer_output);
+  if (!flow) return flow.error();
+  return arena_.text(std::move(outer_output));
+}
+
 Result<Value> Interpreter::call_macro(const Callable& callable, const Arguments& arguments) {
-  const Macro& macro = *callable.macro;
-  std::vector<std::string_view> names;
-  for (const auto& [name, otherwise] : macro.parameters) names.push_back(name);
-  PENSTOCK_TRY(check_arguments(macro.name, arguments, names, 0));
   Scope& scope = push_scope(callable.scope);
+  PENSTOCK_TRY(bind(*callable.macro, arguments, scope));
+  std::string printed;
+  const Result<Flow> flow = capture(callable.macro->body, scope, printed);
+  if (!flow) return flow.error();
+  return arena_.text(std::move(printed));
+}
+
+// As Jinja2's Macro: parameters by place, then by name; what is left over goes to varargs and
+// kwargs if the body uses them, and is an error if not.
+Result<void> Interpreter::bind(const Macro& macro, const Arguments& arguments, Scope& scope) {
+  const size_t by_place = std::min(arguments.positional.size(), macro.parameters.size());
+  std::vector<bool> is_used(arguments.keywords.size(), false);
+  const auto take_keyword = [&](std::string_view name) -> const Value* {
+    for (size_t i = 0; i < arguments.keywords.size(); ++i) {
+      if (arguments.keywords[i].first != name || is_used[i]) continue;
+      is_used[i] = true;
+      return &arguments.keywords[i].second;
+    }
+    return nullptr;
+  };
+  PENSTOCK_TRY(arena_.spend(std::ssize(arguments.keywords) + std::ssize(macro.parameters)));
+  std::vector<const Value*> given(macro.parameters.size(), nullptr);
+  bool has_caller_parameter = false;
+  for (size_t i = 0; i < macro.parameters.size(); ++i) {
+    const std::string& name = macro.parameters[i].first;
+    if (name == "caller") has_caller_parameter = true;
+    given[i] = i < by_place ? &arguments.positional[i] : take_keyword(name);
+  }
+  if (macro.uses_caller && !has_caller_parameter) {
+    const Value* caller = take_keyword("caller");
+    scope.set("caller", caller != nullptr && !caller->is_none()
+                            ? *caller
+                            : PENSTOCK_TRY(arena_.undefined("there is no caller: the macro was "
+                                                            "not called by a call block")));
+  }
+  std::vector<std::pair<Value, Value>> kwargs;
+  for (size_t i = 0; i < arguments.keywords.size(); ++i) {
+    if (is_used[i]) continue;
+    const auto& [name, value] = arguments.keywords[i];
+    if (!macro.uses_kwargs) {
+      return template_error(
+          fmt::format("{}() has no argument named '{}', or is given it twice", macro.name, name));
+    }
+    kwargs.emplace_back(PENSTOCK_TRY(arena_.text(std::string(name))), value);
+  }
+  if (macro.uses_kwargs) scope.set("kwargs", PENSTOCK_TRY(arena_.dict(std::move(kwargs))));
+  if (macro.uses_varargs) {
+    const auto first = arguments.positional.begin() + static_cast<std::ptrdiff_t>(by_place);
+    scope.set("varargs",
+              PENSTOCK_TRY(arena_.list({first, arguments.positional.end()}, List::Sort::kTuple)));
+  } else if (arguments.positional.size() > by_place) {
+    return template_error(fmt::format("{}() takes at most {} arguments, not {}", macro.name,
+                                      macro.parameters.size(), arguments.positional.size()));
+  }
+  // A default may use the parameters before it.
+  Scope* const outer = scope_;
   for (size_t i = 0; i < macro.parameters.size(); ++i) {
     const auto& [name, otherwise] = macro.parameters[i];
-    const Value* given = arguments.find(i, name);
-    if (given != nullptr) {
-      scope.set(name, *given);
+    if (given[i] != nullptr) {
+      scope.set(name, *given[i]);
     } else if (otherwise != nullptr) {
-      // A default may use the parameters before it.
-      Scope* const caller = scope_;
       scope_ = &scope;
       const Result<Value> value = evaluate(*otherwise);
-      scope_ = caller;
+      scope_ = outer;
       if (!value) return value.error();
       scope.set(name, *value);
     } else {
@@ -191,7 +300,7 @@ Result<Value> Interpreter::call_macro(const Callable& callable, const Arguments&
                           arena_.undefined(fmt::format("the parameter '{}' was not given", name))));
     }
   }
-  return capture(macro.body, scope);
+  return {};
 }
 
 }  // namespace penstock::jinja

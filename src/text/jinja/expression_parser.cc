@@ -47,6 +47,9 @@ ExpressionParser::Node ExpressionParser::add(Expression node) {
   for (const auto& [name, child] : node.keywords) {
     node.depth = std::max(node.depth, child->depth + 1);
   }
+  for (const Expression* child : {node.more_arguments, node.more_keywords}) {
+    if (child != nullptr) node.depth = std::max(node.depth, child->depth + 1);
+  }
   if (node.depth > kTreeDepthMax) return stream_.error("the expression is nested too deep");
   return &tree_.expressions.emplace_back(std::move(node));
 }
@@ -59,7 +62,7 @@ ExpressionParser::Node ExpressionParser::add_constant(Value value) {
 
 ExpressionParser::Node ExpressionParser::add_text(std::string text) {
   const int64_t length = code_point_count(text);
-  return add_constant(Value(&tree_.texts.emplace_back(Text{std::move(text), length})));
+  return add_constant(Value(&tree_.texts.emplace_back(Text{std::move(text), length, false})));
 }
 
 ExpressionParser::Node ExpressionParser::binary(Operator operation, const Expression* left,
@@ -84,17 +87,42 @@ ExpressionParser::Node ExpressionParser::parse() {
   return value;
 }
 
-ExpressionParser::Node ExpressionParser::parse_tuple() {
-  const Expression* first = PENSTOCK_TRY(parse());
+template <class ParseOne>
+ExpressionParser::Node ExpressionParser::parse_list_of(const ParseOne& parse_one) {
+  const Expression* first = PENSTOCK_TRY(parse_one());
   if (!stream_.at_operator(",")) return first;
   std::vector<const Expression*> items = {first};
   while (stream_.take_operator(",")) {
     const bool ends = stream_.at(Token::Kind::kBlockEnd) || stream_.at(Token::Kind::kOutputEnd) ||
                       stream_.at_operator(")");
     if (ends) break;
-    items.push_back(PENSTOCK_TRY(parse()));
+    items.push_back(PENSTOCK_TRY(parse_one()));
   }
   return add(make(NodeKind::kTuple, std::move(items)));
+}
+
+ExpressionParser::Node ExpressionParser::parse_tuple() {
+  return parse_list_of([this] { return parse(); });
+}
+
+ExpressionParser::Node ExpressionParser::parse_tuple_without_if() {
+  return parse_list_of([this] { return parse_without_if(); });
+}
+
+ExpressionParser::Node ExpressionParser::parse_block_filters() {
+  const Expression* node = PENSTOCK_TRY(add(make(NodeKind::kCaptured)));
+  do {
+    node = PENSTOCK_TRY(parse_filter(node));
+  } while (stream_.take_operator("|"));
+  return node;
+}
+
+void ExpressionParser::note_name(std::string_view name) {
+  for (Macro* macro : open_macros_) {
+    macro->uses_caller |= name == "caller";
+    macro->uses_varargs |= name == "varargs";
+    macro->uses_kwargs |= name == "kwargs";
+  }
 }
 
 ExpressionParser::Node ExpressionParser::parse_without_if() {
@@ -219,6 +247,7 @@ ExpressionParser::Node ExpressionParser::parse_primary() {
       if (name == "true" || name == "True") return add_constant(Value(true));
       if (name == "false" || name == "False") return add_constant(Value(false));
       if (name == "none" || name == "None") return add_constant(Value::none());
+      note_name(name);
       Expression node = make(NodeKind::kName);
       node.name = name;
       return add(std::move(node));
@@ -340,8 +369,15 @@ Result<void> ExpressionParser::parse_arguments(Expression& node) {
       if (stream_.take_operator(")")) break;
     }
     is_first = false;
-    if (stream_.at_operator("*") || stream_.at_operator("**")) {
-      return stream_.unsupported("calls with * or ** are not supported");
+    if (node.more_keywords != nullptr) return stream_.error("an argument follows ** in a call");
+    if (stream_.take_operator("**")) {
+      node.more_keywords = PENSTOCK_TRY(parse());
+      continue;
+    }
+    if (stream_.at_operator("*") && node.more_arguments == nullptr) {
+      stream_.take();
+      node.more_arguments = PENSTOCK_TRY(parse());
+      continue;
     }
     const bool is_keyword_argument = stream_.at(Token::Kind::kName) &&
                                      stream_.peek(1).kind == Token::Kind::kOperator &&
@@ -350,8 +386,8 @@ Result<void> ExpressionParser::parse_arguments(Expression& node) {
       std::string name = stream_.take().text;
       stream_.take();
       node.keywords.emplace_back(std::move(name), PENSTOCK_TRY(parse()));
-    } else if (!node.keywords.empty()) {
-      return stream_.error("an argument without a name follows one with a name");
+    } else if (!node.keywords.empty() || node.more_arguments != nullptr) {
+      return stream_.error("an argument without a name follows one with a name or a *");
     } else {
       node.children.push_back(PENSTOCK_TRY(parse()));
     }

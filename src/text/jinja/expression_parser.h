@@ -19,11 +19,20 @@ class ExpressionParser {
   // Both outlive the parser; nodes go to the tree.
   ExpressionParser(TokenStream& stream, Tree& tree) : stream_(stream), tree_(tree) {}
 
-  Node parse();             // one expression
-  Node parse_without_if();  // one that an inline if may follow: what a `for` iterates
-  Node parse_tuple();       // one expression, or several with commas between
+  Node parse();  // one expression
+  // One expression, or several with commas between. Without an inline if: what a `for` iterates.
+  Node parse_tuple();
+  Node parse_tuple_without_if();
+  // The filters of a block: name(...) | name(...), applied to what the block printed.
+  Node parse_block_filters();
+
+  // The macros that are being parsed; a name that one of them uses is noted in it.
+  std::vector<Macro*>& open_macros() { return open_macros_; }
 
  private:
+  Node parse_without_if();
+  template <class ParseOne>
+  Node parse_list_of(const ParseOne& parse_one);
   Node parse_and();
   Node parse_not();
   Node parse_comparison();
@@ -41,6 +50,7 @@ class ExpressionParser {
   Node parse_attribute(const Expression* object);
   Node parse_subscript(const Expression* object);
   Node parse_filter(const Expression* input);
+  void note_name(std::string_view name);
   Node parse_test(const Expression* input);
   Node parse_call(const Expression* callee);
 
@@ -58,6 +68,7 @@ class ExpressionParser {
   TokenStream& stream_;
   Tree& tree_;
   int nesting_ = 0;
+  std::vector<Macro*> open_macros_;
 };
 
 }  // namespace penstock::jinja

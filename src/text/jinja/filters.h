@@ -13,6 +13,9 @@
 
 namespace penstock::jinja {
 
+bool is_filter(std::string_view name);
+bool is_test(std::string_view name);
+
 Result<Value> apply_filter(Arena& arena, std::string_view name, const Value& input,
                            const Arguments& arguments);
 

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include "text/jinja/access.h"
 #include "text/jinja/operators.h"
 #include "text/jinja/python_text.h"
 
@@ -31,15 +32,38 @@ Result<Value> make_range(Arena& arena, const Arguments& arguments) {
   return arena.list(std::move(numbers));
 }
 
+// The items of a dict, or what a list of pairs says; of two for a key the last wins.
+Result<std::vector<std::pair<Value, Value>>> pairs_in(Arena& arena, const Value& value) {
+  if (value.is(Kind::kDict)) {
+    PENSTOCK_TRY(arena.spend(std::ssize(value.dict().items)));
+    return value.dict().items;
+  }
+  std::vector<std::pair<Value, Value>> pairs;
+  const std::vector<Value> all = PENSTOCK_TRY(items_of(arena, value));
+  for (const Value& entry : all) {
+    if (entry.is_undefined()) return undefined_error(entry);
+    const std::vector<Value> pair = PENSTOCK_TRY(items_of(arena, entry));
+    if (pair.size() != 2) {
+      return template_error("expected a mapping or a list of pairs");
+    }
+    PENSTOCK_TRY(check_key(pair[0]));
+    bool is_known = false;
+    for (auto& [key, old] : pairs) {
+      if (!PENSTOCK_TRY(equals(arena, key, pair[0]))) continue;
+      old = pair[1];
+      is_known = true;
+      break;
+    }
+    if (!is_known) pairs.emplace_back(pair[0], pair[1]);
+  }
+  return pairs;
+}
+
 // The items of namespace(...) and dict(...): those of a dict, then the named ones.
 Result<std::vector<std::pair<Value, Value>>> named_items(Arena& arena, const Arguments& arguments) {
   std::vector<std::pair<Value, Value>> items;
   if (!arguments.positional.empty()) {
-    const Value& first = arguments.positional[0];
-    if (!first.is(Kind::kDict)) {
-      return template_error(fmt::format("expected a mapping, not {}", type_name(first)));
-    }
-    items = first.dict().items;
+    items = PENSTOCK_TRY(pairs_in(arena, arguments.positional[0]));
   }
   for (const auto& [name, value] : arguments.keywords) {
     PENSTOCK_TRY(arena.spend(static_cast<int64_t>(items.size())));
@@ -65,9 +89,47 @@ Result<Value> make_namespace(Arena& arena, const Arguments& arguments) {
   return Value(&space);
 }
 
+Result<Value> make_cycler(Arena& arena, const Arguments& arguments) {
+  if (arguments.positional.empty() || !arguments.keywords.empty()) {
+    return template_error("cycler() needs values, without names");
+  }
+  return Value(PENSTOCK_TRY(arena.make_cycler(arguments.positional)));
+}
+
+Result<Value> make_joiner(Arena& arena, const Arguments& arguments) {
+  PENSTOCK_TRY(check_arguments("joiner", arguments, {"sep"}, 0));
+  const Value* given = arguments.find(0, "sep");
+  const Value separator = given != nullptr ? *given : PENSTOCK_TRY(arena.text(", "));
+  const Value nothing = PENSTOCK_TRY(arena.text(""));
+  Callable joiner;
+  joiner.sort = Callable::Sort::kJoiner;
+  joiner.name = "joiner";
+  joiner.self = Value(PENSTOCK_TRY(arena.make_cycler({nothing, separator})));
+  return arena.callable(joiner);
+}
+
+Result<Value> time_as(Arena& arena, const LocalTime& now, const Arguments& arguments) {
+  PENSTOCK_TRY(check_arguments("strftime_now", arguments, {"format"}, 1));
+  const Value& format = *arguments.find(0, "format");
+  if (!format.is_text()) {
+    return template_error(
+        fmt::format("strftime_now() needs a text such as '%Y-%m-%d', not {}", type_name(format)));
+  }
+  return arena.text(PENSTOCK_TRY(format_time(now, format.text().bytes)));
+}
+
 }  // namespace
 
-Result<Value> call_function(Arena& arena, std::string_view name, const Arguments& arguments) {
+Result<Value> call_joiner(const Callable& joiner, const Arguments& arguments) {
+  PENSTOCK_TRY(check_arguments("joiner", arguments, {}, 0));
+  Cycler& state = joiner.self.cycler();
+  const Value value = state.items[state.position];
+  state.position = 1;
+  return value;
+}
+
+Result<Value> call_function(Arena& arena, const LocalTime& now, std::string_view name,
+                            const Arguments& arguments) {
   PENSTOCK_TRY(arena.spend(1));
   if (name == "range") {
     PENSTOCK_TRY(check_arguments(name, arguments, {"", "", ""}, 1));
@@ -77,6 +139,9 @@ Result<Value> call_function(Arena& arena, std::string_view name, const Arguments
     PENSTOCK_TRY(check_arguments(name, arguments, {"message"}, 1));
     return template_error(PENSTOCK_TRY(python_str(*arguments.find(0, "message"))));
   }
+  if (name == "cycler") return make_cycler(arena, arguments);
+  if (name == "joiner") return make_joiner(arena, arguments);
+  if (name == "strftime_now") return time_as(arena, now, arguments);
   if (arguments.positional.size() > 1) {
     return template_error(fmt::format("{}() takes at most one mapping", name));
   }

@@ -17,6 +17,7 @@
 #include "base/result.h"
 #include "text/jinja/ast.h"
 #include "text/jinja/methods.h"
+#include "text/jinja/strftime.h"
 #include "text/jinja/template.h"
 #include "text/jinja/value.h"
 
@@ -46,6 +47,8 @@ struct Scope {
 
 class Interpreter {
  public:
+  explicit Interpreter(const LocalTime& now) : now_(now) {}
+
   // Renders the tree. Once.
   Result<std::string> run(const Tree& tree, const Template::Variables& variables);
 
@@ -72,22 +75,30 @@ class Interpreter {
   // Scopes end in the order opposite to that in which they began.
   void pop_scope(const Scope& scope);
 
+  // Keeps the names that something made here may still need after their blocks have ended.
+  Result<void> keep_scopes();
+
   Result<void> write(std::string_view text);
-  // Runs a block with its own names and gives back what it printed.
-  Result<Value> capture(const Block& block, Scope& scope);
+  // Runs a block with its own names; what it prints goes to `printed`.
+  Result<Flow> capture(const Block& block, Scope& scope, std::string& printed);
 
   Result<Flow> execute(const Block& block);
   Result<Flow> execute(const Statement& node);
   Result<Flow> execute_if(const Statement& node);
   Result<Flow> execute_for(const Statement& node);
+  // One round of a loop over these items, at some depth of a recursion.
+  Result<Flow> run_loop(const Statement& node, const Value& iterated, int64_t depth);
   // Each turn has names of its own: what one sets, the next does not see.
-  Result<Flow> execute_turn(const Statement& node, const Loop& loop, Scope* outer);
+  Result<Flow> execute_turn(const Statement& node, Loop& loop, Scope* outer);
   // The items for which the loop's condition holds.
   Result<std::vector<Value>> select_items(const Statement& node, const std::vector<Value>& items);
-  Result<Flow> execute_set(const Statement& node);
-  Result<Flow> execute_macro(const Statement& node);
-  Result<void> set_member(const Statement& node);
-  Result<void> assign(const std::vector<std::string>& targets, const Value& value, Scope& scope);
+  Result<Flow> execute_set_block(const Statement& node);
+  Result<Flow> execute_filter(const Statement& node);
+  Result<Flow> execute_with(const Statement& node);
+  Result<Value> make_macro(const Macro& macro);
+  Result<Flow> execute_call(const Statement& node);
+  Result<void> set_member(const Target& target, const Value& value);
+  Result<void> assign(const Target& target, const Value& value, Scope& scope);
 
   Result<Value> lookup(const std::string& name);
   Result<Value> evaluate(const Expression& node);
@@ -102,10 +113,19 @@ class Interpreter {
   Result<Value> evaluate_comparison(const Expression& node);
   // The arguments of a call, filter or test: all children but the first.
   Result<Arguments> evaluate_arguments(const Expression& node);
+  Result<void> add_more_arguments(const Expression& node, Arguments& arguments);
   Result<Value> evaluate_call(const Expression& node);
+  Result<Value> call(const Value& callee, const Arguments& arguments);
+  // loop(items), the next level of a recursive loop: what it prints.
+  Result<Value> call_loop(const Loop& loop, const Arguments& arguments);
   Result<Value> call_macro(const Callable& callable, const Arguments& arguments);
+  // The parameters' values, then caller, kwargs and varargs where the macro uses them.
+  Result<void> bind(const Macro& macro, const Arguments& arguments, Scope& scope);
 
+  const LocalTime now_;
   Arena arena_;
+  Value captured_;                 // what the block printed whose filters are being evaluated
+  const Value* caller_ = nullptr;  // what the call that is being evaluated hands over besides
   std::deque<Scope> scopes_;
   Scope* scope_ = nullptr;
   std::string output_;

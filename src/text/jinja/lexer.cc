@@ -47,6 +47,8 @@ class Lexer {
       const char sort = source_[tag + 1];
       if (sort == '#') {
         PENSTOCK_TRY(skip_comment());
+      } else if (sort == '%' && raw_tag_end(position_) > 0) {
+        PENSTOCK_TRY(read_raw());
       } else {
         PENSTOCK_TRY(read_tag(sort == '%'));
       }
@@ -108,10 +110,7 @@ class Lexer {
     return {};
   }
 
-  void skip_space() {
-    const std::string_view rest = std::string_view(source_).substr(position_);
-    advance(source_.size() - strip(rest, Side::kLeft).size());
-  }
+  void skip_space() { advance(skip_blanks(position_)); }
 
   // Past the end of a block or comment: its sign, two characters, and the white space it takes.
   void skip_end(char sign) {
@@ -131,6 +130,41 @@ class Lexer {
     advance(sign == '\0' ? end : end - 1);
     skip_end(sign);
     return {};
+  }
+
+  size_t skip_blanks(size_t position) const {
+    const std::string_view rest = std::string_view(source_).substr(position);
+    return source_.size() - strip(rest, Side::kLeft).size();
+  }
+
+  // Where {% raw %} ends, its %} included, if `position` is behind its {% and sign; else 0.
+  size_t raw_tag_end(size_t position) const {
+    size_t end = skip_blanks(position);
+    if (source_.compare(end, 3, "raw") != 0) return 0;
+    end = skip_blanks(end + 3);
+    if (source_.compare(end, 3, "-%}") == 0) return skip_blanks(end + 3);
+    return source_.compare(end, 2, "%}") == 0 ? end + 2 : 0;
+  }
+
+  // The text up to {% endraw %}, whatever it holds.
+  Result<void> read_raw() {
+    const int line = line_;
+    advance(raw_tag_end(position_));
+    for (size_t tag = source_.find("{%", position_); tag != std::string::npos;
+         tag = source_.find("{%", tag + 2)) {
+      const size_t sign = at(tag + 2) == '-' || at(tag + 2) == '+' ? 1 : 0;
+      const size_t word = skip_blanks(tag + 2 + sign);
+      if (source_.compare(word, 6, "endraw") != 0) continue;
+      const size_t end = skip_blanks(word + 6);
+      const char end_sign = at(end) == '-' || at(end) == '+' ? at(end) : '\0';
+      if (source_.compare(end + (end_sign == '\0' ? 0 : 1), 2, "%}") != 0) continue;
+      PENSTOCK_TRY(read_text(tag));
+      advance(end);
+      skip_end(end_sign);
+      return {};
+    }
+    line_ = line;
+    return error("the raw block has no end ({% endraw %})");
   }
 
   Result<void> read_tag(bool is_block) {
@@ -175,10 +209,44 @@ class Lexer {
     return read_operator();
   }
 
+  // 16, 8 or 2 for 0x1f, 0o17 and 0b101; else 10.
+  int base_here() const {
+    if (at(position_) != '0') return 10;
+    const char mark = at(position_ + 1) | 0x20;
+    const int base = mark == 'x' ? 16 : mark == 'o' ? 8 : mark == 'b' ? 2 : 10;
+    const size_t first = position_ + (at(position_ + 2) == '_' ? 3 : 2);
+    return base != 10 && is_digit_of(at(first), base) ? base : 10;
+  }
+
+  static bool is_digit_of(char c, int base) {
+    const char letter = static_cast<char>(c | 0x20);
+    if (base == 16 && letter >= 'a' && letter <= 'f') return true;
+    return c >= '0' && c < '0' + std::min(base, 10);
+  }
+
+  Result<void> read_integer(int base) {
+    std::string digits;
+    size_t end = position_ + 2;
+    for (;; ++end) {
+      if (is_digit_of(at(end), base)) {
+        digits += at(end);
+      } else if (at(end) != '_' || !is_digit_of(at(end + 1), base)) {
+        break;
+      }
+    }
+    Token& token = add(Token::Kind::kInteger, "");
+    const auto result =
+        std::from_chars(digits.data(), digits.data() + digits.size(), token.integer, base);
+    if (result.ec != std::errc()) return error(fmt::format("the number {} is too large", digits));
+    advance(end);
+    return {};
+  }
+
   Result<void> read_number() {
     // After a dot a number is an index: a.0.1 is not 0.1.
     const bool is_index = !tokens_.empty() && tokens_.back().text == "." &&
                           tokens_.back().kind == Token::Kind::kOperator;
+    if (const int base = base_here(); base != 10) return read_integer(base);
     size_t end = position_;
     const auto skip_digits = [&] {
       while (is_digit(at(end)) || (at(end) == '_' && is_digit(at(end + 1)))) ++end;
@@ -200,6 +268,9 @@ class Lexer {
     }
     std::string digits = source_.substr(position_, end - position_);
     digits.erase(std::remove(digits.begin(), digits.end(), '_'), digits.end());
+    if (!is_float && digits[0] == '0' && digits.find_first_not_of('0') != std::string::npos) {
+      return error(fmt::format("the number {} begins with a zero", digits));
+    }
     Token& token = add(is_float ? Token::Kind::kFloat : Token::Kind::kInteger, "");
     const char* last = digits.data() + digits.size();
     const auto result = is_float ? std::from_chars(digits.data(), last, token.real)

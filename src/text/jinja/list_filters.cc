@@ -6,28 +6,16 @@
 #include <charconv>
 #include <optional>
 #include <span>
+#include <utility>
 
 #include "text/jinja/access.h"
 #include "text/jinja/filters.h"
+#include "text/jinja/markup.h"
 #include "text/jinja/operators.h"
 #include "text/jinja/python_text.h"
 
 namespace penstock::jinja {
 namespace {
-
-// item.a.b for the attribute "a.b"; a part that is a number is an index.
-Result<Value> deep_attribute(Arena& arena, Value item, const Value& attribute) {
-  if (attribute.is_integral()) return get_item(arena, item, attribute);
-  if (!attribute.is_text()) return template_error("an attribute's name must be a text");
-  for (const std::string_view part : split(attribute.text().bytes, ".", -1)) {
-    int64_t index = 0;
-    const auto [end, error] = std::from_chars(part.data(), part.data() + part.size(), index);
-    const bool is_index = error == std::errc() && end == part.data() + part.size() && index >= 0;
-    const Value key = is_index ? Value(index) : PENSTOCK_TRY(arena.text(std::string(part)));
-    item = PENSTOCK_TRY(get_item(arena, item, key));
-  }
-  return item;
-}
 
 // The item itself or its attribute; texts in lower case unless case matters.
 Result<Value> sort_key(Arena& arena, const Value& item, const Value* attribute,
@@ -93,6 +81,19 @@ Result<Value> find_extreme(Arena& arena, const Value& input, const Arguments& ar
 
 }  // namespace
 
+Result<Value> deep_attribute(Arena& arena, Value item, const Value& attribute) {
+  if (attribute.is_integral()) return get_item(arena, item, attribute);
+  if (!attribute.is_text()) return template_error("an attribute's name must be a text");
+  for (const std::string_view part : split(attribute.text().bytes, ".", -1)) {
+    int64_t index = 0;
+    const auto [end, error] = std::from_chars(part.data(), part.data() + part.size(), index);
+    const bool is_index = error == std::errc() && end == part.data() + part.size() && index >= 0;
+    const Value key = is_index ? Value(index) : PENSTOCK_TRY(arena.text(std::string(part)));
+    item = PENSTOCK_TRY(get_item(arena, item, key));
+  }
+  return item;
+}
+
 Result<Value> filter_length(Arena& arena, const Value& input, const Arguments&) {
   return Value(PENSTOCK_TRY(length_of(arena, input)));
 }
@@ -113,14 +114,23 @@ Result<Value> filter_items(Arena& arena, const Value& input, const Arguments&) {
   return arena.list(std::move(pairs), List::Sort::kGenerator);
 }
 
-Result<Value> filter_first(Arena& arena, const Value& input, const Arguments&) {
+Result<Value> filter_first(Arena& arena, const Value& input, const Arguments& arguments) {
+  // A character that a text gives one by one is plain, whatever the text is.
+  if (is_markup(input)) {
+    const Value plain = PENSTOCK_TRY(arena.text(input.text().bytes));
+    return filter_first(arena, plain, arguments);
+  }
   if (is_sequence(input)) return get_item(arena, input, Value(int64_t{0}));
   const std::vector<Value> items = PENSTOCK_TRY(items_of(arena, input));
   if (items.empty()) return arena.undefined("there is no first item: the sequence is empty");
   return items.front();
 }
 
-Result<Value> filter_last(Arena& arena, const Value& input, const Arguments&) {
+Result<Value> filter_last(Arena& arena, const Value& input, const Arguments& arguments) {
+  if (is_markup(input)) {
+    const Value plain = PENSTOCK_TRY(arena.text(input.text().bytes));
+    return filter_last(arena, plain, arguments);
+  }
   if (is_sequence(input)) return get_item(arena, input, Value(int64_t{-1}));
   const std::vector<Value> items = PENSTOCK_TRY(items_of(arena, input));
   if (items.empty()) return arena.undefined("there is no last item: the sequence is empty");
@@ -185,6 +195,91 @@ Result<Value> filter_unique(Arena& arena, const Value& input, const Arguments& a
     kept.push_back(item);
   }
   return arena.list(std::move(kept), List::Sort::kGenerator);
+}
+
+// Lists of `linecount` items, the last one filled up.
+Result<Value> filter_batch(Arena& arena, const Value& input, const Arguments& arguments) {
+  const std::vector<Value> items = PENSTOCK_TRY(items_of(arena, input));
+  const Value& count = *arguments.find(0, "linecount");
+  const Value* fill = arguments.find(1, "fill_with");
+  if (!count.is_integral()) return template_error("batch needs an integer");
+  const int64_t wanted = count.integer();
+  std::vector<Value> batches;
+  std::vector<Value> batch;
+  for (const Value& item : items) {
+    if (std::ssize(batch) == wanted) {
+      batches.push_back(PENSTOCK_TRY(arena.list(std::exchange(batch, {}))));
+    }
+    batch.push_back(item);
+  }
+  if (!batch.empty()) {
+    const int64_t missing = wanted - std::ssize(batch);
+    if (fill != nullptr && !fill->is_none() && missing > 0) {
+      PENSTOCK_TRY(arena.spend(missing));
+      batch.insert(batch.end(), static_cast<size_t>(missing), *fill);
+    }
+    batches.push_back(PENSTOCK_TRY(arena.list(std::move(batch))));
+  }
+  return arena.list(std::move(batches), List::Sort::kGenerator);
+}
+
+// As many lists as wanted, of lengths that differ by one at most.
+Result<Value> filter_slice(Arena& arena, const Value& input, const Arguments& arguments) {
+  const std::vector<Value> items = PENSTOCK_TRY(items_of(arena, input));
+  const Value& count = *arguments.find(0, "slices");
+  const Value* fill = arguments.find(1, "fill_with");
+  if (!count.is_integral()) return template_error("slice needs an integer");
+  const int64_t slices = count.integer();
+  if (slices == 0) return template_error("slice into none");
+  const int64_t length = std::ssize(items);
+  std::vector<Value> lists;
+  int64_t begin = 0;
+  for (int64_t i = 0; i < slices; ++i) {
+    const bool has_extra = i < length % slices;
+    const int64_t end = begin + length / slices + (has_extra ? 1 : 0);
+    std::vector<Value> part(items.begin() + begin, items.begin() + end);
+    if (!has_extra && fill != nullptr && !fill->is_none()) part.push_back(*fill);
+    lists.push_back(PENSTOCK_TRY(arena.list(std::move(part))));
+    begin = end;
+  }
+  return arena.list(std::move(lists), List::Sort::kGenerator);
+}
+
+Result<Value> filter_group_by(Arena& arena, const Value& input, const Arguments& arguments) {
+  const Value& attribute = *arguments.find(0, "attribute");
+  const Value* otherwise = arguments.find(1, "default");
+  const bool case_sensitive = is_given_and_true(arguments.find(2, "case_sensitive"));
+  const auto name_of = [&](const Value& item) -> Result<Value> {
+    Value name = PENSTOCK_TRY(deep_attribute(arena, item, attribute));
+    const bool is_missing = name.is_undefined() && otherwise != nullptr && !otherwise->is_none();
+    return is_missing ? *otherwise : name;
+  };
+  const auto key_of = [&](const Value& item) -> Result<Value> {
+    return sort_key(arena, PENSTOCK_TRY(name_of(item)), nullptr, case_sensitive);
+  };
+  std::vector<Keyed> entries;
+  const std::vector<Value> all = PENSTOCK_TRY(items_of(arena, input));
+  for (const Value& item : all) {
+    entries.push_back({PENSTOCK_TRY(key_of(item)), item});
+  }
+  const std::vector<Value> sorted = PENSTOCK_TRY(sort_by_key(arena, std::move(entries), false));
+  std::vector<Value> groups;
+  for (size_t begin = 0; begin < sorted.size();) {
+    const Value key = PENSTOCK_TRY(key_of(sorted[begin]));
+    size_t end = begin + 1;
+    for (; end < sorted.size(); ++end) {
+      const Value other = PENSTOCK_TRY(key_of(sorted[end]));
+      if (!PENSTOCK_TRY(equals(arena, other, key))) break;
+    }
+    const auto at = [&](size_t i) { return sorted.begin() + static_cast<std::ptrdiff_t>(i); };
+    const Value members = PENSTOCK_TRY(arena.list({at(begin), at(end)}));
+    const Value name = PENSTOCK_TRY(name_of(sorted[begin]));
+    const Value group = PENSTOCK_TRY(arena.list({name, members}, List::Sort::kTuple));
+    group.list().is_group = true;
+    groups.push_back(group);
+    begin = end;
+  }
+  return arena.list(std::move(groups));
 }
 
 Result<Value> filter_min(Arena& arena, const Value& input, const Arguments& arguments) {

@@ -11,6 +11,9 @@ namespace penstock::jinja {
 
 using Filter = Result<Value> (*)(Arena& arena, const Value& input, const Arguments& arguments);
 
+// item.a.b for the attribute "a.b"; a part that is a number is an index.
+Result<Value> deep_attribute(Arena& arena, Value item, const Value& attribute);
+
 Result<Value> filter_length(Arena& arena, const Value& input, const Arguments& arguments);
 Result<Value> filter_list(Arena& arena, const Value& input, const Arguments& arguments);
 Result<Value> filter_items(Arena& arena, const Value& input, const Arguments& arguments);
@@ -20,6 +23,9 @@ Result<Value> filter_join(Arena& arena, const Value& input, const Arguments& arg
 Result<Value> filter_reverse(Arena& arena, const Value& input, const Arguments& arguments);
 Result<Value> filter_sort(Arena& arena, const Value& input, const Arguments& arguments);
 Result<Value> filter_unique(Arena& arena, const Value& input, const Arguments& arguments);
+Result<Value> filter_batch(Arena& arena, const Value& input, const Arguments& arguments);
+Result<Value> filter_slice(Arena& arena, const Value& input, const Arguments& arguments);
+Result<Value> filter_group_by(Arena& arena, const Value& input, const Arguments& arguments);
 Result<Value> filter_min(Arena& arena, const Value& input, const Arguments& arguments);
 Result<Value> filter_max(Arena& arena, const Value& input, const Arguments& arguments);
 Result<Value> filter_dictsort(Arena& arena, const Value& input, const Arguments& arguments);

@@ -5,150 +5,12 @@
 #include <algorithm>
 
 #include "text/jinja/access.h"
+#include "text/jinja/markup.h"
+#include "text/jinja/method_table.h"
 #include "text/jinja/operators.h"
-#include "text/jinja/python_text.h"
 
 namespace penstock::jinja {
 namespace {
-
-using Method = Result<Value> (*)(Arena& arena, const Value& self, const Arguments& arguments);
-
-struct NamedMethod {
-  std::string_view name;
-  std::vector<std::string_view> parameters;
-  size_t required;
-  Method call;
-};
-
-Result<Value> list_of(Arena& arena, const std::vector<std::string_view>& parts) {
-  std::vector<Value> items;
-  for (const std::string_view part : parts) {
-    items.push_back(PENSTOCK_TRY(arena.text(std::string(part))));
-  }
-  return arena.list(std::move(items));
-}
-
-// The text of an argument, or nothing if it was left out or is none.
-Result<std::optional<std::string_view>> optional_text(const Value* argument) {
-  if (argument == nullptr || argument->is_none()) return std::optional<std::string_view>();
-  if (argument->is_text()) return std::optional<std::string_view>(argument->text().bytes);
-  if (argument->is_undefined()) return undefined_error(*argument);
-  return template_error(fmt::format("the argument must be a text, not {}", type_name(*argument)));
-}
-
-Result<std::string_view> text_argument(const Arguments& arguments, size_t index) {
-  const auto text = PENSTOCK_TRY(optional_text(&arguments.positional[index]));
-  if (!text) return template_error("the argument must be a text, not None");
-  return *text;
-}
-
-Result<int64_t> integer_argument(const Value* argument, int64_t otherwise) {
-  if (argument == nullptr) return otherwise;
-  if (argument->is_integral()) return argument->integer();
-  return template_error(
-      fmt::format("the argument must be an integer, not {}", type_name(*argument)));
-}
-
-template <std::string (*kMap)(std::string_view)>
-Result<Value> mapped(Arena& arena, const Value& self, const Arguments&) {
-  return arena.text(kMap(self.text().bytes));
-}
-
-template <Side kSide>
-Result<Value> stripped(Arena& arena, const Value& self, const Arguments& arguments) {
-  const auto characters = PENSTOCK_TRY(optional_text(arguments.find(0, "")));
-  return arena.text(std::string(strip(self.text().bytes, kSide, characters)));
-}
-
-template <bool kFromRight>
-Result<Value> split_text(Arena& arena, const Value& self, const Arguments& arguments) {
-  const std::string_view text = self.text().bytes;
-  const auto separator = PENSTOCK_TRY(optional_text(arguments.find(0, "sep")));
-  const int64_t count = PENSTOCK_TRY(integer_argument(arguments.find(1, "maxsplit"), -1));
-  if (!separator) {
-    if (kFromRight && count >= 0) return template_error("rsplit() needs a separator here");
-    return list_of(arena, split_at_space(text, count));
-  }
-  if (separator->empty()) return template_error("split() with an empty separator");
-  if (!kFromRight) return list_of(arena, split(text, *separator, count));
-  // The search from the right may compare the whole separator at each position.
-  PENSTOCK_TRY(arena.spend_bytes(std::min(text.size() * separator->size(), text.size() << 8)));
-  if (separator->size() > 256) return template_error("rsplit() with a separator of over 256 bytes");
-  return list_of(arena, split_right(text, *separator, count));
-}
-
-Result<Value> split_into_lines(Arena& arena, const Value& self, const Arguments&) {
-  return list_of(arena, split_lines(self.text().bytes));
-}
-
-template <bool kAtEnd>
-Result<Value> has_affix(Arena&, const Value& self, const Arguments& arguments) {
-  const std::string_view text = self.text().bytes;
-  const auto fits = [&](const Value& affix) {
-    return kAtEnd ? text.ends_with(affix.text().bytes) : text.starts_with(affix.text().bytes);
-  };
-  const Value& wanted = arguments.positional[0];
-  if (wanted.is_text()) return Value(fits(wanted));
-  if (!wanted.is(Kind::kList) || wanted.list().sort != List::Sort::kTuple) {
-    return template_error(fmt::format("{} needs a text or a tuple of texts, not {}",
-                                      kAtEnd ? "endswith()" : "startswith()", type_name(wanted)));
-  }
-  for (const Value& affix : wanted.list().items) {
-    if (!affix.is_text()) return template_error("a tuple of prefixes or suffixes must be texts");
-    if (fits(affix)) return Value(true);
-  }
-  return Value(false);
-}
-
-template <bool kAtEnd>
-Result<Value> without_affix(Arena& arena, const Value& self, const Arguments& arguments) {
-  std::string_view text = self.text().bytes;
-  const std::string_view affix = PENSTOCK_TRY(text_argument(arguments, 0));
-  if (kAtEnd && text.ends_with(affix)) text.remove_suffix(affix.size());
-  if (!kAtEnd && text.starts_with(affix)) text.remove_prefix(affix.size());
-  return arena.text(std::string(text));
-}
-
-Result<Value> replaced(Arena& arena, const Value& self, const Arguments& arguments) {
-  const std::string_view old = PENSTOCK_TRY(text_argument(arguments, 0));
-  const std::string_view replacement = PENSTOCK_TRY(text_argument(arguments, 1));
-  const int64_t count = PENSTOCK_TRY(integer_argument(arguments.find(2, "count"), -1));
-  return arena.text(PENSTOCK_TRY(replace(self.text().bytes, old, replacement, count)));
-}
-
-Result<Value> found_at(Arena&, const Value& self, const Arguments& arguments) {
-  const std::string_view text = self.text().bytes;
-  const size_t position = find(text, PENSTOCK_TRY(text_argument(arguments, 0)));
-  if (position == std::string_view::npos) return Value(int64_t{-1});
-  return Value(code_point_count(text.substr(0, position)));
-}
-
-Result<Value> counted(Arena& arena, const Value& self, const Arguments& arguments) {
-  const std::string_view text = self.text().bytes;
-  const std::string_view wanted = PENSTOCK_TRY(text_argument(arguments, 0));
-  if (wanted.empty()) return Value(self.text().length + 1);
-  int64_t count = 0;
-  for (size_t at = find(text, wanted); at != std::string_view::npos; ++count) {
-    at = find(text, wanted, at + wanted.size());
-  }
-  PENSTOCK_TRY(arena.spend(count));
-  return Value(count);
-}
-
-Result<Value> joined(Arena& arena, const Value& self, const Arguments& arguments) {
-  const std::vector<Value> items = PENSTOCK_TRY(items_of(arena, arguments.positional[0]));
-  std::string text;
-  for (size_t i = 0; i < items.size(); ++i) {
-    if (!items[i].is_text()) {
-      return template_error(
-          fmt::format("join() needs texts, item {} is a {}", i, type_name(items[i])));
-    }
-    if (i > 0) text += self.text().bytes;
-    text += items[i].text().bytes;
-    if (text.size() > kTextBytesMax) return template_error("join() makes more than 16 MiB");
-  }
-  return arena.text(std::move(text));
-}
 
 Result<Value> pairs_of(Arena& arena, const Value& self, const Arguments&) {
   std::vector<Value> pairs;
@@ -178,10 +40,15 @@ Result<Value> value_of(Arena& arena, const Value& self, const Arguments& argumen
 
 Result<Value> index_in_list(Arena& arena, const Value& self, const Arguments& arguments) {
   const std::vector<Value>& items = self.list().items;
-  for (size_t i = 0; i < items.size(); ++i) {
-    if (PENSTOCK_TRY(equals(arena, items[i], arguments.positional[0]))) {
-      return Value(static_cast<int64_t>(i));
-    }
+  const int64_t length = std::ssize(items);
+  const auto place = [&](const Value* bound, int64_t otherwise) -> Result<int64_t> {
+    const int64_t index = PENSTOCK_TRY(integer_argument(bound, otherwise));
+    return std::clamp<int64_t>(index < 0 ? index + length : index, 0, length);
+  };
+  const int64_t start = PENSTOCK_TRY(place(arguments.find(1, ""), 0));
+  const int64_t stop = PENSTOCK_TRY(place(arguments.find(2, ""), length));
+  for (int64_t i = start; i < stop; ++i) {
+    if (PENSTOCK_TRY(equals(arena, items[i], arguments.positional[0]))) return Value(i);
   }
   return template_error("index(): the list does not have this value");
 }
@@ -194,41 +61,78 @@ Result<Value> count_in_list(Arena& arena, const Value& self, const Arguments& ar
   return Value(count);
 }
 
+Result<Value> copy_of(Arena& arena, const Value& self, const Arguments&) {
+  if (self.is(Kind::kDict)) return arena.dict(self.dict().items);
+  if (self.list().sort == List::Sort::kList) return arena.list(self.list().items);
+  return template_error(fmt::format("a {} has no copy()", type_name(self)));
+}
+
+Result<Value> cycled(Arena&, const Value& self, const Arguments& arguments) {
+  if (arguments.positional.empty()) return template_error("loop.cycle() needs values");
+  return arguments.positional[self.loop().index % arguments.positional.size()];
+}
+
+Result<Value> has_changed(Arena& arena, const Value& self, const Arguments& arguments) {
+  Loop& loop = self.loop();
+  const Value now = PENSTOCK_TRY(arena.list(arguments.positional, List::Sort::kTuple));
+  if (loop.last_seen != nullptr) {
+    const std::vector<Value>& before = loop.last_seen->items;
+    bool is_same = before.size() == now.list().items.size();
+    for (size_t i = 0; is_same && i < before.size(); ++i) {
+      is_same = PENSTOCK_TRY(equals(arena, before[i], now.list().items[i]));
+    }
+    if (is_same) return Value(false);
+  }
+  loop.last_seen = &now.list();
+  return Value(true);
+}
+
+Result<Value> next_in_turn(Arena&, const Value& self, const Arguments&) {
+  Cycler& cycler = self.cycler();
+  const Value value = cycler.items[cycler.position];
+  cycler.position = (cycler.position + 1) % cycler.items.size();
+  return value;
+}
+
+Result<Value> begin_again(Arena&, const Value& self, const Arguments&) {
+  self.cycler().position = 0;
+  return Value::none();
+}
+
 const std::vector<NamedMethod>& methods_of(Kind kind) {
   static const std::vector<NamedMethod> kNone;
-  static const std::vector<NamedMethod> kTextMethods = {
-      {"strip", {""}, 0, stripped<Side::kBoth>},
-      {"lstrip", {""}, 0, stripped<Side::kLeft>},
-      {"rstrip", {""}, 0, stripped<Side::kRight>},
-      {"split", {"sep", "maxsplit"}, 0, split_text<false>},
-      {"rsplit", {"sep", "maxsplit"}, 0, split_text<true>},
-      {"splitlines", {}, 0, split_into_lines},
-      {"startswith", {""}, 1, has_affix<false>},
-      {"endswith", {""}, 1, has_affix<true>},
-      {"removeprefix", {""}, 1, without_affix<false>},
-      {"removesuffix", {""}, 1, without_affix<true>},
-      {"replace", {"", "", "count"}, 2, replaced},
-      {"upper", {}, 0, mapped<upper>},
-      {"lower", {}, 0, mapped<lower>},
-      {"title", {}, 0, mapped<title>},
-      {"capitalize", {}, 0, mapped<capitalize>},
-      {"find", {""}, 1, found_at},
-      {"count", {""}, 1, counted},
-      {"join", {""}, 1, joined},
-  };
   static const std::vector<NamedMethod> kDictMethods = {
-      {"items", {}, 0, pairs_of},
-      {"keys", {}, 0, keys_of},
-      {"values", {}, 0, values_of},
-      {"get", {"", ""}, 1, value_of},
+      {"items", {}, 0, pairs_of},     {"keys", {}, 0, keys_of}, {"values", {}, 0, values_of},
+      {"get", {"", ""}, 1, value_of}, {"copy", {}, 0, copy_of},
   };
   static const std::vector<NamedMethod> kListMethods = {
-      {"index", {""}, 1, index_in_list},
+      {"index", {"", "", ""}, 1, index_in_list},
       {"count", {""}, 1, count_in_list},
+      {"copy", {}, 0, copy_of},
   };
-  if (kind == Kind::kText) return kTextMethods;
-  if (kind == Kind::kDict) return kDictMethods;
-  return kind == Kind::kList ? kListMethods : kNone;
+  using Markup = NamedMethod::Markup;
+  static const std::vector<NamedMethod> kLoopMethods = {
+      {"cycle", {}, 0, cycled, Markup::kNothing, true},
+      {"changed", {}, 0, has_changed, Markup::kNothing, true},
+  };
+  static const std::vector<NamedMethod> kCyclerMethods = {
+      {"next", {}, 0, next_in_turn},
+      {"reset", {}, 0, begin_again},
+  };
+  switch (kind) {
+    case Kind::kText:
+      return text_methods();
+    case Kind::kDict:
+      return kDictMethods;
+    case Kind::kList:
+      return kListMethods;
+    case Kind::kLoop:
+      return kLoopMethods;
+    case Kind::kCycler:
+      return kCyclerMethods;
+    default:
+      return kNone;
+  }
 }
 
 const NamedMethod* find_method(Kind kind, std::string_view name) {
@@ -238,7 +142,47 @@ const NamedMethod* find_method(Kind kind, std::string_view name) {
   return nullptr;
 }
 
+// As Markup does it: what is joined to it is escaped first.
+Result<Value> call_on_markup(Arena& arena, const NamedMethod& method, const Value& self,
+                             const Arguments& arguments) {
+  if (method.markup == NamedMethod::Markup::kMarks) {
+    return marked(arena, PENSTOCK_TRY(method.call(arena, self, arguments)));
+  }
+  const auto made_safe = [&](const Value& value) -> Result<Value> {
+    if (!value.is_text()) return value;
+    return escaped(arena, value);
+  };
+  Arguments safe;
+  for (const Value& value : arguments.positional) {
+    safe.positional.push_back(PENSTOCK_TRY(made_safe(value)));
+  }
+  for (const auto& [name, value] : arguments.keywords) {
+    safe.keywords.emplace_back(name, PENSTOCK_TRY(made_safe(value)));
+  }
+  return marked(arena, PENSTOCK_TRY(method.call(arena, self, safe)));
+}
+
 }  // namespace
+
+Result<std::optional<std::string_view>> optional_text(const Value* argument) {
+  if (argument == nullptr || argument->is_none()) return std::optional<std::string_view>();
+  if (argument->is_text()) return std::optional<std::string_view>(argument->text().bytes);
+  if (argument->is_undefined()) return undefined_error(*argument);
+  return template_error(fmt::format("the argument must be a text, not {}", type_name(*argument)));
+}
+
+Result<std::string_view> text_argument(const Arguments& arguments, size_t index) {
+  const auto text = PENSTOCK_TRY(optional_text(&arguments.positional[index]));
+  if (!text) return template_error("the argument must be a text, not None");
+  return *text;
+}
+
+Result<int64_t> integer_argument(const Value* argument, int64_t otherwise) {
+  if (argument == nullptr) return otherwise;
+  if (argument->is_integral()) return argument->integer();
+  return template_error(
+      fmt::format("the argument must be an integer, not {}", type_name(*argument)));
+}
 
 const Value* Arguments::find(size_t index, std::string_view name) const {
   if (index < positional.size()) return &positional[index];
@@ -285,9 +229,14 @@ Result<std::optional<Value>> bound_method(Arena& arena, const Value& object,
 Result<Value> call_method(Arena& arena, const Callable& callable, const Arguments& arguments) {
   const NamedMethod* method = find_method(callable.self.kind(), callable.name);
   PENSTOCK_CHECK(method != nullptr);
-  PENSTOCK_TRY(check_arguments(method->name, arguments, method->parameters, method->required));
+  if (!method->takes_any) {
+    PENSTOCK_TRY(check_arguments(method->name, arguments, method->parameters, method->required));
+  }
   if (callable.self.is_text()) {
     PENSTOCK_TRY(arena.spend_bytes(callable.self.text().bytes.size()));
+  }
+  if (is_markup(callable.self) && method->markup != NamedMethod::Markup::kNothing) {
+    return call_on_markup(arena, *method, callable.self, arguments);
   }
   return method->call(arena, callable.self, arguments);
 }
@@ -307,9 +256,8 @@ Result<std::optional<Value>> loop_attribute(Arena& arena, const Loop& loop, std:
   if (name == "first") value = Value(index == 0);
   if (name == "last") value = Value(index + 1 == length);
   if (name == "length") value = Value(length);
-  // The depth of recursion, of which there is none.
-  if (name == "depth") value = Value(int64_t{1});
-  if (name == "depth0") value = Value(int64_t{0});
+  if (name == "depth") value = Value(loop.depth + 1);
+  if (name == "depth0") value = Value(loop.depth);
   if (name == "previtem") return neighbour(index - 1, "there is no previous item");
   if (name == "nextitem") return neighbour(index + 1, "there is no next item");
   return value;

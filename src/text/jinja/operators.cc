@@ -6,6 +6,8 @@
 #include <cmath>
 
 #include "text/jinja/access.h"
+#include "text/jinja/markup.h"
+#include "text/jinja/python_format.h"
 #include "text/jinja/python_text.h"
 
 namespace penstock::jinja {
@@ -52,9 +54,14 @@ Result<Value> add(Arena& arena, const Value& left, const Value& right) {
     return Value(sum);
   }
   if (left.is_number() && right.is_number()) return Value(left.real() + right.real());
+  if (left.is_text() && right.is_text() && is_markup(left) != is_markup(right)) {
+    const Value a = PENSTOCK_TRY(escaped(arena, left));
+    const Value b = PENSTOCK_TRY(escaped(arena, right));
+    return arena.markup(a.text().bytes + b.text().bytes);
+  }
   if (left.is_text() && right.is_text()) {
     PENSTOCK_TRY(arena.spend_bytes(left.text().bytes.size() + right.text().bytes.size()));
-    return arena.text(left.text().bytes + right.text().bytes);
+    return arena.text_like(left, left.text().bytes + right.text().bytes);
   }
   const bool are_lists = left.is(Kind::kList) && right.is(Kind::kList) &&
                          left.list().sort == right.list().sort &&
@@ -77,7 +84,7 @@ Result<Value> repeat(Arena& arena, const Value& sequence, int64_t count) {
   if (is_text) {
     std::string text;
     for (int64_t i = 0; i < count; ++i) text += sequence.text().bytes;
-    return arena.text(std::move(text));
+    return arena.text_like(sequence, std::move(text));
   }
   std::vector<Value> items;
   const std::vector<Value>& once = sequence.list().items;
@@ -159,6 +166,7 @@ bool is_true(const Value& value) {
       return !value.dict().items.empty();
     case Kind::kNamespace:
     case Kind::kLoop:
+    case Kind::kCycler:
     case Kind::kCallable:
       break;
   }
@@ -183,6 +191,8 @@ Result<bool> equals(Arena& arena, const Value& left, const Value& right, int dep
       return lists_equal(arena, left.list(), right.list(), depth);
     case Kind::kDict:
       return dicts_equal(arena, left.dict(), right.dict(), depth);
+    case Kind::kCycler:
+      return &left.cycler() == &right.cycler();
     case Kind::kNamespace:
       return &left.space() == &right.space();
     case Kind::kLoop:
@@ -286,6 +296,9 @@ Result<Value> operate(Arena& arena, Operator operation, const Value& left, const
     case Operator::kDivide:
     case Operator::kFloorDivide:
     case Operator::kModulo:
+      if (left.is_text() && operation == Operator::kModulo) {
+        return arena.text_like(left, PENSTOCK_TRY(percent_format(arena, left.text(), right)));
+      }
       return divide(operation, left, right);
     case Operator::kPower:
       return power(left, right);

@@ -70,6 +70,10 @@ class Parser {
     if (name == "for") return parse_for();
     if (name == "set") return parse_set();
     if (name == "macro") return parse_macro();
+    if (name == "call") return parse_call();
+    if (name == "filter") return parse_filter();
+    if (name == "with") return parse_with();
+    if (name == "print") return parse_print();
     if (name == "generation") return parse_generation();
     if (name == "break" || name == "continue") {
       if (loops_ == 0) return stream_.error(fmt::format("'{}' outside of a loop", name));
@@ -86,7 +90,7 @@ class Parser {
   Result<const Statement*> parse_if() {
     Statement node = make(NodeKind::kIf);
     do {
-      const Expression* condition = PENSTOCK_TRY(expressions_.parse_without_if());
+      const Expression* condition = PENSTOCK_TRY(expressions_.parse_tuple_without_if());
       PENSTOCK_TRY(end_tag());
       Block body = PENSTOCK_TRY(parse_block({"elif", "else", "endif"}));
       node.branches.emplace_back(condition, std::move(body));
@@ -101,13 +105,11 @@ class Parser {
 
   Result<const Statement*> parse_for() {
     Statement node = make(NodeKind::kFor);
-    node.targets = PENSTOCK_TRY(parse_targets());
+    node.target = PENSTOCK_TRY(parse_target());
     if (!stream_.take_name("in")) return stream_.unexpected("'in'");
-    node.value = PENSTOCK_TRY(expressions_.parse_without_if());
+    node.value = PENSTOCK_TRY(expressions_.parse_tuple_without_if());
     if (stream_.take_name("if")) node.condition = PENSTOCK_TRY(expressions_.parse());
-    if (stream_.at_name("recursive")) {
-      return stream_.unsupported("recursive loops are not supported");
-    }
+    node.is_recursive = stream_.take_name("recursive");
     PENSTOCK_TRY(end_tag());
     ++loops_;
     node.body = PENSTOCK_TRY(parse_block({"else", "endfor"}));
@@ -120,45 +122,113 @@ class Parser {
     return add(std::move(node));
   }
 
-  // a   or   a, b   or   (a, b)
-  Result<std::vector<std::string>> parse_targets() {
-    std::vector<std::string> targets;
-    const bool in_parentheses = stream_.take_operator("(");
-    do {
-      if (!targets.empty() && !stream_.at(Token::Kind::kName)) break;
-      targets.push_back(PENSTOCK_TRY(stream_.expect_any_name("a variable's name")));
-    } while (stream_.take_operator(","));
-    if (in_parentheses) PENSTOCK_TRY(stream_.expect_operator(")"));
-    return targets;
+  // a   or   a, b   or   (a, b)   or   a, (b, c)
+  Result<Target> parse_target() {
+    Target first = PENSTOCK_TRY(parse_one_target());
+    if (!stream_.at_operator(",")) return first;
+    Target tuple;
+    tuple.is_tuple = true;
+    tuple.parts.push_back(std::move(first));
+    while (stream_.take_operator(",")) {
+      if (stream_.at_operator(")")) break;
+      tuple.parts.push_back(PENSTOCK_TRY(parse_one_target()));
+    }
+    return tuple;
+  }
+
+  Result<Target> parse_one_target() {
+    if (stream_.take_operator("(")) {
+      if (nesting_ >= kTreeDepthMax) return stream_.error("names are nested too deep");
+      ++nesting_;
+      Target inside;
+      inside.is_tuple = true;
+      if (!stream_.at_operator(")")) inside = PENSTOCK_TRY(parse_target());
+      --nesting_;
+      PENSTOCK_TRY(stream_.expect_operator(")"));
+      return inside;
+    }
+    Target target;
+    target.name = PENSTOCK_TRY(parse_new_name("a variable's name"));
+    return target;
+  }
+
+  Result<std::string> parse_new_name(std::string_view what) {
+    for (const char* constant : {"true", "false", "none", "True", "False", "None"}) {
+      if (stream_.at_name(constant)) return stream_.unexpected(what);
+    }
+    return stream_.expect_any_name(what);
   }
 
   Result<const Statement*> parse_set() {
     Statement node = make(NodeKind::kSet);
-    node.targets = PENSTOCK_TRY(parse_targets());
-    if (node.targets.size() == 1 && stream_.take_operator(".")) {
-      node.kind = NodeKind::kSetMember;
-      node.targets.push_back(PENSTOCK_TRY(stream_.expect_any_name("an attribute's name")));
+    node.target = PENSTOCK_TRY(parse_target());
+    if (!node.target.is_tuple && stream_.take_operator(".")) {
+      node.target.attribute = PENSTOCK_TRY(stream_.expect_any_name("an attribute's name"));
     }
     if (stream_.take_operator("=")) {
       node.value = PENSTOCK_TRY(expressions_.parse_tuple());
       PENSTOCK_TRY(end_tag());
       return add(std::move(node));
     }
-    if (stream_.at_operator("|")) {
-      return stream_.unsupported("filters on a set block are not supported");
-    }
-    if (node.kind != NodeKind::kSet || node.targets.size() != 1) return stream_.unexpected("'='");
     node.kind = NodeKind::kSetBlock;
+    if (stream_.take_operator("|")) {
+      node.value = PENSTOCK_TRY(expressions_.parse_block_filters());
+    }
+    if (!stream_.at(Token::Kind::kBlockEnd)) return stream_.unexpected("'='");
     PENSTOCK_TRY(end_tag());
     node.body = PENSTOCK_TRY(parse_block({"endset"}));
     PENSTOCK_TRY(end_block("endset"));
     return add(std::move(node));
   }
 
-  Result<const Statement*> parse_macro() {
-    Statement node = make(NodeKind::kMacro);
-    Macro& macro = node.macro;
-    macro.name = PENSTOCK_TRY(stream_.expect_any_name("a macro's name"));
+  // A block that break and continue do not reach out of.
+  Result<Block> parse_body(Names ends) {
+    const int loops_outside = loops_;
+    loops_ = 0;
+    Block body = PENSTOCK_TRY(parse_block(ends));
+    loops_ = loops_outside;
+    return body;
+  }
+
+  Result<const Statement*> parse_filter() {
+    Statement node = make(NodeKind::kFilter);
+    node.value = PENSTOCK_TRY(expressions_.parse_block_filters());
+    PENSTOCK_TRY(end_tag());
+    node.body = PENSTOCK_TRY(parse_block({"endfilter"}));
+    PENSTOCK_TRY(end_block("endfilter"));
+    return add(std::move(node));
+  }
+
+  Result<const Statement*> parse_with() {
+    Statement node = make(NodeKind::kWith);
+    while (!stream_.at(Token::Kind::kBlockEnd)) {
+      if (!node.bindings.empty()) PENSTOCK_TRY(stream_.expect_operator(","));
+      Target target = PENSTOCK_TRY(parse_target());
+      PENSTOCK_TRY(stream_.expect_operator("="));
+      const Expression* value = PENSTOCK_TRY(expressions_.parse());
+      node.bindings.emplace_back(std::move(target), value);
+    }
+    PENSTOCK_TRY(end_tag());
+    node.body = PENSTOCK_TRY(parse_block({"endwith"}));
+    PENSTOCK_TRY(end_block("endwith"));
+    return add(std::move(node));
+  }
+
+  // {% print a, b %} prints one after the other.
+  Result<const Statement*> parse_print() {
+    Statement node = make(NodeKind::kScope);
+    while (!stream_.at(Token::Kind::kBlockEnd)) {
+      if (!node.body.empty()) PENSTOCK_TRY(stream_.expect_operator(","));
+      Statement output = make(NodeKind::kOutput);
+      output.value = PENSTOCK_TRY(expressions_.parse());
+      node.body.push_back(add(std::move(output)));
+    }
+    PENSTOCK_TRY(end_tag());
+    return add(std::move(node));
+  }
+
+  // The parameters of a macro in parentheses.
+  Result<void> parse_signature(Macro& macro) {
     PENSTOCK_TRY(stream_.expect_operator("("));
     while (!stream_.take_operator(")")) {
       if (!macro.parameters.empty()) PENSTOCK_TRY(stream_.expect_operator(","));
@@ -171,24 +241,54 @@ class Parser {
       }
       macro.parameters.emplace_back(std::move(name), otherwise);
     }
+    return {};
+  }
+
+  // The body of a macro or call block, and which of the special names it uses.
+  Result<void> parse_macro_body(Macro& macro, Names ends) {
+    expressions_.open_macros().push_back(&macro);
+    macro.body = PENSTOCK_TRY(parse_body(ends));
+    expressions_.open_macros().pop_back();
+    for (const auto& [name, otherwise] : macro.parameters) {
+      if (name == "varargs") macro.uses_varargs = false;
+      if (name == "kwargs") macro.uses_kwargs = false;
+      if (name == "caller" && macro.uses_caller && otherwise == nullptr) {
+        return stream_.error("a parameter 'caller' needs a default");
+      }
+    }
+    return {};
+  }
+
+  Result<const Statement*> parse_macro() {
+    Statement node = make(NodeKind::kMacro);
+    node.macro.name = PENSTOCK_TRY(parse_new_name("a macro's name"));
+    PENSTOCK_TRY(parse_signature(node.macro));
     PENSTOCK_TRY(end_tag());
-    const int loops_outside = loops_;
-    loops_ = 0;
-    macro.body = PENSTOCK_TRY(parse_block({"endmacro"}));
-    loops_ = loops_outside;
+    PENSTOCK_TRY(parse_macro_body(node.macro, {"endmacro"}));
     stream_.take_name("endmacro");
     if (stream_.at(Token::Kind::kName)) stream_.take();  // endmacro may repeat the macro's name
     PENSTOCK_TRY(end_tag());
     return add(std::move(node));
   }
 
+  Result<const Statement*> parse_call() {
+    Statement node = make(NodeKind::kCall);
+    node.macro.name = "caller";
+    if (stream_.at_operator("(")) PENSTOCK_TRY(parse_signature(node.macro));
+    node.value = PENSTOCK_TRY(expressions_.parse());
+    if (node.value->kind != Expression::Kind::kCall) {
+      return stream_.error("a call block needs a call, such as {% call name() %}");
+    }
+    PENSTOCK_TRY(end_tag());
+    PENSTOCK_TRY(parse_macro_body(node.macro, {"endcall"}));
+    PENSTOCK_TRY(end_block("endcall"));
+    return add(std::move(node));
+  }
+
   Result<const Statement*> parse_generation() {
     Statement node = make(NodeKind::kScope);
     PENSTOCK_TRY(end_tag());
-    const int loops_outside = loops_;
-    loops_ = 0;
-    node.body = PENSTOCK_TRY(parse_block({"endgeneration"}));
-    loops_ = loops_outside;
+    node.body = PENSTOCK_TRY(parse_body({"endgeneration"}));
     PENSTOCK_TRY(end_block("endgeneration"));
     return add(std::move(node));
   }

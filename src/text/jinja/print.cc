@@ -1,12 +1,12 @@
 // str(), repr() and json.dumps() of values: see python_text.h.
 #include <fmt/format.h>
-#include <utf8proc.h>
 
 #include <algorithm>
 #include <charconv>
 #include <cmath>
 #include <string>
 
+#include "text/jinja/character_class.h"
 #include "text/jinja/operators.h"
 #include "text/jinja/python_text.h"
 #include "text/utf8.h"
@@ -22,23 +22,6 @@ Result<void> check_limits(const std::string& out, int depth) {
     return template_error(fmt::format("a value nests deeper than {}", kValueDepthMax));
   }
   return {};
-}
-
-bool is_printable(char32_t c) {
-  switch (utf8proc_category(static_cast<utf8proc_int32_t>(c))) {
-    case UTF8PROC_CATEGORY_CC:
-    case UTF8PROC_CATEGORY_CF:
-    case UTF8PROC_CATEGORY_CS:
-    case UTF8PROC_CATEGORY_CO:
-    case UTF8PROC_CATEGORY_CN:
-    case UTF8PROC_CATEGORY_ZL:
-    case UTF8PROC_CATEGORY_ZP:
-      return false;
-    case UTF8PROC_CATEGORY_ZS:
-      return c == ' ';
-    default:
-      return true;
-  }
 }
 
 void append_repr(std::string_view text, std::string& out) {
@@ -93,7 +76,9 @@ Result<void> append_value(const Value& value, int depth, std::string& out) {
       out += python_str(value.real());
       break;
     case Kind::kText:
+      if (value.text().is_markup) out += "Markup(";
       append_repr(value.text().bytes, out);
+      if (value.text().is_markup) out += ')';
       break;
     case Kind::kList: {
       const List& list = value.list();
@@ -139,6 +124,9 @@ Result<void> append_value(const Value& value, int depth, std::string& out) {
     }
     case Kind::kLoop:
       out += fmt::format("<LoopContext {}/{}>", value.loop().index + 1, value.loop().items.size());
+      break;
+    case Kind::kCycler:
+      out += "<Cycler>";
       break;
     case Kind::kCallable:
       out += fmt::format("<function {}>", value.callable().name);
@@ -296,6 +284,12 @@ Result<std::string> python_str(const Value& value) {
   if (value.is_text()) return value.text().bytes;
   std::string out;
   if (value.is_undefined()) return out;
+  PENSTOCK_TRY(append_value(value, 0, out));
+  return out;
+}
+
+Result<std::string> python_repr(const Value& value) {
+  std::string out;
   PENSTOCK_TRY(append_value(value, 0, out));
   return out;
 }

@@ -6,8 +6,11 @@
 #include <algorithm>
 #include <charconv>
 #include <cmath>
+#include <cstdlib>
 #include <cstring>
 
+#include "base/check.h"
+#include "text/jinja/character_class.h"
 #include "text/unicode_tables.h"
 #include "text/utf8.h"
 
@@ -126,6 +129,25 @@ std::string title(std::string_view text) {
   });
 }
 
+std::string swap_case(std::string_view text) {
+  return map_code_points(text, [](char32_t c) {
+    if (is_lower(c)) return map_upper(c);
+    return is_upper(c) ? map_lower(c) : c;
+  });
+}
+
+std::string case_fold(std::string_view text) {
+  utf8proc_uint8_t* folded = nullptr;
+  const auto options = static_cast<utf8proc_option_t>(UTF8PROC_CASEFOLD);
+  const utf8proc_ssize_t bytes =
+      utf8proc_map(reinterpret_cast<const utf8proc_uint8_t*>(text.data()),
+                   static_cast<utf8proc_ssize_t>(text.size()), &folded, options);
+  PENSTOCK_CHECK(bytes >= 0);  // valid UTF-8, and the memory is small
+  std::string out(reinterpret_cast<const char*>(folded), static_cast<size_t>(bytes));
+  std::free(folded);
+  return out;
+}
+
 std::vector<std::string_view> split_at_space(std::string_view text, int64_t max_splits) {
   std::vector<std::string_view> parts;
   for (text = strip(text, Side::kLeft); !text.empty(); text = strip(text, Side::kLeft)) {
@@ -159,27 +181,49 @@ std::vector<std::string_view> split(std::string_view text, std::string_view sepa
   return parts;
 }
 
-std::vector<std::string_view> split_right(std::string_view text, std::string_view separator,
-                                          int64_t max_splits) {
+std::vector<std::string_view> split_at_space_right(std::string_view text, int64_t max_splits) {
   std::vector<std::string_view> parts;
-  while (max_splits < 0 || static_cast<int64_t>(parts.size()) < max_splits) {
-    const size_t begin = text.rfind(separator);
-    if (begin == std::string_view::npos) break;
-    parts.push_back(text.substr(begin + separator.size()));
+  for (text = strip(text, Side::kRight); !text.empty(); text = strip(text, Side::kRight)) {
+    if (max_splits >= 0 && static_cast<int64_t>(parts.size()) == max_splits) {
+      parts.push_back(text);
+      break;
+    }
+    size_t begin = text.size();
+    while (begin > 0) {
+      size_t last = begin - 1;
+      while (last > 0 && is_continuation(text[last])) --last;
+      if (is_python_space(decode_valid_utf8(text, last).code_point)) break;
+      begin = last;
+    }
+    parts.push_back(text.substr(begin));
     text = text.substr(0, begin);
   }
-  parts.push_back(text);
   std::reverse(parts.begin(), parts.end());
   return parts;
 }
 
-std::vector<std::string_view> split_lines(std::string_view text) {
+std::vector<std::string_view> split_right(std::string_view text, std::string_view separator,
+                                          int64_t max_splits) {
+  // Backwards everything is the same but the direction, and find() is linear.
+  const std::string backwards(text.rbegin(), text.rend());
+  const std::string wanted(separator.rbegin(), separator.rend());
+  std::vector<std::string_view> parts = split(backwards, wanted, max_splits);
+  std::reverse(parts.begin(), parts.end());
+  for (std::string_view& part : parts) {
+    const auto begin = static_cast<size_t>(part.data() - backwards.data());
+    part = text.substr(text.size() - begin - part.size(), part.size());
+  }
+  return parts;
+}
+
+std::vector<std::string_view> split_lines(std::string_view text, LineEnds ends) {
   std::vector<std::string_view> lines;
   size_t begin = 0;
   for (size_t position = 0; position < text.size();) {
     const size_t bytes = line_break_bytes(text, position);
     if (bytes > 0) {
-      lines.push_back(text.substr(begin, position - begin));
+      const size_t kept = ends == LineEnds::kKeep ? bytes : 0;
+      lines.push_back(text.substr(begin, position + kept - begin));
       begin = position + bytes;
     }
     position += bytes > 0 ? bytes : decode_valid_utf8(text, position).bytes;
@@ -196,6 +240,14 @@ size_t find(std::string_view text, std::string_view needle, size_t from) {
   const void* found = memmem(text.data() + from, text.size() - from, needle.data(), needle.size());
   if (found == nullptr) return std::string_view::npos;
   return static_cast<size_t>(static_cast<const char*>(found) - text.data());
+}
+
+size_t find_last(std::string_view text, std::string_view needle) {
+  if (needle.empty()) return text.size();
+  const std::string backwards(text.rbegin(), text.rend());
+  const std::string wanted(needle.rbegin(), needle.rend());
+  const size_t found = find(backwards, wanted);
+  return found == std::string_view::npos ? found : text.size() - found - needle.size();
 }
 
 Result<std::string> replace(std::string_view text, std::string_view old,

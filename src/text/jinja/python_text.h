@@ -4,7 +4,8 @@
 // A chat template prints values, so True, None, 1.0 and ['a'] must look as Python prints them.
 //
 // Known to differ: integers above 64 bits; case mapping that changes the number of characters (the
-// German sharp s); Unicode 14 for what repr() calls printable.
+// German sharp s); Unicode 14 for what repr() calls printable. See also text_methods.cc,
+// character_class.h, python_format.h.
 // Errors  kInvalidArgument when the text would be larger than kTextBytesMax or nests too deep.
 #pragma once
 
@@ -25,6 +26,7 @@ inline constexpr int kValueDepthMax =
 
 // str(value); undefined prints as nothing.
 Result<std::string> python_str(const Value& value);
+Result<std::string> python_repr(const Value& value);
 std::string python_str(double value);
 
 // json.dumps(value, ensure_ascii=..., indent=..., separators=..., sort_keys=...)
@@ -56,18 +58,25 @@ std::string upper(std::string_view text);
 std::string lower(std::string_view text);
 std::string capitalize(std::string_view text);
 std::string title(std::string_view text);  // str.title(): after every non-letter a capital
+std::string swap_case(std::string_view text);
+std::string case_fold(std::string_view text);
 
 // str.split() and str.split(separator); at most max_splits cuts unless negative.
 std::vector<std::string_view> split_at_space(std::string_view text, int64_t max_splits);
 std::vector<std::string_view> split(std::string_view text, std::string_view separator,
                                     int64_t max_splits);
 // The cuts counted from the right.
+std::vector<std::string_view> split_at_space_right(std::string_view text, int64_t max_splits);
 std::vector<std::string_view> split_right(std::string_view text, std::string_view separator,
                                           int64_t max_splits);
-std::vector<std::string_view> split_lines(std::string_view text);
+
+enum class LineEnds : uint8_t { kDrop, kKeep };
+std::vector<std::string_view> split_lines(std::string_view text, LineEnds ends = LineEnds::kDrop);
 
 // Where `needle` begins at or after `from`, or npos. In linear time, whatever the texts are.
 size_t find(std::string_view text, std::string_view needle, size_t from = 0);
+// Where the last `needle` begins, or npos. In linear time, too.
+size_t find_last(std::string_view text, std::string_view needle);
 
 // str.replace(old, replacement, count); all if count is negative.
 Result<std::string> replace(std::string_view text, std::string_view old,

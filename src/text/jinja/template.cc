@@ -16,8 +16,9 @@ Result<Template> Template::compile(std::string_view source) {
   return Template(PENSTOCK_TRY(parse(source)));
 }
 
-Result<std::string> Template::render(const Variables& variables) const {
-  Interpreter interpreter;
+Result<std::string> Template::render(const Variables& variables,
+                                     const std::optional<LocalTime>& now) const {
+  Interpreter interpreter(now ? *now : local_time_now());
   Result<std::string> text = interpreter.run(tree_, variables);
   if (!text) return text.error().with_context(fmt::format("line {}", interpreter.line()));
   return text;

@@ -12,12 +12,13 @@
 // template
 //          or what it says with raise_exception; kUnsupported for a filter or test that we do not
 //          have. Messages begin with "line N: ".
-// Known    departures from Jinja2: `safe` marks nothing (nothing is escaped either), loop.cycle,
-//          loop.changed, varargs and kwargs of macros, and the globals lipsum, cycler and joiner do
-//          not exist; see also python_text.h.
+// Known    departures from Jinja2: autoescape, block, include, import, extends and the function
+//          lipsum are not there, nor are the filters pprint, random, striptags, urlize, wordwrap
+//          and xmlattr; a dict's views and a range are lists. See also python_text.h and
+//          python_format.h.
 #pragma once
 
-#include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -26,6 +27,7 @@
 #include "base/json.h"
 #include "base/result.h"
 #include "text/jinja/ast.h"
+#include "text/jinja/strftime.h"
 
 namespace penstock::jinja {
 
@@ -38,7 +40,9 @@ class Template {
 
   // The variables that the template sees; a later one hides an earlier one of the same name.
   using Variables = std::vector<std::pair<std::string, Json>>;
-  Result<std::string> render(const Variables& variables) const;
+  // `now` is what strftime_now tells; unset, the machine's clock is read.
+  Result<std::string> render(const Variables& variables,
+                             const std::optional<LocalTime>& now = std::nullopt) const;
 
  private:
   explicit Template(Tree tree) : tree_(std::move(tree)) {}

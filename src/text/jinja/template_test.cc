@@ -120,12 +120,21 @@ TEST(Interpreter, refuses_what_it_cannot_parse) {
         "{{ f(a=1, 2) }}",
         "{{ x[] }}",
         "{{ and }}",
-        "{% for x in y %}{% macro m() %}{% continue %}{% endmacro %}{% endfor %}"}) {
+        "{% for x in y %}{% macro m() %}{% continue %}{% endmacro %}{% endfor %}",
+        "{% raw %}",
+        "{% call f %}{% endcall %}",
+        "{% call f() %}",
+        "{% filter %}{% endfilter %}",
+        "{% with a = 1 b = 2 %}{% endwith %}",
+        "{{ f(*a, *b) }}",
+        "{{ f(**a, b) }}",
+        "{% macro m(caller) %}{{ caller() }}{% endmacro %}",
+        "{% for true in x %}{% endfor %}",
+        "{{ 007 }}"}) {
     EXPECT_EQ(error_of(source).code, ErrorCode::kCorrupt) << source;
   }
-  for (const char* source :
-       {"{% include 'a' %}", "{% raw %}", "{% call f() %}{% endcall %}", "{{ f(*x) }}",
-        "{% for x in y recursive %}{% endfor %}", "{% set x | trim %}{% endset %}"}) {
+  for (const char* source : {"{% include 'a' %}", "{% block a %}{% endblock %}",
+                             "{% autoescape true %}", "{% extends 'a' %}", "{% do x %}"}) {
     EXPECT_EQ(error_of(source).code, ErrorCode::kUnsupported) << source;
   }
 }
@@ -152,6 +161,42 @@ TEST(InterpreterLimits, end_templates_that_work_too_much) {
       "{% set n = namespace() %}{% set n.s = n %}{{ n }}",
       "{% set n = namespace(s=[]) %}{% for a in range(60) %}{% set n.s = [n.s, n.s] %}{% endfor "
       "%}{{ n.s | tojson }}",
+      "{{ [1] | batch(1000000000000, 0) | list }}",
+      "{{ [1] | slice(1000000000000) | list }}",
+      "{{ 'x'.center(1000000000000) }}",
+      "{{ 'x'.ljust(9223372036854775807) }}",
+      "{{ 'x'.rjust(20000000, '世') }}",
+      "{{ 'x' | center(1000000000000) }}",
+      "{{ '1'.zfill(1000000000000) }}",
+      "{{ 'a\tb'.expandtabs(1000000000000) }}",
+      "{{ '%1000000000000d' % 1 }}",
+      "{{ '%*d' % (1000000000000, 1) }}",
+      "{{ '%*d' % (-9223372036854775807 - 1, 1) }}",
+      "{{ '%.1000000000f' % 1.5 }}",
+      "{{ '%.99999d' % 1 }}",
+      "{{ '{:1000000000000}'.format(1) }}",
+      "{{ '{:0>99999999999,}'.format(1) }}",
+      "{{ '{:016777217,}'.format(1) }}",
+      "{{ '{:.99999f}'.format(1.5) }}",
+      "{{ ('{:9000000}' * 4).format(*range(9)) }}",
+      "{{ ('%9000000d' * 4) % (1, 2, 3, 4) }}",
+      "{{ strftime_now('%9999999999d') }}",
+      "{{ strftime_now('%A' * 20000) }}",
+      "{% set t = ['x' * 8000000] %}{% for a in range(9) %}{% set u = t[0] | escape %}{% endfor %}",
+      "{% set t = '&' * 8000000 %}{{ t | escape }}",
+      "{% for x in [[1]] recursive %}{{ loop([x]) }}{% endfor %}",
+      "{% for x in range(9) recursive %}{{ loop(range(9)) }}{% endfor %}",
+      "{% macro m() %}{{ caller() }}{% call m() %}{{ caller() }}{% endcall %}{% endmacro %}"
+      "{% call m() %}{% endcall %}",
+      "{% set c = cycler(1) %}{% for a in range(100000) %}{% for b in range(100000) %}"
+      "{% set x = c.next() %}{% endfor %}{% endfor %}",
+      "{% for a in range(100000) %}{% macro m() %}{% endmacro %}{% for b in range(100000) %}"
+      "{% call m() %}{% endcall %}{% endfor %}{% endfor %}",
+      "{% set l = range(100000) | list %}{% for a in l %}{% set x = l | sum %}{% endfor %}",
+      "{{ [range(50000) | list] * 1000 | sum(start=[]) | length }}",
+      "{% set t = 'ab' * 4000000 %}{% for a in range(99999) %}{% set x = t.rfind('b' * 99 + 'a') %}"
+      "{% endfor %}",
+      "{% set f = '{}' * 4000000 %}{{ f.format(1) }}",
   };
   for (const std::string& source : sources) {
     EXPECT_EQ(error_of(source).code, ErrorCode::kInvalidArgument) << source;
@@ -172,6 +217,12 @@ TEST(InterpreterLimits, end_templates_that_nest_too_deep) {
       repeated("{% if a %}", 50000),
       repeated("{% macro a() %}", 50000),
       repeated("{% for a in b %}", 50000),
+      repeated("{% filter trim %}", 50000),
+      repeated("{% with %}", 50000),
+      repeated("{% call f() %}", 50000),
+      "{% filter trim" + repeated("|trim", 100000) + " %}",
+      "{% for " + repeated("(", 100000) + "a",
+      "{{ f(*" + repeated("f(*", 100000) + " }}",
   };
   for (const std::string& source : sources) {
     EXPECT_EQ(error_of(source).code, ErrorCode::kCorrupt) << source.substr(0, 40);
@@ -188,6 +239,33 @@ TEST(InterpreterLimits, leave_room_for_a_long_conversation) {
   const std::string text = text_of(read_test_file("chat_template.jinja"),
                                    {{"messages", messages}, {"add_generation_prompt", true}});
   EXPECT_GT(text.size(), 4'000'000u);
+}
+
+TEST(Interpreter, tells_the_time_that_it_is_given) {
+  LocalTime now;
+  now.fields.tm_year = 2024 - 1900;
+  now.fields.tm_mon = 1;
+  now.fields.tm_mday = 29;
+  now.fields.tm_wday = 4;
+  now.microseconds = 42;
+  const auto compiled = Template::compile("{{ strftime_now('%A %d %b %Y %f%Z') }}");
+  ASSERT_TRUE(compiled);
+  EXPECT_EQ(*compiled->render({}, now), "Thursday 29 Feb 2024 000042");
+  // Without one it is the machine's.
+  const LocalTime before = local_time_now();
+  const std::string year = text_of("{{ strftime_now('%Y') }}");
+  const int64_t told = std::stoll(year);
+  EXPECT_GE(told, before.fields.tm_year + 1900);
+  EXPECT_LE(told, local_time_now().fields.tm_year + 1900);
+}
+
+TEST(Interpreter, finds_the_last_in_linear_time) {
+  // Comparing at every place would be 10^13 steps.
+  const std::string text(8'000'000, 'a');
+  const std::string needle = "b" + std::string(1'000'000, 'a');
+  EXPECT_EQ(find_last(text, needle), std::string_view::npos);
+  EXPECT_EQ(find_last("b" + text, "b" + std::string("aa")), 0u);
+  EXPECT_EQ(split_right(text, needle, -1).size(), 1u);
 }
 
 TEST(PythonText, splits_and_strips_like_python) {

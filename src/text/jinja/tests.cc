@@ -1,8 +1,13 @@
 // The tests of filters.h: value is name(...).
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <iterator>
+
 #include "text/jinja/access.h"
+#include "text/jinja/character_class.h"
 #include "text/jinja/filters.h"
+#include "text/jinja/markup.h"
 #include "text/jinja/operators.h"
 #include "text/jinja/python_text.h"
 
@@ -73,12 +78,20 @@ Result<bool> is_same(Arena& arena, const Value& input, const Arguments& argument
   return equals(arena, input, other);
 }
 
-// kOther is the opposite of kMap.
-template <std::string (*kMap)(std::string_view), std::string (*kOther)(std::string_view)>
-Result<bool> is_in_case(Arena& arena, const Value& input, const Arguments&) {
+template <bool (*kIs)(std::string_view)>
+Result<bool> text_is(Arena& arena, const Value& input, const Arguments&) {
   const std::string text = PENSTOCK_TRY(python_str(input));
   PENSTOCK_TRY(arena.spend_bytes(text.size()));
-  return kMap(text) == text && kOther(text) != text;  // str.islower(): at least one cased letter
+  return kIs(text);
+}
+
+Result<bool> is_escaped(Arena&, const Value& input, const Arguments&) {
+  return is_markup(input);
+}
+
+template <bool (*kIs)(std::string_view)>
+Result<bool> names_one(Arena&, const Value& input, const Arguments&) {
+  return input.is_text() && kIs(input.text().bytes);
 }
 
 constexpr NamedTest kTests[] = {
@@ -100,8 +113,8 @@ constexpr NamedTest kTests[] = {
     {"even", 0, has_parity<0>},
     {"odd", 0, has_parity<1>},
     {"sameas", 1, is_same},
-    {"lower", 0, is_in_case<lower, upper>},
-    {"upper", 0, is_in_case<upper, lower>},
+    {"lower", 0, text_is<is_lower_text>},
+    {"upper", 0, text_is<is_upper_text>},
     {"eq", 1, compares<Comparison::kEqual>},
     {"==", 1, compares<Comparison::kEqual>},
     {"equalto", 1, compares<Comparison::kEqual>},
@@ -118,9 +131,17 @@ constexpr NamedTest kTests[] = {
     {"ge", 1, compares<Comparison::kGreaterOrEqual>},
     {">=", 1, compares<Comparison::kGreaterOrEqual>},
     {"in", 1, compares<Comparison::kIn>},
+    {"escaped", 0, is_escaped},
+    {"filter", 0, names_one<is_filter>},
+    {"test", 0, names_one<is_test>},
 };
 
 }  // namespace
+
+bool is_test(std::string_view name) {
+  return std::any_of(std::begin(kTests), std::end(kTests),
+                     [&](const NamedTest& test) { return test.name == name; });
+}
 
 Result<bool> apply_test(Arena& arena, std::string_view name, const Value& input,
                         const Arguments& arguments) {

@@ -65,21 +65,35 @@ Result<void> Arena::spend(int64_t steps) {
   return {};
 }
 
-const Text* Arena::make_text(std::string bytes) {
+Text* Arena::make_text(std::string bytes) {
   const int64_t length = code_point_count(bytes);
-  return &texts_.emplace_back(Text{std::move(bytes), length});
+  return &texts_.emplace_back(Text{std::move(bytes), length, false});
 }
 
 Result<Value> Arena::text(std::string bytes) {
   if (bytes.size() > kTextBytesMax) return template_error("a text of more than 16 MiB");
   PENSTOCK_TRY(spend(kStepsPerObject));
   PENSTOCK_TRY(spend_bytes(bytes.size()));
-  return Value(make_text(std::move(bytes)));
+  return Value(static_cast<const Text*>(make_text(std::move(bytes))));
+}
+
+Result<Value> Arena::markup(std::string bytes) {
+  if (bytes.size() > kTextBytesMax) return template_error("a text of more than 16 MiB");
+  PENSTOCK_TRY(spend(kStepsPerObject));
+  PENSTOCK_TRY(spend_bytes(bytes.size()));
+  Text* text = make_text(std::move(bytes));
+  text->is_markup = true;
+  return Value(static_cast<const Text*>(text));
+}
+
+Result<Value> Arena::text_like(const Value& origin, std::string bytes) {
+  const bool is_markup = origin.is_text() && origin.text().is_markup;
+  return is_markup ? markup(std::move(bytes)) : text(std::move(bytes));
 }
 
 Result<Value> Arena::list(std::vector<Value> items, List::Sort sort) {
   PENSTOCK_TRY(spend(kStepsPerObject + std::ssize(items) * kStepsPerItem));
-  return Value(&lists_.emplace_back(List{std::move(items), sort}));
+  return Value(&lists_.emplace_back(List{std::move(items), sort, false}));
 }
 
 Result<Value> Arena::dict(std::vector<std::pair<Value, Value>> items) {
@@ -106,7 +120,14 @@ Result<Namespace*> Arena::make_namespace() {
 
 Result<Loop*> Arena::make_loop(std::vector<Value> items) {
   PENSTOCK_TRY(spend(kStepsPerObject + std::ssize(items)));
-  return &loops_.emplace_back(Loop{std::move(items), 0});
+  Loop& loop = loops_.emplace_back();
+  loop.items = std::move(items);
+  return &loop;
+}
+
+Result<Cycler*> Arena::make_cycler(std::vector<Value> items) {
+  PENSTOCK_TRY(spend(kStepsPerObject + std::ssize(items)));
+  return &cyclers_.emplace_back(Cycler{std::move(items), 0});
 }
 
 Value Arena::from_json(const Json& json) {
@@ -122,7 +143,7 @@ Value Arena::from_json(const Json& json) {
     case Json::value_t::number_float:
       return Value(json.get<double>());
     case Json::value_t::string:
-      return Value(make_text(json.get<std::string>()));
+      return Value(static_cast<const Text*>(make_text(json.get<std::string>())));
     case Json::value_t::array: {
       List list;
       list.items.reserve(json.size());
@@ -133,7 +154,8 @@ Value Arena::from_json(const Json& json) {
       Dict dict;
       dict.items.reserve(json.size());
       for (const auto& [key, value] : json.items()) {
-        dict.items.emplace_back(Value(make_text(key)), from_json(value));
+        const Text* name = make_text(key);
+        dict.items.emplace_back(Value(name), from_json(value));
       }
       Dict& kept = dicts_.emplace_back(std::move(dict));
       make_index(kept);
@@ -177,6 +199,8 @@ std::string_view type_name(const Value& value) {
       return "Namespace";
     case Kind::kLoop:
       return "LoopContext";
+    case Kind::kCycler:
+      return "Cycler";
     case Kind::kCallable:
       return "function";
   }

@@ -28,6 +28,7 @@ struct List;
 struct Dict;
 struct Namespace;
 struct Loop;
+struct Cycler;
 struct Callable;
 
 enum class Kind : uint8_t {
@@ -41,6 +42,7 @@ enum class Kind : uint8_t {
   kDict,
   kNamespace,
   kLoop,
+  kCycler,
   kCallable,
 };
 
@@ -65,7 +67,8 @@ class Value {
   explicit Value(List* list) : kind_(Kind::kList), list_(list) {}
   explicit Value(const Dict* dict) : kind_(Kind::kDict), dict_(dict) {}
   explicit Value(Namespace* space) : kind_(Kind::kNamespace), namespace_(space) {}
-  explicit Value(const Loop* loop) : kind_(Kind::kLoop), loop_(loop) {}
+  explicit Value(Loop* loop) : kind_(Kind::kLoop), loop_(loop) {}
+  explicit Value(Cycler* cycler) : kind_(Kind::kCycler), cycler_(cycler) {}
   explicit Value(const Callable* callable) : kind_(Kind::kCallable), callable_(callable) {}
 
   Kind kind() const { return kind_; }
@@ -84,7 +87,8 @@ class Value {
   List& list() const { return *get(Kind::kList, list_); }
   const Dict& dict() const { return *get(Kind::kDict, dict_); }
   Namespace& space() const { return *get(Kind::kNamespace, namespace_); }
-  const Loop& loop() const { return *get(Kind::kLoop, loop_); }
+  Loop& loop() const { return *get(Kind::kLoop, loop_); }
+  Cycler& cycler() const { return *get(Kind::kCycler, cycler_); }
   const Callable& callable() const { return *get(Kind::kCallable, callable_); }
 
  private:
@@ -104,7 +108,8 @@ class Value {
     List* list_;
     const Dict* dict_;
     Namespace* namespace_;
-    const Loop* loop_;
+    Loop* loop_;
+    Cycler* cycler_;
     const Callable* callable_;
   };
 };
@@ -112,7 +117,8 @@ class Value {
 // Python's str: indexed by code point. Valid UTF-8.
 struct Text {
   std::string bytes;
-  int64_t length = 0;  // in code points
+  int64_t length = 0;      // in code points
+  bool is_markup = false;  // came from `safe` or `escape`: what joins it is escaped (markup.h)
 
   bool is_ascii() const { return static_cast<size_t>(length) == bytes.size(); }
 };
@@ -125,6 +131,7 @@ struct List {
   };
   std::vector<Value> items;
   Sort sort = Sort::kList;
+  bool is_group = false;  // a tuple of groupby: its items are also .grouper and .list
 };
 
 // In order of insertion. Keys are texts or numbers.
@@ -142,20 +149,31 @@ struct Namespace {
   void set(std::string_view name, Value value);
 };
 
+struct Macro;      // ast.h
+struct Statement;  // ast.h
+struct Scope;      // interpreter.h
+
 // What `loop` is in the body of a for.
 struct Loop {
   std::vector<Value> items;
   size_t index = 0;
+  int64_t depth = 0;                     // of recursion
+  const Statement* recursive = nullptr;  // the for, if loop(...) may run it again
+  Scope* outer = nullptr;                // where that for stands
+  const List* last_seen = nullptr;       // by loop.changed(...)
 };
 
-struct Macro;  // ast.h
-struct Scope;  // interpreter.h
+// Gives its items in turn: cycler(...); and the state of joiner(...).
+struct Cycler {
+  std::vector<Value> items;
+  size_t position = 0;
+};
 
 struct Callable {
-  enum class Sort : uint8_t { kFunction, kMethod, kMacro };
+  enum class Sort : uint8_t { kFunction, kMethod, kMacro, kJoiner };
   Sort sort = Sort::kFunction;
   std::string_view name;
-  Value self;                    // kMethod: the object
+  Value self;                    // kMethod: the object. kJoiner: its Cycler
   const Macro* macro = nullptr;  // kMacro: its definition and where it was defined
   Scope* scope = nullptr;
 };
@@ -172,24 +190,29 @@ class Arena {
   }
 
   Result<Value> text(std::string bytes);
+  Result<Value> markup(std::string bytes);
+  // A text that is markup if `origin` is.
+  Result<Value> text_like(const Value& origin, std::string bytes);
   Result<Value> list(std::vector<Value> items, List::Sort sort = List::Sort::kList);
   Result<Value> dict(std::vector<std::pair<Value, Value>> items);  // keys are distinct
   Result<Value> undefined(std::string reason);
   Result<Value> callable(Callable callable);
   Result<Namespace*> make_namespace();
   Result<Loop*> make_loop(std::vector<Value> items);
+  Result<Cycler*> make_cycler(std::vector<Value> items);
 
   // The value of a JSON document. Not charged: its size is the request's.
   Value from_json(const Json& json);
 
  private:
-  const Text* make_text(std::string bytes);
+  Text* make_text(std::string bytes);
 
   std::deque<Text> texts_;
   std::deque<List> lists_;
   std::deque<Dict> dicts_;
   std::deque<Namespace> namespaces_;
   std::deque<Loop> loops_;
+  std::deque<Cycler> cyclers_;
   std::deque<Callable> callables_;
   std::deque<std::string> reasons_;
   int64_t steps_left_ = kStepsMax;

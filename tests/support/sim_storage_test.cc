@@ -1,4 +1,4 @@
-#include "io/sim_storage.h"
+#include "support/sim_storage.h"
 
 #include <gtest/gtest.h>
 

@@ -1,4 +1,4 @@
-#include "io/fake_reader.h"
+#include "support/fake_reader.h"
 
 #include <fmt/format.h>
 

@@ -4,10 +4,10 @@
 // Reads happen on the caller's thread inside reap(), in an order drawn from the seed, so a test is
 // repeatable. How late an answer comes is counted in calls of reap(), not in time.
 //
-//   FakeReader reader({.seed = 7, .depth = 16});
-//   reader.fail_read(3, EIO, Lasting::kOnce);        // the 4th read submitted fails, its repeat
-//   works reader.stall_read(5);                            // the 6th stays open until
-//   release_stalled()
+//   FakeFaults faults;
+//   faults.fail_read(3, EIO, Lasting::kOnce);   // the 4th read submitted fails, its repeat works
+//   faults.stall_read(5);                       // the 6th stays open until release_stalled()
+//   FakeReader reader({.seed = 7, .depth = 16}, &faults);
 //
 // Threads  One, as every reader; release_stalled() from any.
 #pragma once

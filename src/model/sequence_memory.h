@@ -1,0 +1,105 @@
+// The memory of all sequences: pages of keys and values, and sets of recurrent states.
+//
+// Planned and taken once, then shared by every sequence and every mark (a place to go back to), so
+// that no further sequence costs a byte outside of the budget.
+//
+// A page holds kKvPagePositions positions of all attention layers. Positions are only appended, so
+// sequences that begin alike may share pages; whoever wants to write into a page where somebody
+// else's positions are takes a copy first (SequenceState). A set holds one position's state of all
+// delta-net layers. A set that is in use by anybody is never written again: each pass reads one and
+// writes another, so keeping a place costs nothing, and a pass that fails has changed nothing.
+//
+// Invariants  (1) A page or set is free exactly when nobody holds it.
+//             (2) Only a page's one live holder writes into it, beyond all marked positions.
+// Threads     the computing thread
+// Memory      everything is taken in create(); bytes_needed() is exact and goes into the plan
+// Errors      create(): kOutOfMemory
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "base/memory.h"
+#include "base/result.h"
+#include "compute/backend.h"
+#include "model/config.h"
+
+namespace penstock {
+
+// What is planned for.
+struct SequenceLimits {
+  int64_t context = 0;  // positions of one sequence
+  int sequences = 1;    // that may be evaluated in one pass
+  int marks = 0;        // places to go back to, besides
+};
+
+class SequenceMemory {
+ public:
+  static uint64_t bytes_needed(const ModelConfig& config, const SequenceLimits& limits);
+  static Result<SequenceMemory> create(const ModelConfig& config, const SequenceLimits& limits);
+
+  int64_t context() const { return limits_.context; }
+  bool has_recurrent_state() const { return layers_floats_ > 0; }
+  bool drafts() const { return drafts_; }
+
+  int num_free_pages() const { return static_cast<int>(free_pages_.size()); }
+  int num_free_sets() const { return static_cast<int>(free_sets_.size()); }
+
+  // A page or set that nobody holds, now held once; there must be one. Its bytes are whatever they
+  // were.
+  int take_page();
+  int take_set();
+
+  // One more live holder, or one less; and the same for marks, which rely on the first `positions`
+  // of a page.
+  void hold_page(int page) { ++pages_[static_cast<size_t>(page)].live; }
+  void drop_page(int page);
+  void mark_page(int page, int64_t positions);
+  void unmark_page(int page, int64_t positions);
+  // Whether the holder of `page` may write at `position` of it and behind.
+  bool may_write(int page, int64_t position) const;
+  void hold_set(int set) { ++sets_[static_cast<size_t>(set)]; }
+  void drop_set(int set);
+
+  float* page_data(int page) const { return pages_begin_ + page * page_floats_; }
+  int64_t page_floats() const { return page_floats_; }
+
+  // A layer's part of pages and of a set. `layer`: an attention layer; a delta-net layer.
+  KvCache kv(int64_t layer, std::span<float* const> pages) const;
+  KvCache draft_kv(std::span<float* const> pages) const;
+  DeltaNetState delta_net(int64_t layer, int set) const;
+  // [hidden_size] that drafts start from; empty without a prediction block.
+  std::span<float> hidden(int set) const;
+  void clear_set(int set);
+  void copy_set(int from, int to);
+
+ private:
+  struct Page {
+    int live = 0;
+    std::vector<int64_t> marked;  // positions that each mark relies on
+  };
+
+  SequenceMemory() = default;
+  void release_if_unused(int page);
+
+  AlignedMemory memory_;
+  SequenceLimits limits_;
+  bool drafts_ = false;
+  int64_t part_floats_ = 0;     // keys, or values, of one layer in a page
+  int64_t page_floats_ = 0;
+  int64_t history_floats_ = 0;  // convolution history per layer
+  int64_t layers_floats_ = 0;   // all delta-net layers together
+  int64_t state_floats_ = 0;    // of one of them
+  int64_t set_floats_ = 0;      // with the hidden state
+  int64_t attention_layers_ = 0;
+  size_t hidden_size_ = 0;
+  std::vector<int64_t> index_;  // [layer]: its index among the layers of its type
+  float* pages_begin_ = nullptr;
+  float* sets_begin_ = nullptr;
+  std::vector<Page> pages_;
+  std::vector<int> sets_;  // holders
+  std::vector<int> free_pages_, free_sets_;
+};
+
+}  // namespace penstock
