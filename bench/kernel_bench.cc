@@ -438,8 +438,10 @@ void bench_row_ops(Bench& bench, const ModelShape& model, int64_t tokens, int th
   routing.experts.resize(static_cast<size_t>(tokens * model.top_k));
   routing.weights.resize(routing.experts.size());
   run("route_top_k", 4.0 * static_cast<double>(tokens * num_experts),
-      [&](int64_t) { ops->route_top_k(logits.rows, static_cast<int>(model.top_k), routing); });
-  ops->route_top_k(logits.rows, static_cast<int>(model.top_k), routing);
+      [&](int64_t) {
+        PENSTOCK_CHECK(ops->route_top_k(logits.rows, static_cast<int>(model.top_k), routing));
+      });
+  PENSTOCK_CHECK(ops->route_top_k(logits.rows, static_cast<int>(model.top_k), routing));
   run("combine", 4 * floats * static_cast<double>(model.top_k + 2),
       [&](int64_t) { ops->combine(rows.rows, routing, x.rows, gate.rows, y.rows); });
   const AlignedMemory table = bench.weights(panel_bytes(DType::kQ8, 4096, hidden));

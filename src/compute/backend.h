@@ -1,8 +1,9 @@
 // The op book: what a model may ask of the machine. Coarse ops, one contract each.
 //
 // Ops run in call order. On the CPU they are finished when the call returns; a device may only have
-// queued them, so only code that needs a value on the host may look at outputs, after an op that
-// waits (route_top_k). No op knows a model's name, a file or an expert's place.
+// queued them. So nobody looks at outputs but through an op that waits (route_top_k, read_back),
+// and bytes that a queued op reads may be reused only when a fence behind it has passed. No op knows
+// a model's name, a file or an expert's place.
 //
 // Each op computes every row (token) independently of the other rows of the call, in an order of
 // operations that follows from the shapes alone: results do not depend on how a prompt was cut into
@@ -11,7 +12,8 @@
 // Shapes   n tokens, H hidden, I expert width, E experts, K experts per token, C conv channels
 // Threads  all calls from one thread
 // Memory   all scratch is allocated at creation from BackendLimits; ops allocate nothing
-// Errors   none: wrong shapes are our own mistakes and end the program
+// Errors   only ops that wait can fail: kIo when a device is lost. Wrong shapes are our own mistakes and
+//          end the program
 // Source   spec sections 4.2-4.7; plain versions of every op in compute/reference.h
 #pragma once
 
@@ -20,6 +22,8 @@
 #include <string>
 #include <vector>
 
+#include "base/place.h"
+#include "base/result.h"
 #include "compute/panel.h"
 #include "compute/rows.h"
 
@@ -137,6 +141,11 @@ struct ExpertWork {
   std::span<const int32_t> places;  // rows of hidden and out: token * top_k + rank
 };
 
+// A point in the order of ops. Everything before it has ended when it has passed.
+struct Fence {
+  uint64_t number = 0;
+};
+
 // What the largest call will need. Everything is allocated from these at creation.
 struct BackendLimits {
   int64_t tokens = 1;             // rows of one forward pass
@@ -155,6 +164,22 @@ class Backend {
 
   // "AVX3, 2 threads"
   virtual std::string description() const = 0;
+
+  // The memory that weights, activations and states of this backend's ops lie in.
+  virtual Memory& memory() = 0;
+
+  // to = from, to = 0: rows of this backend's memory.
+  virtual void copy(Rows from, Rows to) = 0;
+  virtual void clear(Rows rows) = 0;
+
+  // One row from the host's memory, which may be reused when the fence has passed; and back: waits
+  // for all ops so far.
+  virtual Fence upload(std::span<const float> from, Rows to) = 0;
+  virtual Result<void> read_back(Rows from, std::span<float> to) = 0;
+
+  // A fence behind all ops so far; whether it has passed. Neither waits.
+  virtual Fence fence() = 0;
+  virtual bool has_passed(Fence fence) = 0;
 
   // out[t] = table[tokens[t]]. table: [vocab, H], out: [n, H].
   virtual void embed(const Matrix& table, std::span<const int32_t> tokens, Rows out) = 0;
@@ -179,7 +204,7 @@ class Backend {
 
   // Softmax over all experts, the top_k largest, renormalised. logits: [n, E]. Waits for all ops so
   // far; `routing` is on the host.
-  virtual void route_top_k(Rows logits, int top_k, Routing& routing) = 0;
+  virtual Result<void> route_top_k(Rows logits, int top_k, Routing& routing) = 0;
 
   // hidden[places[j]] = silu(g) .* u with [g; u] = gate_up * x[tokens[j]]. hidden: [n * K, I].
   // Uses no byte of work.down. All works of one call share one dtype per part.

@@ -53,6 +53,7 @@
 #include <string_view>
 
 #include "base/dtype.h"
+#include "base/place.h"
 
 namespace penstock {
 
@@ -71,6 +72,7 @@ struct Matrix {
   int64_t rows = 0;     // out
   int64_t columns = 0;  // in
   const std::byte* panels = nullptr;
+  Place place = {};
 
   int64_t num_panels() const { return (rows + kPanelRows - 1) / kPanelRows; }
   int64_t num_blocks() const { return (columns + kGroupColumns - 1) / kGroupColumns; }

@@ -67,6 +67,27 @@ void product(const Matrix& matrix, std::span<const float> x, const float* bias,
 
 }  // namespace
 
+void ReferenceBackend::copy(Rows from, Rows to) {
+  PENSTOCK_CHECK(from.count == to.count && from.width == to.width);
+  for (int64_t t = 0; t < from.count; ++t) std::ranges::copy(from.row(t), to.row(t).begin());
+}
+
+void ReferenceBackend::clear(Rows rows) {
+  for (int64_t t = 0; t < rows.count; ++t) std::ranges::fill(rows.row(t), 0.0f);
+}
+
+Fence ReferenceBackend::upload(std::span<const float> from, Rows to) {
+  PENSTOCK_CHECK(to.count == 1 && std::ssize(from) == to.width);
+  std::ranges::copy(from, to.row(0).begin());
+  return {};
+}
+
+Result<void> ReferenceBackend::read_back(Rows from, std::span<float> to) {
+  PENSTOCK_CHECK(from.count == 1 && std::ssize(to) == from.width);
+  std::ranges::copy(from.row(0), to.begin());
+  return {};
+}
+
 void ReferenceBackend::embed(const Matrix& table, std::span<const int32_t> tokens, Rows out) {
   for (size_t t = 0; t < tokens.size(); ++t) {
     panel_row(table, tokens[t], out.row(static_cast<int64_t>(t)));
@@ -285,7 +306,7 @@ void ReferenceBackend::dense_ffn(Rows x, const Matrix& gate, const Matrix& up, c
   }
 }
 
-void ReferenceBackend::route_top_k(Rows logits, int top_k, Routing& routing) {
+Result<void> ReferenceBackend::route_top_k(Rows logits, int top_k, Routing& routing) {
   routing.num_tokens = logits.count;
   routing.top_k = top_k;
   const auto chosen = static_cast<size_t>(top_k);
@@ -309,6 +330,7 @@ void ReferenceBackend::route_top_k(Rows logits, int top_k, Routing& routing) {
       routing.weights[place] = static_cast<float>(weights[i] / sum);
     }
   }
+  return {};
 }
 
 void ReferenceBackend::expert_gate_up(Rows x, std::span<const ExpertWork> work, Rows hidden) {

@@ -17,6 +17,13 @@ namespace penstock {
 class ReferenceBackend final : public Backend {
  public:
   std::string description() const override { return "reference"; }
+  Memory& memory() override { return memory_; }
+  void copy(Rows from, Rows to) override;
+  void clear(Rows rows) override;
+  Fence upload(std::span<const float> from, Rows to) override;
+  Result<void> read_back(Rows from, std::span<float> to) override;
+  Fence fence() override { return {}; }
+  bool has_passed(Fence) override { return true; }
   void embed(const Matrix& table, std::span<const int32_t> tokens, Rows out) override;
   void rms_norm(Rows x, std::span<const float> weight, float eps, Rows out) override;
   void add(Rows x, Rows y, Rows out) override;
@@ -25,11 +32,14 @@ class ReferenceBackend final : public Backend {
   void attention(const AttentionCall& call) override;
   void dense_ffn(Rows x, const Matrix& gate, const Matrix& up, const Matrix& down,
                  Rows out) override;
-  void route_top_k(Rows logits, int top_k, Routing& routing) override;
+  Result<void> route_top_k(Rows logits, int top_k, Routing& routing) override;
   void expert_gate_up(Rows x, std::span<const ExpertWork> work, Rows hidden) override;
   void expert_down(Rows hidden, std::span<const ExpertWork> work, Rows out) override;
   void combine(Rows expert_rows, const Routing& routing, Rows shared, Rows shared_gate,
                Rows y) override;
+
+ private:
+  HostMemory memory_;
 };
 
 // How a target carries out fma(a, b, c): with one rounding, or as a product and a sum.

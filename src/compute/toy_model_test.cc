@@ -209,7 +209,7 @@ class ToyModel {
         rows(count * kTopK, kHidden), shared(count, kHidden), shared_gate(count, 1);
     product(matrix(name("gate.weight"), kExperts, kHidden, 2), h, logits);
     Routing routing = {0, 0, std::vector<int32_t>(choices), std::vector<float>(choices)};
-    ops_.route_top_k(logits.rows, kTopK, routing);
+    EXPECT_TRUE(ops_.route_top_k(logits.rows, kTopK, routing));
 
     for (int32_t e = 0; e < kExperts; ++e) {
       std::vector<int32_t> row_list, places;

@@ -38,23 +38,21 @@ Result<void> Batch::make_room() {
   }
 }
 
-void Batch::keep_logits(size_t segment, int64_t row, std::span<const float> logits) const {
+Result<void> Batch::keep_logits(size_t segment, int64_t row, Rows logits) const {
   const Part& part = added_[segment];
-  const auto last = static_cast<int64_t>(part.rows) - 1;
-  if (row == last - (part.wish.last_is_draft ? 1 : 0)) {
-    std::ranges::copy(logits, part.sequence->logits.begin());
-  }
-  if (part.wish.last_is_draft && row == last) {
-    std::ranges::copy(logits, part.sequence->trial_logits.begin());
-  }
-  if (part.wish.on_logits) part.wish.on_logits(row, logits);
+  const bool is_trial = part.wish.last_is_draft && row == static_cast<int64_t>(part.rows) - 1;
+  // The last row comes last, so its logits are the ones that stay.
+  std::vector<float>& kept = is_trial ? part.sequence->trial_logits : part.sequence->logits;
+  PENSTOCK_TRY(parts_.backend.read_back(logits, kept));
+  if (part.wish.on_logits) part.wish.on_logits(row, kept);
+  return {};
 }
 
 void Batch::finish(const Part& part, bool is_done) {
   Sequence& sequence = *part.sequence;
   const bool has_draft = part.wish.last_is_draft;
   if (!is_done) {
-    sequence.state.abandon();  // logits, made last, are those of before
+    sequence.state.abandon();  // logits are made last: they are those of before
     return;
   }
   sequence.state.commit();
@@ -106,9 +104,8 @@ Result<PassFigures> Batch::run(const std::stop_token& stop, const PassObservers&
   Step step{parts_.backend, parts_.experts, parts_.scratch,    parts_.moe,           figures.times,
             stop,           on_route,       observers.reroute, parts_.between_layers};
   const Result<void> done = parts_.model.forward(
-      step, tokens_, segments, [this](size_t segment, int64_t row, std::span<const float> logits) {
-        keep_logits(segment, row, logits);
-      });
+      step, tokens_, segments,
+      [this](size_t segment, int64_t row, Rows logits) { return keep_logits(segment, row, logits); });
   parts_.experts.advance_token();
   figures.store = parts_.experts.stats() - before;
   for (size_t i = 0; i < added_.size(); ++i) {

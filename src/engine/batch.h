@@ -91,7 +91,7 @@ class Batch {
   };
 
   Result<void> make_room();
-  void keep_logits(size_t segment, int64_t row, std::span<const float> logits) const;
+  Result<void> keep_logits(size_t segment, int64_t row, Rows logits) const;
   void count_asked(const Routing& routing, std::vector<int64_t>& asked) const;
   void finish(const Part& part, bool is_done);
 

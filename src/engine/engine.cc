@@ -161,14 +161,15 @@ Result<std::unique_ptr<Engine>> Engine::open(Storage& storage, const EngineOptio
   const ScratchShape shape =
       scratch_shape(engine->plan_.chunk_tokens, resolved.request.experts_per_token,
                     resolved.request.parallel);
-  engine->scratch_ = PENSTOCK_TRY(Scratch::create(config, shape));
-  engine->sequence_memory_ =
-      PENSTOCK_TRY(SequenceMemory::create(config, sequence_limits(resolved.request)));
   auto backend = PENSTOCK_TRY(CpuBackend::create(
       resolved.request.threads, backend_limits(config, shape, resolved.request.context),
       {.target = options.simd_target, .arithmetic = options.arithmetic}));
   ThreadPool& team = backend->team();
   engine->backend_ = std::move(backend);
+  engine->scratch_ =
+      PENSTOCK_TRY(Scratch::create(config, shape, engine->backend_->memory()));
+  engine->sequence_memory_ = PENSTOCK_TRY(
+      SequenceMemory::create(config, sequence_limits(resolved.request), *engine->backend_));
   PENSTOCK_TRY(engine->open_store(storage, options, team));
   PENSTOCK_TRY(engine->load_weights(on_load));
   const MemoryPlan& plan = engine->plan_;
@@ -238,15 +239,16 @@ Result<void> Engine::open_store(Storage& storage, const EngineOptions& options,
 
 Result<void> Engine::load_weights(const LoadObserver& on_load) {
   resident_ = PENSTOCK_TRY(
-      AlignedMemory::create(files_.container.resident_bytes(), "resident weights"));
-  PENSTOCK_TRY(files_.container.load_resident(resident_.bytes(), on_load));
+      backend_->memory().take(files_.container.resident_bytes(), "resident weights"));
+  PENSTOCK_TRY(files_.container.load_resident(resident_.host_bytes(), on_load));
 
   const auto half = static_cast<size_t>(request_.context * config().rotary_dim() / 2);
-  rope_ = PENSTOCK_TRY(AlignedMemory::create(2 * half * sizeof(float), "rotary tables"));
-  float* cos = reinterpret_cast<float*>(rope_.bytes().data());
-  fill_rope_table(config(), {cos, half}, {cos + half, half});
+  rope_ = PENSTOCK_TRY(backend_->memory().take(2 * half * sizeof(float), "rotary tables"));
+  float* cos = rope_.floats();
+  const std::span<float> table(reinterpret_cast<float*>(rope_.host_bytes().data()), 2 * half);
+  fill_rope_table(config(), table.first(half), table.last(half));
 
-  WeightBinder binder(files_.container, resident_.bytes());
+  WeightBinder binder(files_.container, resident_.host_bytes());
   Result<Qwen35Moe> model = Qwen35Moe::bind(config(), files_.container.experts().dtype, binder,
                                             {cos, cos + half});
   if (!model) return model.error().with_context(files_.container.directory());

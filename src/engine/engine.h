@@ -106,11 +106,11 @@ class Engine {
   SamplingOptions sampling_defaults_;
   std::vector<TokenId> stop_ids_;
   std::unique_ptr<StorageFile> experts_file_;
-  AlignedMemory resident_;
-  AlignedMemory rope_;
+  std::unique_ptr<Backend> backend_;  // before what lies in its memory
+  Buffer resident_;
+  Buffer rope_;
   std::optional<Scratch> scratch_;
   std::optional<SequenceMemory> sequence_memory_;
-  std::unique_ptr<Backend> backend_;
   std::unique_ptr<ExpertStore> store_;
   std::optional<MemoryWatch> memory_watch_;
   std::unique_ptr<Model> model_;

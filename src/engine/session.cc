@@ -138,8 +138,9 @@ Result<TokenId> Session::draft_after(TokenId token, const GenerateOptions& optio
   phase.store = phase.store + (parts.experts.stats() - before);
   phase.wall_ns += since_ns(start);
   if (!logits) return logits.error();
-  const std::span<const float> row =
-      logits->row(0).first(static_cast<size_t>(engine_->sampled_vocab()));
+  PENSTOCK_TRY(parts.backend.read_back(*logits, sequence_.trial_logits));
+  const auto row = std::span<const float>(sequence_.trial_logits)
+                       .first(static_cast<size_t>(engine_->sampled_vocab()));
   const auto drafted = static_cast<TokenId>(std::ranges::max_element(row) - row.begin());
   ++metrics.drafts;
   const auto position = std::ssize(sequence_.tokens) + 1;
@@ -277,7 +278,8 @@ Result<void> Session::evaluate_drafts(std::span<const TokenId> tokens,
   for (size_t p = 0; p + 1 < tokens.size(); ++p) {
     PENSTOCK_TRY(feed(tokens.subspan(p, 1), wish, phase, {}, stop));
     const Rows logits = PENSTOCK_TRY(parts.model.draft(step, tokens[p + 1], sequence_.state));
-    on_logits(static_cast<int64_t>(p), logits.row(0));
+    PENSTOCK_TRY(parts.backend.read_back(logits, sequence_.trial_logits));
+    on_logits(static_cast<int64_t>(p), sequence_.trial_logits);
   }
   return {};
 }

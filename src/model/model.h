@@ -32,10 +32,9 @@ struct Segment {
   LogitsOf logits_of = LogitsOf::kNone;
 };
 
-// Sees the logits [vocab] of each wanted row once: segments in order, and rows in order in each.
-// `row` counts the segment's rows.
-using LogitsObserver =
-    std::function<void(size_t segment, int64_t row, std::span<const float> logits)>;
+// Sees the logits [1, vocab] of each wanted row once: segments in order, and rows in order in each.
+// `row` counts the segment's rows. An error ends the pass.
+using LogitsObserver = std::function<Result<void>(size_t segment, int64_t row, Rows logits)>;
 
 class Model {
  public:

@@ -44,7 +44,7 @@ void plan_experts(int64_t num_experts, MoeScratch& scratch) {
 }
 
 // Tells the store what the next layer will probably choose, where it wants to know.
-void wish_for_next(Step& step, int64_t next_layer, const Matrix& next_router, Rows h,
+Result<void> wish_for_next(Step& step, int64_t next_layer, const Matrix& next_router, Rows h,
                    Rows logits) {
   MoeScratch& scratch = step.moe;
   const auto top_k = static_cast<int>(step.scratch.shape().experts_per_token);
@@ -53,7 +53,7 @@ void wish_for_next(Step& step, int64_t next_layer, const Matrix& next_router, Ro
   const auto choices = static_cast<size_t>(h.count * top_k);
   scratch.guess.experts.resize(choices);
   scratch.guess.weights.resize(choices);
-  step.backend.route_top_k(logits, top_k, scratch.guess);
+  PENSTOCK_TRY(step.backend.route_top_k(logits, top_k, scratch.guess));
 
   scratch.votes.assign(static_cast<size_t>(next_router.rows), 0);
   scratch.wishes.clear();
@@ -68,6 +68,7 @@ void wish_for_next(Step& step, int64_t next_layer, const Matrix& next_router, Ro
     });
   }
   step.experts.prefetch(static_cast<int>(next_layer), scratch.wishes);
+  return {};
 }
 
 ExpertWork work_for(const MoeScratch& scratch, size_t i) {
@@ -156,7 +157,7 @@ Result<void> moe_block(Step& step, int64_t layer, const MoeWeights& weights,
   ops.matmul(h, router);
   step.moe.routing.experts.resize(static_cast<size_t>(tokens * top_k));
   step.moe.routing.weights.resize(static_cast<size_t>(tokens * top_k));
-  ops.route_top_k(router_logits, static_cast<int>(top_k), step.moe.routing);
+  PENSTOCK_TRY(ops.route_top_k(router_logits, static_cast<int>(top_k), step.moe.routing));
   if (step.reroute) step.reroute(layer, step.moe.routing);
   if (step.on_route) step.on_route(layer, step.moe.routing);
   plan_experts(weights.router.rows, step.moe);
@@ -164,7 +165,7 @@ Result<void> moe_block(Step& step, int64_t layer, const MoeWeights& weights,
 
   if (next_router != nullptr && step.experts.wants_prefetch()) {
     timer->next(step.times.prefetch_ns);
-    wish_for_next(step, layer + 1, *next_router, h, router_logits);  // the logits are done with
+    PENSTOCK_TRY(wish_for_next(step, layer + 1, *next_router, h, router_logits));  // the logits are done with
   }
 
   timer->next(step.times.shared_ns);

@@ -4,23 +4,9 @@
 // predicts token p + 2. Its attention looks back on all positions, so every pass leaves the keys
 // and values of its own positions behind (remember): they follow from the block's input alone,
 // without attention and experts.
-#include <algorithm>
-
 #include "model/qwen3_5_moe.h"
 
 namespace penstock {
-namespace {
-
-Rows one_row(std::span<float> values) {
-  const auto width = static_cast<int64_t>(values.size());
-  return {values.data(), 1, width, width};
-}
-
-void copy_row(std::span<const float> from, std::span<float> to) {
-  std::copy(from.begin(), from.end(), to.begin());
-}
-
-}  // namespace
 
 Result<Qwen35Moe::PredictionBlock> Qwen35Moe::bind_prediction(WeightBinder& weights) const {
   const int64_t hidden = config_.hidden_size;
@@ -68,12 +54,12 @@ void Qwen35Moe::remember(Step& step, std::span<const int32_t> tokens, Rows x,
   const ScratchRows& rows = step.scratch.rows();
   const Rows hidden = rows.y.first(n);
   step.backend.rms_norm(x, final_norm_, static_cast<float>(config_.rms_norm_eps), hidden);
-  copy_row(hidden.row(state.is_on_trial() ? n - 2 : n - 1), state.next_hidden());
-  if (state.is_on_trial()) copy_row(hidden.row(n - 1), state.trial_hidden());
+  step.backend.copy(hidden.slice(state.is_on_trial() ? n - 2 : n - 1, 1), state.next_hidden());
+  if (state.is_on_trial()) step.backend.copy(hidden.last(1), state.trial_hidden());
   // The first token of a sequence follows no position.
   const int64_t skipped = first == 0 ? 1 : 0;
   if (n == skipped) return;
-  const Rows before = first == 0 ? hidden.first(1) : one_row(state.hidden());
+  const Rows before = first == 0 ? hidden.first(1) : state.hidden();
   pair(step, tokens.subspan(static_cast<size_t>(skipped)), before, hidden.last(n - skipped));
   const AttentionLayer& weights = prediction_->layer.attention;
   const int64_t kv_width = attention_shape_.kv_width();
@@ -131,7 +117,7 @@ Result<Rows> Qwen35Moe::draft(Step& step, int32_t next, SequenceState& state) co
   StepTimes inner;  // all of it is the time of the draft
   Step inside{ops, step.experts, step.scratch, step.moe, inner, step.stop, {}, {}, {}};
 
-  pair(step, std::span(&next, 1), one_row(state.hidden()), {});
+  pair(step, std::span(&next, 1), state.hidden(), {});
   draft_attention(step, state);
   ops.add(x, y, x);
   ops.rms_norm(x, block.layer.post_attention_norm, eps, h);

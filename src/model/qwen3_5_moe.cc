@@ -160,7 +160,7 @@ Result<void> Qwen35Moe::forward(Step& step, std::span<const int32_t> tokens,
     PENSTOCK_TRY(moe_block(step, index, layer.moe, expert_shape_, next_router, n));
     ops.add(x, y, x);
   }
-  head(step, segments, on_logits);
+  PENSTOCK_TRY(head(step, segments, on_logits));
   int64_t first = 0;
   for (const Segment& segment : segments) {
     const int64_t count = segment.state->rows();
@@ -243,8 +243,8 @@ void Qwen35Moe::delta_net(Step& step, const Layer& layer, int64_t index,
 
 // The wanted rows of all segments, as many at a time as the scratch has rows of logits: the head,
 // which is read once for each block, serves several sequences.
-void Qwen35Moe::head(Step& step, std::span<const Segment> segments,
-                     const LogitsObserver& on_logits) const {
+Result<void> Qwen35Moe::head(Step& step, std::span<const Segment> segments,
+                             const LogitsObserver& on_logits) const {
   const PartTimer timer(step.times.head_ns);
   const ScratchRows& rows = step.scratch.rows();
   const auto eps = static_cast<float>(config_.rms_norm_eps);
@@ -254,16 +254,17 @@ void Qwen35Moe::head(Step& step, std::span<const Segment> segments,
   };
   std::array<Wanted, kLogitsRowsMax> block;
   int64_t filled = 0;
-  const auto flush = [&] {
-    if (filled == 0) return;
+  const auto flush = [&]() -> Result<void> {
+    if (filled == 0) return {};
     const Rows logits = rows.logits.first(filled);
     const Projection output[] = {{lm_head_, nullptr, logits}};
     step.backend.matmul(rows.h.first(filled), output);
     for (int64_t i = 0; i < filled; ++i) {
       const Wanted& wanted = block[static_cast<size_t>(i)];
-      on_logits(wanted.segment, wanted.row, logits.row(i));
+      PENSTOCK_TRY(on_logits(wanted.segment, wanted.row, logits.slice(i, 1)));
     }
     filled = 0;
+    return {};
   };
   int64_t first = 0;
   for (size_t s = 0; s < segments.size(); ++s) {
@@ -275,11 +276,11 @@ void Qwen35Moe::head(Step& step, std::span<const Segment> segments,
       step.backend.rms_norm(rows.x.slice(first + row, 1), final_norm_, eps,
                             rows.h.slice(filled, 1));
       block[static_cast<size_t>(filled++)] = {s, row};
-      if (filled == rows.logits.count) flush();
+      if (filled == rows.logits.count) PENSTOCK_TRY(flush());
     }
     first += count;
   }
-  flush();
+  return flush();
 }
 
 }  // namespace penstock

@@ -8,12 +8,13 @@ namespace {
 constexpr int64_t kLineFloats = 16;  // rows start on a cache line
 
 // Lays out all buffers from `base` (nullptr: only measures). Returns the floats taken.
-int64_t lay_out(const ModelConfig& config, const ScratchShape& shape, float* base,
+int64_t lay_out(const ModelConfig& config, const ScratchShape& shape, float* base, Place place,
                 ScratchRows& rows) {
   int64_t used = 0;
   const auto take = [&](int64_t count, int64_t width) {
     const int64_t stride = (width + kLineFloats - 1) / kLineFloats * kLineFloats;
-    const Rows view{base == nullptr ? nullptr : base + used, count, width, stride};
+    const Rows view{base == nullptr ? nullptr : base + used, count, width, stride,
+                    place};
     used += count * stride;
     return view;
   };
@@ -44,15 +45,15 @@ int64_t lay_out(const ModelConfig& config, const ScratchShape& shape, float* bas
 
 uint64_t Scratch::bytes_needed(const ModelConfig& config, const ScratchShape& shape) {
   ScratchRows rows;
-  return static_cast<uint64_t>(lay_out(config, shape, nullptr, rows)) * sizeof(float);
+  return static_cast<uint64_t>(lay_out(config, shape, nullptr, {}, rows)) * sizeof(float);
 }
 
-Result<Scratch> Scratch::create(const ModelConfig& config, const ScratchShape& shape) {
+Result<Scratch> Scratch::create(const ModelConfig& config, const ScratchShape& shape,
+                                Memory& memory) {
   Scratch scratch;
   scratch.shape_ = shape;
-  scratch.memory_ =
-      PENSTOCK_TRY(AlignedMemory::create(bytes_needed(config, shape), "activations"));
-  lay_out(config, shape, reinterpret_cast<float*>(scratch.memory_.bytes().data()), scratch.rows_);
+  scratch.buffer_ = PENSTOCK_TRY(memory.take(bytes_needed(config, shape), "activations"));
+  lay_out(config, shape, scratch.buffer_.floats(), memory.place(), scratch.rows_);
   return scratch;
 }
 

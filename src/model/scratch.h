@@ -1,11 +1,11 @@
 // The activations of one forward pass, allocated once for the largest chunk of tokens.
 //
 // Shapes   n = chunk tokens, H hidden, K experts per token, I expert width, E experts, V vocabulary
-// Memory   one allocation in create(); bytes_needed() is exact and goes into the plan
+// Memory   one block of the given memory; bytes_needed() is exact and goes into the plan
 // Errors   create(): kOutOfMemory
 #pragma once
 
-#include "base/memory.h"
+#include "base/place.h"
 #include "base/result.h"
 #include "compute/rows.h"
 #include "model/config.h"
@@ -41,7 +41,8 @@ struct ScratchRows {
 class Scratch {
  public:
   static uint64_t bytes_needed(const ModelConfig& config, const ScratchShape& shape);
-  static Result<Scratch> create(const ModelConfig& config, const ScratchShape& shape);
+  static Result<Scratch> create(const ModelConfig& config, const ScratchShape& shape,
+                                Memory& memory);
 
   const ScratchRows& rows() const { return rows_; }
   const ScratchShape& shape() const { return shape_; }
@@ -49,7 +50,7 @@ class Scratch {
  private:
   Scratch() = default;
 
-  AlignedMemory memory_;
+  Buffer buffer_;
   ScratchRows rows_;
   ScratchShape shape_;
 };

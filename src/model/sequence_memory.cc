@@ -1,7 +1,6 @@
 #include "model/sequence_memory.h"
 
 #include <algorithm>
-#include <cstring>
 
 #include "base/check.h"
 
@@ -51,11 +50,12 @@ uint64_t SequenceMemory::bytes_needed(const ModelConfig& config, const SequenceL
 }
 
 Result<SequenceMemory> SequenceMemory::create(const ModelConfig& config,
-                                              const SequenceLimits& limits) {
+                                              const SequenceLimits& limits, Backend& backend) {
   const Sizes sizes = sizes_of(config, limits);
   SequenceMemory result;
-  result.memory_ = PENSTOCK_TRY(
-      AlignedMemory::create(bytes_needed(config, limits), "KV cache and delta-net states"));
+  result.backend_ = &backend;
+  result.buffer_ = PENSTOCK_TRY(
+      backend.memory().take(bytes_needed(config, limits), "KV cache and delta-net states"));
   result.limits_ = limits;
   result.drafts_ = sizes.drafts;
   result.part_floats_ = sizes.part;
@@ -65,12 +65,12 @@ Result<SequenceMemory> SequenceMemory::create(const ModelConfig& config,
   result.layers_floats_ = sizes.layers;
   result.set_floats_ = sizes.set();
   result.attention_layers_ = sizes.attention_layers;
-  result.hidden_size_ = sizes.drafts ? static_cast<size_t>(config.hidden_size) : 0;
+  result.hidden_size_ = sizes.drafts ? config.hidden_size : 0;
   int64_t attention = 0, delta = 0;
   for (const LayerType type : config.layer_types) {
     result.index_.push_back(type == LayerType::kFullAttention ? attention++ : delta++);
   }
-  result.pages_begin_ = reinterpret_cast<float*>(result.memory_.bytes().data());
+  result.pages_begin_ = result.buffer_.floats();
   result.sets_begin_ = result.pages_begin_ + sizes.pages * sizes.page;
   result.pages_.resize(static_cast<size_t>(sizes.pages));
   result.sets_.assign(static_cast<size_t>(sizes.sets), 0);
@@ -147,18 +147,16 @@ DeltaNetState SequenceMemory::delta_net(int64_t layer, int set) const {
   return {begin, begin + history_floats_};
 }
 
-std::span<float> SequenceMemory::hidden(int set) const {
-  return {sets_begin_ + set * set_floats_ + layers_floats_, hidden_size_};
+Rows SequenceMemory::hidden(int set) const {
+  return row(sets_begin_ + set * set_floats_ + layers_floats_, hidden_size_);
 }
 
 void SequenceMemory::clear_set(int set) {
-  std::memset(sets_begin_ + set * set_floats_, 0,
-              static_cast<size_t>(set_floats_) * sizeof(float));
+  backend_->clear(row(sets_begin_ + set * set_floats_, set_floats_));
 }
 
-void SequenceMemory::copy_set(int from, int to) {
-  std::memcpy(sets_begin_ + to * set_floats_, sets_begin_ + from * set_floats_,
-              static_cast<size_t>(set_floats_) * sizeof(float));
+void SequenceMemory::copy_page(int from, int to) {
+  backend_->copy(row(page_data(from), page_floats_), row(page_data(to), page_floats_));
 }
 
 }  // namespace penstock

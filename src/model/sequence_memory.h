@@ -12,7 +12,7 @@
 // Invariants  (1) A page or set is free exactly when nobody holds it.
 //             (2) Only a page's one live holder writes into it, beyond all marked positions.
 // Threads     the computing thread
-// Memory      everything is taken in create(); bytes_needed() is exact and goes into the plan
+// Memory      everything is taken from the backend's memory in create(); bytes_needed() is exact and goes into the plan
 // Errors      create(): kOutOfMemory
 #pragma once
 
@@ -20,7 +20,7 @@
 #include <span>
 #include <vector>
 
-#include "base/memory.h"
+#include "base/place.h"
 #include "base/result.h"
 #include "compute/backend.h"
 #include "model/config.h"
@@ -37,7 +37,8 @@ struct SequenceLimits {
 class SequenceMemory {
  public:
   static uint64_t bytes_needed(const ModelConfig& config, const SequenceLimits& limits);
-  static Result<SequenceMemory> create(const ModelConfig& config, const SequenceLimits& limits);
+  static Result<SequenceMemory> create(const ModelConfig& config, const SequenceLimits& limits,
+                                       Backend& backend);
 
   int64_t context() const { return limits_.context; }
   bool has_recurrent_state() const { return layers_floats_ > 0; }
@@ -63,16 +64,15 @@ class SequenceMemory {
   void drop_set(int set);
 
   float* page_data(int page) const { return pages_begin_ + page * page_floats_; }
-  int64_t page_floats() const { return page_floats_; }
+  void copy_page(int from, int to);
 
   // A layer's part of pages and of a set. `layer`: an attention layer; a delta-net layer.
   KvCache kv(int64_t layer, std::span<float* const> pages) const;
   KvCache draft_kv(std::span<float* const> pages) const;
   DeltaNetState delta_net(int64_t layer, int set) const;
-  // [hidden_size] that drafts start from; empty without a prediction block.
-  std::span<float> hidden(int set) const;
+  // [1, hidden_size] that drafts start from; without a prediction block it has no columns.
+  Rows hidden(int set) const;
   void clear_set(int set);
-  void copy_set(int from, int to);
 
  private:
   struct Page {
@@ -83,7 +83,10 @@ class SequenceMemory {
   SequenceMemory() = default;
   void release_if_unused(int page);
 
-  AlignedMemory memory_;
+  Rows row(float* data, int64_t floats) const { return {data, 1, floats, floats, buffer_.place()}; }
+
+  Backend* backend_ = nullptr;
+  Buffer buffer_;
   SequenceLimits limits_;
   bool drafts_ = false;
   int64_t part_floats_ = 0;     // keys, or values, of one layer in a page
@@ -93,7 +96,7 @@ class SequenceMemory {
   int64_t state_floats_ = 0;    // of one of them
   int64_t set_floats_ = 0;      // with the hidden state
   int64_t attention_layers_ = 0;
-  size_t hidden_size_ = 0;
+  int64_t hidden_size_ = 0;
   std::vector<int64_t> index_;  // [layer]: its index among the layers of its type
   float* pages_begin_ = nullptr;
   float* sets_begin_ = nullptr;

@@ -1,7 +1,6 @@
 #include "model/state.h"
 
 #include <algorithm>
-#include <cstring>
 #include <utility>
 
 #include "base/check.h"
@@ -82,8 +81,7 @@ void SequenceState::begin(int64_t rows, bool on_trial) {
     const auto tail = static_cast<size_t>(length_ / kKvPagePositions);
     if (!memory_->may_write(pages_[tail], within)) {
       const int own = memory_->take_page();
-      std::memcpy(memory_->page_data(own), memory_->page_data(pages_[tail]),
-                  static_cast<size_t>(memory_->page_floats()) * sizeof(float));
+      memory_->copy_page(pages_[tail], own);
       memory_->drop_page(pages_[tail]);
       pages_[tail] = own;
       page_data_[tail] = memory_->page_data(own);

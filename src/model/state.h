@@ -88,9 +88,9 @@ class SequenceState {
   bool is_on_trial() const { return is_on_trial_; }
   int64_t rows() const { return rows_; }  // of the pass at work
   // The hidden state of the last position before the pass; after it; after the row on trial.
-  std::span<float> hidden() const { return memory_->hidden(set_); }
-  std::span<float> next_hidden() const { return memory_->hidden(next_); }
-  std::span<float> trial_hidden() const { return memory_->hidden(trial_); }
+  Rows hidden() const { return memory_->hidden(set_); }
+  Rows next_hidden() const { return memory_->hidden(next_); }
+  Rows trial_hidden() const { return memory_->hidden(trial_); }
 
   // Between passes: the drafted row that the last one evaluated. Counted in length until dropped.
   bool has_trial() const { return has_trial_; }

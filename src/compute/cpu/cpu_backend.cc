@@ -78,6 +78,27 @@ void CpuBackend::for_rows(int64_t rows, int64_t row_elements, const Body& body) 
   }
 }
 
+void CpuBackend::copy(Rows from, Rows to) {
+  PENSTOCK_CHECK(from.count == to.count && from.width == to.width);
+  for (int64_t t = 0; t < from.count; ++t) std::ranges::copy(from.row(t), to.row(t).begin());
+}
+
+void CpuBackend::clear(Rows rows) {
+  for (int64_t t = 0; t < rows.count; ++t) std::ranges::fill(rows.row(t), 0.0f);
+}
+
+Fence CpuBackend::upload(std::span<const float> from, Rows to) {
+  PENSTOCK_CHECK(to.count == 1 && std::ssize(from) == to.width);
+  std::ranges::copy(from, to.row(0).begin());
+  return {};
+}
+
+Result<void> CpuBackend::read_back(Rows from, std::span<float> to) {
+  PENSTOCK_CHECK(from.count == 1 && std::ssize(to) == from.width);
+  std::ranges::copy(from.row(0), to.begin());
+  return {};
+}
+
 void CpuBackend::embed(const Matrix& table, std::span<const int32_t> tokens, Rows out) {
   PENSTOCK_CHECK(out.count == std::ssize(tokens) && out.width == table.columns);
   for_rows(out.count, 8 * out.width,
@@ -166,7 +187,7 @@ void to_weights(std::span<float> logits) {
 
 }  // namespace
 
-void CpuBackend::route_top_k(Rows logits, int top_k, Routing& routing) {
+Result<void> CpuBackend::route_top_k(Rows logits, int top_k, Routing& routing) {
   const auto k = static_cast<size_t>(top_k);
   PENSTOCK_CHECK(top_k >= 1 && top_k <= logits.width);
   PENSTOCK_CHECK(std::ssize(routing.experts) >= logits.count * top_k);
@@ -179,6 +200,7 @@ void CpuBackend::route_top_k(Rows logits, int top_k, Routing& routing) {
     choose(logits.row(t), {routing.experts.data() + first, k}, weights);
     to_weights(weights);
   });
+  return {};
 }
 
 void CpuBackend::expert_gate_up(Rows x, std::span<const ExpertWork> work, Rows hidden) {
