@@ -111,6 +111,7 @@ Result<TensorInfo> parse_tensor(const std::string& name, const Json& json,
 }
 
 Result<void> parse_metadata(const Json& json, const std::string& what, SafetensorsHeader& header) {
+  if (json.is_null()) return {};  // as mlx writes it when there is none
   if (!json.is_object()) return corrupt(what, "\"__metadata__\" is not an object");
   for (const auto& [key, value] : json.items()) {
     if (!value.is_string()) {

@@ -55,6 +55,13 @@ void expect_all_refused(const std::vector<BadFile>& files) {
   }
 }
 
+TEST(Safetensors, metadata_may_be_null) {
+  const auto opened = open_bytes(
+      file_of(R"({"__metadata__":null,"a":{"dtype":"U8","shape":[3],"data_offsets":[0,3]}})", 3));
+  ASSERT_TRUE(opened.has_value()) << opened.error().message;
+  EXPECT_TRUE(opened->header().metadata.empty());
+}
+
 TEST(Safetensors, what_was_written_is_read_back) {
   SimStorage disk;
   const std::vector<float> floats = {1, 2, 3, 4, 5, 6};
