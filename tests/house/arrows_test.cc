@@ -15,8 +15,9 @@ namespace fs = std::filesystem;
 
 const std::map<std::string, std::set<std::string>> kMayInclude = {
     {"base", {"base"}},
+    {"quant", {"quant", "base"}},
     {"io", {"io", "base"}},
-    {"format", {"format", "io", "base"}},
+    {"format", {"format", "quant", "io", "base"}},
     {"store", {"store", "io", "base"}},
     {"compute", {"compute", "base"}},
     {"model", {"model", "compute", "store", "format", "io", "base"}},

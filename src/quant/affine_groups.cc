@@ -1,0 +1,54 @@
+#include "quant/affine_groups.h"
+
+#include "base/check.h"
+#include "quant/block_load.h"
+#include "quant/codebook_blocks.h"
+
+namespace penstock {
+namespace {
+
+float number_at(DType dtype, std::span<const std::byte> numbers, size_t index) {
+  if (dtype == DType::kF32) return load_block<float>(numbers.data() + 4 * index);
+  const auto half = load_block<uint16_t>(numbers.data() + 2 * index);
+  return dtype == DType::kBF16 ? bf16_to_f32(half) : f16_to_f32(half);
+}
+
+}  // namespace
+
+uint32_t affine_code(std::span<const std::byte> codes, int bits, int64_t index) {
+  const auto first_bit = static_cast<size_t>(index) * static_cast<size_t>(bits);
+  const size_t byte = first_bit / 8;
+  uint32_t word = std::to_integer<uint32_t>(codes[byte]);
+  if (byte + 1 < codes.size()) word |= std::to_integer<uint32_t>(codes[byte + 1]) << 8;
+  return word >> (first_bit % 8) & ((1u << bits) - 1);
+}
+
+void decode_affine_row(const AffineCoding& coding, std::span<const std::byte> codes,
+                       std::span<const std::byte> scales, std::span<const std::byte> biases,
+                       std::span<float> values) {
+  const size_t number_bytes = static_cast<size_t>(bits_of(coding.scales)) / 8;
+  const auto group = static_cast<size_t>(coding.group);
+  PENSTOCK_CHECK(are_affine_bits(coding.bits) && values.size() % group == 0);
+  PENSTOCK_CHECK(codes.size() * 8 == values.size() * static_cast<size_t>(coding.bits));
+  PENSTOCK_CHECK(scales.size() == values.size() / group * number_bytes);
+  PENSTOCK_CHECK(biases.size() == scales.size());
+  for (size_t i = 0; i < values.size(); ++i) {
+    const float scale = number_at(coding.scales, scales, i / group);
+    const float bias = number_at(coding.scales, biases, i / group);
+    const uint32_t code = affine_code(codes, coding.bits, static_cast<int64_t>(i));
+    values[i] = scale * static_cast<float>(code) + bias;
+  }
+}
+
+void decode_mlx_mxfp4_row(std::span<const std::byte> codes, std::span<const std::byte> scales,
+                          std::span<float> values) {
+  PENSTOCK_CHECK(codes.size() * 2 == values.size());
+  PENSTOCK_CHECK(scales.size() * static_cast<size_t>(kMlxMxfp4Group) == values.size());
+  for (size_t i = 0; i < values.size(); ++i) {
+    const auto scale = std::to_integer<uint8_t>(scales[i / static_cast<size_t>(kMlxMxfp4Group)]);
+    const uint32_t code = affine_code(codes, 4, static_cast<int64_t>(i));
+    values[i] = half_of_e8m0(scale) * static_cast<float>(kE2m1Doubled[code]);
+  }
+}
+
+}  // namespace penstock
