@@ -137,10 +137,19 @@ class ParameterRules {
                           source_.bytes(fmt::format("\n{}", kParameterEnd))});
     const ExpressionId in_line = source_.sequence(
         {PENSTOCK_TRY(value(alternatives, false, where)), source_.bytes(kParameterEnd)});
+    std::vector<ExpressionId> choices = {on_lines, in_line};
+    const bool may_be_empty_text =
+        std::ranges::any_of(alternatives, [](const SchemaAlternative& alternative) {
+          return alternative.type == SchemaType::kString && alternative.values.empty() &&
+                 !alternative.schema->contains("minLength") &&
+                 !alternative.schema->contains("pattern") &&
+                 !alternative.schema->contains("format");
+        });
+    if (may_be_empty_text) choices.push_back(source_.bytes(fmt::format("\n{}", kParameterEnd)));
     Rule rule;
     rule.name = where;
     rule.is_shared = true;
-    rule.expression = source_.choice({on_lines, in_line});
+    rule.expression = source_.choice(std::move(choices));
     const RuleId id = source_.add_rule(std::move(rule));
     if (key) known_[*key] = id;
     return id;
@@ -150,7 +159,9 @@ class ParameterRules {
                              const std::string& where) {
     std::vector<ExpressionId> choices;
     std::vector<ExpressionId> excluded;
-    if (!has_lines) excluded.push_back(source_.sequence({source_.bytes("\n"), anything()}));
+    // The newline before a value may be the one before its closing tag as well.
+    excluded.push_back(has_lines ? source_.sequence({end_of_text(false), anything()})
+                                 : source_.sequence({source_.bytes("\n"), anything()}));
     for (const SchemaAlternative& alternative : alternatives) {
       if (alternative.type == SchemaType::kString) continue;
       choices.push_back(PENSTOCK_TRY(schemas_.json(alternative, where)));
@@ -161,7 +172,7 @@ class ParameterRules {
       if (!is_text && alternative.type != SchemaType::kAny) continue;
       const SchemaAlternative any_text{.type = SchemaType::kString, .schema = &kAnyText};
       const SchemaRules::Raw raw{.marker = end_of_text(has_lines),
-                                 .excluded = excluded.empty() ? kNone : source_.choice(excluded)};
+                                 .excluded = source_.choice(excluded)};
       choices.push_back(
           PENSTOCK_TRY(schemas_.raw_string(is_text ? alternative : any_text, raw, where)));
     }

@@ -59,6 +59,7 @@ TEST(ToolGrammar, tagged_calls_are_held_to_their_schemas) {
       tagged("note", ""),
       tagged("note", parameter("text", "") + parameter("labels", "[\"a\",\n \"b\"]")),
       tagged("note", parameter("text", "\n\n{\"a\": 1")),
+      tagged("note", "<parameter=text>\n</parameter>\n"),
       tagged("note", parameter("level", "low")),
       tagged("note", parameter("level", "3")),
       tagged("note", parameter("when", "2024-02-29")),
