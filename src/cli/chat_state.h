@@ -1,4 +1,6 @@
 // What a chat remembers between turns, and the commands that change it.
+//
+// Errors  kInvalidArgument for the person at the keyboard; those of files that it names
 #pragma once
 
 #include <optional>

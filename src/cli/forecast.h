@@ -1,5 +1,7 @@
 // What `plan` says beyond bytes: how fast, what binds, what would help. Also for models that are
 // only a name: "would 397b run in 48G with a disk of 7 GB/s?"
+//
+// Errors  kInvalidArgument naming the flag; those of the model and of the plan
 #pragma once
 
 #include <optional>

@@ -1,5 +1,7 @@
 // One answer on the command line: progress while the prompt is read, text as it comes, and a stop
 // when nobody reads it any more. What run, chat and answer have in common.
+//
+// Errors  the session's
 #pragma once
 
 #include "dialogue/conversation.h"

@@ -1,4 +1,6 @@
 // A file of JSON lines: one object a line, each with an "id". Empty lines are skipped.
+//
+// Errors  those of reading the file; kInvalidArgument naming the line
 #pragma once
 
 #include <string>

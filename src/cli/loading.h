@@ -1,4 +1,6 @@
 // From settings to a loaded engine, with progress on the way.
+//
+// Errors  kInvalidArgument naming the flag; the engine's; of writing the trace
 #pragma once
 
 #include <memory>

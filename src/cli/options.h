@@ -2,6 +2,8 @@
 // and `config show` are made from it, so that they cannot say different things.
 //
 // To add an option: one row in options.cc, and a line in the verb that uses it.
+//
+// Errors  check_value(): kInvalidArgument naming the option and what it takes
 #pragma once
 
 #include <cstdint>

@@ -4,6 +4,7 @@
 // is the end of the work and no failure; any other failure is kept and ends the program with it.
 //
 // Threads  one
+// Errors  failure(): kIo of the first write that failed, but not that nobody reads
 #pragma once
 
 #include <string_view>

@@ -1,5 +1,7 @@
 // The sampling in force: flags, environment and file over what the model's own
 // generation_config.json says, and where each value came from.
+//
+// Errors  kInvalidArgument naming where the value came from
 #pragma once
 
 #include <string>

@@ -3,6 +3,8 @@
 // Flag wins over environment, environment over configuration file, file over built-in value. (What
 // a model's own generation_config.json says comes between the last two; only the verb that loads
 // the model can know it.) Values are checked when they are resolved, so the getters cannot fail.
+//
+// Errors  kInvalidArgument naming the place of a value; those of reading the file
 #pragma once
 
 #include <cstdint>

@@ -1,4 +1,6 @@
 // Token ids from a JSON file: a list, or an object with the list as "input_ids".
+//
+// Errors  those of reading it; kInvalidArgument when it holds something else
 #pragma once
 
 #include <string>

@@ -7,6 +7,7 @@
 //
 // Threads  plain functions of their arguments; the backend has no state
 // Memory   allocates temporaries freely
+// Errors  none: the host is never lost
 // Source   spec sections 4.2-4.7
 #pragma once
 

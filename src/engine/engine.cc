@@ -1,7 +1,6 @@
 #include "engine/engine.h"
 
 #include <fmt/format.h>
-#include <malloc.h>
 
 #include <algorithm>
 #include <thread>
@@ -9,6 +8,7 @@
 #include "base/byte_text.h"
 #include "compute/cpu/cpu_backend.h"
 #include "engine/limits.h"
+#include "host/heap.h"
 #include "host/memory_limits.h"
 #include "model/qwen3_5_moe.h"
 #include "model/rope.h"
@@ -49,7 +49,7 @@ Result<void> read_text_files(ModelFiles& files) {
         parse_json(*generation, files.container.path_of("generation_config.json")));
   }
   // Parsing left holes behind that the weights should not have to live beside.
-  malloc_trim(0);
+  give_back_heap();
   return {};
 }
 

@@ -5,6 +5,7 @@
 // Repetition penalty looks at the prompt and the answer, presence and frequency at the answer.
 //
 // Threads  the computing thread
+// Errors  kInvalidArgument naming the option; sampling_defaults(): kCorrupt naming the key
 // Source   spec section 7.4
 #pragma once
 

@@ -1,4 +1,6 @@
 // The nondeterministic automaton of one rule, and the fragments it is made of.
+//
+// Errors  kInvalidArgument: more states than a grammar may have
 #pragma once
 
 #include <cstdint>

@@ -2,6 +2,8 @@
 //
 // "At most 10 characters" beside "ends with .csv" forbids beginnings that no longer can end in
 // time. The guard of each state says for which counts an end within the limits remains.
+//
+// Errors  kInvalidArgument: more states than a grammar may have
 #pragma once
 
 #include <cstdint>

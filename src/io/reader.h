@@ -9,6 +9,7 @@
 // Threads  submit and reap from one thread.
 // Limits   At most capacity() requests in flight; submit() checks it. Nothing may be in flight when
 //          a reader is destroyed; the destructor checks it.
+// Errors   make_reader(): kInvalidArgument, kUnsupported; a request carries its own, an errno value
 #pragma once
 
 #include <chrono>

@@ -1,4 +1,6 @@
 // The readers behind make_reader, one by one: for make_reader itself, benchmarks and tests.
+//
+// Errors  make_uring_reader(): kUnsupported when the system does not grant it
 #pragma once
 
 #include <memory>

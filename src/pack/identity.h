@@ -5,6 +5,8 @@
 // middle 256 bytes of every tensor: fine-tunes of one model, which agree in all but the weights,
 // get different ids. It does not depend on paths or times: the same source and options give the
 // same bytes everywhere.
+//
+// Errors  derive_model_id(): kIo of reading the samples
 #pragma once
 
 #include <cstdint>

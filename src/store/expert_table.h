@@ -10,6 +10,7 @@
 // Limits  first_record_offset, record_bytes and the offsets of parts are multiples of
 //         kRecordAlignment; parts lie in ascending order and do not share a multiple of it.
 //         check_table() compares all of it with the file.
+// Errors  check_table(): kCorrupt, kInvalidArgument, naming the file
 #pragma once
 
 #include <cstddef>

@@ -2,6 +2,7 @@
 // at rest, between passes (store_at_rest.cc).
 //
 // Contract, invariants and threads are those of store/expert_store.h; nobody else includes this.
+// Errors  those of store/expert_store.h
 #pragma once
 
 #include <memory>

@@ -79,20 +79,6 @@ TEST(House, only_tests_include_what_stands_under_tests) {
   EXPECT_GT(tests_with_doubles, 5);
 }
 
-TEST(House, only_the_command_line_reads_the_environment_and_nobody_prints_below_it) {
-  const fs::path src = fs::path(PENSTOCK_SOURCE_DIR) / "src";
-  const std::regex forbidden(R"(\b(getenv|std::cout|std::cerr|printf|exit)\s*\()");
-  for (const auto& entry : fs::recursive_directory_iterator(src)) {
-    if (!entry.is_regular_file() || !is_source(entry.path())) continue;
-    const std::string room = fs::relative(entry.path(), src).begin()->string();
-    const std::string name = entry.path().filename();
-    if (room == "cli" || name == "check.cc" || name.ends_with("_test.cc")) continue;
-    std::smatch match;
-    const std::string text = read(entry.path());
-    EXPECT_FALSE(std::regex_search(text, match, forbidden)) << entry.path() << ": " << match.str();
-  }
-}
-
 TEST(House, no_room_leaves_work_for_later_in_its_text) {
   const std::regex later(R"(\b(TODO|FIXME|XXX|HACK)\b)");
   for (const char* folder : {"src", "tests", "bench"}) {

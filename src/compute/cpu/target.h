@@ -3,6 +3,8 @@
 // Highway would pick one for the whole process; a backend picks its own, so that tests and
 // comparisons can have several side by side. To be included before Highway, and Highway
 // once more by each file, as it has a part per instruction set.
+//
+// Errors  find_target(): kInvalidArgument with the names there are
 #pragma once
 
 // No vectors of unknown length: kernels keep arrays of vectors, 16 lanes in each row. Processors

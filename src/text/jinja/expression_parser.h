@@ -2,6 +2,8 @@
 //
 // Loosest to tightest: inline if, or, and, not, comparisons, + and -, ~, * / // %, **, unary - and
 // +, then what follows a value: .name [index] (call) |filter and "is test".
+//
+// Errors  kCorrupt, naming the line
 #pragma once
 
 #include <vector>

@@ -2,6 +2,8 @@
 //
 // raise_exception is how a chat template refuses messages; its text becomes the Error's. lipsum,
 // which Jinja2 has too, makes random text and is not there.
+//
+// Errors  kInvalidArgument, for the template's author: arguments, and raise_exception's text
 #pragma once
 
 #include <array>

@@ -1,6 +1,8 @@
 // The filters of filters.h that go over the items of a list, dict or text.
 //
 // Those that are lazy in Jinja2 give a generator: true even when empty, and gone once iterated.
+//
+// Errors  kInvalidArgument, for the template's author: arguments, or a limit of the arena
 #pragma once
 
 #include "base/result.h"

@@ -4,6 +4,7 @@
 // reference: a text that is joined to a marked one with + or %, or is an argument of one of its
 // methods, is escaped, and the result is marked. ~ and the filter `join` give plain text.
 //
+// Errors  kInvalidArgument: a limit of the arena
 // Source  MarkupSafe's Markup.
 #pragma once
 

@@ -1,4 +1,6 @@
 // What the tables of methods are made of, and how methods read their arguments.
+//
+// Errors  kInvalidArgument, for the template's author, naming the method
 #pragma once
 
 #include <cstdint>

@@ -2,6 +2,8 @@
 //
 // Only methods that change nothing: the reference runs templates in a sandbox that refuses the
 // rest.
+//
+// Errors  kInvalidArgument, for the template's author: arguments, or a limit of the arena
 #pragma once
 
 #include <optional>

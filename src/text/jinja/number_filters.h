@@ -1,4 +1,6 @@
 // The filters of filters.h that make numbers, or print one.
+//
+// Errors  kInvalidArgument, for the template's author: arguments
 #pragma once
 
 #include "base/result.h"

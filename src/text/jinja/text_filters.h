@@ -1,4 +1,6 @@
 // The filters of filters.h that make a text of a text, or of what prints as one.
+//
+// Errors  kInvalidArgument, for the template's author: arguments, or a limit of the arena
 #pragma once
 
 #include "base/result.h"

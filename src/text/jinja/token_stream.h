@@ -1,4 +1,6 @@
 // The tokens of a template while they are parsed, and the errors that name their line.
+//
+// Errors  kCorrupt, naming the line
 #pragma once
 
 #include <fmt/format.h>

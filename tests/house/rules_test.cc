@@ -1,0 +1,130 @@
+// Rules of the house that are cheap to check (CONTRIBUTING.md): who may print, who may call what only
+// Linux has, what a header says before anything else.
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <fstream>
+#include <functional>
+#include <map>
+#include <regex>
+#include <set>
+#include <string>
+
+namespace penstock {
+namespace {
+
+namespace fs = std::filesystem;
+
+struct Source {
+  fs::path path;
+  std::string room, name;  // "io", "io/reader.h"
+  std::string text;
+
+  bool is_header() const { return path.extension() == ".h"; }
+  bool is_test() const {
+    return name.ends_with("_test.cc") || name.find("/test_") != std::string::npos;
+  }
+};
+
+void for_each_source(const std::function<void(const Source&)>& visit) {
+  const fs::path src = fs::path(PENSTOCK_SOURCE_DIR) / "src";
+  int files = 0;
+  for (const auto& entry : fs::recursive_directory_iterator(src)) {
+    const fs::path extension = entry.path().extension();
+    if (extension != ".h" && extension != ".cc") continue;
+    std::ifstream in(entry.path());
+    const fs::path relative = fs::relative(entry.path(), src);
+    visit({entry.path(), relative.begin()->string(), relative.string(),
+           {std::istreambuf_iterator<char>(in), {}}});
+    ++files;
+  }
+  EXPECT_GT(files, 300);
+}
+
+// The text without comments and without what strings say.
+std::string code_of(const std::string& text) {
+  std::string code;
+  for (size_t i = 0; i < text.size(); ++i) {
+    if (text.compare(i, 2, "//") == 0) {
+      while (i < text.size() && text[i] != '\n') ++i;
+      code += '\n';
+    } else if (text[i] == '"') {
+      for (++i; i < text.size() && text[i] != '"' && text[i] != '\n'; ++i) {
+        if (text[i] == '\\') ++i;
+      }
+      code += "\"\"";
+    } else {
+      code += text[i];
+    }
+  }
+  return code;
+}
+
+// Every way to write to the terminal or to leave, whatever stands before the parenthesis.
+const std::regex kPrintsOrEnds(
+    R"(\bstd::(cout|cerr|clog)\b|\b(printf|fprintf|vprintf|vfprintf|puts|fputs|putchar|perror)\s*\(|)"
+    R"(\bfmt::(print|println)\b|\b(exit|_exit|quick_exit|abort|getenv|secure_getenv)\s*\()");
+
+TEST(Rules, the_pattern_of_prints_and_ends_finds_them) {
+  for (const char* line :
+       {"std::cout << x;", "std::fprintf(stderr, x);", "fmt::print(\"\");", "printf (x);",
+        "std::exit(1);", "::_exit(0)", "std::cerr<<x", "perror(x)", "std::getenv(x)"}) {
+    EXPECT_TRUE(std::regex_search(line, kPrintsOrEnds)) << line;
+  }
+  for (const char* line : {"std::snprintf(b, 4, x)", "on_exit_code(x)", "print(x)", "outputs (x)"}) {
+    EXPECT_FALSE(std::regex_search(line, kPrintsOrEnds)) << line;
+  }
+}
+
+TEST(Rules, only_the_command_line_reads_the_environment_prints_and_ends_the_program) {
+  for_each_source([](const Source& source) {
+    if (source.room == "cli" || source.name == "base/check.cc" || source.is_test()) return;
+    std::smatch match;
+    const std::string code = code_of(source.text);
+    EXPECT_FALSE(std::regex_search(code, match, kPrintsOrEnds))
+        << source.name << ": " << match.str();
+  });
+}
+
+// Where another operating system needs a twin. Everywhere else the code is plain POSIX and C++.
+const std::set<std::string> kMayBeLinux = {
+    "base/memory.cc",         // huge pages
+    "cli/interrupt.cc",       // eventfd
+    "host/heap.cc",           // malloc_trim
+    "host/machine.cc",        "host/memory_limits.cc", "host/peak_memory.cc",
+    "host/processors.cc",     // affinity, quotas
+    "host/proc_files.cc",     "io/posix_storage.cc",   "io/uring_reader.cc",
+    "survey/machine_findings.cc",
+};
+
+TEST(Rules, only_the_named_files_call_what_only_linux_has) {
+  const std::regex linux_only(
+      R"(#include <linux/|#include <liburing|#include <sys/(sysmacros|eventfd|epoll|prctl)\.h>|)"
+      R"(\b(O_DIRECT|O_TMPFILE|FALLOC_\w+|MADV_\w+|MAP_POPULATE|posix_fadvise|fallocate|statx|eventfd|)"
+      R"(epoll_\w+|sched_getaffinity|gnu_dev_\w+|prctl|malloc_trim|renameat2|copy_file_range)\s*[,()|;])");
+  for_each_source([&](const Source& source) {
+    if (source.is_test() || kMayBeLinux.contains(source.name)) return;
+    std::smatch match;
+    EXPECT_FALSE(std::regex_search(source.text, match, linux_only))
+        << source.name << ": " << match.str();
+  });
+}
+
+// A header says what it is before it says anything else, and which errors come from it where it
+// hands out Results.
+TEST(Rules, headers_begin_with_what_they_are_and_tell_their_errors) {
+  for_each_source([](const Source& source) {
+    if (!source.is_header() || source.is_test()) return;
+    const size_t end = source.text.find("#pragma once");
+    if (source.name.ends_with("-inl.h")) return;  // included once for each instruction set
+    ASSERT_NE(end, std::string::npos) << source.name;
+    const std::string top = source.text.substr(0, end);
+    EXPECT_TRUE(top.starts_with("// ")) << source.name << " does not say what it is";
+    if (code_of(source.text.substr(end)).find("Result<") == std::string::npos) return;
+    EXPECT_NE(top.find("// Error"), std::string::npos)
+        << source.name << " hands out Results; which errors?";
+  });
+}
+
+}  // namespace
+}  // namespace penstock
