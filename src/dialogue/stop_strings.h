@@ -5,9 +5,10 @@
 //
 // Invariants  push(a) + push(b) + finish() is push(a + b) + finish()
 // Threads     one at a time.
-// Memory      holds less than the longest stop string; tables of four bytes for each of their
-// bytes. Limits      texts and stop strings are whole UTF-8 characters; kStopStringsMax of them, of
-//             kStopBytesMax bytes (check()).
+// Memory      holds less than the longest stop string; tables of four bytes for each of their bytes
+// Limits      texts and stop strings are whole UTF-8 characters; kStopStringsMax of them, of
+//             kStopBytesMax bytes
+// Errors      check(): kInvalidArgument naming the limit
 #pragma once
 
 #include <cstdint>

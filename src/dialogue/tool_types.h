@@ -4,6 +4,7 @@
 // where it wants that; where both are allowed, or nothing is known, JSON is tried first.
 //
 // Threads  const after create().
+// Errors   create(): kInvalidArgument naming the tool
 // See also grammar/schema_view.h
 #pragma once
 
