@@ -5,6 +5,7 @@
 #include <numbers>
 
 #include "base/check.h"
+#include "compute/exact_f64.h"
 
 namespace penstock {
 namespace {
@@ -13,7 +14,8 @@ namespace {
 double correction_index(const ModelConfig& config, double rotations) {
   const double length = static_cast<double>(config.rope.original_max_position_embeddings);
   return static_cast<double>(config.rotary_dim()) *
-         std::log(length / (rotations * 2 * std::numbers::pi)) / (2 * std::log(config.rope.theta));
+         exact_log64(length / (rotations * 2 * std::numbers::pi)) /
+         (2 * exact_log64(config.rope.theta));
 }
 
 }  // namespace
@@ -23,7 +25,7 @@ std::vector<float> rope_frequencies(const ModelConfig& config) {
   std::vector<float> frequencies(static_cast<size_t>(width / 2));
   for (size_t i = 0; i < frequencies.size(); ++i) {
     const double exponent = 2.0 * static_cast<double>(i) / static_cast<double>(width);
-    frequencies[i] = static_cast<float>(1.0 / std::pow(config.rope.theta, exponent));
+    frequencies[i] = static_cast<float>(1.0 / exact_power64(config.rope.theta, exponent));
   }
   if (!config.rope.yarn) return frequencies;
 
@@ -48,7 +50,7 @@ float rope_amplitude(const ModelConfig& config) {
   if (!config.rope.yarn) return 1.0f;
   if (config.rope.attention_factor > 0) return static_cast<float>(config.rope.attention_factor);
   if (config.rope.factor <= 1) return 1.0f;
-  return static_cast<float>(0.1 * std::log(config.rope.factor) + 1.0);
+  return static_cast<float>(0.1 * exact_log64(config.rope.factor) + 1.0);
 }
 
 void fill_rope_table(const ModelConfig& config, std::span<float> cos, std::span<float> sin) {
@@ -59,8 +61,9 @@ void fill_rope_table(const ModelConfig& config, std::span<float> cos, std::span<
   for (size_t i = 0; i < cos.size(); ++i) {
     const float position = static_cast<float>(i / frequencies.size());
     const float angle = position * frequencies[i % frequencies.size()];
-    cos[i] = static_cast<float>(std::cos(static_cast<double>(angle))) * amplitude;
-    sin[i] = static_cast<float>(std::sin(static_cast<double>(angle))) * amplitude;
+    const SineCosine turned = exact_sine_cosine64(static_cast<double>(angle));
+    cos[i] = static_cast<float>(turned.cosine) * amplitude;
+    sin[i] = static_cast<float>(turned.sine) * amplitude;
   }
 }
 

@@ -1,7 +1,8 @@
 // Tables of cos and sin for rotary positions, plain and YaRN.
 //
 // Angles are formed in float32 (position times frequency, one rounding), as the reference forms
-// them; cos and sin are then taken to full float32 precision. YaRN's amplitude is in the tables.
+// them; cos and sin are then taken to full float32 precision, the same bits on every processor
+// (compute/exact_f64.h). YaRN's amplitude is in the tables.
 //
 // Shapes   cos, sin: [positions, rotary_dim / 2]
 // Source   spec section 4.6
