@@ -213,8 +213,8 @@ class Backend {
   // out[places[j]] = down * hidden[places[j]]. out: [n * K, H].
   virtual void expert_down(Rows hidden, std::span<const ExpertWork> work, Rows out) = 0;
 
-  // y[t] = sum_k weights[t, k] * expert_rows[t * K + k], k in order from zero, each an fma;
-  // then y[t] = fma(sigmoid(shared_gate[t]), shared[t], y[t]).
+  // y[t] = sum_k weights[t, k] * expert_rows[t * K + k], k in order from zero; then
+  // y[t] = y[t] + sigmoid(shared_gate[t]) * shared[t] (compute/exact_math.h).
   // expert_rows: [n * K, H], shared: [n, H], shared_gate: [n, 1], y: [n, H].
   virtual void combine(Rows expert_rows, const Routing& routing, Rows shared, Rows shared_gate,
                        Rows y) = 0;

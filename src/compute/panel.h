@@ -4,7 +4,7 @@
 // columns. In a block, the codes of one row sit in one 32-bit lane, so a vector lane *is* a row: a
 // kernel runs down the columns, adds code * x[column] into the lane of its row and never sums
 // across lanes. Hence the order of every sum follows from the shape alone: the same bits on any
-// vector width with fused multiply-add, for any number of threads, and for one token or five
+// vector width and without vectors, for any number of threads, and for one token or five
 // hundred. A panel is read once, front to back: one stream for the prefetcher.
 //
 //   matrix = panel[ceil(rows / 16)], panel = block[ceil(columns / 64)]
@@ -25,23 +25,35 @@
 // Missing rows of the last panel and missing columns of the last block are zeros; quantised
 // matrices must have columns % 64 == 0. f16 is not a panel type: it is widened to f32, exactly.
 //
-// The product, for each row and each vector x [columns] (all in f32, fma = one rounding):
+// The product of a quantised matrix, for each row and each vector x [columns], with
+// Arithmetic::kFixed16 (second edition): x in 16-bit fixed point, one scale per block, the sums of
+// a block exact, everything else in f32 with one rounding for each operation as written.
+//   m      = max(|x(c)|, 2^-60) of the block
+//   q(c)   = x(c) * (32639 * exact_reciprocal(m)), to the nearest even integer; |q(c)| <= 32639
+//   s      = m * 0x1.010306p-15                  1 / 32639; NaN where an |x(c)| is not below 2^96
+//   total  = 0
+//   for each block:  total = total + scale * (float(sum of code(c) * q(c)) * s)
+//                    total = total + bias * (float(sum of q(c)) * s)
+// Only additions, multiplications, conversions and integers: no fused multiply-add, no division, so
+// any device can give the same bits (compute/exact_math.h, compute/fixed16.h). The sums fit into 32
+// bits, and a q splits into two bytes for int8 units. With scales and biases that are 0 or at least
+// 2^-28 in size, as the quantiser's are, no result is subnormal: a code's sum times s is 0 or at
+// least 2^-75, its product with a scale or bias at least 2^-103, and sums of such are multiples
+// of 2^-126. An x is off by at most 0.513 m / 32639 (half a step, and what rounding adds): 249
+// times less than bf16 rounds the largest x of a block by (docs/decisions.md has its effect on the
+// logits).
+//
+// What an expert computes besides is exact_silu(gate) with up as exact_product(), and the weighted
+// sum of the experts of exact_product()s in the router's order (cpu/elementwise.h).
+//
+// Plain matrices are always in f32, and so are quantised ones with kFloat32; fma has one rounding:
 //   total = 0
 //   for each block:  a = 0;  for c in 0..63: a = fma(w(c), x(c), a)          w(c): value or code
 //                    plain:      total = total + a
 //                    quantised:  total = fma(scale, a, total)
 //                                total = fma(bias, sum(block), total)
 //   sum(block) = x(0) + x(1) + ... + x(63), left to right.
-// Where a target has no fused multiply-add, fma is a multiplication and an addition.
-//
-// That is Arithmetic::kFloat32. With kFixed16 the product of a quantised matrix takes x in 16-bit
-// fixed point, one scale per block, and is exact in between:
-//   m = max(|x(c)|, 2^-100) of the block;  q(c) = x(c) * (32767 / m), to the nearest even integer
-//   s = m / 32767                          (NaN where an x(c) is not finite)
-//   total = fma(scale, float(sum of code(c) * q(c)) * s, total)
-//   total = fma(bias, float(sum of q(c)) * s, total)
-// An x is off by at most m / 65534: 256 times less than bf16 rounds the largest x of a block by
-// (docs/decisions.md has its effect on the logits). Plain matrices are always in f32.
+// Where a processor has no fused multiply-add, exact_fma() computes it in f64, slowly.
 //
 // Memory  Nothing here allocates; all functions write into spans of exactly panel_bytes().
 // Source  Quantiser: spec section 3.4 (MLX affine, group 64).
@@ -59,7 +71,7 @@ namespace penstock {
 
 inline constexpr int64_t kPanelRows = 16;
 
-// How quantised matrices are multiplied. Each is the same in every bit on every machine.
+// How quantised matrices are multiplied. Each is the same in every bit on every processor.
 enum class Arithmetic { kFixed16, kFloat32 };
 
 constexpr std::string_view name_of(Arithmetic arithmetic) {

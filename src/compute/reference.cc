@@ -7,6 +7,7 @@
 #include <numeric>
 
 #include "base/check.h"
+#include "compute/fixed16.h"
 
 namespace penstock {
 namespace {
@@ -374,17 +375,18 @@ struct FixedBlock {
   float sum;  // of what the codes stand for
 
   explicit FixedBlock(std::span<const float> x) : codes() {
-    float largest = 0x1p-100f;
-    bool is_finite = true;
+    float largest = 0;
     for (const float value : x) {
-      is_finite = is_finite && std::isfinite(value);
-      largest = std::max(largest, std::fabs(value));
+      const float size =
+          std::isnan(value) ? std::numeric_limits<float>::infinity() : std::fabs(value);
+      largest = std::max(largest, size);
     }
-    const float factor = 32767.0f / largest;
-    scale = is_finite ? largest / 32767.0f : std::numeric_limits<float>::quiet_NaN();
+    const FixedScale block(largest);
+    scale = block.scale;
     int32_t total = 0;
-    for (size_t c = 0; is_finite && c < x.size(); ++c) {
-      codes[c] = static_cast<int32_t>(std::nearbyint(x[c] * factor));
+    for (size_t c = 0; block.is_number() && c < x.size(); ++c) {
+      codes[c] = static_cast<int32_t>(std::nearbyint(x[c] * block.factor));
+      PENSTOCK_CHECK(std::abs(codes[c]) <= kFixedCodeMax);
       total += codes[c];
     }
     sum = static_cast<float>(total) * scale;
@@ -394,11 +396,8 @@ struct FixedBlock {
 }  // namespace
 
 void panel_product(const Matrix& matrix, std::span<const float> x, Arithmetic arithmetic,
-                   MulAdd mul_add, std::span<float> out) {
+                   std::span<float> out) {
   PENSTOCK_CHECK(std::ssize(x) == matrix.columns && std::ssize(out) == matrix.rows);
-  const auto fma = [mul_add](float a, float b, float c) {
-    return mul_add == MulAdd::kFused ? std::fma(a, b, c) : a * b + c;
-  };
   std::vector<float> weights(x.size());
   for (int64_t row = 0; row < matrix.rows; ++row) {
     float total = 0;
@@ -409,26 +408,28 @@ void panel_product(const Matrix& matrix, std::span<const float> x, Arithmetic ar
       float products = 0, inputs = 0;
       if (!is_quantised(matrix.dtype)) {
         for (size_t c = 0; c < values.size(); ++c) {
-          products = fma(weights[start + c], values[c], products);
+          products = std::fma(weights[start + c], values[c], products);
         }
         total = total + products;
         continue;
       }
       const AffineGroup group = panel_group(matrix, row, block);
+      const float scale = bf16_to_f32(group.scale);
+      const float bias = bf16_to_f32(group.bias);
       if (arithmetic == Arithmetic::kFixed16) {
         const FixedBlock fixed(values);
         const int32_t sum =
             std::inner_product(fixed.codes.begin(), fixed.codes.end(), group.codes, int32_t{0});
-        products = static_cast<float>(sum) * fixed.scale;
-        inputs = fixed.sum;
-      } else {
-        for (size_t c = 0; c < values.size(); ++c) {
-          products = fma(group.codes[c], values[c], products);
-          inputs = inputs + values[c];
-        }
+        total = total + scale * (static_cast<float>(sum) * fixed.scale);
+        total = total + bias * fixed.sum;
+        continue;
       }
-      total = fma(bf16_to_f32(group.scale), products, total);
-      total = fma(bf16_to_f32(group.bias), inputs, total);
+      for (size_t c = 0; c < values.size(); ++c) {
+        products = std::fma(static_cast<float>(group.codes[c]), values[c], products);
+        inputs = inputs + values[c];
+      }
+      total = std::fma(scale, products, total);
+      total = std::fma(bias, inputs, total);
     }
     out[static_cast<size_t>(row)] = total;
   }

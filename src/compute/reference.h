@@ -43,12 +43,9 @@ class ReferenceBackend final : public Backend {
   HostMemory memory_;
 };
 
-// How a target carries out fma(a, b, c): with one rounding, or as a product and a sum.
-enum class MulAdd { kFused, kRoundedTwice };
-
 // out[o] = sum_i w[o, i] * x[i], in exactly the order of operations of panel.h.
 // x: [columns], out: [rows].
 void panel_product(const Matrix& matrix, std::span<const float> x, Arithmetic arithmetic,
-                   MulAdd mul_add, std::span<float> out);
+                   std::span<float> out);
 
 }  // namespace penstock

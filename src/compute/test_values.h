@@ -86,9 +86,37 @@ inline bool same_bits(std::span<const float> a, std::span<const float> b) {
   return a.empty() || std::memcmp(a.data(), b.data(), a.size_bytes()) == 0;
 }
 
-inline bool has_fused_multiply_add(const std::string& target) {
-  return target.starts_with("AVX2") || target.starts_with("AVX3") || target.starts_with("NEON");
-}
+// While it lives, this thread takes subnormal numbers for zeros and makes none, as some devices do.
+class FlushSubnormals {
+ public:
+  FlushSubnormals() : before_(control()) { set_control(before_ | kFlush); }
+  ~FlushSubnormals() { set_control(before_); }
+  FlushSubnormals(const FlushSubnormals&) = delete;
+  FlushSubnormals& operator=(const FlushSubnormals&) = delete;
+
+ private:
+#if defined(__x86_64__)
+  static constexpr uint64_t kFlush = 0x8040;  // FTZ and DAZ
+  static uint64_t control() {
+    return __builtin_ia32_stmxcsr();
+  }
+  static void set_control(uint64_t value) {
+    __builtin_ia32_ldmxcsr(static_cast<unsigned>(value));
+  }
+#elif defined(__aarch64__)
+  static constexpr uint64_t kFlush = uint64_t{1} << 24;  // FZ
+  static uint64_t control() {
+    uint64_t value;
+    asm volatile("mrs %0, fpcr" : "=r"(value));
+    return value;
+  }
+  static void set_control(uint64_t value) {
+    asm volatile("msr fpcr, %0" : : "r"(value));
+  }
+#endif
+
+  uint64_t before_;
+};
 
 inline constexpr DType kPanelTypes[] = {DType::kF32, DType::kBF16, DType::kQ8,
                                         DType::kQ4,  DType::kQ3,   DType::kQ2};

@@ -47,7 +47,7 @@ struct QueryLanes {
       for (int p = 0; p < kCount; ++p) {
         const V key = hn::Set(D(), keys[p * distance * s.head_dim + i]);
         PENSTOCK_UNROLL
-        for (int v = 0; v < kParts; ++v) sums[p][v] = hn::MulAdd(queries[v], key, sums[p][v]);
+        for (int v = 0; v < kParts; ++v) sums[p][v] = Fma(queries[v], key, sums[p][v]);
       }
     }
     PENSTOCK_UNROLL
@@ -76,7 +76,7 @@ struct QueryLanes {
       for (int64_t p = 0; p < s.positions; ++p) {
         const auto seen = hn::Lt(hn::Set(D(), static_cast<float>(p)), limit);
         const V difference = hn::Sub(hn::Load(D(), scores + p * kRows), maximum);
-        const V weight = hn::IfThenElseZero(seen, hn::Exp(D(), difference));
+        const V weight = hn::IfThenElseZero(seen, Exp(D(), difference));
         sum = hn::Add(sum, weight);
         hn::Store(weight, D(), scores + p * kRows);
       }
@@ -117,7 +117,7 @@ HWY_INLINE void MixStrip(const AttentionSegment& s, int row, int64_t i, int64_t 
     for (int r = 0; r < kRows; ++r) {
       const FloatVec weight = hn::Set(Floats(), weights[r]);
       PENSTOCK_UNROLL
-      for (int v = 0; v < kWidth; ++v) sums[r][v] = hn::MulAdd(values[v], weight, sums[r][v]);
+      for (int v = 0; v < kWidth; ++v) sums[r][v] = Fma(values[v], weight, sums[r][v]);
     }
   }
   PENSTOCK_UNROLL
@@ -155,21 +155,21 @@ void RunSegment(const AttentionSegment& segment) {
 void Join(float m, float l, const float* o, int64_t head_dim, float* maximum, float* sum,
           float* mixed) {
   const float both = m > *maximum ? m : *maximum;
-  const FloatVec old_part = hn::Exp(Floats(), hn::Set(Floats(), *maximum - both));
-  const FloatVec new_part = hn::Exp(Floats(), hn::Set(Floats(), m - both));
+  const FloatVec old_part = hn::Set(Floats(), exact_exp(*maximum - both));
+  const FloatVec new_part = hn::Set(Floats(), exact_exp(m - both));
   for (int64_t i = 0; i < head_dim; i += kLanes) {
     const FloatVec old = hn::Mul(LoadFirst(mixed + i, head_dim - i), old_part);
-    StoreFirst(hn::MulAdd(LoadFirst(o + i, head_dim - i), new_part, old), mixed + i, head_dim - i);
+    StoreFirst(TwiceRounded(LoadFirst(o + i, head_dim - i), new_part, old), mixed + i,
+               head_dim - i);
   }
-  const FloatVec old_sum = hn::Mul(hn::Set(Floats(), *sum), old_part);
-  *sum = hn::GetLane(hn::MulAdd(hn::Set(Floats(), l), new_part, old_sum));
+  *sum = *sum * hn::GetLane(old_part) + l * hn::GetLane(new_part);
   *maximum = both;
 }
 
 void Finish(const float* mixed, float sum, const float* gate, int64_t head_dim, float* out) {
-  const FloatVec total = hn::Set(Floats(), sum);
+  const FloatVec whole = hn::Set(Floats(), exact_reciprocal(sum));
   for (int64_t i = 0; i < head_dim; i += kLanes) {
-    const FloatVec mean = hn::Div(LoadFirst(mixed + i, head_dim - i), total);
+    const FloatVec mean = hn::Mul(LoadFirst(mixed + i, head_dim - i), whole);
     const FloatVec open = gate == nullptr
                               ? hn::Set(Floats(), 1.0f)
                               : Sigmoid(Floats(), LoadFirst(gate + i, head_dim - i));

@@ -8,6 +8,7 @@
 
 #include "base/check.h"
 #include "compute/cpu/target.h"
+#include "compute/exact_math.h"
 
 namespace penstock {
 namespace {
@@ -179,10 +180,11 @@ void to_weights(std::span<float> logits) {
   const float largest = logits[0];
   float sum = 0;
   for (float& logit : logits) {
-    logit = std::exp(logit - largest);
+    logit = exact_exp(logit - largest);
     sum += logit;
   }
-  for (float& logit : logits) logit /= sum;
+  const float part = exact_reciprocal(sum);
+  for (float& logit : logits) logit = exact_product(logit, part);
 }
 
 }  // namespace

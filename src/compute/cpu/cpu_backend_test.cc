@@ -6,6 +6,7 @@
 
 #include <numeric>
 
+#include "compute/exact_math.h"
 #include "compute/reference.h"
 #include "compute/test_values.h"
 
@@ -129,6 +130,25 @@ TEST_P(RowOpsTest, combine_adds_the_experts_in_order_and_the_gated_shared_one) {
   for (int64_t t = 0; t < 7; ++t) {
     for (size_t i = 0; i < 129; ++i) {
       EXPECT_NEAR(y.rows.row(t)[i], expected.rows.row(t)[i], 1e-5);
+    }
+  }
+}
+
+TEST_P(RowOpsTest, combine_has_the_bits_of_its_plain_order_of_operations) {
+  Values source(7);
+  const OwnedRows rows(source, 3 * 8, 133), shared(source, 3, 133), gate(source, 3, 1, 3);
+  const OwnedRows y(3, 133);
+  const Routing routing = {3, 8, std::vector<int32_t>(24), source.normal(24)};
+  ops->combine(rows.rows, routing, shared.rows, gate.rows, y.rows);
+  for (int64_t t = 0; t < 3; ++t) {
+    const float open = exact_sigmoid(gate.rows.row(t)[0]);
+    for (size_t i = 0; i < 133; ++i) {
+      float sum = 0;
+      for (int64_t k = 0; k < 8; ++k) {
+        const float weight = routing.weights[static_cast<size_t>(t * 8 + k)];
+        sum = sum + exact_product(weight, rows.rows.row(t * 8 + k)[i]);
+      }
+      EXPECT_EQ(y.rows.row(t)[i], sum + exact_product(open, shared.rows.row(t)[i]));
     }
   }
 }
@@ -278,16 +298,56 @@ TEST(CpuBackend, the_number_of_threads_changes_no_bit_of_any_op) {
   }
 }
 
-TEST(CpuBackend, instruction_sets_with_fused_multiply_add_agree_in_every_bit_of_every_op) {
+TEST(CpuBackend, all_instruction_sets_agree_in_every_bit_of_every_op) {
+#if defined(__x86_64__)
+  if (__builtin_cpu_supports("avx2")) {
+    ASSERT_GE(CpuBackend::targets().size(), 2u);
+  }
+#endif
   for (const Arithmetic arithmetic : {Arithmetic::kFixed16, Arithmetic::kFloat32}) {
-    std::vector<float> expected;
-    for (const std::string& target : CpuBackend::targets()) {
-      if (!test::has_fused_multiply_add(target)) continue;
-      const auto ops =
-          CpuBackend::create(2, kLimits, {.target = target, .arithmetic = arithmetic}).value();
-      const auto actual = run_everything(*ops, 37);
-      if (expected.empty()) expected = actual;
-      EXPECT_TRUE(same_bits(actual, expected)) << target << " " << name_of(arithmetic);
+    for (const int64_t tokens : {1, 37}) {
+      std::vector<float> expected;
+      for (const std::string& target : CpuBackend::targets()) {
+        const auto ops =
+            CpuBackend::create(2, kLimits, {.target = target, .arithmetic = arithmetic}).value();
+        const auto actual = run_everything(*ops, tokens);
+        if (expected.empty()) expected = actual;
+        EXPECT_TRUE(same_bits(actual, expected)) << target << " " << name_of(arithmetic);
+      }
+    }
+  }
+}
+
+// What experts of two tokens compute from x of this size, on this thread alone.
+std::vector<float> run_experts(const std::string& target, float size) {
+  const auto ops = CpuBackend::create(1, kLimits, {.target = target}).value();
+  Values source(8);
+  std::vector<float> all;
+  const OwnedMatrix gate_up(DType::kQ4, source, 128, 128), down(DType::kQ4, source, 128, 64);
+  const OwnedRows x(source, 2, 128, size), shared(source, 2, 128, size);
+  const OwnedRows shared_gate(source, 2, 1, 200), logits(source, 2, 16, 60);
+  const OwnedRows hidden(8, 64), rows(8, 128), y(2, 128);
+  Routing routing = {0, 0, std::vector<int32_t>(8), std::vector<float>(8)};
+  ops->route_top_k(logits.rows, 4, routing);
+  const std::vector<int32_t> tokens = {0, 0, 0, 0, 1, 1, 1, 1}, places = {0, 1, 2, 3, 4, 5, 6, 7};
+  const ExpertWork work[] = {{gate_up.matrix, down.matrix, tokens, places}};
+  ops->expert_gate_up(x.rows, work, hidden.rows);
+  ops->expert_down(hidden.rows, work, rows.rows);
+  ops->combine(rows.rows, routing, shared.rows, shared_gate.rows, y.rows);
+  for (const OwnedRows* each : {&hidden, &rows, &y}) {
+    all.insert(all.end(), each->values.begin(), each->values.end());
+  }
+  all.insert(all.end(), routing.weights.begin(), routing.weights.end());
+  return all;
+}
+
+// The promise to devices that have no subnormal numbers (compute/panel.h, compute/exact_math.h).
+TEST(CpuBackend, flushing_subnormal_numbers_changes_no_bit_of_an_expert) {
+  for (const std::string& target : CpuBackend::targets()) {
+    for (const float size : {1.0f, 0x1p-20f, 0x1p-40f, 0x1p-58f, 0x1p-70f, 0x1p-120f, 0x1p40f}) {
+      const std::vector<float> kept = run_experts(target, size);
+      const test::FlushSubnormals flushing;
+      EXPECT_TRUE(same_bits(run_experts(target, size), kept)) << target << " " << size;
     }
   }
 }

@@ -5,16 +5,13 @@
 #include <cmath>
 
 #include "base/check.h"
+#include "compute/exact_math.h"
 
 namespace penstock {
 namespace {
 
 constexpr int64_t kKeyTaskTokens = 64;
 constexpr int kConvKernelMax = 16;
-
-float softplus(float x) {
-  return x > 20 ? x : std::log1p(std::exp(x));
-}
 
 // The last inputs become the history of the next call. `to` may be `from`.
 void keep_history(const DeltaNetShape& shape, Rows qkv, const float* from, float* to) {
@@ -90,8 +87,8 @@ void DeltaNet::run_head(const DeltaNetCall& call, int64_t head, int worker) cons
   float* gates = scratch_.gates + 2 * head * tokens;
   for (int64_t t = 0; t < tokens; ++t) {
     const float input = call.a.data[t * call.a.stride + head] + call.weights.dt_bias[head];
-    gates[2 * t] = std::exp(call.weights.decay[head] * softplus(input));
-    gates[2 * t + 1] = 1.0f / (1.0f + std::exp(-call.b.data[t * call.b.stride + head]));
+    gates[2 * t] = exact_exp(call.weights.decay[head] * exact_softplus(input));
+    gates[2 * t + 1] = exact_sigmoid(call.b.data[t * call.b.stride + head]);
   }
   float* values = call.out.data + head * dim;
   const int64_t first_value = 2LL * shape.key_heads * shape.key_dim;

@@ -8,7 +8,7 @@
 // One token in the form that reads the old memory S once and writes it once (spec 4.3):
 //   m = S^T k,  p = S^T q          i ascending, each an fma
 //   d = beta * (v - decay * m)     o = decay * p + (k . q) * d
-//   S = decay * S + k d^T
+//   S = decay * S + k d^T          an fma; the line above without, with exact_exp and its kin
 //
 // Moves  8 bytes per element of the memories and token of a decode step
 // Costs  two fmas, a product and an fma per element and token

@@ -19,15 +19,15 @@ void Convolve(const float* taps, const float* const* inputs, int kernel, int64_t
   for (int64_t i = 0; i < width; i += kLanes) {
     FloatVec sum = hn::Zero(Floats());
     for (int j = 0; j < kernel; ++j) {
-      sum = hn::MulAdd(LoadFirst(taps + j * width + i, width - i),
-                       LoadFirst(inputs[j] + i, width - i), sum);
+      sum = TwiceRounded(LoadFirst(taps + j * width + i, width - i),
+                         LoadFirst(inputs[j] + i, width - i), sum);
     }
     StoreFirst(Silu(Floats(), sum), out + i, width - i);
   }
 }
 
 void Normalise(float* x, int64_t width, float scale) {
-  const FloatVec factor = hn::Set(Floats(), scale / std::sqrt(Dot(x, x, width) + 1e-6f));
+  const FloatVec factor = hn::Set(Floats(), scale * exact_rsqrt(Dot(x, x, width) + 1e-6f));
   for (int64_t i = 0; i < width; i += kLanes) {
     StoreFirst(hn::Mul(LoadFirst(x + i, width - i), factor), x + i, width - i);
   }
@@ -60,8 +60,8 @@ HWY_INLINE void RunColumns(const DeltaRule& rule, int64_t start, int64_t columns
       PENSTOCK_UNROLL
       for (int v = 0; v < kWidth; ++v) {
         const FloatVec old = load(row + v * kLanes);
-        from_key[v] = hn::MulAdd(old, key, from_key[v]);
-        from_query[v] = hn::MulAdd(old, query, from_query[v]);
+        from_key[v] = Fma(old, key, from_key[v]);
+        from_query[v] = Fma(old, query, from_query[v]);
       }
     }
     const FloatVec decay = hn::Set(Floats(), rule.gates[2 * t]);
@@ -71,9 +71,9 @@ HWY_INLINE void RunColumns(const DeltaRule& rule, int64_t start, int64_t columns
     FloatVec delta[kWidth];
     PENSTOCK_UNROLL
     for (int v = 0; v < kWidth; ++v) {
-      const FloatVec surprise = hn::NegMulAdd(decay, from_key[v], load(value + v * kLanes));
+      const FloatVec surprise = hn::Sub(load(value + v * kLanes), hn::Mul(decay, from_key[v]));
       delta[v] = hn::Mul(beta, surprise);
-      store(hn::MulAdd(key_dot, delta[v], hn::Mul(decay, from_query[v])), value + v * kLanes);
+      store(TwiceRounded(key_dot, delta[v], hn::Mul(decay, from_query[v])), value + v * kLanes);
     }
     for (int64_t i = 0; i < rule.key_dim; ++i) {
       const float* old = source + i * rule.value_dim;
@@ -82,7 +82,7 @@ HWY_INLINE void RunColumns(const DeltaRule& rule, int64_t start, int64_t columns
       PENSTOCK_UNROLL
       for (int v = 0; v < kWidth; ++v) {
         const FloatVec kept = hn::Mul(decay, load(old + v * kLanes));
-        store(hn::MulAdd(key, delta[v], kept), row + v * kLanes);
+        store(Fma(key, delta[v], kept), row + v * kLanes);
       }
     }
   }
@@ -108,8 +108,8 @@ void RunDeltaRule(const DeltaRule& rule) {
 }
 
 void GatedNorm(float* x, const float* weight, const float* gate, float eps, int64_t width) {
-  const float mean = Dot(x, x, width) / static_cast<float>(width);
-  const FloatVec scale = hn::Set(Floats(), 1.0f / std::sqrt(mean + eps));
+  const float mean = Dot(x, x, width) * (1.0f / static_cast<float>(width));
+  const FloatVec scale = hn::Set(Floats(), exact_rsqrt(mean + eps));
   for (int64_t i = 0; i < width; i += kLanes) {
     const FloatVec scaled = hn::Mul(LoadFirst(x + i, width - i), scale);
     const FloatVec weighted = hn::Mul(scaled, LoadFirst(weight + i, width - i));

@@ -15,8 +15,8 @@ namespace penstock {
 namespace HWY_NAMESPACE {
 
 void RmsNorm(const float* x, const float* weight, float eps, int64_t width, float* out) {
-  const float mean = Dot(x, x, width) / static_cast<float>(width);
-  const FloatVec scale = hn::Set(Floats(), 1.0f / std::sqrt(mean + eps));
+  const float mean = Dot(x, x, width) * (1.0f / static_cast<float>(width));
+  const FloatVec scale = hn::Set(Floats(), exact_rsqrt(mean + eps));
   for (int64_t i = 0; i < width; i += kLanes) {
     const FloatVec scaled = hn::Mul(LoadFirst(x + i, width - i), scale);
     StoreFirst(hn::Mul(scaled, LoadFirst(weight + i, width - i)), out + i, width - i);
@@ -33,7 +33,7 @@ void AddRows(const float* x, const float* y, int64_t width, float* out) {
 void SiluMultiply(const float* gate, const float* up, int64_t width, float* out) {
   for (int64_t i = 0; i < width; i += kLanes) {
     const FloatVec activated = Silu(Floats(), LoadFirst(gate + i, width - i));
-    StoreFirst(hn::Mul(activated, LoadFirst(up + i, width - i)), out + i, width - i);
+    StoreFirst(Product(Floats(), activated, LoadFirst(up + i, width - i)), out + i, width - i);
   }
 }
 
@@ -44,9 +44,10 @@ void Combine(const float* rows, int64_t stride, const float* weights, int num_ro
     FloatVec sum = hn::Zero(Floats());
     for (int k = 0; k < num_rows; ++k) {
       const FloatVec row = LoadFirst(rows + k * stride + i, width - i);
-      sum = hn::MulAdd(hn::Set(Floats(), weights[k]), row, sum);
+      sum = hn::Add(sum, Product(Floats(), hn::Set(Floats(), weights[k]), row));
     }
-    StoreFirst(hn::MulAdd(gate, LoadFirst(shared + i, width - i), sum), y + i, width - i);
+    const FloatVec gated = Product(Floats(), gate, LoadFirst(shared + i, width - i));
+    StoreFirst(hn::Add(sum, gated), y + i, width - i);
   }
 }
 

@@ -1,7 +1,9 @@
-// The small row ops, one row at a time and on one thread.
+// The small row ops, one row at a time and on one thread. Every operation is rounded by itself, and
+// the functions are those of exact_math.h; products that experts are made of (silu_multiply and
+// combine) are exact_product().
 //
-// Each moves its inputs and outputs once; none does more than about thirty instructions (an
-// exponential) per element, so the nearest cache is their limit.
+// Each moves its inputs and outputs once; none does more than about sixty instructions (an
+// exponential and a reciprocal) per element, so the nearest cache is their limit.
 //
 // Threads  functions of their arguments alone
 #pragma once
@@ -20,8 +22,8 @@ struct ElementwiseKernels {
   // out = silu(gate) .* up
   void (*silu_multiply)(const float* gate, const float* up, int64_t width, float* out);
 
-  // y = sum_k weights[k] * rows[k], k in order from zero, each an fma; then
-  // y = fma(sigmoid(shared_gate), shared, y). Row k is at rows + k * stride.
+  // y = sum_k weights[k] * rows[k], k in order from zero; then y = y + sigmoid(shared_gate) *
+  // shared. Row k is at rows + k * stride.
   void (*combine)(const float* rows, int64_t stride, const float* weights, int num_rows,
                   float shared_gate, const float* shared, int64_t width, float* y);
 };

@@ -18,6 +18,7 @@
 #include <utility>
 
 #include "compute/cpu/product-inl.h"
+#include "compute/fixed16.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace penstock {
@@ -78,13 +79,14 @@ struct PairSum {
 };
 
 // A format says how many columns one step decodes, into how many pairs, and which columns make a
-// pair. Pair: the codes of a pair. RawPair: the same times 2^RawShift(pair), one instruction each;
-// formats without it have kHasRaw false. Sums of raw pairs fit into 32 bits (fixed_q4: at most
-// 15 * 2^8 * 32767 * 16).
+// pair (kHasNeighbours: pair and pair + kPairs do). Pair: the codes of a pair. RawPair: the same
+// times 2^RawShift(pair), one instruction each; formats without it have kHasRaw false. Sums of raw
+// pairs fit into 32 bits (fixed_q4: at most 15 * 2^8 * 32639 * 16).
 struct FixedQ8 {
   static constexpr DType kDType = DType::kQ8;
   static constexpr int kStepColumns = 4;
   static constexpr int kPairs = 2;
+  static constexpr bool kHasNeighbours = true;
   static constexpr bool kHasRaw = false;
   struct Step {
     HWY_INLINE Step() {}
@@ -118,6 +120,7 @@ struct FixedQ4 {
   static constexpr DType kDType = DType::kQ4;
   static constexpr int kStepColumns = 8;
   static constexpr int kPairs = 4;
+  static constexpr bool kHasNeighbours = true;
   static constexpr bool kHasRaw = true;
   struct Step {
     HWY_INLINE Step() {}
@@ -142,6 +145,7 @@ struct FixedQ3 {
   static constexpr DType kDType = DType::kQ3;
   static constexpr int kStepColumns = 16;
   static constexpr int kPairs = 8;
+  static constexpr bool kHasNeighbours = false;
   static constexpr bool kHasRaw = true;
   using Step = Q3Format::Step;
   static constexpr int Column(int pair, int half) { return pair / 4 + 2 * (pair % 4 + 4 * half); }
@@ -162,6 +166,7 @@ struct FixedQ2 {
   static constexpr DType kDType = DType::kQ2;
   static constexpr int kStepColumns = 16;
   static constexpr int kPairs = 8;
+  static constexpr bool kHasNeighbours = true;
   static constexpr bool kHasRaw = false;
   struct Step {
     HWY_INLINE Step() {}
@@ -293,8 +298,8 @@ struct FixedTile {
     for (int r = 0; r < kRows; ++r) {
       const FloatVec product =
           hn::Mul(hn::ConvertTo(Floats(), Total(sum[r])), hn::Set(Floats(), scales[r]));
-      const FloatVec total = hn::MulAdd(scale, product, hn::Load(Floats(), totals + r * 16));
-      hn::Store(hn::MulAdd(bias, hn::Set(Floats(), scales[kRows + r]), total), Floats(),
+      const FloatVec total = TwiceRounded(scale, product, hn::Load(Floats(), totals + r * 16));
+      hn::Store(TwiceRounded(bias, hn::Set(Floats(), scales[kRows + r]), total), Floats(),
                 totals + r * 16);
     }
   }
@@ -336,65 +341,116 @@ void MultiplyFixed(const std::byte* const* panels, int num_panels, int64_t block
   });
 }
 
-// The largest |x| of a block, as bits: what is not finite is larger than all numbers.
-inline int32_t LargestBits(const float* x) {
+// The largest |x| of a block. As bits, what is not a number is larger than all numbers.
+inline float LargestOf(const float* x) {
   IntVec largest = hn::Zero(Ints());
   for (int64_t c = 0; c < kGroupColumns; c += kLanes) {
     const FloatVec size = hn::Abs(hn::LoadU(Floats(), x + c));
     largest = hn::Max(largest, hn::BitCast(Ints(), size));
   }
-  alignas(64) int32_t lanes[kLanes];
-  hn::Store(largest, Ints(), lanes);
-  return *std::max_element(lanes, lanes + kLanes);
+  return std::bit_cast<float>(hn::GetLane(hn::MaxOfLanes(Ints(), largest)));
 }
 
-// One row of one block in fixed point; -> its scale and the sum of what the codes stand for.
-template <class Format>
-void PackFixedBlock(const float* x, int16_t* codes, float& scale, float& sum) {
-  constexpr float kLargestCode = 32767.0f;
-  const int32_t bits = LargestBits(x);
-  if (bits >= 0x7f800000) {  // an infinity or no number at all: so shall the products be
-    std::fill_n(codes, kGroupColumns, int16_t{0});
-    scale = sum = std::numeric_limits<float>::quiet_NaN();
-    return;
-  }
-  const float largest = std::max(std::bit_cast<float>(bits), 0x1p-100f);
-  const FloatVec factor = hn::Set(Floats(), kLargestCode / largest);
-  scale = largest / kLargestCode;
-  alignas(64) int32_t numbers[kGroupColumns];
-  IntVec totals = hn::Zero(Ints());
-  for (int64_t c = 0; c < kGroupColumns; c += kLanes) {
-    const IntVec number = hn::NearestInt(hn::Mul(hn::LoadU(Floats(), x + c), factor));
-    totals = hn::Add(totals, number);
-    hn::Store(number, Ints(), numbers + c);
-  }
-  alignas(64) int32_t lanes[kLanes];
-  hn::Store(totals, Ints(), lanes);
-  int32_t total = 0;
-  for (const int32_t lane : lanes) total += lane;
-  sum = static_cast<float>(total) * scale;
-  for (int64_t start = 0; start < kGroupColumns; start += Format::kStepColumns) {
-    for (int pair = 0; pair < Format::kPairs; ++pair) {
-      *codes++ = static_cast<int16_t>(numbers[start + Format::Column(pair, 0)]);
-      *codes++ = static_cast<int16_t>(numbers[start + Format::Column(pair, 1)]);
+// The factors and scales of some blocks, sixteen or fewer at a time, as FixedScale has them.
+struct FixedScales {
+  static constexpr int64_t kBlocks = 16;
+  alignas(64) float factors[kBlocks];
+  alignas(64) float scales[kBlocks];
+
+  HWY_INLINE FixedScales(const float* x, int64_t blocks) {
+    alignas(64) float largest[kBlocks] = {};
+    for (int64_t b = 0; b < blocks; ++b) largest[b] = LargestOf(x + b * kGroupColumns);
+    const Floats d;
+    for (int64_t b = 0; b < kBlocks; b += kLanes) {
+      const FloatVec size = hn::Load(d, largest + b);
+      const FloatVec m = hn::Max(size, hn::Set(d, kFixedLargestMin));
+      const FloatVec code_max = hn::Set(d, static_cast<float>(kFixedCodeMax));
+      hn::Store(hn::Mul(code_max, Reciprocal(d, m)), d, factors + b);
+      const FloatVec none = hn::Set(d, std::numeric_limits<float>::quiet_NaN());
+      const FloatVec scale = hn::Mul(m, hn::Set(d, kFixedCodeStep));
+      const auto is_number = hn::Lt(size, hn::Set(d, kFixedLargestEnd));
+      hn::Store(hn::IfThenElse(is_number, scale, none), d, scales + b);
     }
   }
+};
+
+// Pairs of numbers as two halves of a word, in the order of the format's pairs.
+template <class Format>
+HWY_INLINE void PairUp(const uint32_t* numbers, uint32_t* codes) {
+  if constexpr (Format::kHasNeighbours) {
+    const hn::CappedTag < uint32_t, Format::kPairs<4 ? Format::kPairs : 4> d;
+    constexpr int kCount = static_cast<int>(hn::MaxLanes(d));
+    for (int64_t start = 0; start < kGroupColumns; start += Format::kStepColumns) {
+      for (int pair = 0; pair < Format::kPairs; pair += kCount) {
+        const auto low = hn::LoadU(d, numbers + start + pair);
+        const auto high = hn::LoadU(d, numbers + start + pair + Format::kPairs);
+        const auto both = hn::Or(hn::And(low, hn::Set(d, 0xffffu)), hn::ShiftLeft<16>(high));
+        hn::StoreU(both, d, codes + start / 2 + pair);
+      }
+    }
+  } else {
+    for (int64_t start = 0; start < kGroupColumns; start += Format::kStepColumns) {
+      for (int pair = 0; pair < Format::kPairs; ++pair) {
+        const uint32_t low = numbers[start + Format::Column(pair, 0)];
+        const uint32_t high = numbers[start + Format::Column(pair, 1)];
+        codes[start / 2 + pair] = (low & 0xffffu) | (high << 16);
+      }
+    }
+  }
+}
+
+// One row of one block in fixed point; -> the sum of what the codes stand for.
+template <class Format>
+HWY_INLINE float PackFixedBlock(const float* x, float factor, float scale, uint32_t* codes) {
+  if (scale != scale) {  // what is not finite shall show in the products
+    std::fill_n(codes, kGroupColumns / 2, 0u);
+    return scale;
+  }
+  const FloatVec factors = hn::Set(Floats(), factor);
+  const FloatVec round = hn::Set(Floats(), exact::kRound);
+  const IntVec round_bits = hn::Set(Ints(), std::bit_cast<int32_t>(exact::kRound));
+  alignas(64) uint32_t numbers[kGroupColumns];
+  IntVec totals = hn::Zero(Ints());
+  for (int64_t c = 0; c < kGroupColumns; c += kLanes) {
+    const FloatVec shifted = TwiceRounded(hn::LoadU(Floats(), x + c), factors, round);
+    const IntVec number = hn::Sub(hn::BitCast(Ints(), shifted), round_bits);
+    totals = hn::Add(totals, number);
+    hn::Store(hn::BitCast(Words(), number), Words(), numbers + c);
+  }
+  PairUp<Format>(numbers, codes);
+  return static_cast<float>(hn::GetLane(hn::SumOfLanes(Ints(), totals))) * scale;
 }
 
 template <class Format>
 void PackFixed(const float* const* rows, int num_rows, int64_t columns, std::byte* packed) {
   const int padded = PaddedRows(num_rows);
-  for (int64_t start = 0; start < columns; start += kGroupColumns) {
-    auto* codes = reinterpret_cast<int16_t*>(packed);
-    auto* scales = reinterpret_cast<float*>(packed + PackedCodesBytes(padded));
-    for (int r = 0; r < num_rows; ++r) {
-      PackFixedBlock<Format>(rows[r] + start, codes + r * kGroupColumns, scales[r],
-                             scales[padded + r]);
+  const int64_t block_size = PackedBlockBytes(padded);
+  const int64_t blocks = columns / kGroupColumns;
+  const auto codes_of = [&](int64_t block, int r) {
+    return reinterpret_cast<uint32_t*>(packed + block * block_size) + r * kGroupColumns / 2;
+  };
+  const auto scales_of = [&](int64_t block) {
+    return reinterpret_cast<float*>(packed + block * block_size + PackedCodesBytes(padded));
+  };
+  for (int r = 0; r < num_rows; ++r) {
+    for (int64_t first = 0; first < blocks; first += FixedScales::kBlocks) {
+      const int64_t end = std::min(first + FixedScales::kBlocks, blocks);
+      const FixedScales found(rows[r] + first * kGroupColumns, end - first);
+      for (int64_t block = first; block < end; ++block) {
+        const float scale = found.scales[block - first];
+        float* scales = scales_of(block);
+        scales[r] = scale;
+        scales[padded + r] =
+            PackFixedBlock<Format>(rows[r] + block * kGroupColumns, found.factors[block - first],
+                                   scale, codes_of(block, r));
+      }
     }
-    std::fill(codes + num_rows * kGroupColumns, codes + padded * kGroupColumns, int16_t{0});
-    std::fill(scales + num_rows, scales + padded, 0.0f);
-    std::fill(scales + padded + num_rows, scales + 2 * padded, 0.0f);
-    packed += PackedBlockBytes(padded);
+  }
+  if (padded == num_rows) return;
+  for (int64_t block = 0; block < blocks; ++block) {
+    std::fill(codes_of(block, num_rows), codes_of(block, padded), 0u);
+    std::fill(scales_of(block) + num_rows, scales_of(block) + padded, 0.0f);
+    std::fill(scales_of(block) + padded + num_rows, scales_of(block) + 2 * padded, 0.0f);
   }
 }
 

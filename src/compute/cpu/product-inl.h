@@ -157,7 +157,7 @@ struct Tile {
       for (int p = 0; p < kPanels; ++p) {
         PENSTOCK_UNROLL
         for (int v = 0; v < kVectors; ++v) {
-          sums[p][v][r] = hn::MulAdd(weights[p][v], value, sums[p][v][r]);
+          sums[p][v][r] = Fma(weights[p][v], value, sums[p][v][r]);
         }
       }
     }
@@ -211,9 +211,8 @@ struct Tile {
       const FloatVec bias = LoadBF16(scales + 16 + v * kLanes);
       PENSTOCK_UNROLL
       for (int r = 0; r < kRows; ++r) {
-        const FloatVec total = hn::MulAdd(scale, sum[r], hn::Load(Floats(), totals + r * 16));
-        hn::Store(hn::MulAdd(bias, hn::Set(Floats(), block_sums[r]), total), Floats(),
-                  totals + r * 16);
+        const FloatVec total = Fma(scale, sum[r], hn::Load(Floats(), totals + r * 16));
+        hn::Store(Fma(bias, hn::Set(Floats(), block_sums[r]), total), Floats(), totals + r * 16);
       }
     } else {
       PENSTOCK_UNROLL

@@ -13,7 +13,7 @@
 #include <cstdint>
 #include <cstring>
 
-#include "hwy/contrib/math/math-inl.h"
+#include "compute/cpu/exact_math-inl.h"
 
 // Before loops over vectors that are to stay in registers. Without vectors they are long and stay
 // loops.
@@ -27,8 +27,6 @@
 HWY_BEFORE_NAMESPACE();
 namespace penstock {
 namespace HWY_NAMESPACE {
-namespace hn = hwy::HWY_NAMESPACE;
-
 using Floats = hn::CappedTag<float, 16>;
 using Words = hn::RebindToUnsigned<Floats>;
 using Ints = hn::RebindToSigned<Floats>;
@@ -56,22 +54,9 @@ HWY_INLINE void StoreFirst(FloatVec value, float* place, int64_t count) {
   if (count > 0) std::memcpy(place, lanes, static_cast<size_t>(count) * sizeof(float));
 }
 
-// e^-|x| is never too large for the vector exponential.
-template <class D, class V = hn::Vec<D>>
-HWY_INLINE V Sigmoid(D d, V x) {
-  const V one = hn::Set(d, 1.0f);
-  const V small = hn::Exp(d, hn::Neg(hn::Abs(x)));
-  const V numerator = hn::IfThenElse(hn::Ge(x, hn::Zero(d)), one, small);
-  return hn::Div(numerator, hn::Add(one, small));
-}
-
-template <class D, class V = hn::Vec<D>>
-HWY_INLINE V Silu(D d, V x) {
-  return hn::Mul(x, Sigmoid(d, x));
-}
-
-// sum x y. Element i belongs to chain i mod 64; then chains 0-15, 16-31, 32-47, 48-63 are added as
-// (0 + 1) + (2 + 3), and the sixteen sums left are halved: i + (i + 8), i + (i + 4), ...
+// sum x y, products and sums rounded by themselves. Element i belongs to chain i mod 64; then
+// chains 0-15, 16-31, 32-47, 48-63 are added as (0 + 1) + (2 + 3), and the sixteen sums left are
+// halved: i + (i + 8), i + (i + 4), ...
 HWY_INLINE float Dot(const float* x, const float* y, int64_t width) {
   FloatVec sums[4][kVectors];
   for (auto& chain : sums) {
@@ -82,7 +67,7 @@ HWY_INLINE float Dot(const float* x, const float* y, int64_t width) {
       for (int v = 0; v < kVectors; ++v) {
         const int64_t i = start + chain * 16 + v * kLanes;
         sums[chain][v] =
-            hn::MulAdd(LoadFirst(x + i, width - i), LoadFirst(y + i, width - i), sums[chain][v]);
+            TwiceRounded(LoadFirst(x + i, width - i), LoadFirst(y + i, width - i), sums[chain][v]);
       }
     }
   }
