@@ -213,17 +213,25 @@ Result<void> Engine::open_store(Storage& storage, const EngineOptions& options,
   const ExpertParts& parts = files_.container.experts();
   experts_file_ =
       PENSTOCK_TRY(storage.open(files_.container.experts_path(), OpenMode::kReadDirect));
-  ExpertTable table;
-  table.file = experts_file_.get();
-  table.num_layers = static_cast<int>(request_.config.num_moe_layers());
-  table.num_experts = static_cast<int>(parts.num_experts);
-  table.record_bytes = parts.record_bytes;
-  table.parts = {{parts.gate_up_offset, parts.gate_up_bytes}, {parts.down_offset, parts.down_bytes}};
-  table.checksums = PENSTOCK_TRY(files_.container.load_expert_checksums());
+  const std::vector<Hash128> sums = PENSTOCK_TRY(files_.container.load_expert_checksums());
+  ExpertTable table{.files = {experts_file_.get()},
+                    .num_experts = static_cast<int>(parts.num_experts),
+                    .layers = {},
+                    .model_id = files_.container.model_id()};
+  const auto layer_bytes = static_cast<uint64_t>(parts.num_experts) * parts.record_bytes;
+  const auto layer_sums = static_cast<std::ptrdiff_t>(sums.size()) / parts.num_layers;
   // Without drafts the prediction block's experts, which come last, are left out.
-  const size_t num_sums = static_cast<size_t>(table.num_layers * table.num_experts) * 2;
-  if (table.checksums.size() > num_sums) table.checksums.resize(num_sums);
-  table.model_id = files_.container.model_id();
+  for (int64_t layer = 0; layer < request_.config.num_moe_layers(); ++layer) {
+    const uint64_t first = static_cast<uint64_t>(layer) * layer_bytes;
+    LayerPlaces& places = table.layers.emplace_back();
+    for (const auto& [offset, bytes] : {std::pair{parts.gate_up_offset, parts.gate_up_bytes},
+                                        std::pair{parts.down_offset, parts.down_bytes}}) {
+      places.parts.push_back(
+          {.first = {0, first + offset}, .stride = parts.record_bytes, .bytes = bytes});
+    }
+    const auto sum = sums.begin() + layer * layer_sums;
+    places.checksums.assign(sum, sum + layer_sums);
+  }
   StoreOptions store_options;
   store_options.num_slots = static_cast<int>(plan_.num_slots);
   store_options.policy = options.policy;

@@ -32,6 +32,10 @@ bool record_read(ReadRequest& request, int64_t result) {
   }
   const uint64_t wanted = request.bytes - request.bytes_done;
   uint64_t got = std::min(static_cast<uint64_t>(result), wanted);
+  if (request.bytes_needed > 0 && request.bytes_done + got >= request.bytes_needed) {
+    request.bytes_done += got;
+    return true;
+  }
   if (got < wanted) got -= got % request.file->alignment();
   request.bytes_done += got;
   if (request.bytes_done == request.bytes) return true;

@@ -2,8 +2,8 @@
 //
 // The one home of the rules that all readers share: a short read is continued, EINTR and EAGAIN are
 // repeated (a thousand times, so that a kernel that answers nothing else cannot hang us), the end
-// of the file is ENODATA. Direct reads continue at a multiple of the alignment: the bytes after it
-// are read again.
+// of the file is ENODATA where it comes before what was needed. Direct reads continue at a multiple
+// of the alignment: the bytes after it are read again.
 #pragma once
 
 #include <cstdint>

@@ -29,9 +29,11 @@ struct ReadRequest {
   uint64_t offset = 0;
   std::byte* target = nullptr;
   uint64_t bytes = 0;  // offset, target, bytes: multiples of file->alignment()
+  // The first so many suffice, and the file may end after them; 0: all.
+  uint64_t bytes_needed = 0;
 
   int error = 0;  // errno of a failed read, 0 for a finished one; ENODATA: the file ended early
-  uint64_t bytes_done = 0;   // progress; equals bytes when finished
+  uint64_t bytes_done = 0;   // progress; what was needed, or more, when finished
   int repeats = 0;           // of calls that brought nothing (io/read_progress.h)
   int64_t submitted_ns = 0;  // steady clock, for latency figures
   int64_t finished_ns = 0;

@@ -9,7 +9,7 @@
 //     const auto arrived = PENSTOCK_TRY(experts.next(stop));
 //     if (arrived.empty()) break;
 //     for (const ExpertArrival& a : arrived) {
-//       compute(ids[a.index], a.part, a.data);
+//       compute(ids[a.index], a.part, a.data);             // the parts of one expert in order
 //       if (a.part is the last one) experts.release(a.index);
 //     }
 //   }
@@ -48,9 +48,11 @@
 #include <chrono>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <stop_token>
 #include <string>
+#include <vector>
 
 #include "base/result.h"
 #include "base/thread_pool.h"
@@ -61,6 +63,7 @@
 #include "store/prefetcher.h"
 #include "store/preloader.h"
 #include "store/routing_trace.h"
+#include "store/slots.h"
 
 namespace penstock {
 
@@ -79,7 +82,7 @@ struct StoreStats {
   uint64_t misses = 0;           // cost a read, after they were asked for or before
   uint64_t prefetches = 0;       // experts whose reads were submitted for a wish
   uint64_t prefetches_used = 0;  // of these, asked for by the stream that they were read for
-  uint64_t prefetch_bytes = 0;   // of these reads; part of bytes_read once they have ended
+  uint64_t prefetch_bytes = 0;   // of these reads: part of bytes_read once they have ended
   uint64_t evictions = 0;
   uint64_t reads = 0;  // submitted, repeated ones included
   uint64_t bytes_read = 0;
@@ -135,8 +138,8 @@ class ExpertStore {
   ExpertStore& operator=(const ExpertStore&) = delete;
 
   // Distinct experts of one layer. The reads of the missing ones are submitted at once as far as
-  // the reader's capacity goes: all first parts before the second parts when all experts have
-  // slots, else expert by expert.
+  // the reader's capacity goes: the first parts of all (LayerPlaces::first_parts) before the others
+  // when all experts have slots, else expert by expert.
   ExpertStream stream(int layer, std::span<const int32_t> experts);
 
   // The experts that the next stream, of another layer than one that is alive, will probably ask
@@ -145,7 +148,7 @@ class ExpertStore {
   // wrong.
   bool wants_prefetch() const;
   void prefetch(int layer, std::span<const int32_t> experts);
-  std::span<const LayerRecall> recall() const;  // [layer]
+  std::span<const LayerRecall> recall() const { return prefetcher_.recall(); }  // [layer]
 
   // To be called between the ops of a pass: takes in what has been read and starts the next reads,
   // which nobody else does while the caller computes. Cheap when there is nothing to do.
@@ -164,29 +167,69 @@ class ExpertStore {
   // is not to call it again. What cannot be read is left out and reported.
   void preload(std::vector<ExpertId> experts);
   bool preload_more(std::chrono::nanoseconds timeout);
-  const PreloadReport& preloaded() const;
+  const PreloadReport& preloaded() const { return preloader_.report(); }
 
   // Uses so many slots from now on, from 1 to those of the options; at rest. What the others hold
   // goes by the rules of eviction, and their memory back to the system. The slots there are now:
   // more than asked for where a read does not end, fewer where the system has no memory for more.
   int resize(int num_slots);
 
-  const StoreStats& stats() const;
+  StoreStats stats() const;
   void reset_stats();
-  int num_slots() const;
-  std::string reader_description() const;
+  int num_slots() const { return slots_->cache().num_slots(); }
+  const ExpertTable& table() const { return slots_->table(); }
+  std::string reader_description() const { return slots_->filler().reader().description(); }
 
   // Memory of a store with these options: slots and everything else, for the plan.
   static uint64_t bytes_needed(const ExpertTable& table, const StoreOptions& options);
 
   // Records every stream() from now on; nullptr ends it. The trace outlives the recording.
-  void set_trace(RoutingTrace* trace);
+  void set_trace(RoutingTrace* trace) { trace_ = trace; }
 
  private:
   friend class ExpertStream;
-  class Core;
-  explicit ExpertStore(std::unique_ptr<Core> core);
-  std::unique_ptr<Core> core_;
+  struct Wanted {
+    int32_t expert = 0;
+    int slot = -1;  // -1: waits for one
+    int parts_given = 0;
+    bool is_released = false;
+    bool is_shared = false;  // being read for a wish or a preload when it was asked for
+  };
+
+  ExpertStore(std::unique_ptr<Slots> slots, const StoreOptions& options);
+
+  // Of the stream that is alive.
+  Result<std::span<const ExpertArrival>> next(const std::stop_token& stop);
+  void release(int32_t index);
+  void end_stream();
+  void find_wanted(std::span<const int32_t> experts);
+  bool give_slots();
+  void enqueue_missing(const Wanted& wanted, int first_part, int end_part);
+  void enqueue_by_expert();
+  void gather_arrivals();
+  void read_again();
+  std::optional<Error> failure() const;
+  Result<void> wait_for_reads(const std::stop_token& stop);
+  int num_parts() const { return table().layer(layer_).num_parts(); }
+
+  size_t collect(std::chrono::nanoseconds timeout);  // the number of reads that had ended
+  void start_wishes();
+  void end_reads();
+
+  const StoreOptions options_;
+  std::unique_ptr<Slots> slots_;
+  Prefetcher prefetcher_;
+  Preloader preloader_;
+  RoutingTrace* trace_ = nullptr;
+  StoreStats stats_;               // its own; those of slots and prefetcher are added by stats()
+  uint64_t evictions_before_ = 0;  // the latest reset
+
+  bool stream_is_alive_ = false;
+  int layer_ = 0;
+  bool disk_is_idle_ = false;  // since the wish list came
+  std::vector<Wanted> wanted_;
+  size_t with_slot_ = 0;  // wanted experts before this index have had their slot
+  std::vector<ExpertArrival> arrivals_;
 };
 
 }  // namespace penstock

@@ -116,13 +116,12 @@ TEST_F(FaultyStore, short_and_interrupted_reads_are_completed_at_every_call) {
 TEST_F(FaultyStore, every_flipped_bit_of_a_record_is_detected) {
   const auto store = make({.num_slots = 1});
   std::mt19937_64 random(7);
-  const ExpertTable& table = experts_.table();
   for (int i = 0; i < 10000; ++i) {
     const int layer = static_cast<int>(random() % TestExperts::kLayers);
     const int expert = static_cast<int>(random() % TestExperts::kExperts);
-    const PartExtent part = table.parts[random() % 2];
-    const uint64_t bit =
-        (table.record_offset(layer, expert) + part.offset) * 8 + random() % (part.bytes * 8);
+    const int part = static_cast<int>(random() % 2);
+    const uint64_t bit = experts_.offset(layer, expert, part) * 8 +
+                         random() % (experts_.table().part(layer, part).bytes * 8);
     disk_.flip_stored_bit("/experts", bit);
     const std::vector<int32_t> wanted = {expert};
     {
@@ -150,7 +149,7 @@ TEST_F(FaultyStore, a_bit_flipped_on_the_way_is_healed_by_a_second_read) {
 }
 
 TEST_F(FaultyStore, a_corrupt_expert_is_named) {
-  disk_.flip_stored_bit("/experts", (experts_.table().record_offset(3, 7) + 5) * 8);
+  disk_.flip_stored_bit("/experts", (experts_.offset(3, 7) + 5) * 8);
   const auto store = make();
   const auto failed = run_layer(*store, 3, {6, 7, 8});
   ASSERT_FALSE(failed.has_value());
@@ -161,7 +160,7 @@ TEST_F(FaultyStore, a_corrupt_expert_is_named) {
 }
 
 TEST_F(FaultyStore, verification_can_be_switched_off) {
-  disk_.flip_stored_bit("/experts", experts_.table().record_offset(0, 0) * 8);
+  disk_.flip_stored_bit("/experts", experts_.offset(0, 0) * 8);
   const auto store = make({.num_slots = 4, .verify = false});
   const std::vector<int32_t> wanted = {0};
   ExpertStream stream = store->stream(0, wanted);
@@ -230,7 +229,7 @@ TEST_F(FaultyStore, every_slot_stalled_is_an_error_and_no_slot_is_reused) {
 TEST_F(FaultyStore, a_file_that_shrinks_while_open_is_an_error_that_says_so) {
   const auto store = make({.num_slots = 20});
   ASSERT_TRUE(run_layer(*store, 4, {1}).has_value());
-  disk_.truncate("/experts", experts_.table().record_offset(2, 0));
+  disk_.truncate("/experts", experts_.offset(2, 0));
   EXPECT_TRUE(run_layer(*store, 1, all_experts()).has_value());
   EXPECT_TRUE(run_layer(*store, 4, {1}).has_value());  // in memory
   const auto failed = run_layer(*store, 2, {0});

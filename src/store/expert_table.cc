@@ -2,61 +2,165 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "base/byte_cursor.h"
+#include "base/check.h"
 
 namespace penstock {
 namespace {
 
-bool is_aligned(uint64_t value) {
-  return value % kRecordAlignment == 0;
+// So many bytes of one expert cannot be held by any machine, and sums of them do not wrap.
+constexpr uint64_t kSlotBytesMax = uint64_t{1} << 48;
+
+uint64_t align_up(uint64_t bytes) {
+  return (bytes + kReadAlignment - 1) / kReadAlignment * kReadAlignment;
 }
 
-// Parts in ascending order, each from its own multiple of kRecordAlignment, inside the record.
-bool parts_fit(const ExpertTable& table) {
-  uint64_t end = 0;
-  for (const PartExtent& part : table.parts) {
-    if (!is_aligned(part.offset) || part.offset < end || part.bytes == 0) return false;
-    if (part.offset > table.record_bytes || part.bytes > table.record_bytes - part.offset) {
-      return false;
-    }
-    end = part.offset + part.bytes;
+uint64_t largest_window(const ExpertTable& table, int layer, int part) {
+  uint64_t largest = 0;
+  for (int expert = 0; expert < table.num_experts; ++expert) {
+    largest = std::max(largest, table.window(layer, expert, part).bytes);
   }
-  return !table.parts.empty();
+  return largest;
+}
+
+// Where the part of every expert lies, in order, must be in a file. Of a sequence the last one is
+// enough, once its numbers do not wrap.
+Result<void> check_part(const ExpertTable& table, std::span<const uint64_t> file_bytes, int layer,
+                        int index) {
+  const PartPlace& part = table.part(layer, index);
+  const auto refuse = [&](const std::string& why) {
+    return Error{ErrorCode::kCorrupt,
+                 fmt::format("layer {}, part {} of the experts: {}", layer, index, why)};
+  };
+  const auto num_experts = static_cast<uint64_t>(table.num_experts);
+  if (part.bytes == 0) return refuse("it has no bytes");
+  PENSTOCK_CHECK(part.alignment > 0 && kReadAlignment % part.alignment == 0);
+  if (!part.each.empty() && part.each.size() != num_experts) {
+    return refuse(fmt::format("{} places for {} experts", part.each.size(), num_experts));
+  }
+  const bool is_sequence = part.each.empty();
+  if (is_sequence && num_experts > 1 && part.stride < part.bytes) {
+    return refuse(fmt::format("{} bytes each, from one to the next {}", part.bytes, part.stride));
+  }
+  const auto length = checked_multiply(num_experts - 1, part.stride);
+  if (is_sequence && (!length || !checked_add(*length, part.first.offset))) {
+    return refuse(fmt::format("{} of them, {} bytes apart", num_experts, part.stride));
+  }
+  for (int expert = is_sequence ? table.num_experts - 1 : 0; expert < table.num_experts; ++expert) {
+    const FilePlace place = part.of(expert);
+    if (place.file < 0 || place.file >= std::ssize(table.files)) {
+      return refuse(fmt::format("file {} of {}", place.file, table.files.size()));
+    }
+    const auto file = static_cast<size_t>(place.file);
+    const auto end = checked_add(place.offset, part.bytes);
+    if (!end || *end > file_bytes[file]) {
+      return Error{ErrorCode::kCorrupt,
+                   fmt::format("{}: layer {}, part {} of expert {}: {} bytes from {:#x} do not fit "
+                               "into {} bytes; is it complete?",
+                               table.files[file]->path(), layer, index, expert, part.bytes,
+                               place.offset, file_bytes[file])};
+    }
+  }
+  return {};
+}
+
+Result<void> check_layer(const ExpertTable& table, std::span<const uint64_t> file_bytes,
+                         int index) {
+  const LayerPlaces& layer = table.layer(index);
+  const auto refuse = [&](const std::string& why) {
+    return Error{ErrorCode::kCorrupt, fmt::format("{}: layer {} of the experts: {}",
+                                                  table.files[0]->path(), index, why)};
+  };
+  if (layer.parts.empty()) return refuse("there are no parts");
+  if (layer.first_parts < 1 || layer.first_parts > layer.num_parts()) {
+    return refuse(fmt::format("{} of {} parts come first", layer.first_parts, layer.parts.size()));
+  }
+  for (int part = 0; part < layer.num_parts(); ++part) {
+    PENSTOCK_TRY(check_part(table, file_bytes, index, part));
+  }
+  uint64_t bytes = 0;
+  for (int part = 0; part < layer.num_parts(); ++part) {
+    const uint64_t window = largest_window(table, index, part);
+    if (window > kSlotBytesMax || bytes > kSlotBytesMax - window) {
+      return refuse(fmt::format("an expert of more than {} bytes", kSlotBytesMax));
+    }
+    bytes += window;
+  }
+  const uint64_t num_sums = static_cast<uint64_t>(table.num_experts) * layer.parts.size();
+  if (!layer.checksums.empty() && layer.checksums.size() != num_sums) {
+    return refuse(fmt::format("{} checksums for {} parts", layer.checksums.size(), num_sums));
+  }
+  return {};
 }
 
 }  // namespace
 
-Result<void> check_table(const ExpertTable& table) {
-  const std::string& path = table.file->path();
-  const auto refuse = [&](const std::string& why) {
-    return Error{ErrorCode::kCorrupt, fmt::format("{}: expert records: {}", path, why)};
-  };
-  if (table.num_layers < 1 || table.num_experts < 1) return refuse("there are none");
-  if (table.record_bytes == 0 || !is_aligned(table.record_bytes) ||
-      !is_aligned(table.first_record_offset)) {
-    return refuse(fmt::format("{} bytes each from {:#x}, not multiples of {}", table.record_bytes,
-                              table.first_record_offset, kRecordAlignment));
-  }
-  if (!parts_fit(table)) return refuse("the parts do not fit into a record");
+ReadWindow ExpertTable::window(int layer_index, int expert, int part_index) const {
+  const PartPlace& places = part(layer_index, part_index);
+  const FilePlace place = places.of(expert);
+  const uint64_t skew = place.offset % kReadAlignment;
+  return {.file = place.file,
+          .offset = place.offset - skew,
+          .bytes = align_up(skew + places.bytes),
+          .skew = skew};
+}
 
-  const uint64_t num_records =
-      static_cast<uint64_t>(table.num_layers) * static_cast<uint64_t>(table.num_experts);
-  const auto bytes = checked_multiply(num_records, table.record_bytes);
-  const auto end = bytes ? checked_add(*bytes, table.first_record_offset) : std::nullopt;
-  const uint64_t file_bytes = PENSTOCK_TRY(table.file->stat()).bytes;
-  if (!end || *end > file_bytes) {
-    return refuse(fmt::format("{} of {} bytes from {:#x} do not fit into {} bytes; is it complete?",
-                              num_records, table.record_bytes, table.first_record_offset,
-                              file_bytes));
+uint64_t ExpertTable::read_bytes(int layer_index, int expert) const {
+  uint64_t bytes = 0;
+  for (int i = 0; i < layer(layer_index).num_parts(); ++i) {
+    bytes += window(layer_index, expert, i).bytes;
   }
-  if (!table.checksums.empty() && table.checksums.size() != num_records * table.parts.size()) {
-    return refuse(fmt::format("{} checksums for {} parts", table.checksums.size(),
-                              num_records * table.parts.size()));
+  return bytes;
+}
+
+uint64_t ExpertTable::checksum_bytes() const {
+  uint64_t bytes = 0;
+  for (const LayerPlaces& layer : layers) bytes += layer.checksums.size() * sizeof(Hash128);
+  return bytes;
+}
+
+const Hash128& ExpertTable::checksum_of(int layer_index, int expert, int part_index) const {
+  const LayerPlaces& places = layer(layer_index);
+  const auto first = static_cast<size_t>(expert) * places.parts.size();
+  return places.checksums[first + static_cast<size_t>(part_index)];
+}
+
+SlotLayout::SlotLayout(const ExpertTable& table) {
+  for (const LayerPlaces& layer : table.layers) {
+    num_parts_max_ = std::max(num_parts_max_, layer.num_parts());
   }
-  if (kRecordAlignment % table.file->alignment() != 0) {
-    return Error{ErrorCode::kUnsupported,
-                 fmt::format("{}: direct reads here need multiples of {} bytes, records have {}",
-                             path, table.file->alignment(), kRecordAlignment)};
+  offsets_.resize(table.layers.size() * static_cast<size_t>(num_parts_max_));
+  for (int layer = 0; layer < table.num_layers(); ++layer) {
+    uint64_t end = 0;
+    for (int part = 0; part < table.layer(layer).num_parts(); ++part) {
+      offsets_[static_cast<size_t>(layer * num_parts_max_ + part)] = end;
+      end += largest_window(table, layer, part);
+    }
+    slot_bytes_ = std::max(slot_bytes_, end);
+  }
+}
+
+Result<void> check_table(const ExpertTable& table) {
+  PENSTOCK_CHECK(!table.files.empty());
+  const std::string& path = table.files[0]->path();
+  if (table.num_experts < 1 || table.layers.empty()) {
+    return Error{ErrorCode::kCorrupt, fmt::format("{}: there are no experts", path)};
+  }
+  std::vector<uint64_t> file_bytes;
+  for (const StorageFile* file : table.files) {
+    PENSTOCK_CHECK(file != nullptr);
+    file_bytes.push_back(PENSTOCK_TRY(file->stat()).bytes);
+    if (kReadAlignment % file->alignment() != 0) {
+      return Error{ErrorCode::kUnsupported,
+                   fmt::format("{}: direct reads here need multiples of {} bytes, experts are "
+                               "read in multiples of {}",
+                               file->path(), file->alignment(), kReadAlignment)};
+    }
+  }
+  for (int layer = 0; layer < table.num_layers(); ++layer) {
+    PENSTOCK_TRY(check_layer(table, file_bytes, layer));
   }
   return {};
 }

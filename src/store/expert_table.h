@@ -1,16 +1,25 @@
-// Where the experts of a model lie in its file, and how the parts of one lie in a slot. Pure data.
+// Where the experts of a model lie in its files, and how the parts of one lie in a slot. Pure data.
 //
-// Every expert is one record of record_bytes; all records follow one another, expert by expert and
-// layer by layer. A slot in memory has the layout of a record, so a read goes straight to its
-// place. A record consists of parts in the order in which they are needed (gate and up, then down):
-// the first part can be computed with while the second is still on its way.
+// An expert is some parts, in the order in which they are needed: gate and up together, then down;
+// or gate, up and down apart; or each with its scales. A part of expert e of a layer is `bytes` bytes
+// of a file from first + e * stride on (records that follow one another, slices of large tensors), or
+// from a place of its own (a tensor for every expert), at any alignment, in one or several files.
+// What the bytes mean is written in a tag that the store hands on and does not look at.
 //
-//   record  | part 0 ........ pad | part 1 .... pad |     pad: to the next multiple of 4096
+// A read takes the whole blocks of kReadAlignment around a part (a window), so that it can go past
+// the page cache straight to its place; the payload begins somewhere in the first block:
 //
-// Limits  first_record_offset, record_bytes and the offsets of parts are multiples of
-//         kRecordAlignment; parts lie in ascending order and do not share a multiple of it.
-//         check_table() compares all of it with the file.
-// Errors  check_table(): kCorrupt, kInvalidArgument, naming the file
+//   file    ....|.......[payload..............]....|....     | multiples of kReadAlignment
+//   slot        |<skew >|<    bytes          >|    |         one area a part, room for any window
+//
+// There it stays, unless those who use it need an address that the place in the file does not give
+// (alignment): then the payload moves to the front of its area, once it has been checked.
+//
+// Parts may differ by layer, in number too: a slot has room for the largest layer's expert.
+//
+// Threads  const calls from any
+// Limits   check_table() compares all of it with the files
+// Errors   check_table(): kCorrupt, kUnsupported, naming the file, the layer and the part
 #pragma once
 
 #include <cstddef>
@@ -23,41 +32,83 @@
 
 namespace penstock {
 
-inline constexpr uint64_t kRecordAlignment = kDirectAlignmentMax;
+inline constexpr uint64_t kReadAlignment = kDirectAlignmentMax;
 
-struct PartExtent {
-  uint64_t offset = 0;  // inside the record
-  uint64_t bytes = 0;   // what the checksum covers; the read goes on to the next multiple of 4096
+struct FilePlace {
+  int file = 0;  // of ExpertTable::files
+  uint64_t offset = 0;
+};
+
+// One part of every expert of a layer.
+struct PartPlace {
+  FilePlace first = {};    // of expert 0
+  uint64_t stride = 0;     // from one expert to the next
+  uint64_t bytes = 0;      // payload: what the checksum covers and what is handed out
+  uint32_t tag = 0;        // what the bytes are: for those who use them
+  uint32_t alignment = 1;  // of the payload's address, for those who use it; divides kReadAlignment
+  std::vector<FilePlace> each = {};  // [expert], in place of first and stride; empty: as those say
+
+  FilePlace of(int expert) const {
+    if (!each.empty()) return each[static_cast<size_t>(expert)];
+    return {first.file, first.offset + static_cast<uint64_t>(expert) * stride};
+  }
+};
+
+struct LayerPlaces {
+  std::vector<PartPlace> parts = {};
+  // So many parts are needed before anything can be computed with: they are asked for together,
+  // those of all experts before the other parts of any.
+  int first_parts = 1;
+  std::vector<Hash128> checksums = {};  // [expert][part]; empty: nothing to compare with
+
+  int num_parts() const { return static_cast<int>(parts.size()); }
+};
+
+// The read that brings a part into its area of a slot.
+struct ReadWindow {
+  int file = 0;
+  uint64_t offset = 0;  // in the file, a multiple of kReadAlignment
+  uint64_t bytes = 0;   // likewise; may reach beyond the end of the file, the payload does not
+  uint64_t skew = 0;    // the payload begins so far inside
 };
 
 struct ExpertTable {
-  const StorageFile* file = nullptr;  // outlives the store
-  int num_layers = 0;
-  int num_experts = 0;
-  uint64_t first_record_offset = 0;
-  uint64_t record_bytes = 0;
-  std::vector<PartExtent> parts = {};
-  std::vector<Hash128> checksums = {};  // [layer][expert][part]; empty: nothing to compare with
-  uint64_t model_id = 0;                // goes into every checksum
+  std::vector<const StorageFile*> files = {};  // outlive the store
+  int num_experts = 0;                         // of a layer
+  std::vector<LayerPlaces> layers = {};
+  uint64_t model_id = 0;  // goes into every checksum
 
-  int num_parts() const { return static_cast<int>(parts.size()); }
-  uint64_t slot_bytes() const { return record_bytes; }
-  uint64_t record_offset(int layer, int expert) const {
-    return first_record_offset +
-           (static_cast<uint64_t>(layer) * static_cast<uint64_t>(num_experts) +
-            static_cast<uint64_t>(expert)) *
-               record_bytes;
+  int num_layers() const { return static_cast<int>(layers.size()); }
+  const LayerPlaces& layer(int index) const { return layers[static_cast<size_t>(index)]; }
+  const PartPlace& part(int layer_index, int index) const {
+    return layer(layer_index).parts[static_cast<size_t>(index)];
   }
-  size_t checksum_index(int layer, int expert, int part) const {
-    return (static_cast<size_t>(layer) * static_cast<size_t>(num_experts) +
-            static_cast<size_t>(expert)) *
-               parts.size() +
-           static_cast<size_t>(part);
-  }
+  ReadWindow window(int layer, int expert, int part) const;
+  uint64_t read_bytes(int layer, int expert) const;                   // of all its windows
+  uint64_t checksum_bytes() const;                                    // of all checksums, in memory
+  const Hash128& checksum_of(int layer, int expert, int part) const;  // where the layer has them
 };
 
-// The table describes a file that somebody else wrote: nothing of it is believed. kCorrupt when it
-// does not fit the file, kUnsupported when the file cannot be read in such pieces.
+// Where each part has its area in a slot: its largest window, so that any expert's fits.
+class SlotLayout {
+ public:
+  // Of a table that was checked.
+  explicit SlotLayout(const ExpertTable& table);
+
+  uint64_t slot_bytes() const { return slot_bytes_; }  // a multiple of kReadAlignment
+  int num_parts_max() const { return num_parts_max_; }
+  uint64_t area_offset(int layer, int part) const {  // likewise
+    return offsets_[static_cast<size_t>(layer * num_parts_max_ + part)];
+  }
+
+ private:
+  uint64_t slot_bytes_ = 0;
+  int num_parts_max_ = 0;
+  std::vector<uint64_t> offsets_;  // [layer][part]
+};
+
+// The table describes files that somebody else wrote: nothing of it is believed. kCorrupt when it
+// does not fit them, kUnsupported when a file cannot be read in such pieces.
 Result<void> check_table(const ExpertTable& table);
 
 }  // namespace penstock

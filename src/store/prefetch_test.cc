@@ -287,7 +287,7 @@ TEST_F(Prefetch, a_place_that_fails_for_good_is_an_error_only_for_who_asks) {
 }
 
 TEST_F(Prefetch, wrong_bytes_read_ahead_are_never_handed_out) {
-  disk_.flip_stored_bit("/experts", (experts_.table().record_offset(1, 5) + 100) * 8);
+  disk_.flip_stored_bit("/experts", (experts_.offset(1, 5) + 100) * 8);
   const auto store = make(20);
   store->prefetch(1, Ids{5});
   const auto failed = run_layer(*store, 1, {5});

@@ -8,22 +8,19 @@
 //
 // Invariants
 //   (1) A wish with a slot has one pin on it, from wish() or start() until drop().
-//   (2) At most a few reads, a quarter of a long list, are in flight when one is added, and never
-//       more than half of the reader's capacity.
-//   (3) A slot is marked unused from start() until its expert is asked for or has to go.
+//   (2) Reads for three experts, or for a quarter of a longer list, are in flight at most when one
+//       is added, and never more than half of the reader's capacity.
 //
 // Threads  One.
-// Memory   Allocated in the constructor: 32 bytes per layer, 16 per expert of one, a byte per slot.
+// Memory   Allocated in the constructor: 32 bytes per layer, 16 per expert of one.
 #pragma once
 
 #include <cstdint>
-#include <optional>
 #include <span>
 #include <vector>
 
-#include "store/expert_cache.h"
 #include "store/prefetch_switch.h"
-#include "store/slot_filler.h"
+#include "store/slots.h"
 
 namespace penstock {
 
@@ -40,45 +37,39 @@ struct LayerRecall {
 struct PrefetchStats {
   uint64_t experts = 0;  // whose reads were submitted
   uint64_t used = 0;     // asked for by the stream that they were read for
+  uint64_t bytes = 0;    // of these reads
 };
 
 class Prefetcher {
  public:
-  // cache and filler outlive it.
-  Prefetcher(const CacheShape& shape, ExpertCache& cache, SlotFiller& filler);
+  explicit Prefetcher(Slots& slots);  // which outlive it
 
   // Whether a list is worth making while a stream holds `wanted` experts.
   bool is_worth_it(size_t wanted) const { return switch_.is_on() && wishes_max(wanted) > 0; }
 
-  // Replaces the list; what the previous one let go is added to `let_go`. Most wanted first.
-  void wish(int layer, std::span<const int32_t> experts, size_t wanted, std::vector<int>& let_go);
+  // Replaces the list. Most wanted first.
+  void wish(int layer, std::span<const int32_t> experts, size_t wanted);
   // Submits reads for wishes as far as the reader has room and a slot can be had.
   void start();
 
-  // The stream of `layer` asks for an expert, which is in this slot or in none. True when it is in
-  // memory on the cache's own account, and not only because it was read ahead.
-  bool is_hit(int layer, int expert, std::optional<int> slot);
+  // The stream of `layer` asks for an expert, which is a hit or not.
+  void count_use(int layer, int expert, bool is_hit);
   // The stream of `layer` has asked for all that it wants: the list is done with.
-  void finish(int layer, std::vector<int>& let_go);
+  void finish(int layer);
   // The list is not wanted any more.
-  void drop(std::vector<int>& let_go);
+  void drop();
 
-  // The slot was given to another expert.
-  void forget(int slot) { is_unused_[static_cast<size_t>(slot)] = false; }
-  // The expert of one slot is in another one now; at rest.
-  void move(const SlotMove& slots);
   void end_step() { switch_.end_step(); }
 
   // Reading ahead may begin when no more reads than these are in flight for the stream at work.
   int reads_left_max() const;
   bool has_reads_to_start() const { return next_ < wishes_.size(); }
   bool has_reads() const { return read_ > 0; }  // submitted for this list
-  bool is_unused(int slot) const { return is_unused_[static_cast<size_t>(slot)] != 0; }
   const PrefetchStats& stats() const { return stats_; }
   std::span<const LayerRecall> recall() const { return recall_; }
   void reset_stats();
 
-  static uint64_t bytes_needed(const CacheShape& shape);
+  static uint64_t bytes_needed(const ExpertTable& table);
 
  private:
   enum class Foresight : uint8_t { kNone, kWished, kRead };
@@ -91,17 +82,15 @@ class Prefetcher {
   // Half of what a layer leaves over, so that neither its waves nor the next one's run short.
   size_t wishes_max(size_t wanted) const;
   // Nothing is left to be read, now or later.
-  bool all_are_here() const { return cache_.num_slots() - cache_.num_free() >= num_experts_; }
+  bool all_are_here() const;
+  int num_parts() const { return slots_.table().layer(layer_).num_parts(); }
 
-  ExpertCache& cache_;
-  SlotFiller& filler_;
-  const int num_experts_;  // of all layers
+  Slots& slots_;
   PrefetchSwitch switch_;
   int layer_ = -1;  // of the wishes; -1: there are none
   std::vector<Wish> wishes_;
   size_t next_ = 0;                   // wishes before this index have been started or were cached
   std::vector<Foresight> foresight_;  // [expert], in layer_
-  std::vector<uint8_t> is_unused_;    // [slot]
   int read_ = 0, used_ = 0;           // of this list
   std::vector<LayerRecall> recall_;
   PrefetchStats stats_;

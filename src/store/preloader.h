@@ -12,9 +12,8 @@
 #include <string>
 #include <vector>
 
-#include "store/expert_cache.h"
 #include "store/expert_usage.h"
-#include "store/slot_filler.h"
+#include "store/slots.h"
 
 namespace penstock {
 
@@ -27,24 +26,22 @@ struct PreloadReport {
 
 class Preloader {
  public:
-  // cache and filler outlive it.
-  Preloader(ExpertCache& cache, SlotFiller& filler) : cache_(cache), filler_(filler) {}
+  explicit Preloader(Slots& slots) : slots_(slots) {}  // which outlive it
 
+  // Experts with more parts than the reader takes at once are left out.
   void set_list(std::vector<ExpertId> experts);
-  // Submits reads as far as the reader has room and a slot is free. Adds the slots it took.
-  void start(std::vector<int>& taken);
+  // Submits reads as far as the reader has room and a slot is free.
+  void start();
   // Counts those whose reads have ended, before their slots can be given to others.
   void count_ended();
-  bool is_reading(int slot) const;
 
   bool is_done() const {
-    return reading_.empty() && (next_ == list_.size() || cache_.num_free() == 0);
+    return reading_.empty() && (next_ == list_.size() || slots_.cache().num_free() == 0);
   }
   const PreloadReport& report() const { return report_; }
 
  private:
-  ExpertCache& cache_;
-  SlotFiller& filler_;
+  Slots& slots_;
   std::vector<ExpertId> list_;
   size_t next_ = 0;
   std::vector<int> reading_;  // slots

@@ -11,43 +11,33 @@
 #include "io/system_error.h"
 
 namespace penstock {
-namespace {
-
-uint64_t window_bytes(const PartExtent& part) {
-  return (part.bytes + kRecordAlignment - 1) / kRecordAlignment * kRecordAlignment;
-}
-
-}  // namespace
 
 Result<std::unique_ptr<SlotFiller>> SlotFiller::create(ExpertTable table,
                                                        std::unique_ptr<Reader> reader,
                                                        int num_slots, bool verify,
                                                        ThreadPool* team) {
+  SlotLayout layout(table);
   AlignedMemory memory = PENSTOCK_TRY(AlignedMemory::create(
-      static_cast<uint64_t>(num_slots) * table.slot_bytes(), "expert slots", Prefault::kYes));
-  return std::unique_ptr<SlotFiller>(
-      new SlotFiller(std::move(table), std::move(reader), std::move(memory), verify, team));
+      static_cast<uint64_t>(num_slots) * layout.slot_bytes(), "expert slots", Prefault::kYes));
+  return std::unique_ptr<SlotFiller>(new SlotFiller(
+      std::move(table), std::move(layout), std::move(reader), std::move(memory), verify, team));
 }
 
-SlotFiller::SlotFiller(ExpertTable table, std::unique_ptr<Reader> reader, AlignedMemory memory,
-                       bool verify, ThreadPool* team)
+SlotFiller::SlotFiller(ExpertTable table, SlotLayout layout, std::unique_ptr<Reader> reader,
+                       AlignedMemory memory, bool verify, ThreadPool* team)
     : table_(std::move(table)),
-      verify_(verify && !table_.checksums.empty()),
+      layout_(std::move(layout)),
+      verify_(verify && table_.checksum_bytes() > 0),
       team_(team),
       memory_(std::move(memory)),
       reader_(std::move(reader)) {
-  const uint64_t num_slots = memory_.bytes().size() / table_.slot_bytes();
-  parts_.resize(num_slots * table_.parts.size());
-  for (uint64_t slot = 0; slot < num_slots; ++slot) {
-    for (int i = 0; i < table_.num_parts(); ++i) {
-      const PartExtent& extent = table_.parts[static_cast<size_t>(i)];
-      Part& part = part_at(static_cast<int>(slot), i);
-      part.slot = static_cast<int32_t>(slot);
-      part.part = i;
-      part.file = table_.file;
-      part.target = memory_.bytes().data() + slot * table_.slot_bytes() + extent.offset;
-      part.bytes = window_bytes(extent);
-    }
+  const size_t num_slots = memory_.bytes().size() / layout_.slot_bytes();
+  const auto parts_max = static_cast<size_t>(layout_.num_parts_max());
+  num_parts_.assign(num_slots, 0);
+  parts_.resize(num_slots * parts_max);
+  for (size_t i = 0; i < parts_.size(); ++i) {
+    parts_[i].slot = static_cast<int32_t>(i / parts_max);
+    parts_[i].part = static_cast<int32_t>(i % parts_max);
   }
   queue_.reserve(parts_.size());
   const auto capacity = static_cast<size_t>(reader_->capacity());
@@ -63,25 +53,36 @@ SlotFiller::~SlotFiller() {
 }
 
 uint64_t SlotFiller::bytes_needed(const ExpertTable& table, int num_slots) {
-  const uint64_t parts = static_cast<uint64_t>(num_slots) * table.parts.size();
-  return static_cast<uint64_t>(num_slots) * table.slot_bytes() +
-         parts * (sizeof(Part) + sizeof(Part*)) + table.checksums.size() * sizeof(Hash128);
+  const SlotLayout layout(table);
+  const auto slots = static_cast<uint64_t>(num_slots);
+  const uint64_t slot =
+      layout.slot_bytes() + sizeof(int) +
+      static_cast<uint64_t>(layout.num_parts_max()) * (sizeof(Part) + sizeof(Part*));
+  return slots * slot + table.checksum_bytes();
 }
 
 void SlotFiller::begin(int slot, int layer, int expert) {
   PENSTOCK_CHECK(!is_reading(slot));
-  const uint64_t record_offset = table_.record_offset(layer, expert);
-  for (int i = 0; i < table_.num_parts(); ++i) {
+  num_parts_[static_cast<size_t>(slot)] = table_.layer(layer).num_parts();
+  std::byte* const base =
+      memory_.bytes().data() + static_cast<uint64_t>(slot) * layout_.slot_bytes();
+  for (int i = 0; i < num_parts(slot); ++i) {
+    const ReadWindow window = table_.window(layer, expert, i);
     Part& part = part_at(slot, i);
     part.layer = layer;
     part.expert = expert;
-    part.offset = record_offset + table_.parts[static_cast<size_t>(i)].offset;
+    part.file = table_.files[static_cast<size_t>(window.file)];
+    part.offset = window.offset;
+    part.target = base + layout_.area_offset(layer, i);
+    part.bytes = window.bytes;
+    part.bytes_needed = window.skew + table_.part(layer, i).bytes;
+    part.skew = part.payload_begin = static_cast<uint32_t>(window.skew);
     part.state = PartState::kMissing;
   }
 }
 
 void SlotFiller::forgive(int slot) {
-  for (int i = 0; i < table_.num_parts(); ++i) {
+  for (int i = 0; i < num_parts(slot); ++i) {
     Part& part = part_at(slot, i);
     if (part.state == PartState::kFailed) part.state = PartState::kMissing;
   }
@@ -91,20 +92,21 @@ void SlotFiller::move(int from, int to) {
   PENSTOCK_CHECK(is_complete(from));
   const Part& first = part_at(from, 0);
   begin(to, first.layer, first.expert);
-  for (int i = 0; i < table_.num_parts(); ++i) {
-    std::memcpy(part_at(to, i).target, part_at(from, i).target, part_at(from, i).bytes);
+  for (int i = 0; i < num_parts(to); ++i) {
+    std::memcpy(part_at(to, i).target, part_at(from, i).target, part_at(from, i).bytes_needed);
+    part_at(to, i).payload_begin = part_at(from, i).payload_begin;
     part_at(to, i).state = PartState::kGood;
     part_at(from, i).state = PartState::kMissing;
   }
 }
 
 void SlotFiller::give_back_after(int num_slots) {
-  memory_.give_back_after(static_cast<uint64_t>(num_slots) * table_.slot_bytes());
+  memory_.give_back_after(static_cast<uint64_t>(num_slots) * layout_.slot_bytes());
 }
 
 Result<void> SlotFiller::take_again(int begin, int end) {
-  return memory_.take_again(static_cast<uint64_t>(begin) * table_.slot_bytes(),
-                            static_cast<uint64_t>(end) * table_.slot_bytes());
+  return memory_.take_again(static_cast<uint64_t>(begin) * layout_.slot_bytes(),
+                            static_cast<uint64_t>(end) * layout_.slot_bytes());
 }
 
 void SlotFiller::enqueue(int slot, int part) {
@@ -122,6 +124,7 @@ void SlotFiller::submit() {
     part->state = PartState::kReading;
     part->is_second_read = false;
     part->has_wrong_checksum = false;
+    part->payload_begin = part->skew;
     batch_.push_back(part);
   }
   if (queue_head_ == queue_.size()) clear_queue();
@@ -153,6 +156,7 @@ void SlotFiller::finish(Part& part) {
   PENSTOCK_CHECK(part.state == PartState::kReading);
   stats_.bytes_read += part.bytes_done;
   if (part.error == 0 && !part.has_wrong_checksum) {
+    align(part);
     part.state = PartState::kGood;
     return;
   }
@@ -177,7 +181,7 @@ void SlotFiller::compare_checksums() {
   const int64_t begin_ns = steady_now_ns();
   const auto compare = [this](int64_t i, int) {
     Part& part = static_cast<Part&>(*ended_[static_cast<size_t>(i)]);
-    part.has_wrong_checksum = part.error == 0 && !has_its_checksum(part);
+    part.has_wrong_checksum = is_verified(part) && !has_its_checksum(part);
   };
   if (team_ != nullptr) {
     team_->run(std::ssize(ended_), compare);
@@ -187,44 +191,56 @@ void SlotFiller::compare_checksums() {
   stats_.verify_ns += steady_now_ns() - begin_ns;
   for (const ReadRequest* request : ended_) {
     const Part& part = static_cast<const Part&>(*request);
-    if (part.error == 0) stats_.bytes_verified += data(part.slot, part.part).size();
+    if (is_verified(part)) stats_.bytes_verified += data(part.slot, part.part).size();
   }
+}
+
+// The payload to the front of its area, where its address does not suit those who use it. That is a
+// pass over bytes that comparing checksums has just brought into the caches.
+void SlotFiller::align(Part& part) {
+  if (part.skew % table_.part(part.layer, part.part).alignment == 0) return;
+  const std::span<const std::byte> payload = data(part.slot, part.part);
+  std::memmove(part.target, payload.data(), payload.size());
+  part.payload_begin = 0;
+}
+
+bool SlotFiller::is_verified(const Part& part) const {
+  return part.error == 0 && !table_.layer(part.layer).checksums.empty();
 }
 
 bool SlotFiller::has_its_checksum(const Part& part) const {
   const auto payload = data(part.slot, part.part);
-  const Hash128 sum = part_checksum(table_.model_id, part.layer, part.expert, part.part, payload);
-  return sum == table_.checksums[table_.checksum_index(part.layer, part.expert, part.part)];
+  return part_checksum(table_.model_id, part.layer, part.expert, part.part, payload) ==
+         table_.checksum_of(part.layer, part.expert, part.part);
 }
 
-uint64_t SlotFiller::expert_read_bytes() const {
-  uint64_t bytes = 0;
-  for (const PartExtent& part : table_.parts) bytes += window_bytes(part);
-  return bytes;
+const StorageFile* SlotFiller::file_being_read() const {
+  const auto part = std::ranges::find(parts_, PartState::kReading, &Part::state);
+  return part == parts_.end() ? nullptr : part->file;
 }
 
 bool SlotFiller::any_part(int slot, PartState state) const {
-  for (int i = 0; i < table_.num_parts(); ++i) {
+  for (int i = 0; i < num_parts(slot); ++i) {
     if (part_at(slot, i).state == state) return true;
   }
   return false;
 }
 
 bool SlotFiller::is_complete(int slot) const {
-  for (int i = 0; i < table_.num_parts(); ++i) {
+  for (int i = 0; i < num_parts(slot); ++i) {
     if (part_at(slot, i).state != PartState::kGood) return false;
   }
   return true;
 }
 
 std::optional<Error> SlotFiller::failure_of(int slot) const {
-  for (int i = 0; i < table_.num_parts(); ++i) {
+  for (int i = 0; i < num_parts(slot); ++i) {
     const Part& part = part_at(slot, i);
     if (part.state != PartState::kFailed) continue;
     const std::string who =
         fmt::format("layer {} expert {} part {}", part.layer, part.expert, part.part);
-    const std::string where =
-        fmt::format("{} bytes at {:#x} of {}", part.bytes, part.offset, part.file->path());
+    const std::string where = fmt::format("{} bytes at {:#x} of {}", data(slot, i).size(),
+                                          part.offset + part.skew, part.file->path());
     if (part.has_wrong_checksum) {
       return Error{ErrorCode::kCorrupt,
                    fmt::format("{}: {} do not have their checksum, also when read again; pack the "
@@ -240,9 +256,8 @@ std::optional<Error> SlotFiller::failure_of(int slot) const {
 }
 
 std::span<const std::byte> SlotFiller::data(int slot, int part) const {
-  const PartExtent& extent = table_.parts[static_cast<size_t>(part)];
-  return memory_.bytes().subspan(static_cast<size_t>(slot) * table_.slot_bytes() + extent.offset,
-                                 extent.bytes);
+  const Part& place = part_at(slot, part);
+  return {place.target + place.payload_begin, place.bytes_needed - place.skew};
 }
 
 }  // namespace penstock

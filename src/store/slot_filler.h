@@ -1,8 +1,10 @@
 // Fills slots of memory from flash: one read per part of an expert, compared with its checksum.
 //
-// Reads go straight into the slot. A read that fails is repeated once, and so is one whose bytes do
-// not have their checksum; only after that has the part failed. Which expert belongs in which slot,
-// and for how long, is the business of the store above.
+// Reads go straight into the slot, each as a window of whole blocks (store/expert_table.h); where in
+// it the payload begins can differ from one expert to the next. Where that is no address for those
+// who use it, the payload is moved once it has been checked. A read that fails is repeated once,
+// and so is one whose bytes do not have their checksum; only after that has the part failed. Which
+// expert belongs in which slot, and for how long, is the business of Slots above.
 //
 //   part: missing --enqueue--> queued --submit--> reading --collect--> good
 //            ^------clear_queue--'                   `-----collect---> failed --forgive--> missing
@@ -10,8 +12,7 @@
 // Threads  One. The reader writes slot bytes between submit and collect.
 // Memory   Slots and one request per part, allocated in create(). The destructor waits for reads in
 //          flight: bytes that a disk may still write are not given back.
-// Errors   create(): kOutOfMemory. A failed part is an Error of its own (failure_of): kIo for
-// reads,
+// Errors   create(): kOutOfMemory. A failed part is an Error of its own (failure_of): kIo for reads,
 //          kCorrupt for checksums.
 #pragma once
 
@@ -43,7 +44,7 @@ struct FillStats {
 
 class SlotFiller {
  public:
-  // The table has been checked against its file. verify: compare checksums where there are any.
+  // The table has been checked against its files. verify: compare checksums where there are any.
   // team: to share them, where several parts have come; may be null.
   static Result<std::unique_ptr<SlotFiller>> create(ExpertTable table,
                                                     std::unique_ptr<Reader> reader, int num_slots,
@@ -74,6 +75,8 @@ class SlotFiller {
   // Takes in what has ended, waiting for the first up to `timeout`. Adds the slots it touched.
   void collect(std::chrono::nanoseconds timeout, std::vector<int>& touched);
 
+  // Of the expert that the slot is for, since its first begin().
+  int num_parts(int slot) const { return num_parts_[static_cast<size_t>(slot)]; }
   PartState state(int slot, int part) const { return part_at(slot, part).state; }
   bool is_reading(int slot) const { return any_part(slot, PartState::kReading); }
   bool is_complete(int slot) const;
@@ -81,9 +84,10 @@ class SlotFiller {
   std::span<const std::byte> data(int slot, int part) const;
 
   const ExpertTable& table() const { return table_; }
-  uint64_t expert_read_bytes() const;  // of all parts, with what direct reads take besides
+  const StorageFile* file_being_read() const;  // one of them; nullptr: none
   const Reader& reader() const { return *reader_; }
-  FillStats& stats() { return stats_; }
+  const FillStats& stats() const { return stats_; }
+  void reset_stats() { stats_ = {}; }
 
   static uint64_t bytes_needed(const ExpertTable& table, int num_slots);
 
@@ -93,30 +97,36 @@ class SlotFiller {
     int32_t part = 0;
     int32_t layer = 0;
     int32_t expert = 0;
+    uint32_t skew = 0;           // of the payload in the window
+    uint32_t payload_begin = 0;  // of the payload in the area: the skew, or 0 once it was moved
     PartState state = PartState::kMissing;
     bool is_second_read = false;
     bool has_wrong_checksum = false;  // why it failed, when `error` is 0
   };
 
-  SlotFiller(ExpertTable table, std::unique_ptr<Reader> reader, AlignedMemory memory, bool verify,
-             ThreadPool* team);
+  SlotFiller(ExpertTable table, SlotLayout layout, std::unique_ptr<Reader> reader,
+             AlignedMemory memory, bool verify, ThreadPool* team);
 
   const Part& part_at(int slot, int part) const {
-    return parts_[static_cast<size_t>(slot * table_.num_parts() + part)];
+    return parts_[static_cast<size_t>(slot * layout_.num_parts_max() + part)];
   }
   Part& part_at(int slot, int part) {
-    return parts_[static_cast<size_t>(slot * table_.num_parts() + part)];
+    return parts_[static_cast<size_t>(slot * layout_.num_parts_max() + part)];
   }
   bool any_part(int slot, PartState state) const;
-  void compare_checksums();  // of what has ended
+  void compare_checksums();                  // of what has ended
+  bool is_verified(const Part& part) const;  // whether there is a checksum to compare with
   bool has_its_checksum(const Part& part) const;
   void finish(Part& part);
+  void align(Part& part);
 
   const ExpertTable table_;
+  const SlotLayout layout_;
   const bool verify_;
   ThreadPool* const team_;
   AlignedMemory memory_;
-  std::vector<Part> parts_;  // [slot][part]
+  std::vector<Part> parts_;     // [slot][part], as many as an expert has at most
+  std::vector<int> num_parts_;  // [slot]
   std::unique_ptr<Reader> reader_;
   std::vector<Part*> queue_;
   size_t queue_head_ = 0;

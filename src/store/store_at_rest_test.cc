@@ -79,7 +79,7 @@ TEST_F(AtRest, what_cannot_be_preloaded_is_left_out_and_reported) {
 }
 
 TEST_F(AtRest, a_preload_compares_checksums) {
-  disk_.flip_stored_bit("/experts", (experts_.table().record_offset(3, 7) + 5) * 8);
+  disk_.flip_stored_bit("/experts", (experts_.offset(3, 7) + 5) * 8);
   const auto store = make(9);
   store->preload({{3, 7}, {3, 8}});
   read_all(*store);
