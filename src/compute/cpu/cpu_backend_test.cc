@@ -328,7 +328,7 @@ std::vector<float> run_experts(const std::string& target, float size) {
   const OwnedRows shared_gate(source, 2, 1, 200), logits(source, 2, 16, 60);
   const OwnedRows hidden(8, 64), rows(8, 128), y(2, 128);
   Routing routing = {0, 0, std::vector<int32_t>(8), std::vector<float>(8)};
-  ops->route_top_k(logits.rows, 4, routing);
+  EXPECT_TRUE(ops->route_top_k(logits.rows, 4, routing));
   const std::vector<int32_t> tokens = {0, 0, 0, 0, 1, 1, 1, 1}, places = {0, 1, 2, 3, 4, 5, 6, 7};
   const ExpertWork work[] = {{gate_up.matrix, down.matrix, tokens, places}};
   ops->expert_gate_up(x.rows, work, hidden.rows);

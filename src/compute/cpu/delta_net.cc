@@ -11,6 +11,10 @@ namespace penstock {
 namespace {
 
 constexpr int64_t kKeyTaskTokens = 64;
+constexpr uintptr_t kCacheLineBytes = 64;
+// Layers' states of this size do not stay in a cache until the next token. Written elsewhere than they
+// were read, they would be fetched once more only to be overwritten.
+constexpr int64_t kStreamedFloats = int64_t{1} << 18;
 constexpr int kConvKernelMax = 16;
 
 // The last inputs become the history of the next call. `to` may be `from`.
@@ -95,6 +99,7 @@ void DeltaNet::run_head(const DeltaNetCall& call, int64_t head, int worker) cons
   convolve(call, first_value + head * dim, dim, 0, tokens, values, call.out.stride, worker);
   const int64_t key_stride = 2LL * shape.key_heads * shape.key_dim;
   const int64_t size = int64_t{shape.key_dim} * dim;
+  const bool is_large = shape.value_heads * size >= kStreamedFloats;
   const auto apply = [&](int64_t first, int64_t count, const float* before, float* memory) {
     kernels_.delta_rule(
         {.key_dim = shape.key_dim,
@@ -107,6 +112,8 @@ void DeltaNet::run_head(const DeltaNetCall& call, int64_t head, int worker) cons
          .gates = gates + 2 * first,
          .before = before,
          .memory = memory,
+         .is_streamed = before != memory && is_large &&
+                        reinterpret_cast<uintptr_t>(memory) % kCacheLineBytes == 0,
          .values = values + first * call.out.stride,
          .value_stride = call.out.stride});
   };

@@ -30,6 +30,7 @@ struct DeltaRule {
   const float* gates;  // decay and beta of row t at + 2 * t
   const float* before;  // [key_dim, value_dim]
   float* memory;        // likewise; becomes the state after the last row; may be `before`
+  bool is_streamed;     // memory may be written past the caches: not `before`, on a cache line
   float* values;       // row t at + t * value_stride: v [value_dim]; becomes o
   int64_t value_stride;
 };

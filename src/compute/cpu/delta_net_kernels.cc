@@ -6,6 +6,7 @@
 // clang-format off: foreach_target.h comes first
 #include <hwy/foreach_target.h>
 #include <hwy/highway.h>
+#include <hwy/cache_control.h>
 // clang-format on
 
 #include "compute/cpu/vector-inl.h"
@@ -37,8 +38,9 @@ float DotProduct(const float* x, const float* y, int64_t width) {
   return Dot(x, y, width);
 }
 
-// All tokens of kWidth vectors of columns; the last vector has `columns` columns or more.
-template <int kWidth>
+// All tokens of kWidth vectors of columns; the last vector has `columns` columns or more. kStreamed:
+// the memory, whole cache lines of it, is written past the caches.
+template <int kWidth, bool kStreamed = false>
 HWY_INLINE void RunColumns(const DeltaRule& rule, int64_t start, int64_t columns) {
   const auto load = [columns](const float* place) HWY_ATTR {
     return kWidth > 1 ? hn::LoadU(Floats(), place) : LoadFirst(place, columns);
@@ -82,7 +84,12 @@ HWY_INLINE void RunColumns(const DeltaRule& rule, int64_t start, int64_t columns
       PENSTOCK_UNROLL
       for (int v = 0; v < kWidth; ++v) {
         const FloatVec kept = hn::Mul(decay, load(old + v * kLanes));
-        store(Fma(key, delta[v], kept), row + v * kLanes);
+        const FloatVec updated = Fma(key, delta[v], kept);
+        if constexpr (kStreamed) {
+          hn::Stream(updated, Floats(), row + v * kLanes);
+        } else {
+          store(updated, row + v * kLanes);
+        }
       }
     }
   }
@@ -94,6 +101,13 @@ void RunDeltaRule(const DeltaRule& rule) {
   constexpr int kStream = HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_NEON ? 8 : 4;
   constexpr int kStrip = 4;
   int64_t start = 0;
+  if (rule.tokens == 1 && rule.is_streamed && rule.value_dim % (kStream * kLanes) == 0) {
+    for (; start < rule.value_dim; start += kStream * kLanes) {
+      RunColumns<kStream, true>(rule, start, kLanes);
+    }
+    hwy::FlushStream();  // before anybody else reads it
+    return;
+  }
   if (rule.tokens == 1) {
     for (; start + kStream * kLanes <= rule.value_dim; start += kStream * kLanes) {
       RunColumns<kStream>(rule, start, kLanes);

@@ -77,6 +77,7 @@ struct DeltaNetCase {
 const DeltaNetShape kDeltaNetShapes[] = {
     {2, 4, 16, 16, 4, 1e-6f},  {2, 6, 24, 16, 3, 1e-6f},   {1, 1, 7, 5, 2, 1e-6f},
     {2, 4, 32, 136, 4, 1e-6f}, {1, 2, 128, 128, 4, 1e-6f}, {2, 2, 8, 20, 1, 1e-6f},
+    {4, 16, 128, 128, 4, 1e-6f},  // large enough to be written past the caches
 };
 
 BackendLimits delta_net_limits(const DeltaNetShape& shape) {
@@ -154,14 +155,16 @@ TEST_P(DeltaNetTest, a_state_written_elsewhere_has_the_same_bits_and_the_old_one
         const auto halted = test.run(*ops, {tokens - (on_trial ? 1 : 0)});
         const std::vector<float> old_history = test.history, old_memory = test.memory;
         OwnedRows out(tokens, test.out_width());
-        std::vector<float> history(old_history.size(), 7), memory(old_memory.size(), 7);
-        std::vector<float> trial_history = history, trial_memory = memory;
+        std::vector<float> history(old_history.size(), 7);
+        std::vector<float> trial_history = history;
+        // On cache lines, as the states of sequences lie.
+        const OwnedRows memory(1, std::ssize(old_memory)), trial_memory(1, std::ssize(old_memory));
         DeltaNetState ahead;
-        if (on_trial) ahead = {trial_history.data(), trial_memory.data()};
+        if (on_trial) ahead = {trial_history.data(), trial_memory.rows.data};
         ops->delta_net({.shape = shape,
                         .weights = test.weights(),
                         .before = {test.history.data(), test.memory.data()},
-                        .after = {history.data(), memory.data()},
+                        .after = {history.data(), memory.rows.data},
                         .ahead = ahead,
                         .qkv = test.qkv.rows,
                         .z = test.z.rows,
@@ -169,12 +172,12 @@ TEST_P(DeltaNetTest, a_state_written_elsewhere_has_the_same_bits_and_the_old_one
                         .a = test.a.rows,
                         .out = out.rows});
         EXPECT_TRUE(same_bits(out.values, expected.out.values));
-        EXPECT_TRUE(same_bits(memory, halted.memory));
+        EXPECT_TRUE(same_bits(memory.rows.row(0), halted.memory));
         EXPECT_TRUE(same_bits(history, halted.history));
         EXPECT_TRUE(same_bits(test.memory, old_memory));
         EXPECT_TRUE(same_bits(test.history, old_history));
         if (on_trial) {
-          EXPECT_TRUE(same_bits(trial_memory, expected.memory));
+          EXPECT_TRUE(same_bits(trial_memory.rows.row(0), expected.memory));
         }
       }
     }
