@@ -16,8 +16,8 @@
 //            signs[4g + l / 2] has a bit per element; s: nibble g % 2 of scales[g / 2]
 //   IQ1_S    d (2 s + 1) (grid + delta)      index q[4g + l], above it bits 3l.. of high[g]; s in
 //            its bits 12-14; delta = 1/8, or -1/8 where bit 15 is set
-//   IQ1_M    the same sum   index q[e], above it bits 0-2 of nibble e % 2 of high[e / 2], e = 4g +
-//   l;
+//   IQ1_M    the same sum   e = 4g + l: index q[e], above it bits 0-2 of nibble e % 2 of
+//            high[e / 2];
 //            bit 3 of it: delta = -1/8; s of entries 2m, 2m+1: bits 3 (m % 4).. of scales[m / 4];
 //            d: the top nibbles of scales[0..3], lowest first
 //

@@ -114,6 +114,10 @@ std::optional<SplitPattern> find_split_pattern(std::string_view regex) {
   return std::nullopt;
 }
 
+std::string_view regex_of(SplitPattern pattern) {
+  return pattern == SplitPattern::kLetters ? kLettersRegex : kLettersAndMarksRegex;
+}
+
 size_t piece_end(std::string_view text, size_t begin, SplitPattern pattern) {
   const Scanner scan(text, pattern);
   const size_t contraction = scan.contraction_end(begin);

@@ -33,6 +33,9 @@ enum class SplitPattern : uint8_t {
 // The pattern with this source text, if it is one of ours.
 std::optional<SplitPattern> find_split_pattern(std::string_view regex);
 
+// The source text of a pattern, as a tokenizer.json has it.
+std::string_view regex_of(SplitPattern pattern);
+
 // Where the piece that begins at `begin` ends. `text` is valid UTF-8, begin < text.size(); the
 // result is greater than begin.
 size_t piece_end(std::string_view text, size_t begin, SplitPattern pattern);

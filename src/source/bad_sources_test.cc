@@ -1,0 +1,188 @@
+// Checkpoints that something is wrong with: refused in one sentence that names it, nothing read.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <string>
+#include <vector>
+
+#include "format/test_gguf.h"
+#include "source/model_source.h"
+#include "support/sim_storage.h"
+
+namespace penstock {
+namespace {
+
+using namespace std::string_view_literals;
+using testing::HasSubstr;
+
+// A recorded case, with its texts and names changed to others of the same length.
+class Changed {
+ public:
+  Changed(const std::string& name, std::string file) : path_("/m") {
+    disk_.make_directory(path_).value();
+    const std::string folder = std::string(PENSTOCK_SOURCE_DIR) + "/tests/data/sources/" + name;
+    const std::vector<std::string> names = posix_storage().list(folder).value();
+    for (const std::string& entry : names) {
+      test::store(disk_, "/m/" + entry,
+                  read_text(posix_storage(), folder + "/" + entry, 1 << 20).value());
+    }
+    if (!file.empty()) path_ += "/" + file;
+  }
+
+  Changed& replace(const std::string& file, std::string_view from, std::string_view to) {
+    std::string bytes = read_text(disk_, "/m/" + file, 1 << 20).value();
+    const size_t at = bytes.find(from);
+    EXPECT_NE(at, std::string::npos) << from;
+    bytes.replace(at, from.size(), to);
+    test::store(disk_, "/m/" + file, bytes);
+    return *this;
+  }
+  Changed& add(const std::string& file, std::string_view bytes) {
+    test::store(disk_, "/m/" + file, bytes);
+    return *this;
+  }
+
+  void expect_refused(ErrorCode code, const char* message) {
+    const auto source = ModelSource::open(disk_, path_);
+    ASSERT_FALSE(source.has_value()) << message;
+    EXPECT_EQ(source.error().code, code) << source.error().message;
+    EXPECT_THAT(source.error().message, HasSubstr(message));
+    EXPECT_THAT(source.error().message, HasSubstr("/m"));
+  }
+  void expect_opened() {
+    const auto source = ModelSource::open(disk_, path_);
+    EXPECT_TRUE(source.has_value()) << source.error().message;
+  }
+
+ private:
+  SimStorage disk_;
+  std::string path_;
+};
+
+Changed mlx() {
+  return {"mlx-4", ""};
+}
+Changed fp8() {
+  return {"fp8", ""};
+}
+Changed gguf() {
+  return {"gguf-mtp", "m.gguf"};
+}
+constexpr const char* kWeights = "model.safetensors";
+constexpr const char* kConfig = "config.json";
+constexpr const char* kGguf = "m.gguf";
+
+TEST(BadSources, the_cases_themselves_are_good) {
+  mlx().expect_opened();
+  fp8().expect_opened();
+  gguf().expect_opened();
+}
+
+TEST(BadSources, fp8_without_its_scales) {
+  fp8()
+      .replace(kWeights, "layers.1.self_attn.v_proj.weight_scale_inv",
+               "layers.1.self_attn.v_proj.weight_scale_xyz")
+      .expect_refused(ErrorCode::kCorrupt, "v_proj.weight_scale_inv\" are missing");
+}
+
+TEST(BadSources, bits_or_groups_that_do_not_fit_the_shapes) {
+  mlx()
+      .replace(kConfig, "\"bits\": 4", "\"bits\": 3")
+      .expect_refused(ErrorCode::kCorrupt, "3 bits in groups of 32, as config.json says");
+  mlx()
+      .replace(kConfig, "\"group_size\": 32", "\"group_size\": 64")
+      .expect_refused(ErrorCode::kCorrupt, "scales\" has shape");
+  mlx()
+      .replace(kConfig, "\"group_size\": 32", "\"group_size\": 48")
+      .expect_refused(ErrorCode::kCorrupt, "do not fit");
+}
+
+TEST(BadSources, mlx_without_scales_or_biases) {
+  mlx()
+      .replace(kWeights, "layers.1.self_attn.k_proj.biases", "layers.1.self_attn.k_proj.bixxes")
+      .expect_refused(ErrorCode::kNotFound, "k_proj.biases");
+  mlx()
+      .replace(kWeights, "layers.1.self_attn.k_proj.scales", "layers.1.self_attn.k_proj.scxxes")
+      .expect_refused(ErrorCode::kUnsupported, "k_proj.weight\" is U32");
+}
+
+TEST(BadSources, packed_words_without_a_word_in_the_config) {
+  mlx()
+      .replace(kConfig, "\"quantization\"", "\"quantisation\"")
+      .replace(kConfig, "\"quantization_config\"", "\"quantisation_config\"")
+      .expect_refused(ErrorCode::kUnsupported, "is U32");
+}
+
+TEST(BadSources, tensors_that_nobody_asked_for) {
+  fp8()
+      .replace(kWeights, "model.language_model.layers.0.linear_attn.dt_bias",
+               "model.language_model.layers.0.linear_attn.dt_bixx")
+      .expect_refused(ErrorCode::kNotFound, "dt_bias\" [6] is missing");
+  gguf()
+      .replace(kGguf, "blk.0.ssm_out.weight", "blk.0.ssm_oxx.weight")
+      .expect_refused(ErrorCode::kNotFound, "blk.0.ssm_out.weight");
+  gguf()
+      .replace(kGguf, "qwen35moe.nextn_predict_layers", "qwen35moe.nextn_predict_layxrs")
+      .expect_refused(ErrorCode::kCorrupt, "do not explain");
+}
+
+TEST(BadSources, other_ways_of_quantising_before_any_weight_is_read) {
+  fp8()
+      .replace(kConfig, "\"fp8\"", "\"awq\"")
+      .add(kWeights, "not even a safetensors file")
+      .expect_refused(ErrorCode::kUnsupported, "quantised with \"awq\"");
+  Changed nvidia = fp8();
+  nvidia.replace(kConfig, "\"quantization_config\"", "\"quantisation_config\"")
+      .add("hf_quant_config.json", "{}")
+      .expect_refused(ErrorCode::kUnsupported, "Model Optimizer");
+}
+
+TEST(BadSources, keys_of_gguf_that_are_missing_or_wrong) {
+  for (const char* key :
+       {"block_count", "context_length", "embedding_length", "attention.head_count", "expert_count",
+        "expert_used_count", "attention.key_length", "expert_feed_forward_length",
+        "ssm.conv_kernel", "ssm.state_size", "ssm.group_count", "ssm.time_step_rank",
+        "ssm.inner_size", "rope.freq_base", "attention.layer_norm_rms_epsilon"}) {
+    const std::string whole = std::string("qwen35moe.") + key;
+    std::string other = whole;
+    other.back() = '_';
+    gguf().replace(kGguf, whole, other).expect_refused(ErrorCode::kNotFound, key);
+  }
+  gguf()
+      .replace(kGguf, "general.architecture", "general.architectuxx")
+      .expect_refused(ErrorCode::kNotFound, "general.architecture");
+  gguf()
+      .replace(kGguf, "\x09\0\0\0\0\0\0\0qwen35moe"sv, "\x09\0\0\0\0\0\0\0llama4moe"sv)
+      .expect_refused(ErrorCode::kUnsupported, "llama4moe");
+  // 7 experts instead of 2: the tensors say otherwise.
+  gguf()
+      .replace(kGguf, "qwen35moe.expert_count\4\0\0\0\2"sv, "qwen35moe.expert_count\4\0\0\0\7"sv)
+      .expect_refused(ErrorCode::kCorrupt, "the keys ask for");
+}
+
+TEST(BadSources, texts_of_gguf_that_are_of_another_kind) {
+  const auto old = [] { return Changed("gguf-old", "m-00001-of-00003.gguf"); };
+  const char* const first = "m-00001-of-00003.gguf";
+  old().expect_opened();
+  old()
+      .replace(first, "\x06\0\0\0\0\0\0\0qwen35"sv, "\x06\0\0\0\0\0\0\0qwen99"sv)
+      .expect_refused(ErrorCode::kUnsupported, "tokenizer.ggml.pre \"qwen99\"");
+  old().replace(first, "gpt2", "bert").expect_refused(ErrorCode::kUnsupported, "\"bert\"");
+  old()
+      .replace(first, "tokenizer.ggml.merges", "tokenizer.ggml.merxes")
+      .expect_refused(ErrorCode::kNotFound, "tokenizer.ggml.merges");
+}
+
+TEST(BadSources, what_is_no_model_at_all) {
+  SimStorage disk;
+  EXPECT_EQ(ModelSource::open(disk, "/none").error().code, ErrorCode::kNotFound);
+  disk.make_directory("/empty").value();
+  EXPECT_EQ(ModelSource::open(disk, "/empty").error().code, ErrorCode::kNotFound);
+  test::store(disk, "/empty/m.gguf", "GGUF");
+  EXPECT_THAT(ModelSource::open(disk, "/empty").error().message, HasSubstr("name the file itself"));
+  test::store(disk, "/page.gguf", "<!DOCTYPE html>");
+  EXPECT_THAT(ModelSource::open(disk, "/page.gguf").error().message, HasSubstr("an HTML page"));
+}
+
+}  // namespace
+}  // namespace penstock

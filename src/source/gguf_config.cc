@@ -1,0 +1,187 @@
+#include "source/gguf_config.h"
+
+#include <fmt/format.h>
+
+#include <cstdlib>
+#include <utility>
+
+#include "format/text.h"
+
+namespace penstock {
+namespace {
+
+constexpr int64_t kCountMax = INT32_MAX;  // the config's own ranges are narrower
+constexpr int64_t kBlocksMax = 4096;
+
+// The shortest decimal of a float: 1e-6 was written as a float, and is meant as 1e-6.
+double as_written(double value) {
+  return std::strtod(fmt::format("{}", static_cast<float>(value)).c_str(), nullptr);
+}
+
+class ConfigReader {
+ public:
+  ConfigReader(const GgufModel& model, std::string architecture)
+      : keys_(model.metadata()), model_(model), architecture_(std::move(architecture)) {}
+
+  Result<Json> read();
+
+ private:
+  Error error(ErrorCode code, const std::string& reason) const {
+    return {code, fmt::format("{}: {}", model_.path(), reason)};
+  }
+  std::string key(std::string_view name) const { return architecture_ + "." + std::string(name); }
+  bool has(std::string_view name) const { return keys_.has(key(name)); }
+  Result<int64_t> integer(std::string_view name) const {
+    return keys_.integer(key(name), 0, kCountMax);
+  }
+  Result<int64_t> integer_or(std::string_view name, int64_t otherwise) const {
+    return has(name) ? integer(name) : Result<int64_t>(otherwise);
+  }
+  Result<double> number(std::string_view name) const {
+    return as_written(PENSTOCK_TRY(keys_.number(key(name))));
+  }
+  Result<int64_t> heads(std::string_view name) const;
+  Result<Json> layer_types(int64_t layers) const;
+  Result<void> read_delta_net(Json& json) const;
+  Result<Json> rope(int64_t head_dim) const;
+
+  const GgufMetadata& keys_;
+  const GgufModel& model_;
+  std::string architecture_;
+};
+
+// A number, or one per block: then those of blocks without attention are 0.
+Result<int64_t> ConfigReader::heads(std::string_view name) const {
+  const GgufValue* value = keys_.find(key(name));
+  if (value == nullptr || !value->is_list) return integer(name);
+  int64_t found = 0;
+  for (const int64_t count : PENSTOCK_TRY(keys_.integers(key(name)))) {
+    if (count == 0 || count == found) continue;
+    if (found != 0) {
+      return error(ErrorCode::kUnsupported,
+                   fmt::format("key {} differs from layer to layer", key(name)));
+    }
+    found = count;
+  }
+  return found;
+}
+
+Result<Json> ConfigReader::layer_types(int64_t layers) const {
+  constexpr int64_t kIntervalOfOldFiles = 4;
+  std::vector<int64_t> recurrent;
+  if (has("attention.recurrent_layers")) {
+    recurrent = PENSTOCK_TRY(keys_.integers(key("attention.recurrent_layers")));
+    if (static_cast<int64_t>(recurrent.size()) < layers) {
+      return error(ErrorCode::kCorrupt,
+                   fmt::format("key {} has {} entries for {} layers",
+                               key("attention.recurrent_layers"), recurrent.size(), layers));
+    }
+  } else {
+    const int64_t interval =
+        PENSTOCK_TRY(integer_or("full_attention_interval", kIntervalOfOldFiles));
+    if (interval < 1) return error(ErrorCode::kCorrupt, key("full_attention_interval") + " is 0");
+    for (int64_t layer = 0; layer < layers; ++layer) {
+      recurrent.push_back((layer + 1) % interval != 0 ? 1 : 0);
+    }
+  }
+  Json types = Json::array();
+  for (int64_t layer = 0; layer < layers; ++layer) {
+    types.push_back(recurrent[static_cast<size_t>(layer)] != 0 ? "linear_attention"
+                                                               : "full_attention");
+  }
+  return types;
+}
+
+Result<void> ConfigReader::read_delta_net(Json& json) const {
+  const int64_t value_heads = PENSTOCK_TRY(integer("ssm.time_step_rank"));
+  const int64_t width = PENSTOCK_TRY(integer("ssm.inner_size"));
+  if (value_heads < 1 || width % value_heads != 0) {
+    return error(ErrorCode::kCorrupt,
+                 fmt::format("key {} is {}, no multiple of {}, which is {}", key("ssm.inner_size"),
+                             width, key("ssm.time_step_rank"), value_heads));
+  }
+  json["linear_num_key_heads"] = PENSTOCK_TRY(integer("ssm.group_count"));
+  json["linear_num_value_heads"] = value_heads;
+  json["linear_key_head_dim"] = PENSTOCK_TRY(integer("ssm.state_size"));
+  json["linear_value_head_dim"] = width / value_heads;
+  json["linear_conv_kernel_dim"] = PENSTOCK_TRY(integer("ssm.conv_kernel"));
+  return {};
+}
+
+Result<Json> ConfigReader::rope(int64_t head_dim) const {
+  Json json = {{"rope_type", "default"}, {"rope_theta", PENSTOCK_TRY(number("rope.freq_base"))}};
+  const int64_t rotary = PENSTOCK_TRY(integer_or("rope.dimension_count", head_dim));
+  json["partial_rotary_factor"] = static_cast<double>(rotary) / static_cast<double>(head_dim);
+  if (!has("rope.scaling.type")) return json;
+  const std::string type = PENSTOCK_TRY(keys_.string(key("rope.scaling.type")));
+  if (type == "none") return json;
+  json["rope_type"] = type;  // anything but yarn is refused with the config
+  json["factor"] = PENSTOCK_TRY(number("rope.scaling.factor"));
+  if (has("rope.scaling.original_context_length")) {
+    json["original_max_position_embeddings"] =
+        PENSTOCK_TRY(integer("rope.scaling.original_context_length"));
+  }
+  return json;
+}
+
+Result<Json> ConfigReader::read() {
+  const GgufTensor* embedding = model_.find("token_embd.weight");
+  if (embedding == nullptr) {
+    return error(ErrorCode::kNotFound, "tensor token_embd.weight is missing");
+  }
+  const int64_t blocks = PENSTOCK_TRY(keys_.integer(key("block_count"), 1, kBlocksMax));
+  const int64_t predicting = PENSTOCK_TRY(integer_or("nextn_predict_layers", 0));
+  if (predicting > 1 || predicting >= blocks) {
+    return error(ErrorCode::kUnsupported,
+                 fmt::format("key {} is {} of {} blocks; at most 1 is read",
+                             key("nextn_predict_layers"), predicting, blocks));
+  }
+  const int64_t layers = blocks - predicting;
+  const int64_t head_dim = PENSTOCK_TRY(keys_.integer(key("attention.key_length"), 1, 1 << 16));
+  if (PENSTOCK_TRY(integer("attention.value_length")) != head_dim) {
+    return error(ErrorCode::kUnsupported,
+                 fmt::format("keys {} and {} differ", key("attention.key_length"),
+                             key("attention.value_length")));
+  }
+  Json json = {{"model_type", architecture_ == "qwen3next" ? "qwen3_next" : "qwen3_5_moe_text"},
+               {"vocab_size", embedding->rows()},
+               {"hidden_size", PENSTOCK_TRY(integer("embedding_length"))},
+               {"num_hidden_layers", layers},
+               {"layer_types", PENSTOCK_TRY(layer_types(layers))},
+               {"num_attention_heads", PENSTOCK_TRY(heads("attention.head_count"))},
+               {"num_key_value_heads", PENSTOCK_TRY(heads("attention.head_count_kv"))},
+               {"head_dim", head_dim}};
+  bool has_bias = false;
+  for (int64_t layer = 0; layer < layers; ++layer) {
+    has_bias = has_bias || model_.find(fmt::format("blk.{}.attn_q.bias", layer)) != nullptr;
+  }
+  json["attention_bias"] = has_bias;
+  PENSTOCK_TRY(read_delta_net(json));
+  json["num_experts"] = PENSTOCK_TRY(integer("expert_count"));
+  json["num_experts_per_tok"] = PENSTOCK_TRY(integer("expert_used_count"));
+  json["moe_intermediate_size"] = PENSTOCK_TRY(integer("expert_feed_forward_length"));
+  json["shared_expert_intermediate_size"] =
+      PENSTOCK_TRY(integer("expert_shared_feed_forward_length"));
+  json["rms_norm_eps"] = PENSTOCK_TRY(number("attention.layer_norm_rms_epsilon"));
+  json["max_position_embeddings"] = PENSTOCK_TRY(integer("context_length"));
+  json["tie_word_embeddings"] = model_.find("output.weight") == nullptr;
+  json["rope_parameters"] = PENSTOCK_TRY(rope(head_dim));
+  json["mtp_num_hidden_layers"] = predicting;
+  return json;
+}
+
+}  // namespace
+
+Result<Json> gguf_config(const GgufModel& model) {
+  const std::string architecture = PENSTOCK_TRY(model.metadata().string("general.architecture"));
+  if (architecture != "qwen35moe" && architecture != "qwen3next") {
+    return Error{
+        ErrorCode::kUnsupported,
+        fmt::format("{}: general.architecture {} is not supported; supported are qwen35moe "
+                    "and qwen3next",
+                    model.path(), escaped(architecture))};
+  }
+  return ConfigReader(model, architecture).read();
+}
+
+}  // namespace penstock
