@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 namespace penstock {
 namespace {
@@ -75,8 +76,22 @@ Sampler::Sampler(const SamplingOptions& options, int64_t vocab_size,
   }
 }
 
-TokenId Sampler::sample(std::span<float> logits) {
+// Before everything else, so that what is forbidden takes no share of top-k or top-p.
+void Sampler::forbid(std::span<float> logits, std::span<const uint64_t> allowed) {
+  constexpr float kNever = -std::numeric_limits<float>::infinity();
+  for (size_t first = 0; first < logits.size(); first += 64) {
+    const uint64_t word = first / 64 < allowed.size() ? allowed[first / 64] : 0;
+    if (word == ~uint64_t{0}) continue;
+    const size_t last = std::min(first + 64, logits.size());
+    for (size_t id = first; id < last; ++id) {
+      if ((word >> (id - first) & 1) == 0) logits[id] = kNever;
+    }
+  }
+}
+
+TokenId Sampler::sample(std::span<float> logits, std::span<const uint64_t> allowed) {
   logits = logits.first(std::min(logits.size(), vocab_size_));
+  if (!allowed.empty()) forbid(logits, allowed);
   apply_penalties(logits);
   TokenId id = 0;
   if (options_.temperature == 0.0f) {
@@ -127,11 +142,14 @@ TokenId Sampler::draw(std::span<const float> logits) {
   double kept = 0;
   for (const Candidate& candidate : candidates_) kept += candidate.weight;
   double point = next_uniform() * kept;
+  TokenId last = candidates_.front().id;
   for (const Candidate& candidate : candidates_) {
+    if (candidate.weight == 0) continue;  // forbidden, or too weak for a double
     point -= candidate.weight;
     if (point < 0) return candidate.id;
+    last = candidate.id;
   }
-  return candidates_.back().id;  // the sum was rounded up
+  return last;  // the sum was rounded up
 }
 
 // A heap whose top is the weakest that is kept: nearly all others fail one comparison.

@@ -42,8 +42,10 @@ class Sampler {
   Sampler(const SamplingOptions& options, int64_t vocab_size,
           std::span<const TokenId> prompt);
 
-  // Picks the next token and remembers it. Changes `logits`.
-  TokenId sample(std::span<float> logits);
+  // Picks the next token and remembers it. Changes `logits`. `allowed`: one bit per token
+  // (text/token_mask.h), at least one of them set; the others cannot be drawn, whatever the rest of
+  // the options. Empty: all may be.
+  TokenId sample(std::span<float> logits, std::span<const uint64_t> allowed = {});
 
  private:
   struct Candidate {
@@ -55,6 +57,7 @@ class Sampler {
   static bool is_stronger(const Candidate& a, const Candidate& b) {
     return a.logit != b.logit ? a.logit > b.logit : a.id < b.id;
   }
+  static void forbid(std::span<float> logits, std::span<const uint64_t> allowed);
   void apply_penalties(std::span<float> logits) const;
   TokenId draw(std::span<const float> logits);
   Candidate candidate(std::span<const float> logits, size_t id) const {

@@ -112,5 +112,47 @@ TEST(Sampler, penalties_count_what_was_said) {
   EXPECT_EQ(said, (std::vector<TokenId>{0, 1, 2, 2}));
 }
 
+TEST(Sampler, what_a_mask_forbids_is_never_drawn) {
+  std::mt19937 random(4);
+  std::normal_distribution<float> normal(0, 3);
+  constexpr size_t kVocab = 200;
+  for (const SamplingOptions& options :
+       {SamplingOptions{}, SamplingOptions{.temperature = 1.5f},
+        SamplingOptions{.temperature = 5.0f, .top_k = 40},
+        SamplingOptions{.temperature = 1.0f, .top_k = 5, .top_p = 0.9f, .min_p = 0.05f},
+        SamplingOptions{.temperature = 2.0f, .top_p = 0.5f, .repetition_penalty = 1.3f}}) {
+    Sampler sampler(options, kVocab, {});
+    for (int round = 0; round < 300; ++round) {
+      std::vector<float> logits(kVocab);
+      for (float& logit : logits) logit = normal(random);
+      std::vector<uint64_t> allowed(round % 2 == 0 ? 4 : 2, 0);  // short ones forbid the rest
+      const size_t count = 1 + random() % 3;
+      for (size_t i = 0; i < count; ++i) {
+        const size_t id = random() % 120;
+        allowed[id / 64] |= uint64_t{1} << (id % 64);
+      }
+      const auto id = static_cast<size_t>(sampler.sample(logits, allowed));
+      ASSERT_LT(id, kVocab);
+      ASSERT_LT(id / 64, allowed.size());
+      EXPECT_TRUE((allowed[id / 64] >> (id % 64) & 1) != 0);
+    }
+  }
+}
+
+TEST(Sampler, a_mask_that_allows_all_changes_nothing) {
+  std::mt19937 random(5);
+  std::normal_distribution<float> normal(0, 3);
+  const SamplingOptions options{.temperature = 1.0f, .top_k = 20, .top_p = 0.95f, .seed = 3};
+  Sampler free(options, 100, {});
+  Sampler masked(options, 100, {});
+  const std::vector<uint64_t> all(2, ~uint64_t{0});
+  for (int round = 0; round < 200; ++round) {
+    std::vector<float> logits(100);
+    for (float& logit : logits) logit = normal(random);
+    std::vector<float> same = logits;
+    ASSERT_EQ(free.sample(logits), masked.sample(same, all));
+  }
+}
+
 }  // namespace
 }  // namespace penstock
