@@ -6,6 +6,8 @@
 #pragma once
 
 #include <array>
+#include <bitset>
+#include <cstddef>
 #include <cstdint>
 
 namespace penstock {
@@ -36,6 +38,16 @@ inline constexpr std::array<ByteGroups, 128> kAsciiGroups = [] {
   for (uint8_t byte = 0; byte < 128; ++byte) groups[byte] = 1u << group_of_ascii(byte);
   return groups;
 }();
+
+// The groups that any of the bytes belongs to.
+inline ByteGroups groups_of(const std::bitset<256>& bytes) {
+  ByteGroups groups = 0;
+  for (size_t byte = 0; byte < 256; ++byte) {
+    if (bytes[byte])
+      groups |= byte < 128 ? kAsciiGroups[byte] : kWholeCharacters | kBrokenCharacters;
+  }
+  return groups;
+}
 
 // Well-formed UTF-8, one byte at a time (Unicode standard, table 3-7): 0 is between characters.
 // kUtf8Broken for a byte that cannot follow.

@@ -32,6 +32,8 @@ class Grammar::Compiler {
     drop_dead_ends();
     PENSTOCK_TRY(find_first_bytes());
     find_stays();
+    find_live();
+    find_free_rules();
     out_.depth_max_ = source_.depth_max;
     return std::move(out_);
   }
@@ -351,6 +353,35 @@ class Grammar::Compiler {
       byte = found->last + 1u;  // one class: the sequences of UTF-8 are cut at its own borders
     }
     return true;
+  }
+
+  void find_live() {
+    for (State& state : out_.states_) {
+      std::bitset<256> bytes;
+      for (uint32_t e = 0; e < state.edge_count; ++e) {
+        const ByteEdge& edge = out_.edges_[state.edges_begin + e];
+        for (uint32_t byte = edge.first; byte <= edge.last; ++byte) bytes.set(byte);
+      }
+      for (uint32_t c = 0; c < state.call_count; ++c) {
+        const Call& call = out_.calls_[state.calls_begin + c];
+        bytes |= out_.rules_[call.rule].first;
+        if (call.may_be_empty) bytes.set();
+      }
+      state.live = groups_of(bytes);
+    }
+  }
+
+  void find_free_rules() {
+    for (uint32_t r = 0; r < out_.rules_.size(); ++r) {
+      const Rule::Kind kind = written(r).kind;
+      out_.rules_[r].is_free = kind == Rule::Kind::kPlain || kind == Rule::Kind::kLength;
+    }
+    for (const State& state : out_.states_) {
+      CompiledRule& rule = out_.rules_[state.rule];
+      const Guard& guard = out_.guards_[state.guard];
+      rule.free_min = std::max({rule.free_min, state.accept_min, guard.count_min});
+      rule.free_max = std::min(rule.free_max, guard.count_max);
+    }
   }
 
   // The groups of bytes on which `s` leads to `home`.

@@ -60,6 +60,7 @@ class Grammar {
     // On these groups of bytes `home` is reached, which on all of them stays where it is.
     ByteGroups stays = 0;
     uint32_t home = 0;
+    ByteGroups live = 0;  // some byte of these leads on, within the rule or into a call
   };
   struct Call {
     uint32_t rule = 0;
@@ -74,6 +75,10 @@ class Grammar {
     uint32_t count_cap = 0;  // counts beyond are the same
     uint16_t need = 0;
     std::bitset<256> first;  // bytes that it may begin with
+    // Whether what its frame remembers matters: never, or only for counts outside of this range.
+    bool is_free = false;
+    uint32_t free_min = 0;
+    uint32_t free_max = UINT32_MAX;
   };
 
   static constexpr uint32_t kNoState = UINT32_MAX;

@@ -42,7 +42,6 @@ size_t GrammarMatcher::StateHash::operator()(const GrammarState& state) const {
 GrammarMatcher::GrammarMatcher(const Grammar& grammar, const TokenTrie& tokens)
     : grammar_(grammar), tokens_(tokens), frames_(1), slots_(1024, 0) {
   levels_.resize(tokens.depth_max() + size_t{1});
-  path_.resize(levels_.size());
   rows_.emplace_back();
   row_of_.assign(grammar.states_.size(), 0);
 }
@@ -260,98 +259,180 @@ void GrammarMatcher::add_range(TokenTrie::Range range) {
   }
 }
 
-// The nodes [begin, end) are children, with all below them, of the node that `from` stands at.
-bool GrammarMatcher::walk_one(uint32_t begin, uint32_t end, const GrammarReading& from) {
+// The children of a node, with all below them, where `from` is the reading at the node.
+bool GrammarMatcher::walk_one(const TokenTrie::Node& node, size_t depth,
+                              const GrammarReading& from) {
   const std::bitset<256> after = bytes_after(from.below);
-  const uint32_t depth_left = grammar_.depth_max_ - frames_[from.below].depth;
-  path_[tokens_.node(begin).depth - 1u] = from;
-  uint16_t filtered_depth =
-      filter_characters_ > 0 && begin == 1 ? 1 : 0;  // filter holds up to here
-  for (uint32_t index = begin; index < end;) {
-    const TokenTrie::Node& node = tokens_.node(index);
-    const uint16_t depth = node.depth;
-    const GrammarReading& parent = path_[depth - 1u];
-    const uint32_t next = row(parent.state)[node.byte];
-    if (filtered_depth > depth) filtered_depth = depth;
-    if (filtered_depth == depth) {
-      const ByteGroups group = node.byte < 0x80 ? kAsciiGroups[node.byte] : kWholeCharacters;
-      if ((group & ~filter_groups_) == 0) {
-        if ((node.groups & ~filter_groups_) == 0) {  // the bitmaps know all of it
-          index = node.end;
-          continue;
-        }
-        ++filtered_depth;
+  const OneFrame frame = {.after = after,
+                          .depth_left = grammar_.depth_max_ - frames_[from.below].depth,
+                          .first_count = from.marks.low,
+                          .live_after = groups_of(after)};
+  const bool is_filtered = filter_groups_ != 0 && depth == 0;
+  // What stands before is known for the root only.
+  return walk_one(node, depth, from, frame, is_filtered, depth == 0 ? 0 : ~ByteGroups{0});
+}
+
+bool GrammarMatcher::walk_one(const TokenTrie::Node& node, size_t depth, const GrammarReading& from,
+                              const OneFrame& frame, bool is_filtered, ByteGroups before) {
+  const auto [begin, end] = node.children();
+  const uint32_t* nexts = row(from.state);
+  const bool is_accepting = grammar_.states_[from.state].is_accepting;
+  if (recording_ != nullptr) recording_->uses_after |= is_accepting;
+  for (uint32_t index = begin; index < end; ++index) {
+    const TokenTrie::Node& child = tokens_.node(index);
+    bool is_child_filtered = false;
+    const ByteGroups group = child.byte < 0x80 ? kAsciiGroups[child.byte] : kWholeCharacters;
+    if (is_filtered) {
+      is_child_filtered = (group & ~filter_groups_) == 0;
+      // The bitmaps know all of it.
+      if (is_child_filtered && (child.groups & ~filter_groups_) == 0) continue;
+    }
+    const uint32_t next = nexts[child.byte];
+    if (next == kNoNext && !(is_accepting && frame.after[child.byte])) continue;
+    if ((next & kIsSpecial) != 0 || (is_accepting && frame.after[child.byte])) {
+      // More than one reading, or another frame.
+      if (recording_ != nullptr) {
+        recording_->leaving.push_back(
+            {.node = index,
+             .depth = static_cast<uint32_t>(depth),
+             .state = from.state,
+             .units = static_cast<uint32_t>(from.marks.low - frame.first_count)});
+        continue;
       }
-    }
-    const bool may_return = grammar_.states_[parent.state].is_accepting && after[node.byte];
-    if ((next & kIsSpecial) != 0 || may_return) {
-      // More than one reading, or another frame: step all the way. What the walk below it does to
-      // path_ and levels_ is deeper than what is needed here, but for this level's reading.
-      levels_[depth - 1u].assign(1, parent);
-      if (!step(levels_[depth - 1u], node.byte, levels_[depth])) return false;
-      if (!walk_below(index)) return false;
-      index = node.end;
-      continue;
-    }
-    if (next == kNoNext) {
-      index = node.end;
+      levels_[depth].assign(1, from);
+      if (!step(levels_[depth], child.byte, levels_[depth + 1])) return false;
+      if (!walk_below(child, depth + 1)) return false;
+      nexts = row(from.state);  // the walk may have made rows
       continue;
     }
     const Grammar::State& to = grammar_.states_[next];
-    GrammarReading& here = path_[depth];
-    here = {parent.below, next, parent.marks};
+    GrammarReading here = {from.below, next, from.marks};
     if (to.ends_unit) here.marks = counted(here.marks, to.rule, 1);
-    const bool is_open = to.guard == 0 || grammar_.guards_[to.guard].holds(here.marks);
-    if (!is_open || to.need > depth_left) {
-      index = node.end;
-    } else if (takes_all_below(here, node)) {
-      add_range(tokens_.tokens_below(index));
-      index = node.end;
+    if (to.need > frame.depth_left) continue;
+    if (to.guard != 0 && !grammar_.guards_[to.guard].holds(here.marks)) continue;
+    // Some text below may leave where the reading stays; but can it then go on at all?
+    const ByteGroups live = to.live | (to.is_accepting ? frame.live_after : 0);
+    if (recording_ != nullptr) recording_->uses_after |= to.is_accepting;
+    const ByteGroups now =
+        before | (child.byte < 0x80 ? group : kWholeCharacters | kBrokenCharacters);
+    if (is_child_filtered) {
+      if ((child.groups & ~filter_groups_ & live) == 0) continue;
+    } else if (takes_all_below(here, child)) {
+      add_range(child.tokens());
+      continue;
+    } else if ((child.groups & ~to.stays & (live | now)) == 0 &&
+               child.characters_max() <= units_left(here)) {
+      // No: the plain texts are all, and the groups of a whole token tell which these are.
+      add_plain(child, to.stays | now);
+      continue;
     } else {
-      add_range(tokens_.tokens_at(index));
-      ++index;
+      add_range(child.own_tokens());
     }
+    if (!walk_one(child, depth + 1, here, frame, is_child_filtered, now)) return false;
+    nexts = row(from.state);
   }
   return true;
+}
+
+void GrammarMatcher::add_plain(const TokenTrie::Node& node, ByteGroups groups) {
+  for (uint32_t i = node.first_token; i < node.end_token; ++i) {
+    if ((tokens_.groups_of(i) & ~groups) == 0) add_range({i, i + 1});
+  }
 }
 
 // What is below a node whose readings are in levels_, and the node itself.
-bool GrammarMatcher::walk_below(uint32_t index) {
-  const TokenTrie::Node& node = tokens_.node(index);
-  const Readings& here = levels_[node.depth];
+bool GrammarMatcher::walk_below(const TokenTrie::Node& node, size_t depth) {
+  const Readings& here = levels_[depth];
   if (here.empty()) return true;
   for (const GrammarReading& reading : here) {
     if (!takes_all_below(reading, node)) continue;
-    add_range(tokens_.tokens_below(index));
+    add_range(node.tokens());
     return true;
   }
-  if (index != 0) add_range(tokens_.tokens_at(index));
-  if (here.size() == 1) return walk_one(index + 1, node.end, GrammarReading(here[0]));
-  return walk_all(index + 1, node.end);
+  add_range(node.own_tokens());
+  if (here.size() == 1) return walk_one(node, depth, GrammarReading(here[0]));
+  return walk_all(node, depth);
 }
 
-bool GrammarMatcher::walk_all(uint32_t begin, uint32_t end) {
-  for (uint32_t index = begin; index < end; index = tokens_.node(index).end) {
-    const TokenTrie::Node& node = tokens_.node(index);
-    if (!step(levels_[node.depth - 1u], node.byte, levels_[node.depth])) return false;
-    if (!walk_below(index)) return false;
+bool GrammarMatcher::walk_all(const TokenTrie::Node& node, size_t depth) {
+  const auto [begin, end] = node.children();
+  for (uint32_t index = begin; index < end; ++index) {
+    const TokenTrie::Node& child = tokens_.node(index);
+    if (!step(levels_[depth], child.byte, levels_[depth + 1])) return false;
+    if (!walk_below(child, depth + 1)) return false;
   }
   return true;
+}
+
+void GrammarMatcher::filter_for(const GrammarReading& reading) {
+  filter_groups_ = grammar_.states_[reading.state].stays;
+  filter_characters_ = units_left(reading);
+  if (filter_characters_ == 0) filter_groups_ = 0;
 }
 
 bool GrammarMatcher::walk(const GrammarState& state) {
   ranges_.clear();
-  filter_characters_ = 0;
+  filter_groups_ = 0;
   if (tokens_.token_count() == 0 || state.readings.empty()) return true;
-  if (state.readings.size() == 1) {
-    const uint64_t left = units_left(state.readings[0]);
-    if (left > 0 && left <= TokenTrie::kFilteredMax) {
-      filter_characters_ = static_cast<uint32_t>(left);
-      filter_groups_ = grammar_.states_[state.readings[0].state].stays;
+  if (state.readings.size() == 1) filter_for(state.readings[0]);
+  levels_[0] = state.readings;
+  return walk_below(tokens_.node(0), 0);
+}
+
+// What the frame remembers does not matter, however long the next token is.
+bool GrammarMatcher::is_free(const GrammarReading& reading) const {
+  const Grammar::CompiledRule& rule = grammar_.rules_[grammar_.states_[reading.state].rule];
+  return rule.is_free && reading.marks.low >= rule.free_min &&
+         reading.marks.low + tokens_.depth_max() <= rule.free_max;
+}
+
+const GrammarMatcher::InsideMask& GrammarMatcher::inside_of(const GrammarReading& reading) {
+  const std::bitset<256> after = bytes_after(reading.below);
+  // All needs are below this, so more depth than that is as good as any.
+  constexpr uint32_t kDepthMax = 64;
+  const uint32_t depth_left =
+      std::min(kDepthMax, grammar_.depth_max_ - frames_[reading.below].depth);
+  for (auto known = insides_.begin(); known != insides_.end(); ++known) {
+    if (known->state != reading.state || known->depth_left != depth_left) continue;
+    if (known->uses_after && known->after != after) continue;
+    insides_.splice(insides_.begin(), insides_, known);
+    return *known;
+  }
+  if (insides_.size() >= kMasksMax / 2) insides_.pop_back();
+  InsideMask& made = insides_.emplace_front();
+  made.state = reading.state;
+  made.depth_left = depth_left;
+  made.after = after;
+  ranges_.clear();
+  filter_for(reading);
+  recording_ = &made;
+  static_cast<void>(walk_one(tokens_.node(0), 0, reading));  // steps nowhere: meets no limit
+  recording_ = nullptr;
+  write_bits(made.bits);
+  return made;
+}
+
+bool GrammarMatcher::mask_one(const GrammarReading& reading, std::vector<uint64_t>& bits) {
+  const InsideMask& inside = inside_of(reading);
+  const uint32_t rule = grammar_.states_[reading.state].rule;
+  bits = inside.bits;
+  ranges_.clear();
+  filter_groups_ = 0;
+  for (const Leaving& leaving : inside.leaving) {
+    const TokenTrie::Node& node = tokens_.node(leaving.node);
+    const Marks marks = counted(reading.marks, rule, leaving.units);
+    const size_t depth = leaving.depth;
+    levels_[depth].assign(1, {reading.below, leaving.state, marks});
+    if (!step(levels_[depth], node.byte, levels_[depth + 1])) return false;
+    if (!walk_below(node, depth + 1)) return false;
+  }
+  for (const auto& range : ranges_) {
+    for (uint32_t i = range.begin; i < range.end; ++i) {
+      const auto id = static_cast<size_t>(tokens_.token(i));
+      bits[id / 64] |= uint64_t{1} << (id % 64);
     }
   }
-  levels_[0] = state.readings;
-  return walk_below(0);
+  return true;
 }
 
 std::span<const uint64_t> GrammarMatcher::tokens_of(ByteGroups groups) {
@@ -361,9 +442,10 @@ std::span<const uint64_t> GrammarMatcher::tokens_of(ByteGroups groups) {
   if (of_groups_.size() >= kGroupsMax) of_groups_.clear();
   std::vector<uint64_t>& bits = of_groups_[groups];
   bits.assign(tokens_.all_bits().size(), 0);
-  for (TokenId id = 0; id < tokens_.vocab_size(); ++id) {
-    const uint64_t is_inside = (tokens_.groups_of(id) & ~groups) == 0 ? 1 : 0;
-    bits[static_cast<size_t>(id) / 64] |= is_inside << (static_cast<size_t>(id) % 64);
+  for (uint32_t i = 0; i < tokens_.token_count(); ++i) {
+    const auto id = static_cast<size_t>(tokens_.token(i));
+    const uint64_t is_inside = (tokens_.groups_of(i) & ~groups) == 0 ? 1 : 0;
+    bits[id / 64] |= is_inside << (id % 64);
   }
   return bits;
 }
@@ -378,18 +460,20 @@ void GrammarMatcher::write_bits(std::vector<uint64_t>& bits) {
   const auto bit = [&](uint32_t index) {
     return uint64_t{1} << (static_cast<size_t>(tokens_.token(index)) % 64);
   };
-  bits.assign(tokens_.all_bits().size(), 0);
-  if (filter_characters_ > 0) {
+  if (filter_groups_ != 0) {
     const auto inside = tokens_of(filter_groups_);
-    const auto short_enough = tokens_.bits_up_to(filter_characters_);
-    for (size_t i = 0; i < bits.size(); ++i) bits[i] = inside[i] & short_enough[i];
+    bits.assign(inside.begin(), inside.end());
+    tokens_.keep_up_to(filter_characters_, bits);
+  } else {
+    bits.assign(tokens_.all_bits().size(), 0);
   }
-  if (filter_characters_ > 0 || allowed * 2 < tokens_.token_count()) {
+  if (filter_groups_ != 0 || allowed * 2 < tokens_.token_count()) {
     for (const auto& range : ranges_) {
       for (uint32_t i = range.begin; i < range.end; ++i) word(i) |= bit(i);
     }
     return;
   }
+  std::ranges::sort(ranges_, {}, &TokenTrie::Range::begin);
   std::ranges::copy(tokens_.all_bits(), bits.begin());
   uint32_t next = 0;
   const auto forbid_to = [&](uint32_t end) {
@@ -409,7 +493,21 @@ Result<std::span<const uint64_t>> GrammarMatcher::mask(const GrammarState& state
     return std::span<const uint64_t>(masks_.front().bits);
   }
   const size_t frames = frames_.size();
-  const bool is_done = walk(state);
+  std::vector<uint64_t> bits;
+  bool is_done = true;
+  if (state.readings.size() > 1) {
+    // A token is allowed if one of the readings lets it: each has a mask of its own.
+    bits.assign(tokens_.all_bits().size(), 0);
+    for (const GrammarReading& reading : state.readings) {
+      const std::span<const uint64_t> one = PENSTOCK_TRY(mask({{reading}}));
+      for (size_t i = 0; i < bits.size(); ++i) bits[i] |= one[i];
+    }
+  } else if (tokens_.token_count() > 0 && !state.readings.empty() && is_free(state.readings[0])) {
+    is_done = mask_one(state.readings[0], bits);
+  } else {
+    is_done = walk(state);
+    write_bits(bits);
+  }
   forget_frames(frames);
   if (!is_done) return too_ambiguous();
   if (masks_.size() >= kMasksMax) {
@@ -419,7 +517,7 @@ Result<std::span<const uint64_t>> GrammarMatcher::mask(const GrammarState& state
     masks_.emplace_front();
   }
   masks_.front().state = state;
-  write_bits(masks_.front().bits);
+  masks_.front().bits = std::move(bits);
   known_.emplace(state, masks_.begin());
   return std::span<const uint64_t>(masks_.front().bits);
 }

@@ -11,13 +11,16 @@
 // copy to go back, keep two to fork. Byte by byte every reading goes on or dies; several live only
 // while the grammar really leaves it open which one is meant.
 //
-// Masks walk the vocabulary's tree with the state. They are remembered for states that return.
+// Masks walk the vocabulary's tree with the state. They are remembered for states that return, and
+// for every position in a text what tokens stay inside it: then a string costs the same wherever it
+// stands, and only tokens that leave it or begin something new are looked at again.
 //
 // Invariants  (1) an accepted text is a beginning of a text of the grammar, and it can be ended
 //             (2) mask(s) allows exactly the tokens whose bytes accept(s) would take
 // Threads     one at a time; the grammar and the tree may be shared.
 // Memory      frames: 40 bytes for each call that a text ever made, kFramesMax of them; masks:
-//             kMasksMax bitmaps, 31 KB each at a vocabulary of 248,000.
+//             kMasksMax bitmaps, 31 KB each at a vocabulary of 248,000, and half as many of
+//             positions.
 // Errors      kUnsupported when a grammar is too ambiguous at this place (kReadingsMax,
 //             kStepsPerByteMax) or the text has made too many calls. The state is then unchanged.
 #pragma once
@@ -89,6 +92,22 @@ class GrammarMatcher {
     std::vector<uint64_t> bits;
   };
 
+  // The tokens that keep a single reading inside its rule, wherever its frame stands.
+  struct Leaving {  // a node behind which that is to be found out
+    uint32_t node = 0;
+    uint32_t depth = 0;
+    uint32_t state = 0;  // before its byte
+    uint32_t units = 0;  // since the root
+  };
+  struct InsideMask {
+    uint32_t state = 0;
+    uint32_t depth_left = 0;
+    bool uses_after = false;  // it is of use only for the same bytes behind the frame
+    std::bitset<256> after;
+    std::vector<uint64_t> bits;
+    std::vector<Leaving> leaving;
+  };
+
   // One byte for all of `from`; false when a limit was met.
   bool step(const Readings& from, uint8_t byte, Readings& to);
   void step_one(const GrammarReading& from, uint8_t byte, bool has_just_begun);
@@ -106,9 +125,22 @@ class GrammarMatcher {
   // The walk over the tree fills ranges_. Most of it meets one reading in one automaton, which
   // walk_one does with a table lookup a node; walk_all does what is left.
   bool walk(const GrammarState& state);
-  bool walk_all(uint32_t begin, uint32_t end);
-  bool walk_one(uint32_t begin, uint32_t end, const GrammarReading& from);
-  bool walk_below(uint32_t node);
+  bool is_free(const GrammarReading& reading) const;
+  const InsideMask& inside_of(const GrammarReading& reading);
+  bool mask_one(const GrammarReading& reading, std::vector<uint64_t>& bits);
+  struct OneFrame {  // what is the same for all that walk_one meets
+    std::bitset<256> after;
+    uint32_t depth_left = 0;
+    uint64_t first_count = 0;
+    ByteGroups live_after = 0;  // the groups of `after`
+  };
+  void filter_for(const GrammarReading& reading);
+  bool walk_all(const TokenTrie::Node& node, size_t depth);
+  bool walk_one(const TokenTrie::Node& node, size_t depth, const GrammarReading& from);
+  bool walk_one(const TokenTrie::Node& node, size_t depth, const GrammarReading& from,
+                const OneFrame& frame, bool is_filtered, ByteGroups before);
+  void add_plain(const TokenTrie::Node& node, ByteGroups groups);
+  bool walk_below(const TokenTrie::Node& node, size_t depth);
   // Everything below the node keeps this reading alive, but perhaps for its length.
   bool is_plain_below(const GrammarReading& reading, const TokenTrie::Node& node) const {
     return (node.groups & ~grammar_.states_[reading.state].stays) == 0;
@@ -131,18 +163,19 @@ class GrammarMatcher {
   uint32_t steps_left_ = 0;
   bool is_over_limit_ = false;
 
-  std::vector<Readings> levels_;      // by depth of the walk
-  std::vector<GrammarReading> path_;  // the same for walk_one
-  // A text whose length is limited: tokens of these groups and so many characters are taken from
-  // bitmaps, and the walk looks at the others only. 0 characters: not so.
+  std::vector<Readings> levels_;  // by depth of the walk
+  // Where one reading stays in a text on many bytes, tokens of these groups and at most so many
+  // characters are taken from bitmaps, and the walk looks at the others only. No groups: not so.
   ByteGroups filter_groups_ = 0;
-  uint32_t filter_characters_ = 0;
+  uint64_t filter_characters_ = 0;
   std::unordered_map<ByteGroups, std::vector<uint64_t>> of_groups_;
   // Next state by byte, with kIsSpecial where calls may begin; made when first walked through.
   std::vector<std::array<uint32_t, 256>> rows_;
   std::vector<uint32_t> row_of_;  // by state; 0: none yet
   std::vector<TokenTrie::Range> ranges_;
-  std::list<KnownMask> masks_;  // the last used first
+  InsideMask* recording_ = nullptr;  // of the walk that runs
+  std::list<InsideMask> insides_;    // the last used first
+  std::list<KnownMask> masks_;       // the last used first
   std::unordered_map<GrammarState, std::list<KnownMask>::iterator, StateHash> known_;
 };
 

@@ -163,13 +163,19 @@ TEST(TokenTrie, keeps_the_tokens_of_each_subtree_together) {
   const TokenTrie trie = TokenTrie::create(texts);
   EXPECT_EQ(trie.token_count(), 6u);
   EXPECT_EQ(trie.all_bits()[0], 0b1110111u);
-  EXPECT_EQ(trie.tokens_below(0).end, 6u);
-  const auto a = trie.tokens_below(1);
-  EXPECT_EQ(a.end - a.begin, 3u);
-  EXPECT_EQ(trie.token(a.begin), 1);
-  EXPECT_EQ(trie.node(1).characters, 2u);
-  EXPECT_EQ(trie.bits_up_to(1)[0], 0b0100011u);
-  EXPECT_EQ(trie.bits_up_to(2)[0], 0b1100111u);
+  EXPECT_EQ(trie.node(0).tokens().end, 6u);
+  const TokenTrie::Node& a = trie.node(trie.node(0).first_child);
+  EXPECT_EQ(a.byte, 'a');
+  EXPECT_EQ(a.end_token - a.first_token, 3u);
+  EXPECT_EQ(a.own_tokens().end - a.own_tokens().begin, 1u);
+  EXPECT_EQ(trie.token(a.first_token), 1);
+  EXPECT_EQ(a.characters, 2u);
+  EXPECT_EQ(trie.depth_max(), 4u);
+  std::vector<uint64_t> bits(trie.all_bits().begin(), trie.all_bits().end());
+  trie.keep_up_to(2, bits);
+  EXPECT_EQ(bits[0], 0b1100111u);
+  trie.keep_up_to(1, bits);
+  EXPECT_EQ(bits[0], 0b0100011u);
   EXPECT_EQ(TokenTrie::create({}).token_count(), 0u);
 }
 

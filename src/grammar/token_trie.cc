@@ -27,40 +27,44 @@ TokenTrie TokenTrie::create(std::span<const std::string_view> texts) {
     const std::string_view y = text_of(b);
     return x != y ? x < y : a < b;
   });
-  const auto open = [&](uint8_t byte, size_t depth, size_t token) {
-    Node node;
-    node.byte = byte;
-    node.depth = static_cast<uint16_t>(depth);
-    node.first_token = static_cast<uint32_t>(token);
-    trie.nodes_.push_back(node);
-    trie.depth_max_ = std::max(trie.depth_max_, node.depth);
-  };
-  const auto next = [&] { return static_cast<uint32_t>(trie.nodes_.size()); };
-  std::vector<uint32_t> path = {0};  // open nodes, by depth
-  const auto close_to = [&](size_t depth) {
-    for (; path.size() > depth + 1; path.pop_back()) trie.nodes_[path.back()].end = next();
-  };
-  open(0, 0, 0);
-  std::string_view last;
-  for (size_t i = 0; i < trie.tokens_.size(); ++i) {
-    const std::string_view text = text_of(trie.tokens_[i]);
-    const auto parted = std::ranges::mismatch(last, text).in2;
-    const auto shared = static_cast<size_t>(parted - text.begin());
-    close_to(shared);
-    for (size_t depth = shared; depth < text.size(); ++depth) {
-      path.push_back(next());
-      open(static_cast<uint8_t>(text[depth]), depth + 1, i);
-    }
-    last = text;
-  }
-  close_to(0);
-  trie.nodes_[0].end = next();
-  open(0, 0, trie.tokens_.size());  // one more: where the last ranges end
-  trie.nodes_.back().end = next();
-  trie.nodes_.shrink_to_fit();
+  trie.grow(texts);
   trie.summarise();
   trie.describe_tokens(texts);
   return trie;
+}
+
+// Level by level: each node's children are appended together.
+void TokenTrie::grow(std::span<const std::string_view> texts) {
+  nodes_.emplace_back();
+  nodes_[0].end_token = static_cast<uint32_t>(tokens_.size());
+  uint32_t level_end = 1;
+  for (uint32_t at = 0; at < nodes_.size(); ++at) {
+    if (at == level_end) {
+      ++depth_max_;
+      level_end = static_cast<uint32_t>(nodes_.size());
+    }
+    const size_t depth = depth_max_;
+    const auto byte_of = [&](uint32_t token) {
+      return static_cast<uint8_t>(texts[static_cast<size_t>(tokens_[token])][depth]);
+    };
+    uint32_t token = nodes_[at].first_token;
+    const uint32_t end = nodes_[at].end_token;
+    while (token < end && texts[static_cast<size_t>(tokens_[token])].size() == depth) ++token;
+    // Ids with the same text beyond what the field holds are left out; no vocabulary has them.
+    nodes_[at].tokens_here =
+        static_cast<uint16_t>(std::min<uint32_t>(token - nodes_[at].first_token, UINT16_MAX));
+    nodes_[at].first_child = static_cast<uint32_t>(nodes_.size());
+    while (token < end) {
+      Node child;
+      child.byte = byte_of(token);
+      child.first_token = token;
+      while (token < end && byte_of(token) == child.byte) ++token;
+      child.end_token = token;
+      nodes_.push_back(child);
+      ++nodes_[at].child_count;
+    }
+  }
+  nodes_.shrink_to_fit();
 }
 
 TokenTrie TokenTrie::create(const Tokenizer& tokenizer) {
@@ -82,7 +86,7 @@ void TokenTrie::summarise() {
     const Node& node = nodes_[at];
     if (utf8 == 0) return {node.groups | kWholeCharacters, more(node.characters)};
     Below sum{kWholeCharacters, 1};
-    for (uint32_t child = at + 1; child < node.end; child = nodes_[child].end) {
+    for (uint32_t child = node.first_child; child < node.children().end; ++child) {
       const uint8_t next = next_utf8_state(utf8, nodes_[child].byte);
       Below below{kBrokenCharacters, 0};
       if (next != kUtf8Broken) below = self(self, child, next);
@@ -93,7 +97,7 @@ void TokenTrie::summarise() {
   };
   for (auto at = static_cast<uint32_t>(node_count()); at-- > 0;) {
     Node& node = nodes_[at];
-    for (uint32_t child = at + 1; child < node.end; child = nodes_[child].end) {
+    for (uint32_t child = node.first_child; child < node.children().end; ++child) {
       const Node& inner = nodes_[child];
       Below below;
       if (inner.byte < 0x80) {
@@ -111,8 +115,8 @@ void TokenTrie::summarise() {
 void TokenTrie::describe_tokens(std::span<const std::string_view> texts) {
   const size_t words = (texts.size() + 63) / 64;
   all_bits_.assign(words, 0);
-  groups_by_id_.assign(texts.size(), ~ByteGroups{0});
-  up_to_.assign(kFilteredMax, std::vector<uint64_t>(words, 0));
+  token_groups_.reserve(tokens_.size());
+  up_to_.assign(kShortMax, std::vector<uint64_t>(words, 0));
   for (const TokenId id : tokens_) {
     const auto index = static_cast<size_t>(id);
     const uint64_t bit = uint64_t{1} << (index % 64);
@@ -130,17 +134,30 @@ void TokenTrie::describe_tokens(std::span<const std::string_view> texts) {
       }
       groups |= byte < 0x80 ? kAsciiGroups[byte] : kWholeCharacters;
     }
-    groups_by_id_[index] = groups;
-    for (uint32_t limit = characters; limit <= kFilteredMax; ++limit) {
+    token_groups_.push_back(groups);
+    if (characters > kShortMax) long_tokens_.push_back({characters, id});
+    for (uint32_t limit = characters; limit <= kShortMax; ++limit) {
       up_to_[limit - 1][index / 64] |= bit;
     }
+  }
+}
+
+void TokenTrie::keep_up_to(uint64_t characters, std::vector<uint64_t>& bits) const {
+  if (characters <= kShortMax) {
+    const std::vector<uint64_t>& kept = up_to_[characters - 1];
+    for (size_t i = 0; i < bits.size(); ++i) bits[i] &= kept[i];
+    return;
+  }
+  for (const auto& [length, id] : long_tokens_) {
+    const auto index = static_cast<size_t>(id);
+    if (length > characters) bits[index / 64] &= ~(uint64_t{1} << (index % 64));
   }
 }
 
 int64_t TokenTrie::memory_bytes() const {
   return static_cast<int64_t>(sizeof(Node) * nodes_.capacity() +
                               sizeof(TokenId) * tokens_.capacity() +
-                              sizeof(ByteGroups) * groups_by_id_.capacity() +
+                              sizeof(ByteGroups) * token_groups_.capacity() +
                               sizeof(uint64_t) * all_bits_.size() * (1 + up_to_.size()));
 }
 
