@@ -253,24 +253,30 @@ TEST(AnswerParser, reads_json_calls) {
   const auto framed = [](std::string_view inside) {
     return "<tool_call>\n" + std::string(inside) + "\n</tool_call>";
   };
-  check(kJson, {
-                   {framed(R"({"name": "f", "arguments": {"s": "a", "i": 5}})"),
-                    R"(0:f({"s": "a", "i": 5}))"},
-                   {"Yes.\n" + framed(R"({"name":"f","arguments":{}})") + "\n" +
-                        framed(R"({"name":"g","arguments":{"x":[1]}})"),
-                    R"(C[Yes.]0:f({})1:g({"x":[1]}))"},
-                   {framed(R"({"arguments": {"s": "</tool_call>"}, "name": "f"})"),
-                    R"(0:f({"s":"</tool_call>"}))"},
-                   {framed(R"({"name": "f", "arguments": "{\"s\": \"a\"}"})"), R"(0:f({"s":"a"}))"},
-                   {framed(R"({"name": "f"})"), "0:f({})"},
-                   {framed(R"({"name": "f", "parameters": {"s": 1}})"), R"(0:f({"s":1}))"},
-                   {framed(R"({"name": "f", "arguments": {"s": "</tool_call>\n{}"}})"),
-                    R"(0:f({"s": "</tool_call>\n{}"}))"},
-                   {framed(R"({"name": "f", "arguments": {"s": 1,}})"),
-                    "0:f({\"s\": 1})C[,}}\n</tool_call>]"},
-                   {"<tool_call>{\"name\": \"f\", \"arguments\": {}}", "0:f({})"},
-                   {framed(R"({"name": "f", "arguments": {}})") + " text", "0:f({})C[text]"},
-               });
+  check(
+      kJson,
+      {
+          {framed(R"({"name": "f", "arguments": {"s": "a", "i": 5}})"),
+           R"(0:f({"s": "a", "i": 5}))"},
+          {"Yes.\n" + framed(R"({"name":"f","arguments":{}})") + "\n" +
+               framed(R"({"name":"g","arguments":{"x":[1]}})"),
+           R"(C[Yes.]0:f({})1:g({"x":[1]}))"},
+          {framed(R"({"arguments": {"s": "</tool_call>"}, "name": "f"})"),
+           R"(0:f({"s":"</tool_call>"}))"},
+          {framed(R"({"name": "f", "arguments": "{\"s\": \"a\"}"})"), R"(0:f({"s":"a"}))"},
+          {framed(R"({"name": "f"})"), "0:f({})"},
+          {framed(R"({"name": "f", "parameters": {"s": 1}})"), R"(0:f({"s":1}))"},
+          {framed(R"({"name": "f", "arguments": {"s": "</tool_call>\n{}"}})"),
+           R"(0:f({"s": "</tool_call>\n{}"}))"},
+          {framed(R"({"name": "f", "arguments": {"s": 1,}})"),
+           "0:f({\"s\": 1})C[,}}\n</tool_call>]"},
+          {R"(<tool_call>{"name": "f", "arguments": {"s": "a\é"}})", R"(0:f({"s": "a"})C[\é"}}])"},
+          {R"(<tool_call>{"name": "f", "arguments": {"s": "\ude00"}})",
+           R"(0:f({"s": ""})C[\ude00"}}])"},
+          {R"(<tool_call>{"name": "f", "arguments": {"s": 1.é}})", "0:f({})C[\"s\": 1.é}}]"},
+          {"<tool_call>{\"name\": \"f\", \"arguments\": {}}", "0:f({})"},
+          {framed(R"({"name": "f", "arguments": {}})") + " text", "0:f({})C[text]"},
+      });
   check(
       kJson,
       {

@@ -176,7 +176,9 @@ JsonStream::Status JsonStream::push(std::string_view text, std::string& given, s
   Status status = Status::kOpen;
   taken = 0;
   while (taken < text.size() && !is_whole_) {
+    const size_t held_bytes = held_.size();
     if (!take(text[taken])) {
+      held_.resize(held_bytes);  // the byte that broke it was not taken
       status = Status::kBroken;
       break;
     }
