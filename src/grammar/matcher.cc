@@ -283,7 +283,7 @@ bool GrammarMatcher::walk_one(const TokenTrie::Node& node, size_t depth, const G
     bool is_child_filtered = false;
     const ByteGroups group = child.byte < 0x80 ? kAsciiGroups[child.byte] : kWholeCharacters;
     if (is_filtered) {
-      is_child_filtered = (group & ~filter_groups_) == 0;
+      is_child_filtered = depth == 0 ? filter_first_[child.byte] : (group & ~filter_groups_) == 0;
       // The bitmaps know all of it.
       if (is_child_filtered && (child.groups & ~filter_groups_) == 0) continue;
     }
@@ -365,9 +365,17 @@ bool GrammarMatcher::walk_all(const TokenTrie::Node& node, size_t depth) {
 }
 
 void GrammarMatcher::filter_for(const GrammarReading& reading) {
-  filter_groups_ = grammar_.states_[reading.state].stays;
+  const Grammar::State& from = grammar_.states_[reading.state];
+  filter_groups_ = grammar_.states_[from.home].stays;
   filter_characters_ = units_left(reading);
   if (filter_characters_ == 0) filter_groups_ = 0;
+  if (filter_groups_ == 0) return;
+  const uint32_t* nexts = row(reading.state);
+  for (uint32_t byte = 0; byte < 256; ++byte) {
+    filter_first_[byte] =
+        byte < 0x80 ? nexts[byte] == from.home && (kAsciiGroups[byte] & ~filter_groups_) == 0
+                    : (from.stays & kWholeCharacters) != 0;
+  }
 }
 
 bool GrammarMatcher::walk(const GrammarState& state) {
@@ -464,6 +472,12 @@ void GrammarMatcher::write_bits(std::vector<uint64_t>& bits) {
     const auto inside = tokens_of(filter_groups_);
     bits.assign(inside.begin(), inside.end());
     tokens_.keep_up_to(filter_characters_, bits);
+    const auto [begin, end] = tokens_.node(0).children();
+    for (uint32_t index = begin; index < end; ++index) {
+      const TokenTrie::Node& child = tokens_.node(index);
+      if (filter_first_[child.byte]) continue;
+      for (uint32_t i = child.first_token; i < child.end_token; ++i) word(i) &= ~bit(i);
+    }
   } else {
     bits.assign(tokens_.all_bits().size(), 0);
   }

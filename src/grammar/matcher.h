@@ -164,9 +164,11 @@ class GrammarMatcher {
   bool is_over_limit_ = false;
 
   std::vector<Readings> levels_;  // by depth of the walk
-  // Where one reading stays in a text on many bytes, tokens of these groups and at most so many
-  // characters are taken from bitmaps, and the walk looks at the others only. No groups: not so.
+  // Where one reading comes to and stays in a text on many bytes, tokens of these groups, beginning
+  // with these bytes and of at most so many characters are taken from bitmaps, and the walk looks
+  // at the others only. No groups: not so.
   ByteGroups filter_groups_ = 0;
+  std::bitset<256> filter_first_;
   uint64_t filter_characters_ = 0;
   std::unordered_map<ByteGroups, std::vector<uint64_t>> of_groups_;
   // Next state by byte, with kIsSpecial where calls may begin; made when first walked through.
