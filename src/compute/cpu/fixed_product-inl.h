@@ -193,6 +193,11 @@ constexpr int64_t PackedBlockBytes(int rows) {
   return PackedCodesBytes(rows) + (rows * 8 + 63) / 64 * 64;
 }
 
+// A single row waits for memory, and the processor's own prefetcher begins anew at every page. So
+// blocks are asked for this far ahead, into the second cache: 4 KiB or the first cache gain less on
+// Intel and lose on AMD. What lies behind a list of panels is mostly the next task's.
+inline constexpr int64_t kPrefetchDistance = 8 << 10;
+
 // A single row has registers left for sums of codes that were not shifted down.
 #if HWY_TARGET == HWY_AVX3
 inline constexpr bool kHasRegistersForRaw = true;
@@ -313,6 +318,13 @@ HWY_INLINE void MultiplyFixedTile(const std::byte* const* panels, int64_t blocks
   std::fill_n(totals, kPanels * kRows * 16, 0.0f);
   for (int64_t block = 0; block < blocks; ++block) {
     FixedTile<Format, kPanels, kRows> tile;
+    if constexpr (kRows == 1) {
+      const auto* ahead = reinterpret_cast<const std::byte*>(words[0]) + kPrefetchDistance;
+      PENSTOCK_UNROLL
+      for (int64_t line = 0; line < block_bytes(Format::kDType); line += 64) {
+        __builtin_prefetch(ahead + line, 0, 2);
+      }
+    }
     tile.AddBlock(words, packed, totals);
     for (int p = 0; p < kPanels; ++p) words[p] += block_bytes(Format::kDType) / 4;
     packed += PackedBlockBytes(kRows);
