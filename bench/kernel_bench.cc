@@ -309,10 +309,8 @@ void bench_experts(Bench& bench, const ModelShape& model, DType dtype, int64_t p
       for (size_t t = 0; t < tokens.size(); ++t) {
         places[e][t] = static_cast<int32_t>(t * work.size() + e);
       }
-      work[e] = {{dtype, 2 * width, hidden, place},
-                 {dtype, hidden, width, place + gate_up_bytes},
-                 tokens,
-                 places[e]};
+      work[e] = work_of_gate_up({dtype, 2 * width, hidden, place},
+                                {dtype, hidden, width, place + gate_up_bytes}, tokens, places[e]);
     }
     ops->expert_gate_up(x.rows, work, gated.rows);
     ops->expert_down(gated.rows, work, out.rows);

@@ -18,8 +18,10 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/place.h"
@@ -133,13 +135,28 @@ struct Routing {
   std::vector<float> weights;    // [n, top_k], each row sums to 1
 };
 
-// One routed expert and the rows that go through it.
+// One routed expert and the rows that go through it. Gate and up may be one matrix, one below the
+// other, or two, of two types.
 struct ExpertWork {
-  Matrix gate_up;                   // [2 * I, H]: I gate rows, then I up rows
-  Matrix down;                      // [H, I]
-  std::span<const int32_t> tokens;  // rows of x
-  std::span<const int32_t> places;  // rows of hidden and out: token * top_k + rank
+  Matrix gate = {};                      // [I, H]; rows below the first I are not looked at
+  Matrix up = {};                        // [I, H], from up_first_row on
+  Matrix down = {};                      // [H, I]
+  int64_t up_first_row = 0;              // I where up follows gate in the same panels
+  std::span<const int32_t> tokens = {};  // rows of x
+  std::span<const int32_t> places = {};  // rows of hidden and out: token * top_k + rank
 };
+
+// Of a matrix [2 * I, H]: I gate rows, then I up rows.
+inline ExpertWork work_of_gate_up(const Matrix& gate_up, const Matrix& down,
+                                  std::span<const int32_t> tokens,
+                                  std::span<const int32_t> places) {
+  return {.gate = gate_up,
+          .up = gate_up,
+          .down = down,
+          .up_first_row = gate_up.rows / 2,
+          .tokens = tokens,
+          .places = places};
+}
 
 // A point in the order of ops. Everything before it has ended when it has passed.
 struct Fence {
@@ -161,6 +178,11 @@ struct BackendLimits {
 class Backend {
  public:
   virtual ~Backend() = default;
+
+  // What the computing thread does between ops: called at the end of each that takes long, by an op
+  // that has left nothing running here. For those who have to look after something meanwhile, and
+  // must not compute. Empty: nothing.
+  void set_between_ops(std::function<void()> between_ops) { between_ops_ = std::move(between_ops); }
 
   // "AVX3, 2 threads"
   virtual std::string description() const = 0;
@@ -206,8 +228,8 @@ class Backend {
   // far; `routing` is on the host.
   virtual Result<void> route_top_k(Rows logits, int top_k, Routing& routing) = 0;
 
-  // hidden[places[j]] = silu(g) .* u with [g; u] = gate_up * x[tokens[j]]. hidden: [n * K, I].
-  // Uses no byte of work.down. All works of one call share one dtype per part.
+  // hidden[places[j]] = silu(gate * x[tokens[j]]) .* (up * x[tokens[j]]). hidden: [n * K, I].
+  // Uses no byte of work.down. All works of one call have the same types.
   virtual void expert_gate_up(Rows x, std::span<const ExpertWork> work, Rows hidden) = 0;
 
   // out[places[j]] = down * hidden[places[j]]. out: [n * K, H].
@@ -218,6 +240,14 @@ class Backend {
   // expert_rows: [n * K, H], shared: [n, H], shared_gate: [n, 1], y: [n, H].
   virtual void combine(Rows expert_rows, const Routing& routing, Rows shared, Rows shared_gate,
                        Rows y) = 0;
+
+ protected:
+  void end_op() const {
+    if (between_ops_) between_ops_();
+  }
+
+ private:
+  std::function<void()> between_ops_;
 };
 
 }  // namespace penstock

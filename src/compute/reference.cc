@@ -336,9 +336,10 @@ Result<void> ReferenceBackend::route_top_k(Rows logits, int top_k, Routing& rout
 
 void ReferenceBackend::expert_gate_up(Rows x, std::span<const ExpertWork> work, Rows hidden) {
   for (const ExpertWork& expert : work) {
-    const int64_t width = expert.gate_up.rows / 2;
+    PENSTOCK_CHECK(hidden.width <= expert.gate.rows &&
+                   expert.up_first_row + hidden.width <= expert.up.rows);
     for (size_t j = 0; j < expert.tokens.size(); ++j) {
-      gate_up(x.row(expert.tokens[j]), expert.gate_up, expert.gate_up, width,
+      gate_up(x.row(expert.tokens[j]), expert.gate, expert.up, expert.up_first_row,
               hidden.row(expert.places[j]));
     }
   }

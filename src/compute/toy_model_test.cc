@@ -220,8 +220,9 @@ class ToyModel {
       }
       if (places.empty()) continue;
       const ExpertWork work[] = {
-          {expert_matrix(name("experts.gate_up_proj"), e, 2 * kWidth, kHidden),
-           expert_matrix(name("experts.down_proj"), e, kHidden, kWidth), row_list, places}};
+          work_of_gate_up(expert_matrix(name("experts.gate_up_proj"), e, 2 * kWidth, kHidden),
+                          expert_matrix(name("experts.down_proj"), e, kHidden, kWidth), row_list,
+                          places)};
       ops_.expert_gate_up(h.rows, work, hidden.rows);
       ops_.expert_down(hidden.rows, work, rows.rows);
     }

@@ -100,14 +100,14 @@ Result<PassFigures> Batch::run(const std::stop_token& stop, const PassObservers&
       if (observers.on_route) observers.on_route(layer, routing);
     };
   }
-  const StoreStats before = parts_.experts.stats();
+  const StoreStats before = parts_.store.stats();
   Step step{parts_.backend, parts_.experts, parts_.scratch,    parts_.moe,           figures.times,
             stop,           on_route,       observers.reroute, parts_.between_layers};
   const Result<void> done = parts_.model.forward(
       step, tokens_, segments,
       [this](size_t segment, int64_t row, Rows logits) { return keep_logits(segment, row, logits); });
-  parts_.experts.advance_token();
-  figures.store = parts_.experts.stats() - before;
+  parts_.store.advance_token();
+  figures.store = parts_.store.stats() - before;
   for (size_t i = 0; i < added_.size(); ++i) {
     finish(added_[i], static_cast<bool>(done));
   }

@@ -34,7 +34,8 @@ namespace penstock {
 struct PassParts {
   const Model& model;
   Backend& backend;
-  ExpertStore& experts;
+  Experts& experts;
+  ExpertStore& store;  // behind them
   Scratch& scratch;
   MoeScratch& moe;
   SequenceMemory& memory;

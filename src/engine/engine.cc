@@ -118,7 +118,7 @@ Result<ResolvedOptions> resolve_options(const ModelFiles& files, const EngineOpt
   if (options.speculation == Speculation::kOff) request.config.mtp_num_hidden_layers = 0;
   request.resident_bytes = files.container.resident_bytes();
   request.record_bytes = files.container.experts().record_bytes;
-  request.checksum_bytes = files.container.experts().num_records() * 2 * sizeof(Hash128);
+  request.checksum_bytes = files.container.experts().num_sums() * sizeof(Hash128);
   request.text_bytes = files.texts.bytes();
   request.experts_per_token = options.experts_per_token > 0 ? options.experts_per_token
                                                             : config.num_experts_per_tok;
@@ -154,7 +154,8 @@ Result<std::unique_ptr<Engine>> Engine::open(Storage& storage, const EngineOptio
   std::unique_ptr<Engine> engine(new Engine(std::move(files)));
   engine->request_ = resolved.request;
   engine->budget_reason_ = resolved.budget_reason;
-  engine->plan_ = PENSTOCK_TRY(plan_memory(resolved.request));
+  PENSTOCK_TRY(engine->open_expert_source(storage, options));
+  engine->plan_ = PENSTOCK_TRY(plan_memory(engine->request_));
   engine->speculation_ = engine->can_draft() ? options.speculation : Speculation::kOff;
   PENSTOCK_TRY(engine->read_generation_config());
   const ModelConfig& config = resolved.request.config;
@@ -170,18 +171,19 @@ Result<std::unique_ptr<Engine>> Engine::open(Storage& storage, const EngineOptio
       PENSTOCK_TRY(Scratch::create(config, shape, engine->backend_->memory()));
   engine->sequence_memory_ = PENSTOCK_TRY(
       SequenceMemory::create(config, sequence_limits(resolved.request), *engine->backend_));
-  PENSTOCK_TRY(engine->open_store(storage, options, team));
+  PENSTOCK_TRY(engine->open_store(options, team));
   PENSTOCK_TRY(engine->load_weights(on_load));
   const MemoryPlan& plan = engine->plan_;
   engine->memory_watch_.emplace(options.memory_watch,
                                 SlotLimits{.floor = static_cast<int>(plan.floor_slots),
                                            .full = static_cast<int>(plan.num_slots),
-                                           .slot_bytes = resolved.request.record_bytes},
+                                           .slot_bytes = engine->request_.record_bytes},
                                 plan.total_bytes, resident_bytes());
   engine->prefixes_.emplace(resolved.request.num_checkpoints);
   engine->parts_.emplace(PassParts{.model = *engine->model_,
                                    .backend = *engine->backend_,
-                                   .experts = *engine->store_,
+                                   .experts = *engine->experts_,
+                                   .store = *engine->store_,
                                    .scratch = *engine->scratch_,
                                    .moe = engine->moe_scratch_,
                                    .memory = *engine->sequence_memory_,
@@ -208,30 +210,21 @@ Result<void> Engine::read_generation_config() {
   return {};
 }
 
-Result<void> Engine::open_store(Storage& storage, const EngineOptions& options,
-                                ThreadPool& team) {
-  const ExpertParts& parts = files_.container.experts();
-  experts_file_ =
-      PENSTOCK_TRY(storage.open(files_.container.experts_path(), OpenMode::kReadDirect));
-  const std::vector<Hash128> sums = PENSTOCK_TRY(files_.container.load_expert_checksums());
-  ExpertTable table{.files = {experts_file_.get()},
-                    .num_experts = static_cast<int>(parts.num_experts),
-                    .layers = {},
-                    .model_id = files_.container.model_id()};
-  const auto layer_bytes = static_cast<uint64_t>(parts.num_experts) * parts.record_bytes;
-  const auto layer_sums = static_cast<std::ptrdiff_t>(sums.size()) / parts.num_layers;
-  // Without drafts the prediction block's experts, which come last, are left out.
-  for (int64_t layer = 0; layer < request_.config.num_moe_layers(); ++layer) {
-    const uint64_t first = static_cast<uint64_t>(layer) * layer_bytes;
-    LayerPlaces& places = table.layers.emplace_back();
-    for (const auto& [offset, bytes] : {std::pair{parts.gate_up_offset, parts.gate_up_bytes},
-                                        std::pair{parts.down_offset, parts.down_bytes}}) {
-      places.parts.push_back(
-          {.first = {0, first + offset}, .stride = parts.record_bytes, .bytes = bytes});
-    }
-    const auto sum = sums.begin() + layer * layer_sums;
-    places.checksums.assign(sum, sum + layer_sums);
+// Without drafts the prediction block's experts, which come last, are left out.
+Result<void> Engine::open_expert_source(Storage& storage, const EngineOptions& options) {
+  const auto num_layers = static_cast<int>(request_.config.num_moe_layers());
+  if (!options.expert_source) {
+    source_ = PENSTOCK_TRY(open_packed_experts(storage, files_.container, num_layers));
+    return {};
   }
+  source_ = PENSTOCK_TRY(options.expert_source(storage, files_.container, num_layers));
+  PENSTOCK_TRY(check_table(source_.table));
+  request_.record_bytes = SlotLayout(source_.table).slot_bytes();
+  request_.checksum_bytes = source_.table.checksum_bytes();
+  return {};
+}
+
+Result<void> Engine::open_store(const EngineOptions& options, ThreadPool& team) {
   StoreOptions store_options;
   store_options.num_slots = static_cast<int>(plan_.num_slots);
   store_options.policy = options.policy;
@@ -241,7 +234,9 @@ Result<void> Engine::open_store(Storage& storage, const EngineOptions& options,
   std::unique_ptr<Reader> reader =
       options.reader_factory ? options.reader_factory()
                              : PENSTOCK_TRY(make_reader(options.reader, &reader_note_));
-  store_ = PENSTOCK_TRY(ExpertStore::create(std::move(table), std::move(reader), store_options));
+  store_ = PENSTOCK_TRY(
+      ExpertStore::create(std::move(source_.table), std::move(reader), store_options));
+  experts_.emplace(*store_, *backend_, source_.forms, scratch_->rows().expert_hidden);
   return {};
 }
 
@@ -257,8 +252,7 @@ Result<void> Engine::load_weights(const LoadObserver& on_load) {
   fill_rope_table(config(), table.first(half), table.last(half));
 
   WeightBinder binder(files_.container, resident_.host_bytes());
-  Result<Qwen35Moe> model = Qwen35Moe::bind(config(), files_.container.experts().dtype, binder,
-                                            {cos, cos + half});
+  Result<Qwen35Moe> model = Qwen35Moe::bind(config(), binder, {cos, cos + half});
   if (!model) return model.error().with_context(files_.container.directory());
   model_ = std::make_unique<Qwen35Moe>(std::move(*model));
   return {};

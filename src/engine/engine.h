@@ -22,6 +22,8 @@
 #include "engine/memory_watch.h"
 #include "engine/options.h"
 #include "engine/session.h"
+#include "experts/expert_source.h"
+#include "experts/local_experts.h"
 #include "format/container.h"
 #include "io/storage.h"
 #include "engine/prefix_cache.h"
@@ -70,7 +72,7 @@ class Engine {
   const std::string& reader_note() const { return reader_note_; }
   Backend& backend() { return *backend_; }
   ExpertStore& experts() { return *store_; }
-  bool reads_direct() const { return experts_file_->alignment() > 1; }
+  bool reads_direct() const { return source_.reads_direct(); }
   // Gives slots back or takes them again where that is due; between layers, and while nothing else
   // is to be done. Cheap as long as it is not time to look.
   void watch_memory();
@@ -96,7 +98,8 @@ class Engine {
   explicit Engine(ModelFiles files) : files_(std::move(files)) {}
   Result<void> read_generation_config();
   Result<void> load_weights(const LoadObserver& on_load);
-  Result<void> open_store(Storage& storage, const EngineOptions& options, ThreadPool& team);
+  Result<void> open_expert_source(Storage& storage, const EngineOptions& options);
+  Result<void> open_store(const EngineOptions& options, ThreadPool& team);
 
   ModelFiles files_;
   PlanRequest request_;
@@ -105,13 +108,14 @@ class Engine {
   Speculation speculation_ = Speculation::kOff;
   SamplingOptions sampling_defaults_;
   std::vector<TokenId> stop_ids_;
-  std::unique_ptr<StorageFile> experts_file_;
+  ExpertSource source_;
   std::unique_ptr<Backend> backend_;  // before what lies in its memory
   Buffer resident_;
   Buffer rope_;
   std::optional<Scratch> scratch_;
   std::optional<SequenceMemory> sequence_memory_;
   std::unique_ptr<ExpertStore> store_;
+  std::optional<LocalExperts> experts_;
   std::optional<MemoryWatch> memory_watch_;
   std::unique_ptr<Model> model_;
   MoeScratch moe_scratch_;

@@ -10,6 +10,7 @@
 #include "engine/memory_watch.h"
 #include "engine/speculation.h"
 #include "io/reader.h"
+#include "experts/expert_source.h"
 #include "store/expert_store.h"
 
 namespace penstock {
@@ -37,6 +38,7 @@ struct EngineOptions {
   int64_t chunk_tokens = 0;
   int64_t num_slots = 0;
   std::function<std::unique_ptr<Reader>()> reader_factory;  // in place of `reader`
+  ExpertSourceFactory expert_source;                         // in place of the model's own file
 };
 
 inline constexpr int64_t kContextDefault = 8192;

@@ -132,10 +132,10 @@ Result<TokenId> Session::draft_after(TokenId token, const GenerateOptions& optio
   const Clock::time_point start = Clock::now();
   PhaseMetrics& phase = metrics.answer;
   PassParts& parts = engine_->parts();
-  const StoreStats before = parts.experts.stats();
+  const StoreStats before = parts.store.stats();
   Step step{parts.backend, parts.experts, parts.scratch, parts.moe, phase.times, stop, {}, {}, {}};
   const Result<Rows> logits = parts.model.draft(step, token, sequence_.state);
-  phase.store = phase.store + (parts.experts.stats() - before);
+  phase.store = phase.store + (parts.store.stats() - before);
   phase.wall_ns += since_ns(start);
   if (!logits) return logits.error();
   PENSTOCK_TRY(parts.backend.read_back(*logits, sequence_.trial_logits));

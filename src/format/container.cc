@@ -156,7 +156,7 @@ Result<std::vector<Hash128>> Container::load_sums(std::string_view name, uint64_
 }
 
 Result<std::vector<Hash128>> Container::load_expert_checksums() const {
-  return load_sums(kExpertSumsName, manifest_.experts.num_records() * 2);
+  return load_sums(kExpertSumsName, manifest_.experts.num_sums());
 }
 
 Result<std::vector<Hash128>> Container::load_resident_checksums() const {

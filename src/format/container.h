@@ -68,7 +68,7 @@ class Container {
       std::span<std::byte> target,
       const std::function<void(uint64_t done, uint64_t total)>& progress) const;
 
-  // [layer][expert][part] flat: index ((layer * num_experts) + expert) * 2 + part, gate_up first.
+  // [layer][expert][part] flat: ExpertParts::sum_index(layer * num_experts + expert, part).
   Result<std::vector<Hash128>> load_expert_checksums() const;
 
   // [block] of resident.bin: block_checksum(model_id, block, bytes).

@@ -9,6 +9,7 @@
 #pragma once
 
 #include <cstdint>
+#include <iterator>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -47,6 +48,10 @@ struct ResidentTensor {
   bool operator==(const ResidentTensor&) const = default;
 };
 
+// The parts of a record, in the order in which they are needed; sums go by these numbers.
+enum PackedPart : int { kGateUpPart, kDownPart };
+inline constexpr PackedPart kPackedParts[] = {kGateUpPart, kDownPart};
+
 // The records of experts.bin. Record (layer, expert) starts at
 // (layer * num_experts + expert) * record_bytes; each part can be read by itself with direct I/O.
 struct ExpertParts {
@@ -54,9 +59,9 @@ struct ExpertParts {
   int64_t num_layers = 0;
   int64_t num_experts = 0;
   int64_t hidden_size = 0;
-  int64_t intermediate_size =
-      0;                      // gate_up is [2 * intermediate, hidden], down [hidden, intermediate]
-  uint64_t record_bytes = 0;  // a multiple of kFileAlignment
+  // gate_up is [2 * intermediate, hidden], down [hidden, intermediate]
+  int64_t intermediate_size = 0;
+  uint64_t record_bytes = 0;    // a multiple of kFileAlignment
   uint64_t gate_up_offset = 0;  // in the record, a multiple of kFileAlignment
   uint64_t gate_up_bytes = 0;   // payload, without padding
   uint64_t down_offset = 0;
@@ -65,6 +70,23 @@ struct ExpertParts {
   bool operator==(const ExpertParts&) const = default;
   uint64_t num_records() const { return static_cast<uint64_t>(num_layers * num_experts); }
   uint64_t file_bytes() const { return num_records() * record_bytes; }
+
+  // In the record; payload, without padding.
+  struct Extent {
+    uint64_t offset = 0, bytes = 0;
+  };
+  Extent extent(PackedPart part) const {
+    return part == kGateUpPart ? Extent{gate_up_offset, gate_up_bytes}
+                               : Extent{down_offset, down_bytes};
+  }
+  // Where a part's padding ends.
+  uint64_t padded_end(PackedPart part) const {
+    return part == kGateUpPart ? down_offset : record_bytes;
+  }
+  uint64_t num_sums() const { return num_records() * std::size(kPackedParts); }
+  static size_t sum_index(uint64_t record, PackedPart part) {
+    return record * std::size(kPackedParts) + static_cast<size_t>(part);
+  }
 };
 
 // A file beside the two big ones, with the sum of its bytes (checksum(bytes, 0)).

@@ -121,8 +121,7 @@ Result<Rows> Qwen35Moe::draft(Step& step, int32_t next, SequenceState& state) co
   draft_attention(step, state);
   ops.add(x, y, x);
   ops.rms_norm(x, block.layer.post_attention_norm, eps, h);
-  PENSTOCK_TRY(moe_block(inside, config_.num_hidden_layers, block.layer.moe, expert_shape_,
-                         nullptr, 1));
+  PENSTOCK_TRY(moe_block(inside, config_.num_hidden_layers, block.layer.moe, nullptr, 1));
   ops.add(x, y, x);
   ops.rms_norm(x, block.norm, eps, h);
   const Rows logits = rows.logits.first(1);

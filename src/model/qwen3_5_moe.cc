@@ -33,13 +33,12 @@ DeltaNetShape delta_net_shape(const ModelConfig& config) {
           .rms_norm_eps = static_cast<float>(config.rms_norm_eps)};
 }
 
-Result<Qwen35Moe> Qwen35Moe::bind(const ModelConfig& config, DType expert_dtype,
-                                  WeightBinder& weights, RopeTable rope) {
+Result<Qwen35Moe> Qwen35Moe::bind(const ModelConfig& config, WeightBinder& weights,
+                                  RopeTable rope) {
   Qwen35Moe model;
   model.config_ = config;
   model.attention_shape_ = attention_shape(config);
   model.delta_net_shape_ = delta_net_shape(config);
-  model.expert_shape_ = {expert_dtype, config.hidden_size, config.moe_intermediate_size};
   model.rope_ = rope;
   model.embed_tokens_ =
       PENSTOCK_TRY(weights.matrix("embed_tokens", config.vocab_size, config.hidden_size));
@@ -157,7 +156,7 @@ Result<void> Qwen35Moe::forward(Step& step, std::span<const int32_t> tokens,
     const bool is_last = index + 1 == config_.num_hidden_layers;
     const Matrix* next_router =
         is_last ? nullptr : &layers_[static_cast<size_t>(index) + 1].moe.router;
-    PENSTOCK_TRY(moe_block(step, index, layer.moe, expert_shape_, next_router, n));
+    PENSTOCK_TRY(moe_block(step, index, layer.moe, next_router, n));
     ops.add(x, y, x);
   }
   PENSTOCK_TRY(head(step, segments, on_logits));
@@ -187,7 +186,6 @@ void Qwen35Moe::attention(Step& step, const Layer& layer, int64_t index,
                                {weights.k_proj, weights.k_bias, k},
                                {weights.v_proj, weights.v_bias, v}};
   step.backend.matmul(rows.h.first(tokens), inputs);
-  step.experts.keep_reading();
   int64_t first = 0;
   for (const Segment& segment : segments) {
     const int64_t count = segment.state->rows();
@@ -202,7 +200,6 @@ void Qwen35Moe::attention(Step& step, const Layer& layer, int64_t index,
                             .out = out.slice(first, count)});
     first += count;
   }
-  step.experts.keep_reading();
   const Projection output[] = {{weights.o_proj, weights.o_bias, rows.y.first(tokens)}};
   step.backend.matmul(out, output);
 }
@@ -220,7 +217,6 @@ void Qwen35Moe::delta_net(Step& step, const Layer& layer, int64_t index,
                                {weights.in_proj_b, nullptr, b},
                                {weights.in_proj_a, nullptr, a}};
   step.backend.matmul(rows.h.first(tokens), inputs);
-  step.experts.keep_reading();
   int64_t first = 0;
   for (const Segment& segment : segments) {
     const int64_t count = segment.state->rows();
@@ -236,7 +232,6 @@ void Qwen35Moe::delta_net(Step& step, const Layer& layer, int64_t index,
                             .out = out.slice(first, count)});
     first += count;
   }
-  step.experts.keep_reading();
   const Projection output[] = {{weights.out_proj, nullptr, rows.y.first(tokens)}};
   step.backend.matmul(out, output);
 }

@@ -2,7 +2,7 @@
 //
 // Pre-norm layers; three of four mix tokens by a gated delta-net, the fourth by gated full
 // attention; every layer has a mixture of experts with one shared expert. This file is the whole
-// forward pass for text; the experts come from the store.
+// forward pass for text; the routed experts are somebody else's (experts/experts.h).
 //
 // Threads  the computing thread
 // Memory   views into resident memory that the caller keeps alive
@@ -25,8 +25,7 @@ namespace penstock {
 
 class Qwen35Moe final : public Model {
  public:
-  static Result<Qwen35Moe> bind(const ModelConfig& config, DType expert_dtype,
-                                WeightBinder& weights, RopeTable rope);
+  static Result<Qwen35Moe> bind(const ModelConfig& config, WeightBinder& weights, RopeTable rope);
 
   Result<void> forward(Step& step, std::span<const int32_t> tokens,
                        std::span<const Segment> segments,
@@ -77,7 +76,6 @@ class Qwen35Moe final : public Model {
   ModelConfig config_;
   AttentionShape attention_shape_;
   DeltaNetShape delta_net_shape_;
-  ExpertShape expert_shape_;
   RopeTable rope_{};
   Matrix embed_tokens_, lm_head_;
   std::span<const float> final_norm_;

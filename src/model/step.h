@@ -9,8 +9,8 @@
 #include <vector>
 
 #include "compute/backend.h"
+#include "experts/experts.h"
 #include "model/scratch.h"
-#include "store/expert_store.h"
 
 namespace penstock {
 
@@ -77,22 +77,11 @@ using RouteObserver = std::function<void(int64_t layer, const Routing& routing)>
 // of one token must be distinct; weights are kept.
 using RouteOverride = std::function<void(int64_t layer, Routing& routing)>;
 
-// The bookkeeping of one MoE layer; kept between layers so that the token loop allocates nothing
-// once its vectors have grown to the size of a chunk.
+// What the routers chose; kept between layers so that the token loop allocates nothing once these
+// have grown to the size of a chunk.
 struct MoeScratch {
   Routing routing;
-  std::vector<int32_t> experts;  // distinct experts of the chunk
-  std::vector<int32_t> first;    // [distinct + 1]: rows of expert i are first[i] .. first[i + 1]
-  std::vector<int32_t> tokens;   // [n * K] rows of x, by expert
-  std::vector<int32_t> places;   // [n * K] token * K + rank, by expert
-  std::vector<int32_t> index_of, next;
-  std::vector<bool> gate_up_done;         // [distinct]
-  std::vector<const std::byte*> down;     // [distinct] arrived, not yet used
-  std::vector<ExpertWork> gate_up_work, down_work;
-  std::vector<int32_t> finished;
-  Routing guess;                // what the next layer will choose, after its router on this input
-  std::vector<int32_t> votes;   // [E] tokens that the guess gives an expert
-  std::vector<int32_t> wishes;  // the distinct experts of the guess, most wanted first
+  Routing guess;  // what the next layer will choose, after its router on this input
 };
 
 // Called before each layer, when no expert is held.
@@ -100,7 +89,7 @@ using BetweenLayers = std::function<void()>;
 
 struct Step {
   Backend& backend;
-  ExpertStore& experts;
+  Experts& experts;
   Scratch& scratch;
   MoeScratch& moe;
   StepTimes& times;

@@ -8,7 +8,9 @@ namespace penstock {
 namespace {
 
 constexpr uint64_t kEntryBytes = 64;
+constexpr uint64_t kSumsOffset = 8;  // behind the index
 constexpr uint64_t kSumOffset = 48;
+static_assert(kSumsOffset + sizeof(PieceSums) <= kSumOffset);
 constexpr uint64_t kSumSeed = 0x70656e73746f636bull;  // "penstock": keeps zeros from being an entry
 
 using Entry = std::array<std::byte, kEntryBytes>;
@@ -16,16 +18,14 @@ using Entry = std::array<std::byte, kEntryBytes>;
 Entry make_entry(uint64_t index, const PieceSums& sums) {
   Entry entry{};
   std::memcpy(entry.data(), &index, sizeof(index));
-  std::memcpy(entry.data() + 8, &sums.first, sizeof(Hash128));
-  std::memcpy(entry.data() + 24, &sums.second, sizeof(Hash128));
+  std::memcpy(entry.data() + kSumsOffset, sums.data(), sizeof(PieceSums));
   const Hash128 sum = checksum(std::span(entry).first<kSumOffset>(), kSumSeed);
   std::memcpy(entry.data() + kSumOffset, &sum, sizeof(sum));
   return entry;
 }
 
 bool parse_entry(std::span<const std::byte> bytes, uint64_t index, PieceSums& sums) {
-  std::memcpy(&sums.first, bytes.data() + 8, sizeof(Hash128));
-  std::memcpy(&sums.second, bytes.data() + 24, sizeof(Hash128));
+  std::memcpy(sums.data(), bytes.data() + kSumsOffset, sizeof(PieceSums));
   const Entry expected = make_entry(index, sums);
   return std::memcmp(bytes.data(), expected.data(), kEntryBytes) == 0;
 }
@@ -51,7 +51,7 @@ Result<Journal> Journal::resume(Storage& storage, const std::string& path, const
   if (all.empty() || !parse_entry(all.first(kEntryBytes), 0, sums)) {
     return Error{ErrorCode::kNotFound, path + ": the journal is damaged"};
   }
-  if (sums.first != key) {
+  if (sums.front() != key) {
     return Error{ErrorCode::kNotFound, "it was made from another source or with other options"};
   }
   for (uint64_t index = 1; index < all.size() / kEntryBytes; ++index) {

@@ -12,22 +12,19 @@
 #pragma once
 
 #include <cstdint>
+#include <array>
 #include <memory>
 #include <vector>
 
 #include "base/result.h"
+#include "format/manifest.h"
 #include "io/checksum.h"
 #include "io/storage.h"
 
 namespace penstock {
 
-// The sums of one piece: of a tensor's stored bytes (second unused), or of an expert's two parts.
-struct PieceSums {
-  Hash128 first;
-  Hash128 second;
-
-  bool operator==(const PieceSums&) const = default;
-};
+// The sums of one piece: of a tensor's stored bytes (the others unused), or of an expert's parts.
+using PieceSums = std::array<Hash128, std::size(kPackedParts)>;
 
 class Journal {
  public:

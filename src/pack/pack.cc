@@ -108,7 +108,7 @@ Result<bool> Packer::resident_is_good(size_t piece) {
     if (!read) return read.error();
     sum.update(part);
   }
-  return sum.value() == journal().pieces()[piece].first;
+  return sum.value() == journal().pieces()[piece].front();
 }
 
 Result<bool> Packer::record_is_good(uint64_t record, const PieceSums& sums) {
@@ -121,14 +121,13 @@ Result<bool> Packer::record_is_good(uint64_t record, const PieceSums& sums) {
   const auto num_experts = static_cast<uint64_t>(experts.num_experts);
   const auto layer = static_cast<int>(record / num_experts);
   const auto expert = static_cast<int>(record % num_experts);
-  const auto part_sum = [&](int part, uint64_t offset, uint64_t part_bytes) {
-    return part_checksum(parts_.model_id, layer, expert, part, bytes.subspan(offset, part_bytes));
-  };
-  const uint64_t gate_up_end = experts.gate_up_offset + experts.gate_up_bytes;
-  return part_sum(0, experts.gate_up_offset, experts.gate_up_bytes) == sums.first &&
-         part_sum(1, experts.down_offset, experts.down_bytes) == sums.second &&
-         all_zero(bytes.subspan(gate_up_end, experts.down_offset - gate_up_end)) &&
-         all_zero(bytes.subspan(experts.down_offset + experts.down_bytes));
+  return std::ranges::all_of(kPackedParts, [&](PackedPart part) {
+    const auto [offset, part_bytes] = experts.extent(part);
+    const uint64_t end = offset + part_bytes;
+    return part_checksum(parts_.model_id, layer, expert, part,
+                         bytes.subspan(offset, part_bytes)) == sums[static_cast<size_t>(part)] &&
+           all_zero(bytes.subspan(end, experts.padded_end(part) - end));
+  });
 }
 
 Result<bool> Packer::piece_is_good(size_t piece) {
@@ -210,18 +209,21 @@ Result<void> Packer::write_record(uint64_t record) {
   const auto layer = static_cast<int64_t>(record) / experts.num_experts;
   const auto expert = static_cast<int64_t>(record) % experts.num_experts;
   const std::span<std::byte> bytes = parts_.record.bytes();
-  const auto gate_up = bytes.subspan(experts.gate_up_offset, experts.gate_up_bytes);
-  const auto down = bytes.subspan(experts.down_offset, experts.down_bytes);
-  PENSTOCK_TRY(convert_part(parts_.plan.gate_up(layer, expert), gate_up));
-  PENSTOCK_TRY(convert_part(parts_.plan.down(layer, expert), down));
+  PieceSums sums;
+  for (const PackedPart part : kPackedParts) {
+    const auto [offset, part_bytes] = experts.extent(part);
+    const auto payload = bytes.subspan(offset, part_bytes);
+    PENSTOCK_TRY(convert_part(part == kGateUpPart ? parts_.plan.gate_up(layer, expert)
+                                                  : parts_.plan.down(layer, expert),
+                              payload));
+    sums[static_cast<size_t>(part)] =
+        part_checksum(parts_.model_id, static_cast<int>(layer), static_cast<int>(expert), part,
+                      payload);
+  }
   PENSTOCK_TRY(parts_.workspace.experts().write(record * experts.record_bytes, bytes));
   bytes_done_ += bytes.size();
   tell();
-  const auto part_sum = [&](int part, std::span<const std::byte> payload) {
-    return part_checksum(parts_.model_id, static_cast<int>(layer), static_cast<int>(expert), part,
-                         payload);
-  };
-  return end_piece({part_sum(0, gate_up), part_sum(1, down)}, bytes.size());
+  return end_piece(sums, bytes.size());
 }
 
 Result<void> Packer::write_pieces() {
@@ -267,7 +269,7 @@ Result<void> Packer::seal_resident(Manifest& manifest) {
       rest = rest.subspan(taken);
       position += taken;
       if (position < end) continue;
-      if (running.value() != journal().pieces()[piece].first) {
+      if (running.value() != journal().pieces()[piece].front()) {
         PENSTOCK_TRY(journal().truncate(piece));
         return Error{ErrorCode::kIo,
                      fmt::format("{}: tensor {} reads back differently from what was written; the "
@@ -284,10 +286,9 @@ Result<void> Packer::seal_resident(Manifest& manifest) {
 Result<void> Packer::seal_experts(Manifest& manifest) {
   std::vector<Hash128> sums;
   for (size_t piece = num_resident(); piece < journal().pieces().size(); ++piece) {
-    sums.push_back(journal().pieces()[piece].first);
-    sums.push_back(journal().pieces()[piece].second);
+    sums.insert(sums.end(), journal().pieces()[piece].begin(), journal().pieces()[piece].end());
   }
-  PENSTOCK_CHECK(sums.size() == parts_.plan.experts().num_records() * 2);
+  PENSTOCK_CHECK(sums.size() == parts_.plan.experts().num_sums());
   return add_file(manifest, kExpertSumsName, std::as_bytes(std::span(sums)));
 }
 
@@ -381,7 +382,7 @@ Result<PackReport> Packer::run() {
 }
 
 uint64_t other_bytes(const Storage& storage, const Checkpoint& checkpoint, const PackPlan& plan) {
-  uint64_t bytes = plan.experts().num_records() * 2 * sizeof(Hash128) +
+  uint64_t bytes = plan.experts().num_sums() * sizeof(Hash128) +
                    (plan.resident_bytes() / kResidentBlockBytes + 1) * sizeof(Hash128);
   for (const CheckpointTensor* tensor : plan.mtp()) bytes += tensor->info.bytes;
   for (const std::string_view name : copied_file_names()) {

@@ -188,15 +188,18 @@ PieceSums Synthesiser::fill_record(uint64_t index) {
   const auto layer = static_cast<int>(index / num_experts);
   const auto expert = static_cast<int>(index % num_experts);
   const int64_t hidden = experts.hidden_size, ffn = experts.intermediate_size;
-  const auto fill = [&](int part, uint64_t offset, uint64_t bytes, int64_t rows, int64_t columns) {
+  PieceSums sums;
+  for (const PackedPart part : kPackedParts) {
+    const auto [offset, bytes] = experts.extent(part);
+    const auto [rows, columns] =
+        part == kGateUpPart ? std::pair{2 * ffn, hidden} : std::pair{hidden, ffn};
     const std::span<std::byte> out = parts_.record.bytes().subspan(offset, bytes);
     const auto deviation = static_cast<float>(1 / std::sqrt(static_cast<double>(columns)));
-    const uint64_t matrix = kExpertMatrices + index * 2 + static_cast<uint64_t>(part);
+    const uint64_t matrix = kExpertMatrices + ExpertParts::sum_index(index, part);
     weights_.fill_matrix(experts.dtype, deviation, matrix, rows, columns, out);
-    return part_checksum(parts_.model_id, layer, expert, part, out);
-  };
-  const Hash128 gate_up = fill(0, experts.gate_up_offset, experts.gate_up_bytes, 2 * ffn, hidden);
-  return {gate_up, fill(1, experts.down_offset, experts.down_bytes, hidden, ffn)};
+    sums[static_cast<size_t>(part)] = part_checksum(parts_.model_id, layer, expert, part, out);
+  }
+  return sums;
 }
 
 Result<void> Synthesiser::write_experts() {
@@ -242,8 +245,7 @@ Result<void> Synthesiser::finish() {
   manifest.sources = {{fmt::format("synthetic: {}, seed {}", options.name, options.seed), 0}};
   std::vector<Hash128> sums;
   for (const PieceSums& piece : parts_.workspace.journal().pieces()) {
-    sums.push_back(piece.first);
-    sums.push_back(piece.second);
+    sums.insert(sums.end(), piece.begin(), piece.end());
   }
   PENSTOCK_TRY(add_file(manifest, kResidentSumsName, std::as_bytes(std::span(resident_sums_))));
   PENSTOCK_TRY(add_file(manifest, kExpertSumsName, std::as_bytes(std::span(sums))));
@@ -301,7 +303,7 @@ Result<PackReport> synthesise_model(Storage& storage, const SynthOptions& option
   workspace_options.resident_bytes = align_file(last.offset + last.bytes);
   workspace_options.experts_bytes = experts.file_bytes();
   workspace_options.other_bytes =
-      (experts.num_records() * 2 + workspace_options.resident_bytes / kResidentBlockBytes + 1) *
+      (experts.num_sums() + workspace_options.resident_bytes / kResidentBlockBytes + 1) *
       sizeof(Hash128);
   PENSTOCK_TRY(Workspace::check_target(storage, workspace_options.target, options.force));
   AlignedMemory record = PENSTOCK_TRY(AlignedMemory::create(experts.record_bytes, "one expert"));

@@ -196,7 +196,7 @@ TEST(Synth, graph_binds_every_tensor_of_every_kind) {
       AlignedMemory resident = *AlignedMemory::create(model.resident_bytes(), "weights");
       ASSERT_TRUE(model.load_resident(resident.bytes(), {}));
       WeightBinder binder(model, resident.bytes());
-      const auto bound = Qwen35Moe::bind(config, model.experts().dtype, binder, {});
+      const auto bound = Qwen35Moe::bind(config, binder, {});
       EXPECT_TRUE(bound) << bound.error().message;
     }
   }

@@ -90,23 +90,15 @@ Result<void> Verifier::check_record(const StorageFile& file, uint64_t record,
   const auto layer = static_cast<int>(record / static_cast<uint64_t>(parts.num_experts));
   const auto expert = static_cast<int>(record % static_cast<uint64_t>(parts.num_experts));
   if (read(file, offset, bytes)) {
-    struct Part {
-      const char* name;
-      uint64_t offset, bytes, end;  // end: with padding
-    };
-    const Part both[2] = {
-        {"gate and up", parts.gate_up_offset, parts.gate_up_bytes, parts.down_offset},
-        {"down", parts.down_offset, parts.down_bytes, parts.record_bytes}};
-    for (int i = 0; i < 2; ++i) {
-      const Part& part = both[i];
-      const auto payload = bytes.subspan(part.offset, part.bytes);
-      const auto padding =
-          bytes.subspan(part.offset + part.bytes, part.end - part.offset - part.bytes);
-      const bool good = part_checksum(model_.model_id(), layer, expert, i, payload) ==
-                        sums[record * 2 + static_cast<uint64_t>(i)];
+    for (const PackedPart part : kPackedParts) {
+      const auto [begin, size] = parts.extent(part);
+      const auto payload = bytes.subspan(begin, size);
+      const auto padding = bytes.subspan(begin + size, parts.padded_end(part) - begin - size);
+      const bool good = part_checksum(model_.model_id(), layer, expert, part, payload) ==
+                        sums[ExpertParts::sum_index(record, part)];
       if (good && all_zero(padding)) continue;
       add_fault(fmt::format("{}: layer {} expert {}, {} at {:#x}: {}", file.path(), layer, expert,
-                            part.name, offset + part.offset,
+                            part == kGateUpPart ? "gate and up" : "down", offset + begin,
                             good ? "padding is not zero" : "checksum does not match"));
     }
   }

@@ -151,12 +151,13 @@ Result<double> Bench::probe_disk(double seconds, std::stop_token stop) {
   const std::unique_ptr<Reader> reader =
       options_.engine.reader_factory ? options_.engine.reader_factory()
                                      : PENSTOCK_TRY(make_reader(options_.engine.reader, &note));
-  // A layer of a decoded token asks for both parts of top_k experts.
-  const int64_t in_flight = 2 * model_.shape.top_k;
+  // A layer of a decoded token asks for all parts of top_k experts.
+  constexpr auto kParts = std::ssize(kPackedParts);
+  const int64_t in_flight = kParts * model_.shape.top_k;
   // The best of some slices is what the disk can give, their mean what others leave of it.
   constexpr int kSlices = 3;
   const FlashCase how = {
-      .read_bytes = align_file(parts.record_bytes / 2),
+      .read_bytes = align_file(parts.record_bytes / kParts),
       .depth = static_cast<int>(std::min<int64_t>(in_flight, reader->capacity())),
       .seconds = seconds / kSlices};
   flash_gbps_ = flash_mean_gbps_ = 0;

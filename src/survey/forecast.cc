@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "base/byte_text.h"
+#include "format/manifest.h"
 #include "io/checksum.h"
 
 namespace penstock {
@@ -54,7 +55,8 @@ ForecastRequest forecast_request(const ModelConfig& config, const StoredBits& bi
   request.plan.config = config;
   request.plan.experts_per_token = config.num_experts_per_tok;
   request.plan.checksum_bytes =
-      static_cast<uint64_t>(config.num_hidden_layers * config.num_experts) * 2 * sizeof(Hash128);
+      static_cast<uint64_t>(config.num_hidden_layers * config.num_experts) *
+      std::size(kPackedParts) * sizeof(Hash128);
   request.plan.text_bytes = kTextBytesGuess;
   set_sizes(request, model_sizes(config, bits));
   return request;

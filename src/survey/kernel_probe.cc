@@ -24,7 +24,7 @@ double seconds_since(Clock::time_point start) {
 }
 
 // Experts of a model's shape, one after the other; their values are those of one panel, repeated.
-struct Experts {
+struct ProbedExperts {
   AlignedMemory memory;
   int64_t count = 0;
   uint64_t gate_up_bytes = 0, bytes = 0;
@@ -34,15 +34,13 @@ struct Experts {
   ExpertWork work(int64_t index, std::span<const int32_t> tokens,
                   std::span<const int32_t> places) const {
     const std::byte* start = memory.bytes().data() + static_cast<uint64_t>(index % count) * bytes;
-    return {.gate_up = {dtype, 2 * width, hidden, start},
-            .down = {dtype, hidden, width, start + gate_up_bytes},
-            .tokens = tokens,
-            .places = places};
+    return work_of_gate_up({dtype, 2 * width, hidden, start},
+                           {dtype, hidden, width, start + gate_up_bytes}, tokens, places);
   }
 };
 
-Result<Experts> make_experts(const KernelCase& how) {
-  Experts experts;
+Result<ProbedExperts> make_experts(const KernelCase& how) {
+  ProbedExperts experts;
   experts.dtype = how.dtype;
   experts.hidden = how.config.hidden_size;
   experts.width = how.config.moe_intermediate_size;
@@ -138,7 +136,7 @@ KernelCase with_whole_groups(KernelCase how) {
 
 Result<KernelPoint> probe_kernel(const KernelCase& asked, std::stop_token stop) {
   const KernelCase how = with_whole_groups(asked);
-  const Experts experts = PENSTOCK_TRY(make_experts(how));
+  const ProbedExperts experts = PENSTOCK_TRY(make_experts(how));
   const int64_t top_k = how.config.num_experts_per_tok;
   const int64_t rows_each = std::max<int64_t>(1, kPromptTokens * top_k / how.config.num_experts);
   const int64_t rows = std::max(rows_each * kPromptExperts, top_k);

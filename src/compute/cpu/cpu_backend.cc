@@ -132,14 +132,17 @@ void CpuBackend::matmul(Rows x, std::span<const Projection> projections) {
                       .out = projection.out,
                       .num_rows = x.count};
   });
+  end_op();
 }
 
 void CpuBackend::delta_net(const DeltaNetCall& call) {
   delta_net_.run(call);
+  end_op();
 }
 
 void CpuBackend::attention(const AttentionCall& call) {
   attention_.run(call);
+  end_op();
 }
 
 void CpuBackend::dense_ffn(Rows x, const Matrix& gate, const Matrix& up, const Matrix& down,
@@ -153,6 +156,7 @@ void CpuBackend::dense_ffn(Rows x, const Matrix& gate, const Matrix& up, const M
   products_.run(1, [&](int64_t) {
     return ProductJob{.weight = down, .x = hidden, .out = out, .num_rows = x.count};
   });
+  end_op();
 }
 
 namespace {
@@ -208,17 +212,17 @@ Result<void> CpuBackend::route_top_k(Rows logits, int top_k, Routing& routing) {
 void CpuBackend::expert_gate_up(Rows x, std::span<const ExpertWork> work, Rows hidden) {
   products_.run(std::ssize(work), [&](int64_t i) {
     const ExpertWork& expert = work[static_cast<size_t>(i)];
-    const Matrix& both = expert.gate_up;
-    PENSTOCK_CHECK(both.rows == 2 * hidden.width && expert.tokens.size() == expert.places.size());
-    return ProductJob{.weight = both,
-                      .gate = both,
-                      .first_row = hidden.width,
+    PENSTOCK_CHECK(expert.tokens.size() == expert.places.size());
+    return ProductJob{.weight = expert.up,
+                      .gate = expert.gate,
+                      .first_row = expert.up_first_row,
                       .x = x,
                       .out = hidden,
                       .num_rows = std::ssize(expert.places),
                       .x_rows = expert.tokens,
                       .out_rows = expert.places};
   });
+  end_op();
 }
 
 void CpuBackend::expert_down(Rows hidden, std::span<const ExpertWork> work, Rows out) {

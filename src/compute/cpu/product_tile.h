@@ -52,25 +52,21 @@ class ProductTile {
     if (!is_same) packed_for_ = nullptr;
   }
 
-  // totals [count, padded, 16] of panels [first, first + count); beyond the last panel of the
-  // matrix that one is repeated.
-  void multiply(const Matrix& matrix, int64_t first, int64_t count, float* totals) {
-    const ProductKernel& kernel = product_kernel(matrix.dtype, target_, arithmetic_);
-    pack(matrix, kernel);
-    const int64_t panel_size = matrix.num_blocks() * block_bytes(matrix.dtype);
-    std::array<const std::byte*, kTaskPanels + 1> panels;
-    for (int64_t p = 0; p < count; ++p) {
-      panels[static_cast<size_t>(p)] =
-          matrix.panels + std::min(first + p, matrix.num_panels() - 1) * panel_size;
-    }
-    kernel.product(panels.data(), static_cast<int>(count), matrix.num_blocks(),
-                   packed_place(), packed_sums_, padded_, totals);
+  // Totals of panels [first, first + count), for store(); beyond the last panel of the matrix that
+  // one is repeated. The gate's are kept beside them, and may have another type.
+  void multiply(const Matrix& matrix, int64_t first, int64_t count) {
+    multiply(matrix, first, count, totals_);
+    totals_padded_ = padded_;
+  }
+  void multiply_gate(const Matrix& matrix, int64_t first, int64_t count) {
+    multiply(matrix, first, count, gate_totals_);
+    gate_padded_ = padded_;
   }
 
   // out[0, width) of row r, with width at most count * 16
   void store(int r, int64_t width, const float* bias, float* out) const {
     for (int64_t start = 0; start < width; start += kPanelRows) {
-      const float* totals = row_of(totals_, start / kPanelRows, r);
+      const float* totals = row_of(totals_, totals_padded_, start / kPanelRows, r);
       const int64_t lanes = std::min(kPanelRows, width - start);
       for (int64_t i = 0; i < lanes; ++i) {
         out[start + i] = bias == nullptr ? totals[i] : totals[i] + bias[start + i];
@@ -84,19 +80,32 @@ class ProductTile {
     std::array<float, kTaskPanels * kPanelRows> gate;
     std::array<float, (kTaskPanels + 1) * kPanelRows> up;
     for (int64_t start = 0; start < width; start += kPanelRows) {
-      std::copy_n(row_of(gate_totals_, start / kPanelRows, r), kPanelRows, gate.data() + start);
+      std::copy_n(row_of(gate_totals_, gate_padded_, start / kPanelRows, r), kPanelRows,
+                  gate.data() + start);
     }
     for (int64_t start = 0; start < width + shift; start += kPanelRows) {
-      std::copy_n(row_of(totals_, start / kPanelRows, r), kPanelRows, up.data() + start);
+      std::copy_n(row_of(totals_, totals_padded_, start / kPanelRows, r), kPanelRows,
+                  up.data() + start);
     }
     elementwise.silu_multiply(gate.data(), up.data() + shift, width, out);
   }
 
-  float* totals() { return totals_; }
-  float* gate_totals() { return gate_totals_; }
-
  private:
   static constexpr int64_t kTotals = (kTaskPanels + 1) * kTileRows * kPanelRows;
+
+  // totals: [count, padded, 16]
+  void multiply(const Matrix& matrix, int64_t first, int64_t count, float* totals) {
+    const ProductKernel& kernel = product_kernel(matrix.dtype, target_, arithmetic_);
+    pack(matrix, kernel);
+    const int64_t panel_size = matrix.num_blocks() * block_bytes(matrix.dtype);
+    std::array<const std::byte*, kTaskPanels + 1> panels;
+    for (int64_t p = 0; p < count; ++p) {
+      panels[static_cast<size_t>(p)] =
+          matrix.panels + std::min(first + p, matrix.num_panels() - 1) * panel_size;
+    }
+    kernel.product(panels.data(), static_cast<int>(count), matrix.num_blocks(),
+                   packed_place(), packed_sums_, padded_, totals);
+  }
 
   void pack(const Matrix& matrix, const ProductKernel& kernel) {
     if (packed_for_ == &kernel) return;
@@ -113,8 +122,8 @@ class ProductTile {
 
   std::byte* packed_place() { return reinterpret_cast<std::byte*>(packed_); }
 
-  const float* row_of(const float* totals, int64_t panel, int r) const {
-    return totals + (panel * padded_ + r) * kPanelRows;
+  static const float* row_of(const float* totals, int padded, int64_t panel, int r) {
+    return totals + (panel * padded + r) * kPanelRows;
   }
 
   float* packed_ = nullptr;       // [blocks, padded, 64]
@@ -126,7 +135,8 @@ class ProductTile {
   std::array<const float*, kTileRows> rows_ = {}, sums_ = {};
   uint64_t op_ = 0;
   int num_rows_ = 0;
-  int padded_ = 0;
+  int padded_ = 0;                             // of what is packed
+  int totals_padded_ = 0, gate_padded_ = 0;
   const ProductKernel* packed_for_ = nullptr;
 };
 

@@ -79,7 +79,8 @@ void Products::need_sums(const ProductJob& job) {
   PENSTOCK_CHECK(job.x.data == x_.data && job.x.width == x_.width);
   PENSTOCK_CHECK(job.weight.columns == x_.width);
   PENSTOCK_CHECK(job.first_row + job.out.width <= job.weight.rows);
-  PENSTOCK_CHECK(!job.has_gate() || job.gate.columns == x_.width);
+  PENSTOCK_CHECK(!job.has_gate() ||
+                 (job.gate.columns == x_.width && job.out.width <= job.gate.rows));
   const bool is_needed = kernel_of(job.weight).needs_sums ||
                          (job.has_gate() && kernel_of(job.gate).needs_sums);
   if (!is_needed) return;
@@ -126,7 +127,9 @@ void Products::run_task(const ProductJob& job, int64_t task, int worker) {
   const int64_t width = std::min(task_panels(job) * kPanelRows, job.out.width - first_out);
   const int64_t panels = ceil_div(width, kPanelRows);
   const int64_t shift = job.first_row % kPanelRows;
-  const int64_t tile_rows = kernel_of(job.weight).tile_rows;
+  const int64_t tile_rows =
+      std::min(kernel_of(job.weight).tile_rows,
+               job.has_gate() ? kernel_of(job.gate).tile_rows : kTileRows);
   ProductTile& tile = tiles_[static_cast<size_t>(worker)];
   for (int64_t row = first_row; row < end_row; row += tile_rows) {
     const int count = static_cast<int>(std::min(tile_rows, end_row - row));
@@ -137,10 +140,10 @@ void Products::run_task(const ProductJob& job, int64_t task, int worker) {
         op_, count, [&](int r) { return job.x.data + x_row(r) * job.x.stride; },
         [&](int r) { return scratch_.sums + x_row(r) * blocks_; });
     if (job.has_gate()) {
-      tile.multiply(job.gate, first_panel, panels, tile.gate_totals());
+      tile.multiply_gate(job.gate, first_panel, panels);
     }
     tile.multiply(job.weight, job.first_row / kPanelRows + first_panel,
-                  shift == 0 ? panels : panels + 1, tile.totals());
+                  shift == 0 ? panels : panels + 1);
     for (int r = 0; r < count; ++r) {
       const int64_t out_row =
           job.out_rows.empty() ? row + r : job.out_rows[static_cast<size_t>(row + r)];

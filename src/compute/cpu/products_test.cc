@@ -211,14 +211,14 @@ TEST_P(ProductTest, experts_read_and_write_the_rows_they_were_given) {
       const OwnedRows hidden(9 * 3, width);
       const std::vector<int32_t> first_tokens = {8, 0, 3}, first_places = {24, 2, 10};
       const std::vector<int32_t> second_tokens = {5}, second_places = {16};
-      const ExpertWork work[] = {{first.matrix, {}, first_tokens, first_places},
-                                 {second.matrix, {}, second_tokens, second_places}};
+      const ExpertWork work[] = {work_of_gate_up(first.matrix, {}, first_tokens, first_places),
+                                 work_of_gate_up(second.matrix, {}, second_tokens, second_places)};
       ops->expert_gate_up(x.rows, work, hidden.rows);
       std::vector<bool> written(27, false);
       for (const ExpertWork& expert : work) {
         std::vector<float> products(static_cast<size_t>(2 * width));
         for (size_t j = 0; j < expert.tokens.size(); ++j) {
-          product(expert.gate_up, x.rows.row(expert.tokens[j]), products);
+          product(expert.gate, x.rows.row(expert.tokens[j]), products);
           const auto row = hidden.rows.row(expert.places[j]);
           written[static_cast<size_t>(expert.places[j])] = true;
           for (size_t i = 0; i < row.size(); ++i) {
@@ -238,6 +238,59 @@ TEST_P(ProductTest, experts_read_and_write_the_rows_they_were_given) {
   }
 }
 
+TEST_P(ProductTest, gate_and_up_give_the_same_bits_as_one_matrix_or_two) {
+  const auto ops = backend(2);
+  for (const DType dtype : kPanelTypes) {
+    for (const int64_t width : {64, 40}) {
+      Values source(17);
+      const std::vector<float> gate_values = source.normal(width * 192);
+      const std::vector<float> up_values = source.normal(width * 192);
+      std::vector<float> both_values = gate_values;
+      both_values.insert(both_values.end(), up_values.begin(), up_values.end());
+      const OwnedMatrix both(dtype, both_values, 2 * width, 192);
+      const OwnedMatrix gate(dtype, gate_values, width, 192), up(dtype, up_values, width, 192);
+      const OwnedRows x(source, 15, 192);
+      std::vector<int32_t> rows(15);
+      std::iota(rows.begin(), rows.end(), 0);
+      const OwnedRows together(15, width), apart(15, width);
+      const ExpertWork one[] = {work_of_gate_up(both.matrix, {}, rows, rows)};
+      const ExpertWork two[] = {
+          {.gate = gate.matrix, .up = up.matrix, .tokens = rows, .places = rows}};
+      ops->expert_gate_up(x.rows, one, together.rows);
+      ops->expert_gate_up(x.rows, two, apart.rows);
+      EXPECT_TRUE(same_bits(apart.values, together.values)) << name_of(dtype) << " " << width;
+    }
+  }
+}
+
+TEST_P(ProductTest, gate_and_up_may_have_two_types) {
+  const auto ops = backend(2);
+  constexpr DType kTypes[] = {DType::kQ8, DType::kQ4, DType::kQ2, DType::kBF16, DType::kF32};
+  for (const DType gate_type : kTypes) {
+    for (const DType up_type : kTypes) {
+      Values source(19);
+      const OwnedMatrix gate(gate_type, source, 80, 128), up(up_type, source, 80, 128);
+      const OwnedRows x(source, 13, 128);
+      std::vector<int32_t> rows(13);
+      std::iota(rows.begin(), rows.end(), 0);
+      const ExpertWork work[] = {
+          {.gate = gate.matrix, .up = up.matrix, .tokens = rows, .places = rows}};
+      const OwnedRows hidden(13, 80);
+      ops->expert_gate_up(x.rows, work, hidden.rows);
+      std::vector<float> gates(80), ups(80);
+      for (int64_t t = 0; t < 13; ++t) {
+        product(gate.matrix, x.rows.row(t), gates);
+        product(up.matrix, x.rows.row(t), ups);
+        for (size_t i = 0; i < gates.size(); ++i) {
+          const double exact = gated(gates[i], ups[i]);
+          EXPECT_NEAR(hidden.rows.row(t)[i], exact, std::fabs(exact) * 1e-6 + 1e-9)
+              << name_of(gate_type) << " " << name_of(up_type);
+        }
+      }
+    }
+  }
+}
+
 TEST_P(ProductTest, expert_down_is_the_product_of_the_places) {
   const auto ops = backend(2);
   Values source(11);
@@ -245,7 +298,7 @@ TEST_P(ProductTest, expert_down_is_the_product_of_the_places) {
   const OwnedRows hidden(source, 12, 128);
   const OwnedRows out(12, 100);
   const std::vector<int32_t> places = {11, 4, 0};
-  const ExpertWork work[] = {{{}, down.matrix, places, places}};
+  const ExpertWork work[] = {{.down = down.matrix, .tokens = places, .places = places}};
   ops->expert_down(hidden.rows, work, out.rows);
   std::vector<float> expected(100);
   for (const int32_t place : places) {
@@ -261,7 +314,7 @@ TEST_P(ProductTest, an_expert_without_tokens_writes_nothing) {
   const OwnedMatrix gate_up(DType::kQ4, source, 64, 128), down(DType::kQ4, source, 128, 64);
   const OwnedRows x(source, 4, 128);
   const OwnedRows hidden(4, 32);
-  const ExpertWork work[] = {{gate_up.matrix, down.matrix, {}, {}}};
+  const ExpertWork work[] = {work_of_gate_up(gate_up.matrix, down.matrix, {}, {})};
   ops->expert_gate_up(x.rows, work, hidden.rows);
   EXPECT_EQ(std::accumulate(hidden.values.begin(), hidden.values.end(), 0.0f), 0.0f);
 }

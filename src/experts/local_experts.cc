@@ -1,0 +1,132 @@
+#include "experts/local_experts.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "base/check.h"
+#include "io/read_progress.h"
+
+namespace penstock {
+namespace {
+
+// A form must fit the parts that the table has for it: whoever made both made a mistake otherwise.
+void check_form(const ExpertForm& form, const LayerPlaces& places, int64_t width) {
+  for (const PartMatrix* place : {&form.gate, &form.up, &form.down}) {
+    const Matrix& matrix = place->matrix;
+    PENSTOCK_CHECK(place->part >= 0 && place->part < places.num_parts());
+    const PartPlace& part = places.parts[static_cast<size_t>(place->part)];
+    PENSTOCK_CHECK(part.tag == static_cast<uint32_t>(matrix.dtype));
+    PENSTOCK_CHECK(part.alignment % kPanelAlignment == 0);
+    PENSTOCK_CHECK(static_cast<uint64_t>(panel_bytes(matrix.dtype, matrix.rows, matrix.columns)) <=
+                   part.bytes);
+  }
+  PENSTOCK_CHECK(form.gate.first_row == 0 && form.gate.matrix.rows >= width);
+  PENSTOCK_CHECK(form.up.first_row >= 0 && form.up.first_row + width <= form.up.matrix.rows);
+  PENSTOCK_CHECK(form.down.first_row == 0 && form.down.matrix.columns == width);
+}
+
+}  // namespace
+
+LocalExperts::LocalExperts(ExpertStore& store, Backend& backend, std::vector<ExpertForm> forms,
+                           Rows hidden)
+    : store_(store),
+      backend_(backend),
+      forms_(std::move(forms)),
+      hidden_(hidden),
+      parts_max_(static_cast<size_t>(SlotLayout(store.table()).num_parts_max())) {
+  PENSTOCK_CHECK(std::ssize(forms_) == store.table().num_layers());
+  for (size_t layer = 0; layer < forms_.size(); ++layer) {
+    check_form(forms_[layer], store.table().layers[layer], hidden.width);
+  }
+  backend_.set_between_ops([this] { store_.keep_reading(); });
+}
+
+LocalExperts::~LocalExperts() {
+  backend_.set_between_ops({});
+}
+
+void LocalExperts::foresee(int layer, const Routing& guess) {
+  rank_by_votes(guess, store_.table().num_experts, votes_, wishes_);
+  store_.prefetch(layer, wishes_);
+}
+
+void LocalExperts::start(int layer, const Routing& routing, Rows x) {
+  PENSTOCK_CHECK(!stream_.has_value());
+  choices_ = routing.num_tokens * routing.top_k;
+  PENSTOCK_CHECK(x.count >= routing.num_tokens && choices_ <= hidden_.count);
+  layer_ = layer;
+  x_ = x;
+  rows_.turn_around(routing, store_.table().num_experts);
+  progress_.assign(rows_.experts().size(), {});
+  parts_.assign(rows_.experts().size() * parts_max_, nullptr);
+  stream_.emplace(store_.stream(layer, rows_.experts()));
+}
+
+Result<ExpertTimes> LocalExperts::finish(Rows out, const std::stop_token& stop) {
+  PENSTOCK_CHECK(stream_.has_value() && out.count >= choices_);
+  ExpertTimes times;
+  int64_t now_ns = steady_now_ns();
+  for (;;) {
+    const std::span<const ExpertArrival> arrivals = PENSTOCK_TRY(stream_->next(stop));
+    const int64_t arrived_ns = steady_now_ns();
+    times.wait_ns += arrived_ns - now_ns;
+    if (arrivals.empty()) return times;
+    compute(arrivals, out);
+    now_ns = steady_now_ns();
+    times.compute_ns += now_ns - arrived_ns;
+  }
+}
+
+void LocalExperts::note(const ExpertArrival& arrival) {
+  const auto i = static_cast<size_t>(arrival.index);
+  parts_[i * parts_max_ + static_cast<size_t>(arrival.part)] = arrival.data.data();
+  progress_[i].parts_here = arrival.part + 1;  // they come in order
+}
+
+Matrix LocalExperts::matrix_of(const PartMatrix& place, size_t expert) const {
+  Matrix matrix = place.matrix;
+  matrix.panels = parts_[expert * parts_max_ + static_cast<size_t>(place.part)];
+  return matrix;
+}
+
+ExpertWork LocalExperts::work_for(size_t i) const {
+  return {.tokens = rows_.tokens(i), .places = rows_.places(i)};
+}
+
+// What the parts that came suffice for: gate and up first, for all experts at once, then down.
+void LocalExperts::compute(std::span<const ExpertArrival> arrivals, Rows out) {
+  const ExpertForm& form = forms_[static_cast<size_t>(layer_)];
+  const int for_hidden = std::max(form.gate.part, form.up.part) + 1;
+  const int num_parts = store_.table().layer(layer_).num_parts();
+  gate_up_work_.clear();
+  down_work_.clear();
+  finished_.clear();
+  for (const ExpertArrival& arrival : arrivals) note(arrival);
+  for (const ExpertArrival& arrival : arrivals) {
+    const auto i = static_cast<size_t>(arrival.index);
+    Progress& progress = progress_[i];
+    if (progress.has_hidden || progress.parts_here < for_hidden) continue;
+    ExpertWork work = work_for(i);
+    work.gate = matrix_of(form.gate, i);
+    work.up = matrix_of(form.up, i);
+    work.up_first_row = form.up.first_row;
+    gate_up_work_.push_back(work);
+    progress.has_hidden = true;  // several of its parts in one batch: listed again, computed once
+  }
+  for (const ExpertArrival& arrival : arrivals) {
+    const auto i = static_cast<size_t>(arrival.index);
+    Progress& progress = progress_[i];
+    if (progress.is_done || progress.parts_here < num_parts) continue;
+    ExpertWork work = work_for(i);
+    work.down = matrix_of(form.down, i);
+    down_work_.push_back(work);
+    finished_.push_back(arrival.index);
+    progress.is_done = true;
+  }
+  const Rows hidden = hidden_.first(choices_);
+  if (!gate_up_work_.empty()) backend_.expert_gate_up(x_, gate_up_work_, hidden);
+  if (!down_work_.empty()) backend_.expert_down(hidden, down_work_, out);
+  for (const int32_t index : finished_) stream_->release(index);
+}
+
+}  // namespace penstock

@@ -1,0 +1,75 @@
+// Experts in this machine's memory and on its flash, computed by its own backend.
+//
+// The reads of a layer start the moment the router has chosen. While they are on their way, the
+// caller computes other things and then the experts that are in memory; a missing one starts with
+// its gate and up as soon as these are there. Between ops, on the computing thread, the backend lets
+// the store take in what has come and start the next reads.
+//
+// Threads  the computing thread
+// Memory   owns lists only: a pointer and a flag per part of an expert, a few numbers per row
+// Errors   as Experts
+#pragma once
+
+#include <cstddef>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "experts/expert_source.h"
+#include "experts/experts.h"
+#include "experts/routed_rows.h"
+#include "store/expert_store.h"
+
+namespace penstock {
+
+class LocalExperts final : public Experts {
+ public:
+  // forms: of the layers of the store's table. hidden: [n * K, I] for the largest call, what is
+  // between gate, up and down. Store and backend outlive it.
+  LocalExperts(ExpertStore& store, Backend& backend, std::vector<ExpertForm> forms, Rows hidden);
+  ~LocalExperts() override;
+  LocalExperts(const LocalExperts&) = delete;
+  LocalExperts& operator=(const LocalExperts&) = delete;
+
+  bool wants_foresight() const override { return store_.wants_prefetch(); }
+  void foresee(int layer, const Routing& guess) override;
+
+ protected:
+  void start(int layer, const Routing& routing, Rows x) override;
+  Result<ExpertTimes> finish(Rows out, const std::stop_token& stop) override;
+  void end() override { stream_.reset(); }
+
+ private:
+  // How far an expert of the run is.
+  struct Progress {
+    int parts_here = 0;
+    bool has_hidden = false;  // gate and up are computed
+    bool is_done = false;
+  };
+
+  void note(const ExpertArrival& arrival);
+  void compute(std::span<const ExpertArrival> arrivals, Rows out);
+  Matrix matrix_of(const PartMatrix& place, size_t expert) const;
+  ExpertWork work_for(size_t i) const;
+
+  ExpertStore& store_;
+  Backend& backend_;
+  const std::vector<ExpertForm> forms_;
+  const Rows hidden_;
+  const size_t parts_max_;
+
+  // Of the run.
+  int layer_ = 0;
+  int64_t choices_ = 0;  // n * K
+  Rows x_;
+  RoutedRows rows_;
+  std::optional<ExpertStream> stream_;
+  std::vector<Progress> progress_;       // [expert of rows_]
+  std::vector<const std::byte*> parts_;  // [expert of rows_][part]
+  std::vector<ExpertWork> gate_up_work_, down_work_;
+  std::vector<int32_t> finished_;
+
+  std::vector<int32_t> votes_, wishes_;
+};
+
+}  // namespace penstock
