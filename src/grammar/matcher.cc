@@ -269,11 +269,13 @@ bool GrammarMatcher::walk_one(const TokenTrie::Node& node, size_t depth,
                           .live_after = groups_of(after)};
   const bool is_filtered = filter_groups_ != 0 && depth == 0;
   // What stands before is known for the root only.
-  return walk_one(node, depth, from, frame, is_filtered, depth == 0 ? 0 : ~ByteGroups{0});
+  Before before;
+  if (depth > 0) before = {.groups = ~ByteGroups{0}, .characters = 0, .utf8 = kUtf8Broken};
+  return walk_one(node, depth, from, frame, is_filtered, before);
 }
 
 bool GrammarMatcher::walk_one(const TokenTrie::Node& node, size_t depth, const GrammarReading& from,
-                              const OneFrame& frame, bool is_filtered, ByteGroups before) {
+                              const OneFrame& frame, bool is_filtered, const Before& before) {
   const auto [begin, end] = node.children();
   const uint32_t* nexts = row(from.state);
   const bool is_accepting = grammar_.states_[from.state].is_accepting;
@@ -313,17 +315,23 @@ bool GrammarMatcher::walk_one(const TokenTrie::Node& node, size_t depth, const G
     // Some text below may leave where the reading stays; but can it then go on at all?
     const ByteGroups live = to.live | (to.is_accepting ? frame.live_after : 0);
     if (recording_ != nullptr) recording_->uses_after |= to.is_accepting;
-    const ByteGroups now =
-        before | (child.byte < 0x80 ? group : kWholeCharacters | kBrokenCharacters);
+    Before now = before;
+    now.groups |= child.byte < 0x80 ? group : kWholeCharacters | kBrokenCharacters;
+    if (now.utf8 != kUtf8Broken) {
+      if (now.utf8 == 0) ++now.characters;
+      now.utf8 = next_utf8_state(now.utf8, child.byte);
+    }
     if (is_child_filtered) {
       if ((child.groups & ~filter_groups_ & live) == 0) continue;
     } else if (takes_all_below(here, child)) {
       add_range(child.tokens());
       continue;
-    } else if ((child.groups & ~to.stays & (live | now)) == 0 &&
-               child.characters_max() <= units_left(here)) {
-      // No: the plain texts are all, and the groups of a whole token tell which these are.
-      add_plain(child, to.stays | now);
+    } else if ((child.groups & ~to.stays & (live | now.groups)) == 0 &&
+               (now.utf8 == 0 || child.characters_max() <= units_left(here))) {
+      // No: the plain texts are all, and what a whole token consists of tells which these are.
+      const uint64_t left = units_left(here);
+      add_plain(child, to.stays | now.groups,
+                child.characters_max() <= left ? UINT64_MAX : now.characters + left);
       continue;
     } else {
       add_range(child.own_tokens());
@@ -334,9 +342,14 @@ bool GrammarMatcher::walk_one(const TokenTrie::Node& node, size_t depth, const G
   return true;
 }
 
-void GrammarMatcher::add_plain(const TokenTrie::Node& node, ByteGroups groups) {
+// The tokens of these groups, with so many characters at most.
+void GrammarMatcher::add_plain(const TokenTrie::Node& node, ByteGroups groups,
+                               uint64_t characters) {
   for (uint32_t i = node.first_token; i < node.end_token; ++i) {
-    if ((tokens_.groups_of(i) & ~groups) == 0) add_range({i, i + 1});
+    if ((tokens_.groups_of(i) & ~groups) != 0) continue;
+    const uint8_t count = tokens_.characters_of(i);
+    const uint64_t most = count == TokenTrie::kManyCharacters ? kTokenBytesMax : count;
+    if (most <= characters) add_range({i, i + 1});
   }
 }
 

@@ -134,12 +134,17 @@ class GrammarMatcher {
     uint64_t first_count = 0;
     ByteGroups live_after = 0;  // the groups of `after`
   };
+  struct Before {  // the beginning of a token that a walk has followed from the root
+    ByteGroups groups = 0;
+    uint64_t characters = 0;
+    uint8_t utf8 = 0;  // where in a character it ends; kUtf8Broken: not known
+  };
   void filter_for(const GrammarReading& reading);
   bool walk_all(const TokenTrie::Node& node, size_t depth);
   bool walk_one(const TokenTrie::Node& node, size_t depth, const GrammarReading& from);
   bool walk_one(const TokenTrie::Node& node, size_t depth, const GrammarReading& from,
-                const OneFrame& frame, bool is_filtered, ByteGroups before);
-  void add_plain(const TokenTrie::Node& node, ByteGroups groups);
+                const OneFrame& frame, bool is_filtered, const Before& before);
+  void add_plain(const TokenTrie::Node& node, ByteGroups groups, uint64_t characters);
   bool walk_below(const TokenTrie::Node& node, size_t depth);
   // Everything below the node keeps this reading alive, but perhaps for its length.
   bool is_plain_below(const GrammarReading& reading, const TokenTrie::Node& node) const {

@@ -83,6 +83,12 @@ inline const std::vector<std::string>& test_vocabulary() {
                              "tool_call>",
                              "</think>",
                              "<think>",
+                             "世</",
+                             "é\"",
+                             "👍\\",
+                             "世\n",
+                             "\xA9\"",
+                             "\xE4\xB8<",
                              "\n\n<",
                              "{\"name\": \"",
                              "\"arguments\": {"}) {

@@ -80,6 +80,10 @@ void TokenTrie::summarise() {
   const auto more = [](uint8_t characters) {
     return characters == kManyCharacters ? kManyCharacters : static_cast<uint8_t>(characters + 1);
   };
+  // Behind a byte that fits nowhere another character may begin.
+  const auto broken = [&](uint32_t at) -> Below {
+    return {nodes_[at].groups | kBrokenCharacters, more(nodes_[at].characters)};
+  };
   // Inside a character at most three more bytes are followed, then the sum of a node further down
   // is there already: nodes are done from the last to the first.
   const auto inside = [&](const auto& self, uint32_t at, uint8_t utf8) -> Below {
@@ -88,8 +92,7 @@ void TokenTrie::summarise() {
     Below sum{kWholeCharacters, 1};
     for (uint32_t child = node.first_child; child < node.children().end; ++child) {
       const uint8_t next = next_utf8_state(utf8, nodes_[child].byte);
-      Below below{kBrokenCharacters, 0};
-      if (next != kUtf8Broken) below = self(self, child, next);
+      const Below below = next == kUtf8Broken ? broken(child) : self(self, child, next);
       sum.groups |= below.groups;
       sum.characters = std::max(sum.characters, below.characters);
     }
@@ -104,7 +107,7 @@ void TokenTrie::summarise() {
         below = {inner.groups | kAsciiGroups[inner.byte], more(inner.characters)};
       } else {
         const uint8_t utf8 = next_utf8_state(0, inner.byte);
-        below = utf8 == kUtf8Broken ? Below{kBrokenCharacters, 0} : inside(inside, child, utf8);
+        below = utf8 == kUtf8Broken ? broken(child) : inside(inside, child, utf8);
       }
       node.groups |= below.groups;
       node.characters = std::max(node.characters, below.characters);
@@ -116,6 +119,7 @@ void TokenTrie::describe_tokens(std::span<const std::string_view> texts) {
   const size_t words = (texts.size() + 63) / 64;
   all_bits_.assign(words, 0);
   token_groups_.reserve(tokens_.size());
+  token_characters_.reserve(tokens_.size());
   up_to_.assign(kShortMax, std::vector<uint64_t>(words, 0));
   for (const TokenId id : tokens_) {
     const auto index = static_cast<size_t>(id);
@@ -135,6 +139,8 @@ void TokenTrie::describe_tokens(std::span<const std::string_view> texts) {
       groups |= byte < 0x80 ? kAsciiGroups[byte] : kWholeCharacters;
     }
     token_groups_.push_back(groups);
+    token_characters_.push_back(
+        static_cast<uint8_t>(std::min<uint32_t>(characters, kManyCharacters)));
     if (characters > kShortMax) long_tokens_.push_back({characters, id});
     for (uint32_t limit = characters; limit <= kShortMax; ++limit) {
       up_to_[limit - 1][index / 64] |= bit;
@@ -157,7 +163,7 @@ void TokenTrie::keep_up_to(uint64_t characters, std::vector<uint64_t>& bits) con
 int64_t TokenTrie::memory_bytes() const {
   return static_cast<int64_t>(sizeof(Node) * nodes_.capacity() +
                               sizeof(TokenId) * tokens_.capacity() +
-                              sizeof(ByteGroups) * token_groups_.capacity() +
+                              (sizeof(ByteGroups) + 1) * token_groups_.capacity() +
                               sizeof(uint64_t) * all_bits_.size() * (1 + up_to_.size()));
 }
 

@@ -69,6 +69,8 @@ class TokenTrie {
   std::span<const uint64_t> all_bits() const { return all_bits_; }
   // Takes from `bits` the tokens with more than so many characters; at least 1.
   void keep_up_to(uint64_t characters, std::vector<uint64_t>& bits) const;
+  // Characters in the text of token(index); kManyCharacters: that or more.
+  uint8_t characters_of(uint32_t index) const { return token_characters_[index]; }
   // The groups of bytes in the text of token(index).
   ByteGroups groups_of(uint32_t index) const { return token_groups_[index]; }
 
@@ -83,6 +85,7 @@ class TokenTrie {
   std::vector<TokenId> tokens_;  // in the order of their texts
   std::vector<uint64_t> all_bits_;
   std::vector<ByteGroups> token_groups_;
+  std::vector<uint8_t> token_characters_;
   // By length: bitmaps up to kShortMax characters, a list of what is longer.
   static constexpr uint32_t kShortMax = 32;
   std::vector<std::vector<uint64_t>> up_to_;
