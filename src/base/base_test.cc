@@ -9,6 +9,7 @@
 #include "base/byte_cursor.h"
 #include "base/json.h"
 #include "base/result.h"
+#include "base/thread.h"
 #include "base/thread_pool.h"
 
 namespace penstock {
@@ -92,6 +93,26 @@ TEST(ThreadPool, runs_every_task_once_on_any_number_of_threads) {
 
 // Workers that sleep come late, or not at all: nothing of a loop may be left for them, and what
 // they see of the next one must be whole.
+// As limits of tasks or of memory do: no room for a stack.
+TEST(ThreadPool, threads_that_the_system_refuses_are_told_and_the_loop_still_runs) {
+  pthread_attr_t kept, huge;
+  ASSERT_EQ(pthread_getattr_default_np(&kept), 0);
+  ASSERT_EQ(pthread_attr_init(&huge), 0);
+  ASSERT_EQ(pthread_attr_setstacksize(&huge, size_t{1} << 47), 0);
+  ASSERT_EQ(pthread_setattr_default_np(&huge), 0);
+  ThreadPool pool(4);
+  ASSERT_EQ(pthread_setattr_default_np(&kept), 0);
+  EXPECT_EQ(pool.num_threads(), 1);
+  const Result<void> checked = check_team(pool, 4);
+  ASSERT_FALSE(checked.has_value());
+  EXPECT_EQ(checked.error().code, ErrorCode::kOutOfMemory);
+  EXPECT_NE(checked.error().message.find("--threads"), std::string::npos);
+  EXPECT_TRUE(check_team(pool, 1).has_value());
+  std::atomic<int> calls = 0;
+  pool.run(100, [&](int64_t, int) { ++calls; });
+  EXPECT_EQ(calls, 100);
+}
+
 TEST(ThreadPool, a_loop_ends_without_workers_that_sleep) {
   ThreadPool pool(8);
   for (int round = 0; round < 200; ++round) {

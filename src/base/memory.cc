@@ -12,6 +12,8 @@
 #include <utility>
 #include <vector>
 
+#include "base/thread.h"
+
 namespace penstock {
 namespace {
 
@@ -63,10 +65,14 @@ int make_present(std::span<std::byte> bytes) {
       }
     }
   };
-  const uint64_t processors = std::max(1u, std::thread::hardware_concurrency());
+  const auto processors = static_cast<uint64_t>(allowed_processors());
   const uint64_t threads = std::min({bytes.size() / kPieceBytes, processors, kThreadsMax});
   std::vector<std::jthread> helpers;
-  for (uint64_t i = 1; i < threads; ++i) helpers.emplace_back(work);
+  for (uint64_t i = 1; i < threads; ++i) {
+    Result<std::jthread> helper = start_thread(work);
+    if (!helper) break;  // those that are here make all of it present
+    helpers.push_back(*std::move(helper));
+  }
   work();
   helpers.clear();
   return error.load();

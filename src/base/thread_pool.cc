@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/check.h"
+#include "base/thread.h"
 
 namespace penstock {
 namespace {
@@ -29,7 +30,9 @@ ThreadPool::ThreadPool(int num_threads) {
   PENSTOCK_CHECK(num_threads >= 1);
   workers_.reserve(static_cast<size_t>(num_threads - 1));
   for (int worker = 1; worker < num_threads; ++worker) {
-    workers_.emplace_back([this, worker] { work(worker); });
+    Result<std::jthread> started = start_thread([this, worker] { work(worker); });
+    if (!started) return;  // num_threads() tells
+    workers_.push_back(*std::move(started));
   }
 }
 

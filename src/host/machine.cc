@@ -3,54 +3,21 @@
 #include <fmt/format.h>
 #include <sys/sysmacros.h>
 
-#include <charconv>
-#include <fstream>
 #include <sstream>
-#include <thread>
+
+#include "base/thread.h"
+#include "host/proc_files.h"
 
 namespace penstock {
-namespace {
-
-std::string trimmed(std::string_view text) {
-  const size_t first = text.find_first_not_of(" \t\n");
-  if (first == std::string_view::npos) return "";
-  return std::string(text.substr(first, text.find_last_not_of(" \t\n") - first + 1));
-}
-
-uint64_t leading_number(std::string_view text) {
-  uint64_t value = 0;
-  std::from_chars(text.data(), text.data() + text.size(), value);
-  return value;
-}
-
-}  // namespace
-
-std::string system_text(const std::string& path) {
-  std::ifstream file(path);
-  std::ostringstream text;
-  text << file.rdbuf();
-  return text.str();
-}
-
-std::string value_after(const std::string& text, std::string_view key, char separator) {
-  std::istringstream lines(text);
-  for (std::string line; std::getline(lines, line);) {
-    const size_t at = line.find(separator);
-    if (at == std::string::npos || trimmed(line.substr(0, at)) != key) continue;
-    return trimmed(std::string_view(line).substr(at + 1));
-  }
-  return "";
-}
-
 MachineIdentity this_machine(const std::string& root) {
   MachineIdentity machine;
   const std::string cpu = system_text(root + "/proc/cpuinfo");
   machine.cpu_model = value_after(cpu, "model name", ':');
   if (machine.cpu_model.empty()) machine.cpu_model = value_after(cpu, "CPU part", ':');
-  machine.processors = static_cast<int>(std::thread::hardware_concurrency());
-  machine.memory_bytes =
-      leading_number(value_after(system_text(root + "/proc/meminfo"), "MemTotal", ':')) * 1024;
-  const std::string release = trimmed(system_text(root + "/proc/sys/kernel/osrelease"));
+  machine.processors = allowed_processors();
+  const std::string total = value_after(system_text(root + "/proc/meminfo"), "MemTotal", ':');
+  machine.memory_bytes = static_cast<uint64_t>(leading_number(total).value_or(0)) * 1024;
+  const std::string release = without_blanks_around(system_text(root + "/proc/sys/kernel/osrelease"));
   machine.kernel = release.empty() ? "" : "Linux " + release;
   return machine;
 }

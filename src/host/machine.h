@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "base/result.h"
+#include "host/proc_files.h"
 #include "io/storage.h"
 
 namespace penstock {
@@ -43,12 +44,5 @@ struct DiskIdentity {
 // Of the file system that holds `path`. kNotFound, kIo.
 Result<DiskIdentity> disk_under(const Storage& storage, const std::string& path,
                                 const std::string& root = "");
-
-// A file of /proc or /sys; empty when it cannot be read.
-std::string system_text(const std::string& path);
-
-// The rest of the first line that starts with `key` and, after blanks, `separator`; without blanks
-// around it.
-std::string value_after(const std::string& text, std::string_view key, char separator);
 
 }  // namespace penstock

@@ -30,6 +30,14 @@ struct MemoryAvailability {
 // `root` is put in front of every path: recorded machines for tests.
 Result<MemoryAvailability> memory_available(const std::string& root = "");
 
+// What this process can have at the most, whoever else uses memory now: the machine's memory, or the
+// smallest hard limit of our cgroups (memory.max, memory.limit_in_bytes; memory.high only slows).
+struct MemoryCeiling {
+  uint64_t bytes = 0;
+  std::string binding;  // "memory.max of /sys/fs/cgroup/box"
+};
+Result<MemoryCeiling> memory_ceiling(const std::string& root = "");
+
 // The share of the last ten seconds in which all work of the machine waited for memory, 0 to 1; 0
 // where the kernel does not tell.
 // Source  Linux Documentation/accounting/psi.rst: "full" of /proc/pressure/memory

@@ -12,7 +12,7 @@ Result<std::unique_ptr<Reader>> make_reader(const ReaderOptions& options, std::s
     if (uring || options.kind == ReaderKind::kUring) return uring;
     if (note != nullptr) *note = "reading with threads: " + uring.error().message;
   }
-  return make_thread_reader(options.threads, options.depth);
+  return start_thread_reader(options.threads, options.depth);
 }
 
 }  // namespace penstock

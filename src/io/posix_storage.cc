@@ -6,6 +6,7 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <poll.h>
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
@@ -15,6 +16,8 @@
 #include <cstdlib>
 #include <filesystem>
 
+#include "base/check.h"
+#include "io/places.h"
 #include "io/storage.h"
 #include "io/system_error.h"
 
@@ -135,7 +138,8 @@ class PosixFile final : public StorageFile {
     const uint64_t missing = bytes > held ? bytes - held : 0;
     if (missing == 0) return {};
     const uint64_t free = free_bytes_of(descriptor_.get());
-    if (missing > free) return disk_full(path_, missing, free);
+    // None at all may mean that the file system does not tell; then the writes will.
+    if (free > 0 && missing > free) return disk_full(path_, missing, free);
     int error = 0;
     do {
       const int failed =
@@ -176,6 +180,56 @@ class PosixFile final : public StorageFile {
   uint64_t alignment_;
 };
 
+// What is written to a pipe or a device has no places: each write follows the one before.
+class StreamFile final : public StorageFile {
+ public:
+  StreamFile(std::string path, Descriptor descriptor)
+      : path_(std::move(path)), descriptor_(std::move(descriptor)) {}
+
+  const std::string& path() const override { return path_; }
+  uint64_t alignment() const override { return 1; }
+  int descriptor() const override { return descriptor_.get(); }
+  int64_t try_read(uint64_t, std::span<std::byte>) const override { return -ESPIPE; }
+
+  Result<void> write(uint64_t offset, std::span<const std::byte> source) override {
+    PENSTOCK_CHECK(offset == position_);
+    while (!source.empty()) {
+      const ssize_t put = ::write(descriptor_.get(), source.data(), source.size());
+      if (put < 0 && errno == EINTR) continue;
+      if (put < 0 && errno == EAGAIN) {
+        pollfd writable{descriptor_.get(), POLLOUT, 0};
+        static_cast<void>(::poll(&writable, 1, -1));
+        continue;
+      }
+      if (put <= 0) return system_error("write to", path_, put == 0 ? EIO : errno);
+      source = source.subspan(static_cast<size_t>(put));
+      position_ += static_cast<uint64_t>(put);
+    }
+    return {};
+  }
+
+  Result<void> reserve(uint64_t) override { return {}; }
+  Result<void> sync() override { return {}; }
+  Result<FileStat> stat() const override {
+    struct stat status {};
+    if (::fstat(descriptor_.get(), &status) != 0) return system_error("stat", path_, errno);
+    return to_file_stat(status);
+  }
+  void drop_cached(uint64_t, uint64_t) const override {}
+
+ private:
+  std::string path_;
+  Descriptor descriptor_;
+  uint64_t position_ = 0;
+};
+
+PlaceKind kind_of(const struct stat& status) {
+  if (S_ISREG(status.st_mode)) return PlaceKind::kFile;
+  if (S_ISDIR(status.st_mode)) return PlaceKind::kDirectory;
+  if (S_ISFIFO(status.st_mode) || S_ISCHR(status.st_mode)) return PlaceKind::kStream;
+  return PlaceKind::kOther;  // a disk, a socket: nothing of ours belongs there
+}
+
 class PosixLock final : public Storage::Lock {
  public:
   explicit PosixLock(Descriptor descriptor) : descriptor_(std::move(descriptor)) {}
@@ -184,7 +238,7 @@ class PosixLock final : public Storage::Lock {
   Descriptor descriptor_;  // closing it gives the lock back
 };
 
-class PosixStorage final : public Storage {
+class PosixStorage final : public Storage, public Places {
  public:
   Result<std::unique_ptr<StorageFile>> open(const std::string& path, OpenMode mode) override {
     // Asked first because to open a pipe is to wait for its other end.
@@ -219,6 +273,28 @@ class PosixStorage final : public Storage {
     return system_error("stat", path, errno);
   }
 
+  Result<Place> place_of(const std::string& path) const override {
+    struct stat status {};
+    std::string place = path;
+    // As many links as the kernel follows; one at a time, because the last may lead to nothing.
+    for (int links = 0; links < 40; ++links) {
+      if (::stat(place.c_str(), &status) == 0 && !S_ISREG(status.st_mode) &&
+          !S_ISDIR(status.st_mode)) {
+        return Place{place, kind_of(status)};  // as named: /dev/stdout leads to no path
+      }
+      if (::lstat(place.c_str(), &status) != 0) {
+        if (errno == ENOENT || errno == ENOTDIR) return Place{place, PlaceKind::kAbsent};
+        return system_error("stat", place, errno);
+      }
+      if (!S_ISLNK(status.st_mode)) return Place{place, kind_of(status)};
+      std::error_code error;
+      const fs::path target = fs::read_symlink(place, error);
+      if (error) return system_error("read link", place, error.value());
+      place = target.is_absolute() ? target : fs::path(place).parent_path() / target;
+    }
+    return system_error("follow", path, ELOOP);
+  }
+
   Result<std::vector<std::string>> list(const std::string& directory) const override {
     std::error_code error;
     std::vector<std::string> names;
@@ -236,6 +312,15 @@ class PosixStorage final : public Storage {
     std::error_code error;
     fs::create_directories(path, error);
     if (error) return system_error("make directory", path, error.value());
+    return {};
+  }
+
+  Result<void> copy_permissions(const std::string& from, const std::string& to) override {
+    struct stat status {};
+    if (::stat(from.c_str(), &status) != 0) return system_error("stat", from, errno);
+    if (::chmod(to.c_str(), status.st_mode & 07777) != 0) {
+      return system_error("set permissions of", to, errno);
+    }
     return {};
   }
 
@@ -283,9 +368,22 @@ class PosixStorage final : public Storage {
             ErrorCode::kIo,
             path + " is locked by another program that is writing here; wait until it ends"};
       }
-      return system_error("lock", path, errno);
+      // A file system without locks: two writers at once are the user's to avoid there.
+      const bool has_no_locks = errno == ENOLCK || errno == ENOSYS || errno == EOPNOTSUPP;
+      if (!has_no_locks) return system_error("lock", path, errno);
     }
     return std::unique_ptr<Lock>(std::make_unique<PosixLock>(std::move(descriptor)));
+  }
+
+  Result<std::unique_ptr<StorageFile>> open_stream(const std::string& path) override {
+    // To open a pipe for writing is to wait until somebody reads: asked without waiting.
+    Descriptor descriptor(::open(path.c_str(), O_WRONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC));
+    if (descriptor.get() < 0 && errno == ENXIO) {
+      return Error{ErrorCode::kIo, fmt::format("open {}: nobody reads from this pipe", path)};
+    }
+    if (descriptor.get() < 0) return system_error("open", path, errno);
+    return std::unique_ptr<StorageFile>(
+        std::make_unique<StreamFile>(path, std::move(descriptor)));
   }
 
  private:

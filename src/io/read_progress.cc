@@ -58,4 +58,20 @@ void read_to_the_end(ReadRequest& request) {
   request.finished_ns = steady_now_ns();
 }
 
+bool drain(Reader& reader, std::chrono::nanoseconds patience) {
+  std::vector<ReadRequest*> ended;
+  int64_t begin_ns = steady_now_ns();
+  while (reader.in_flight() > 0) {
+    ended.clear();
+    reader.reap(patience, ended);  // may return early, for a signal
+    const int64_t now_ns = steady_now_ns();
+    if (!ended.empty()) {
+      begin_ns = now_ns;
+    } else if (now_ns - begin_ns >= patience.count()) {
+      return false;
+    }
+  }
+  return true;
+}
+
 }  // namespace penstock

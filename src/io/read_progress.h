@@ -33,4 +33,8 @@ bool record_read(ReadRequest& request, int64_t result);
 // All of it with blocking calls, on this thread.
 void read_to_the_end(ReadRequest& request);
 
+// Waits until nothing is in flight, as long as reads end. False when none did for `patience`: what
+// is left may never end, and its targets must not be given back.
+bool drain(Reader& reader, std::chrono::nanoseconds patience);
+
 }  // namespace penstock

@@ -4,11 +4,11 @@
 // team of threads, a simulated disk). A request is a plain struct inside the object that asked for
 // it and stays at its address until reap() hands it back, finished or failed; its target is not
 // touched afterwards. Short reads, EINTR and EAGAIN are completed inside; what comes back failed
-// has failed. Reads are never cancelled: the owner of the buffers waits.
+// has failed. Reads are never cancelled: the owner of the buffers waits, see drain().
 //
 // Threads  submit and reap from one thread.
-// Limits   At most capacity() requests in flight; submit() checks it. Nothing may be in flight when
-//          a reader is destroyed; the destructor checks it.
+// Limits   At most capacity() requests in flight; submit() checks it. With reads in flight that never
+//          end, a destroyed reader touches no request any more; the disk may still write to targets.
 // Errors   make_reader(): kInvalidArgument, kUnsupported; a request carries its own, an errno value
 #pragma once
 

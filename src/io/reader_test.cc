@@ -16,11 +16,14 @@
 #include <cstddef>
 #include <filesystem>
 #include <functional>
+#include <latch>
+#include <memory>
 #include <numeric>
 #include <random>
 #include <thread>
 
 #include "base/memory.h"
+#include "io/read_progress.h"
 #include "io/readers.h"
 #include "support/fake_reader.h"
 #include "support/sim_storage.h"
@@ -224,20 +227,25 @@ TEST_P(OnSimulatedDisk, other_errors_come_back_at_once_and_do_not_last) {
 INSTANTIATE_TEST_SUITE_P(Readers, OnSimulatedDisk, testing::Bool(),
                          [](const auto& test) { return test.param ? "threads" : "fake"; });
 
-// Runs `body` on a thread of its own for which the kernel answers io_uring_setup with `error`, as
-// the filter of a container does. False where this kernel takes no such filter.
-bool with_uring_refused(int error, const std::function<void()>& body) {
+// From now on the kernel answers this thread's `call` with `error`, as the filter of a container
+// does. False where this kernel takes no such filter.
+bool refuse_from_now_on(uint32_t call, int error) {
   sock_filter rules[] = {
       BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr)),
-      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, __NR_io_uring_setup, 0, 1),
+      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, call, 0, 1),
       BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | static_cast<uint32_t>(error)),
       BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
   };
   const sock_fprog filter = {.len = std::size(rules), .filter = rules};
+  return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 &&
+         prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter) == 0;
+}
+
+// Runs `body` on a thread of its own for which this holds.
+bool with_refused(uint32_t call, int error, const std::function<void()>& body) {
   bool is_filtered = false;
   std::thread([&] {
-    is_filtered = prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 &&
-                  prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter) == 0;
+    is_filtered = refuse_from_now_on(call, error);
     if (is_filtered) body();
   }).join();
   return is_filtered;
@@ -245,7 +253,7 @@ bool with_uring_refused(int error, const std::function<void()>& body) {
 
 TEST(MakeReader, falls_back_to_threads_with_a_note_when_io_uring_is_refused) {
   for (const int error : {EPERM, ENOSYS, ENOMEM, EMFILE}) {
-    const bool was_tried = with_uring_refused(error, [error] {
+    const bool was_tried = with_refused(__NR_io_uring_setup, error, [error] {
       std::string note;
       const auto reader = *make_reader({}, &note);
       EXPECT_EQ(reader->description(), "4 threads");
@@ -275,6 +283,110 @@ TEST(MakeReader, has_a_note_only_where_it_fell_back) {
   std::string note;
   const auto reader = *make_reader({.depth = 5}, &note);
   EXPECT_EQ(note.empty(), reader->description() == "io_uring, depth 5");
+}
+
+// Sandboxes that grant the setup and refuse the use.
+TEST(MakeReader, a_ring_that_may_not_be_entered_is_refused_at_the_start) {
+  for (const int error : {EPERM, ENOSYS, EACCES, EIO, EINVAL, EAGAIN, EBUSY, EINTR}) {
+    const bool was_tried = with_refused(__NR_io_uring_enter, error, [error] {
+      std::string note;
+      const auto reader = *make_reader({}, &note);
+      EXPECT_EQ(reader->description(), "4 threads") << error;
+      EXPECT_NE(note.find("io_uring"), std::string::npos);
+      EXPECT_FALSE(make_uring_reader(4).has_value());
+    });
+    if (!was_tried) GTEST_SKIP() << "this kernel filters no system calls";
+  }
+}
+
+TEST(UringReader, a_ring_that_is_refused_later_fails_its_reads_and_hangs_in_none) {
+  for (const int error : {EPERM, EIO, EBADF, ENOSYS}) {
+    std::thread([error] {
+      auto made = make_uring_reader(8);
+      if (!made) return;
+      const auto reader = *std::move(made);
+      const TestFile on_disk;
+      const auto file = *posix_storage().open(on_disk.path(), OpenMode::kReadDirect);
+      EXPECT_EQ(read_one(*reader, *file, 0, kBlock).error, 0);
+      if (!refuse_from_now_on(__NR_io_uring_enter, error)) return;
+      for (int i = 0; i < 20; ++i) {  // more than the ring has places
+        EXPECT_EQ(read_one(*reader, *file, 0, kBlock).error, error);
+      }
+      EXPECT_TRUE(drain(*reader, 1ms));
+    }).join();
+  }
+}
+
+TEST(UringReader, reads_that_the_kernel_does_not_take_for_now_wait_and_do_not_hang) {
+  for (const int error : {EAGAIN, EBUSY, ENOMEM, EINTR}) {
+    std::thread([error] {
+      auto made = make_uring_reader(8);
+      if (!made) return;
+      auto reader = *std::move(made);
+      const TestFile on_disk;
+      const auto file = *posix_storage().open(on_disk.path(), OpenMode::kReadDirect);
+      if (!refuse_from_now_on(__NR_io_uring_enter, error)) return;
+      AlignedMemory memory = *AlignedMemory::create(kBlock, "a test");
+      ReadRequest request{.file = file.get(), .target = memory.bytes().data(), .bytes = kBlock};
+      ReadRequest* const batch[] = {&request};
+      std::vector<ReadRequest*> finished;
+      reader->submit(batch);
+      reader->reap(20ms, finished);
+      EXPECT_TRUE(finished.empty());
+      EXPECT_EQ(reader->in_flight(), 1);
+      EXPECT_FALSE(drain(*reader, 30ms));
+      reader.reset();  // does not wait
+    }).join();
+  }
+}
+
+// A disk from which nothing comes: each read waits until the gate opens.
+class HangingFile final : public StorageFile {
+ public:
+  explicit HangingFile(std::shared_ptr<std::latch> gate) : gate_(std::move(gate)) {}
+  const std::string& path() const override { return path_; }
+  int64_t try_read(uint64_t, std::span<std::byte>) const override {
+    const std::shared_ptr<std::latch> gate = gate_;
+    gate->wait();
+    return -EIO;
+  }
+  Result<void> write(uint64_t, std::span<const std::byte>) override { return {}; }
+  Result<void> reserve(uint64_t) override { return {}; }
+  Result<void> sync() override { return {}; }
+  Result<FileStat> stat() const override { return FileStat{}; }
+  void drop_cached(uint64_t, uint64_t) const override {}
+  uint64_t alignment() const override { return 1; }
+  int descriptor() const override { return -1; }
+
+ private:
+  std::string path_ = "/hangs";
+  std::shared_ptr<std::latch> gate_;
+};
+
+TEST(ThreadReader, reads_that_never_end_are_abandoned_and_nobody_touches_them_again) {
+  const auto gate = std::make_shared<std::latch>(1);
+  const HangingFile file(gate);
+  for (const size_t num_reads : {1u, 3u, 16u}) {  // fewer and more than threads
+    std::vector<std::byte> target(num_reads);
+    std::vector<ReadRequest> requests(num_reads);
+    std::vector<ReadRequest*> batch;
+    for (size_t i = 0; i < num_reads; ++i) {
+      requests[i].file = &file;
+      requests[i].target = &target[i];
+      requests[i].bytes = 1;
+      batch.push_back(&requests[i]);
+    }
+    auto reader = make_thread_reader(3, 16);
+    reader->submit(batch);
+    EXPECT_FALSE(drain(*reader, 30ms));
+    reader.reset();  // does not wait either
+  }
+  gate->count_down();
+}
+
+TEST(ThreadReader, a_reader_at_rest_is_drained_at_once) {
+  const auto reader = make_thread_reader(2, 4);
+  EXPECT_TRUE(drain(*reader, 1h));
 }
 
 TEST(MakeReader, refuses_a_depth_below_one) {

@@ -9,6 +9,10 @@
 
 namespace penstock {
 
+// kOutOfMemory where the system refuses a thread.
+Result<std::unique_ptr<Reader>> start_thread_reader(int num_threads, int depth);
+
+// The same for tests and benchmarks, which can do nothing about a refusal.
 std::unique_ptr<Reader> make_thread_reader(int num_threads, int depth);
 
 // kUnsupported, with the kernel's reason, where io_uring is refused or too old.

@@ -89,6 +89,7 @@ TEST(Rules, only_the_command_line_reads_the_environment_prints_and_ends_the_prog
 // Where another operating system needs a twin. Everywhere else the code is plain POSIX and C++.
 const std::set<std::string> kMayBeLinux = {
     "base/memory.cc",         // huge pages
+    "base/thread.cc",         // affinity
     "cli/interrupt.cc",       // eventfd
     "host/heap.cc",           // malloc_trim
     "host/machine.cc",        "host/memory_limits.cc", "host/peak_memory.cc",
