@@ -63,6 +63,9 @@ Result<std::unique_ptr<Engine>> load_engine(Call& call, const EngineOptions& opt
       call.storage, options, [&](uint64_t done, uint64_t total) { progress.update(done, total); }));
   progress.finish();
   call.terminal.note(plan_line(*engine));
+  if (engine->tokenizer() != nullptr) {
+    for (const std::string& note : engine->tokenizer()->notes()) call.terminal.warning(note);
+  }
   call.terminal.detail(to_table(engine->plan(), engine->plan_request().budget_bytes));
   if (engine->is_lossy()) call.terminal.warning(lossy_text(*engine));
   call.interrupt.set_policy(Interrupt::Policy::kStop);

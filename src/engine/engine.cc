@@ -31,12 +31,14 @@ std::optional<std::string_view> view(const std::optional<std::string>& text) {
 
 Result<void> read_text_files(ModelFiles& files) {
   const auto tokenizer = PENSTOCK_TRY(optional_file(files.container, "tokenizer.json"));
+  const auto config = PENSTOCK_TRY(optional_file(files.container, "tokenizer_config.json"));
+  const auto added = PENSTOCK_TRY(optional_file(files.container, "added_tokens.json"));
   if (tokenizer) {
-    files.texts.tokenizer = PENSTOCK_TRY(Tokenizer::create(
-        *tokenizer, files.container.path_of("tokenizer.json"), files.config.vocab_size));
+    const std::string path = files.container.path_of("tokenizer.json");
+    const TokenizerFiles texts{*tokenizer, path, view(config), view(added)};
+    files.texts.tokenizer = PENSTOCK_TRY(Tokenizer::create(texts, files.config.vocab_size));
   }
   const auto jinja = PENSTOCK_TRY(optional_file(files.container, "chat_template.jinja"));
-  const auto config = PENSTOCK_TRY(optional_file(files.container, "tokenizer_config.json"));
   Result<ChatTemplate> chat_template = load_chat_template(view(jinja), view(config));
   if (chat_template) {
     files.texts.chat_template = std::move(*chat_template);

@@ -311,8 +311,8 @@ Result<void> FolderReader::read(SourceParts& parts) {
 // The texts as they are; stop tokens that only config.json has become generation_config.json.
 Result<void> read_texts(Storage& storage, const Checkpoint& checkpoint, SourceParts& parts) {
   bool has_generation = false;
-  for (const char* name : {"tokenizer.json", "tokenizer_config.json", "chat_template.jinja",
-                           "generation_config.json"}) {
+  for (const char* name : {"tokenizer.json", "tokenizer_config.json", "added_tokens.json",
+                           "chat_template.jinja", "generation_config.json"}) {
     const std::string path = checkpoint.path_of(name);
     if (!PENSTOCK_TRY(exists(storage, path))) continue;
     parts.texts.push_back({name, PENSTOCK_TRY(read_text(storage, path, kTextBytesMax))});

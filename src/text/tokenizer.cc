@@ -14,15 +14,24 @@ namespace penstock {
 struct Tokenizer::Parts {
   explicit Parts(TokenizerTables from_file) : tables(std::move(from_file)) {
     special.resize(static_cast<size_t>(tables.vocabulary.id_count()));
-    for (const AddedToken& token : tables.added.all()) special[token.id] = token.is_special;
+    added.resize(special.size());
+    for (const AddedToken& token : tables.added.all()) {
+      special[token.id] = token.is_special;
+      added[token.id] = true;
+    }
   }
 
+  // Text between added tokens that are looked for in raw text.
+  void encode_between(std::string_view text, SpecialTokens mode, PieceCache* cache_or_null,
+                      std::vector<TokenId>& out) const;
+  // Normalised text without added tokens.
   void encode_plain(std::string_view text, PieceCache* cache, std::vector<TokenId>& out) const;
   void encode_piece(std::string_view piece, PieceCache* cache, BpeScratch& scratch,
                     std::vector<TokenId>& out) const;
 
   const TokenizerTables tables;
   std::vector<bool> special;  // by id
+  std::vector<bool> added;    // by id
 
   // A shortcut, never a source of other ids: the call that gets the lock uses the cache, a call at
   // the same time does without.
@@ -37,7 +46,11 @@ Tokenizer::~Tokenizer() = default;
 
 Result<Tokenizer> Tokenizer::create(std::string_view tokenizer_json, std::string_view what,
                                     int64_t embedding_rows) {
-  TokenizerTables tables = PENSTOCK_TRY(read_tokenizer_json(tokenizer_json, what, embedding_rows));
+  return create(TokenizerFiles{tokenizer_json, what}, embedding_rows);
+}
+
+Result<Tokenizer> Tokenizer::create(const TokenizerFiles& files, int64_t embedding_rows) {
+  TokenizerTables tables = PENSTOCK_TRY(read_tokenizer(files, embedding_rows));
   return Tokenizer(std::make_unique<Parts>(std::move(tables)));
 }
 
@@ -52,25 +65,42 @@ std::vector<TokenId> Tokenizer::encode(std::string_view text, SpecialTokens spec
 
   std::vector<TokenId> ids;
   ids.reserve(text.size() / 4 + 1);
-  size_t position = 0;
-  while (special == SpecialTokens::kParse) {
-    const auto match = parts_->tables.added.find_in(text, position);
-    if (!match) break;
-    parts_->encode_plain(text.substr(position, match->begin - position), cache, ids);
-    ids.push_back(match->token->id);
-    position = match->begin + match->token->text.size();
+  if (special == SpecialTokens::kAsText || parts_->tables.raw.is_empty()) {
+    parts_->encode_between(text, special, cache, ids);
+    return ids;
   }
-  parts_->encode_plain(text.substr(position), cache, ids);
+  for (const AddedTokens::Part& part : parts_->tables.raw.cut(text)) {
+    if (part.id) {
+      ids.push_back(*part.id);
+    } else {
+      parts_->encode_between(text.substr(part.begin, part.end - part.begin), special, cache, ids);
+    }
+  }
   return ids;
+}
+
+void Tokenizer::Parts::encode_between(std::string_view text, SpecialTokens mode,
+                                      PieceCache* cache_or_null, std::vector<TokenId>& out) const {
+  std::string nfc;
+  if (tables.is_nfc && nfc_prefix_bytes(text) < text.size()) {
+    nfc = to_nfc(text);
+    text = nfc;
+  }
+  if (mode == SpecialTokens::kAsText || tables.normalized.is_empty()) {
+    encode_plain(text, cache_or_null, out);
+    return;
+  }
+  for (const AddedTokens::Part& part : tables.normalized.cut(text)) {
+    if (part.id) {
+      out.push_back(*part.id);
+    } else {
+      encode_plain(text.substr(part.begin, part.end - part.begin), cache_or_null, out);
+    }
+  }
 }
 
 void Tokenizer::Parts::encode_plain(std::string_view text, PieceCache* cache_or_null,
                                     std::vector<TokenId>& out) const {
-  std::string normalised;
-  if (tables.is_nfc && nfc_prefix_bytes(text) < text.size()) {
-    normalised = to_nfc(text);
-    text = normalised;
-  }
   BpeScratch scratch;
   for (size_t begin = 0; begin < text.size();) {
     const size_t end = piece_end(text, begin, tables.pattern);
@@ -105,6 +135,29 @@ bool Tokenizer::is_special(TokenId id) const {
   return id >= 0 && id < vocab_size() && parts_->special[id];
 }
 
+bool Tokenizer::is_added(TokenId id) const {
+  return id >= 0 && id < vocab_size() && parts_->added[id];
+}
+
+std::optional<Tokenizer::AddedMatch> Tokenizer::find_added(std::string_view text,
+                                                           size_t from) const {
+  const auto match = parts_->tables.any.find_in(text, from);
+  if (!match) return std::nullopt;
+  return AddedMatch{match->begin, match->begin + match->token->text.size(), match->token->id};
+}
+
+std::optional<std::string> Tokenizer::as_normalised(std::string_view text) const {
+  const TokenizerTables& tables = parts_->tables;
+  if (!tables.is_nfc || tables.normalized.is_empty()) return std::nullopt;
+  if (!is_valid_utf8(text)) return to_nfc(replace_invalid_utf8(text));
+  if (nfc_prefix_bytes(text) == text.size()) return std::nullopt;
+  return to_nfc(text);
+}
+
+const std::vector<std::string>& Tokenizer::notes() const {
+  return parts_->tables.notes;
+}
+
 std::optional<TokenId> Tokenizer::find(std::string_view token) const {
   const AddedToken* added = parts_->tables.added.find(token);
   if (added != nullptr) return added->id;
@@ -117,9 +170,12 @@ int64_t Tokenizer::vocab_size() const {
 
 int64_t Tokenizer::memory_bytes() const {
   const TokenizerTables& tables = parts_->tables;
-  return static_cast<int64_t>(sizeof(Parts) + parts_->special.capacity() / 8) +
+  return static_cast<int64_t>(sizeof(Parts) +
+                              (parts_->special.capacity() + parts_->added.capacity()) / 8) +
          tables.vocabulary.memory_bytes() + tables.merges.memory_bytes() +
-         tables.added.memory_bytes() + parts_->cache.memory_bytes();
+         tables.added.memory_bytes() + tables.raw.memory_bytes() +
+         tables.normalized.memory_bytes() + tables.any.memory_bytes() +
+         parts_->cache.memory_bytes();
 }
 
 }  // namespace penstock

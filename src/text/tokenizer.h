@@ -5,7 +5,8 @@
 // use: NFC or no normaliser, their two split patterns, byte-level BPE; anything else is refused
 // rather than approximated. The steps of encode():
 //
-//   invalid UTF-8 -> U+FFFD;  cut at added tokens;  NFC;  cut into pieces;  merge bytes by rank
+//   invalid UTF-8 -> U+FFFD;  cut at added tokens;  NFC;  cut at normalised added tokens;
+//   cut into pieces;  merge bytes by rank
 //
 // Not done: the file's truncation and padding; nothing is added before or after the text.
 //
@@ -28,6 +29,7 @@
 #include <vector>
 
 #include "base/result.h"
+#include "text/added_token_files.h"
 #include "text/token.h"
 
 namespace penstock {
@@ -43,6 +45,8 @@ class Tokenizer {
   // must be below; 0 if unknown.
   static Result<Tokenizer> create(std::string_view tokenizer_json, std::string_view what,
                                   int64_t embedding_rows);
+  // The same with what the files beside it say of added tokens.
+  static Result<Tokenizer> create(const TokenizerFiles& files, int64_t embedding_rows);
   Tokenizer(Tokenizer&&) noexcept;
   Tokenizer& operator=(Tokenizer&&) noexcept;
   ~Tokenizer();
@@ -57,6 +61,26 @@ class Tokenizer {
 
   // The bytes that a token stands for; empty for ids without a token (also negative ones).
   std::string_view token_bytes(TokenId id) const;
+
+  // An added token, special or not.
+  bool is_added(TokenId id) const;
+
+  // The first place at or after `from` where the text of an added token stands, whether or not its
+  // flags would let it be recognised there; the longest that begins there. Looked for in the bytes
+  // as they are; as_normalised() gives those in which normalised tokens are looked for.
+  struct AddedMatch {
+    size_t begin;
+    size_t end;
+    TokenId id;
+  };
+  std::optional<AddedMatch> find_added(std::string_view text, size_t from) const;
+
+  // The text as the normaliser leaves it; nothing if that is how it is, or if no added token is
+  // looked for in normalised text.
+  std::optional<std::string> as_normalised(std::string_view text) const;
+
+  // What a person should know of the files: tokens that were left out.
+  const std::vector<std::string>& notes() const;
 
   // Marked "special" among the added tokens: hidden when decoding with skip_special.
   bool is_special(TokenId id) const;

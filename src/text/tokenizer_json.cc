@@ -5,24 +5,17 @@
 #include <algorithm>
 #include <optional>
 #include <string>
+#include <unordered_map>
 #include <utility>
 #include <vector>
 
 #include "base/json.h"
+#include "text/nfc.h"
 
 namespace penstock {
 namespace {
 
-// No published vocabulary has a tenth of this; it keeps a file from asking for gigabytes.
-constexpr int64_t kTokenIdMax = (1 << 23) - 1;
 constexpr size_t kJsonBytesMax = size_t{1} << 30;
-
-// A token's text for an error message: escaped, and not longer than a line.
-std::string in_quotes(std::string_view text) {
-  constexpr size_t kShownBytes = 60;
-  const bool is_long = text.size() > kShownBytes;
-  return to_text(Json(std::string(text.substr(0, kShownBytes)))) + (is_long ? "..." : "");
-}
 
 class Reader {
  public:
@@ -30,12 +23,14 @@ class Reader {
       : what_(what),
         id_end_(embedding_rows > 0 ? std::min(embedding_rows, kTokenIdMax + 1) : kTokenIdMax + 1) {}
 
-  Result<TokenizerTables> read(const Json& root) {
+  Result<TokenizerTables> read(const Json& root, const TokenizerFiles& files) {
     if (!root.is_object()) return corrupt("the file is not a JSON object");
     const bool is_nfc = PENSTOCK_TRY(read_normalizer(json_find(root, "normalizer")));
     const SplitPattern pattern = PENSTOCK_TRY(read_pre_tokenizer(root));
     PENSTOCK_TRY(check_ends(root));
-    std::vector<AddedToken> added = PENSTOCK_TRY(read_added_tokens(root, is_nfc));
+    std::vector<AddedToken> added = PENSTOCK_TRY(read_added_tokens(root, files));
+    std::vector<std::string> notes;
+    drop_without_row(added, notes);
 
     const Json* model = json_find(root, "model");
     if (model == nullptr) return corrupt("\"model\" is missing");
@@ -44,8 +39,23 @@ class Reader {
     BpeMerges merges = PENSTOCK_TRY(read_merges(*model, vocabulary));
     // After the merges, which are between ordinary tokens. An added token may be there already.
     for (const AddedToken& token : added) vocabulary.add(token.id, token.text);
-    return TokenizerTables{std::move(vocabulary), std::move(merges), AddedTokens(std::move(added)),
-                           pattern, is_nfc};
+    std::vector<AddedToken> raw;
+    std::vector<AddedToken> normalized;
+    std::vector<AddedToken> any;
+    for (AddedToken token : added) {
+      if (token.is_normalized && is_nfc) token.text = to_nfc(token.text);
+      (token.is_normalized ? normalized : raw).push_back(token);
+      any.push_back(std::move(token));
+    }
+    return TokenizerTables{std::move(vocabulary),
+                           std::move(merges),
+                           AddedTokens(std::move(added)),
+                           AddedTokens(std::move(raw)),
+                           AddedTokens(std::move(normalized)),
+                           AddedTokens(std::move(any)),
+                           pattern,
+                           is_nfc,
+                           std::move(notes)};
   }
 
  private:
@@ -54,6 +64,26 @@ class Reader {
   }
   Error unsupported(const std::string& sentence) const {
     return {ErrorCode::kUnsupported, fmt::format("{}: {}", what_, sentence)};
+  }
+
+  // The model cannot be asked for a token that its embedding has no row for. Programs that add
+  // tokens often leave such ones behind.
+  void drop_without_row(std::vector<AddedToken>& added, std::vector<std::string>& notes) const {
+    constexpr size_t kNamed = 3;
+    std::string names;
+    size_t count = 0;
+    for (const AddedToken& token : added) {
+      if (token.id < id_end_) continue;
+      ++count;
+      if (count <= kNamed) names += fmt::format(" {} ({})", in_quotes(token.text), token.id);
+    }
+    if (count == 0) return;
+    std::erase_if(added, [this](const AddedToken& token) { return token.id >= id_end_; });
+    if (count > kNamed) names += " ...";
+    notes.push_back(fmt::format(
+        "{}: the embedding has {} rows and none for {} of the added tokens:{}; where they occur, "
+        "they are read as plain text",
+        what_, id_end_, count, names));
   }
 
   static std::string type_of(const Json& object) {
@@ -154,64 +184,6 @@ class Reader {
     return static_cast<TokenId>(id);
   }
 
-  Result<std::vector<AddedToken>> read_added_tokens(const Json& root, bool is_nfc) const {
-    std::vector<AddedToken> tokens;
-    const Json* list = json_find(root, "added_tokens");
-    if (list == nullptr) return tokens;
-    if (!list->is_array()) return corrupt("\"added_tokens\" must be an array");
-    tokens.reserve(list->size());
-    for (size_t i = 0; i < list->size(); ++i) {
-      const std::string key = fmt::format("added_tokens[{}]", i);
-      tokens.push_back(PENSTOCK_TRY(read_added_token((*list)[i], key, is_nfc)));
-    }
-    PENSTOCK_TRY(check_distinct(tokens));
-    return tokens;
-  }
-
-  Result<AddedToken> read_added_token(const Json& entry, const std::string& key,
-                                      bool is_nfc) const {
-    const Json* content = json_find(entry, "content");
-    const Json* id = json_find(entry, "id");
-    if (content == nullptr || !content->is_string() || id == nullptr) {
-      return corrupt(fmt::format("\"{}\" must have an \"id\" and a text \"content\"", key));
-    }
-    const auto& text = content->get_ref<const std::string&>();
-    if (text.empty() || text.size() > kAddedTokenBytesMax) {
-      return corrupt(fmt::format("\"{}.content\" must have 1 to {} bytes, not {}", key,
-                                 kAddedTokenBytesMax, text.size()));
-    }
-    for (const char* flag : {"single_word", "lstrip", "rstrip", "normalized"}) {
-      // Without a normaliser, raw and normalised text are the same.
-      const bool matters = std::string_view(flag) != "normalized" || is_nfc;
-      if (matters && is_true(entry, flag)) {
-        return unsupported(fmt::format("\"{}\" ({}) has \"{}\": true, which is not supported", key,
-                                       in_quotes(text), flag));
-      }
-    }
-    return AddedToken{text, PENSTOCK_TRY(read_id(*id, text)), is_true(entry, "special")};
-  }
-
-  Result<void> check_distinct(const std::vector<AddedToken>& tokens) const {
-    std::vector<const AddedToken*> order;
-    for (const AddedToken& token : tokens) order.push_back(&token);
-    std::sort(order.begin(), order.end(), [](auto* a, auto* b) { return a->id < b->id; });
-    for (size_t i = 1; i < order.size(); ++i) {
-      if (order[i - 1]->id == order[i]->id) {
-        return corrupt(fmt::format("\"added_tokens\": id {} is given twice, to {} and to {}",
-                                   order[i]->id, in_quotes(order[i - 1]->text),
-                                   in_quotes(order[i]->text)));
-      }
-    }
-    std::sort(order.begin(), order.end(), [](auto* a, auto* b) { return a->text < b->text; });
-    for (size_t i = 1; i < order.size(); ++i) {
-      if (order[i - 1]->text == order[i]->text) {
-        return corrupt(fmt::format("\"added_tokens\": {} is there twice, as {} and as {}",
-                                   in_quotes(order[i]->text), order[i - 1]->id, order[i]->id));
-      }
-    }
-    return {};
-  }
-
   Result<Vocabulary> read_vocabulary(const Json& model,
                                      const std::vector<AddedToken>& added) const {
     const Json* vocab = json_find(model, "vocab");
@@ -224,7 +196,14 @@ class Reader {
       id_count = std::max<int64_t>(id_count, id + 1);
     }
     Vocabulary vocabulary(id_count, vocab->size() + added.size());
+    std::unordered_map<std::string_view, TokenId> id_of_added;
+    for (const AddedToken& token : added) id_of_added.emplace(token.text, token.id);
     for (const auto& [spelling, value] : vocab->items()) {
+      const auto same = id_of_added.find(spelling);
+      if (same != id_of_added.end() && value != same->second) {
+        return corrupt(fmt::format("added token {} has id {}, but id {} in \"model.vocab\"",
+                                   in_quotes(spelling), same->second, to_text(value)));
+      }
       // A token outside the byte alphabet can never be reached by merging; it stands for itself.
       const std::string bytes = bytes_of_spelling(spelling).value_or(spelling);
       const TokenId id = value.get<TokenId>();
@@ -319,15 +298,16 @@ class Reader {
 
 }  // namespace
 
-Result<TokenizerTables> read_tokenizer_json(std::string_view json, std::string_view what,
-                                            int64_t embedding_rows) {
+Result<TokenizerTables> read_tokenizer(const TokenizerFiles& files, int64_t embedding_rows) {
+  const std::string_view json = files.tokenizer_json;
+  const std::string_view what = files.what;
   if (json.size() > kJsonBytesMax) {
     return Error{ErrorCode::kCorrupt, fmt::format("{}: {} bytes are too many for a tokenizer; at "
                                                   "most {} are read",
                                                   what, json.size(), kJsonBytesMax)};
   }
   const Json root = PENSTOCK_TRY(parse_json(json, what));
-  return Reader(what, embedding_rows).read(root);
+  return Reader(what, embedding_rows).read(root, files);
 }
 
 }  // namespace penstock

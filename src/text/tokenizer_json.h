@@ -1,4 +1,5 @@
-// Reads a Hugging Face tokenizer.json into the tables that the tokenizer works with.
+// Reads a Hugging Face tokenizer.json, and the files beside it, into the tables that the tokenizer
+// works with.
 //
 // Every part of the file that changes ids is either understood or refused; what only concerns
 // batches (truncation, padding) or offsets (trim_offsets) is ignored.
@@ -8,9 +9,11 @@
 //         another kind of tokenizer. The message names the key.
 #pragma once
 
-#include <string_view>
+#include <string>
+#include <vector>
 
 #include "base/result.h"
+#include "text/added_token_files.h"
 #include "text/added_tokens.h"
 #include "text/bpe.h"
 #include "text/pretokenizer.h"
@@ -21,13 +24,17 @@ namespace penstock {
 struct TokenizerTables {
   Vocabulary vocabulary;  // ordinary and added tokens
   BpeMerges merges;
-  AddedTokens added;
+  AddedTokens added;       // by the texts that they stand for
+  AddedTokens raw;         // those that are looked for in the text as it is,
+  AddedTokens normalized;  // those in what is left of it, normalised,
+  AddedTokens any;         // and both, for a look at what might be found
   SplitPattern pattern;
   bool is_nfc;
+  std::vector<std::string> notes;  // what a person should know of the files
 };
 
-// `what` names the file in errors. embedding_rows: every id must be below it; 0 if unknown.
-Result<TokenizerTables> read_tokenizer_json(std::string_view json, std::string_view what,
-                                            int64_t embedding_rows);
+// embedding_rows: every id must be below it, but an added token that is not is left out and noted;
+// 0 if unknown.
+Result<TokenizerTables> read_tokenizer(const TokenizerFiles& files, int64_t embedding_rows);
 
 }  // namespace penstock

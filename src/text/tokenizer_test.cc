@@ -225,5 +225,58 @@ TEST(Tokenizer, counts_its_memory) {
   EXPECT_LT(bytes, 4 << 20);
 }
 
+// Every combination of flags, overlapping tokens, white space and marks beside them: ids recorded
+// by tools/added_token_goldens.py.
+TEST(Tokenizer, finds_added_tokens_as_the_reference_does) {
+  const Json definition = read_test_json("tokenizer.json");
+  const Json cases = read_test_json("../added_token_cases.json");
+  ASSERT_GT(cases.size(), 100u);
+  for (const Json& one : cases) {
+    Json changed = definition;
+    changed["added_tokens"] = one.at("added");
+    changed["normalizer"] = one.at("nfc").get<bool>() ? Json{{"type", "NFC"}} : Json();
+    const Tokenizer tokenizer = make(to_text(changed));
+    for (const Json& text : one.at("texts")) {
+      EXPECT_EQ(tokenizer.encode(text[0].get<std::string>()), text[1].get<Ids>())
+          << to_text(text) << "\n"
+          << to_text(one.at("added")) << (one.at("nfc").get<bool>() ? " NFC" : "");
+    }
+  }
+}
+
+TEST(Tokenizer, knows_added_tokens_and_where_they_stand) {
+  Json definition = small_tokenizer();
+  definition["added_tokens"][1]["content"] = "e\u0301!";
+  definition["added_tokens"][1]["normalized"] = true;
+  const Tokenizer tokenizer = make(to_text(definition));
+  EXPECT_TRUE(tokenizer.is_added(300));
+  EXPECT_TRUE(tokenizer.is_added(301));
+  EXPECT_FALSE(tokenizer.is_added(257));
+  EXPECT_FALSE(tokenizer.is_added(-1));
+  EXPECT_FALSE(tokenizer.is_added(1000));
+  const auto match = tokenizer.find_added("abc<end>", 1);
+  ASSERT_TRUE(match);
+  EXPECT_EQ(match->begin, 3u);
+  EXPECT_EQ(match->end, 8u);
+  EXPECT_EQ(match->id, 300);
+  EXPECT_FALSE(tokenizer.find_added("e\u0301!", 0));
+  const auto normalised = tokenizer.as_normalised("e\u0301!");
+  ASSERT_TRUE(normalised);
+  EXPECT_EQ(tokenizer.find_added(*normalised, 0)->id, 301);
+  EXPECT_FALSE(tokenizer.as_normalised("\u00e9!"));
+  EXPECT_FALSE(small().as_normalised("e\u0301!"));  // no token is looked for there
+}
+
+TEST(Tokenizer, takes_white_space_in_linear_time) {
+  // Each blank is a token that takes all the blanks behind it: looked at one by one from every
+  // place they would be 10^12 steps.
+  Json definition = small_tokenizer();
+  definition["added_tokens"][1]["content"] = " ";
+  definition["added_tokens"][1]["rstrip"] = true;
+  definition["added_tokens"][0]["lstrip"] = true;
+  const Tokenizer tokenizer = make(to_text(definition));
+  EXPECT_EQ(tokenizer.encode(std::string(2'000'000, ' ')).size(), 2'000'000u);
+}
+
 }  // namespace
 }  // namespace penstock
