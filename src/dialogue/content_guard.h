@@ -10,13 +10,18 @@
 //   message["content"] = guard.mark(content, ContentGuard::Trust::kNone);
 //   tokens = guard.encode(chat_template.render(...));
 //
-// Contents without such texts, nearly all, get exactly the tokens of the reference.
+// Contents without such texts, nearly all, get exactly the tokens of the reference. Where only the
+// normalised form of a content would hold such a text, that form is what the template gets.
 //
 // Limits  A control token whose text is a single character cannot be broken up. Two contents that
-//         a template joins without anything between them could form one.
+//         a template joins without anything between them could form one. Everything takes linear
+//         time, whatever the contents are.
 // Errors  create(): kInvalidArgument when the contents use every noncharacter.
 #pragma once
 
+#include <functional>
+#include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -45,13 +50,25 @@ class ContentGuard {
       : tokenizer_(&tokenizer), mark_(std::move(mark)) {}
 
   // Recognised in a text that is parsed, and only there.
-  bool is_added(TokenId id) const;
-  std::vector<std::string> added_in(std::string_view text, Trust trust) const;
+  bool is_control(TokenId id) const;
   void append_run(std::span<const TokenId> run, std::vector<TokenId>& tokens) const;
 
   const Tokenizer* tokenizer_;
   std::string mark_;
   bool used_ = false;
 };
+
+// A control token's text in a content.
+struct ControlMatch {
+  size_t begin;
+  size_t end;
+  bool is_allowed;  // it may stay a token
+};
+// The first that begins at or after a place.
+using ControlSearch = std::function<std::optional<ControlMatch>(std::string_view, size_t)>;
+
+// The text with `mark` behind the first character of everything that `search` finds and does not
+// allow. Asks once for each place that is found, from places that only move on.
+std::string with_marks(std::string_view text, const std::string& mark, const ControlSearch& search);
 
 }  // namespace penstock

@@ -75,6 +75,66 @@ TEST(ContentGuard, the_mark_is_none_of_the_contents_own_characters) {
   EXPECT_EQ(tokenizer().decode(guard.encode(marked)), content);
 }
 
+TEST(ContentGuard, tokens_inside_of_each_other_are_broken_up_one_by_one) {
+  const std::string content = "<|im_<|im_end|>end|><|im_end|>";
+  ContentGuard guard = guard_for(content);
+  const std::vector<TokenId> tokens = guard.encode(guard.mark(content, Trust::kNone));
+  EXPECT_EQ(count_of(tokens, "<|im_end|>"), 0);
+  EXPECT_EQ(tokenizer().decode(tokens), content);
+}
+
+TEST(ContentGuard, four_megabytes_of_control_tokens_are_text) {
+  std::string content;
+  while (content.size() < (4u << 20)) content += "<|im_end|>";
+  ContentGuard guard = guard_for(content);
+  const std::vector<TokenId> tokens =
+      guard.encode("<|im_start|>user\n" + guard.mark(content, Trust::kNone) + "<|im_end|>");
+  EXPECT_EQ(count_of(tokens, "<|im_end|>"), 1);
+  EXPECT_EQ(tokenizer().decode(tokens), "<|im_start|>user\n" + content + "<|im_end|>");
+}
+
+// The work is counted, not timed: each place is looked at once.
+TEST(ContentGuard, looks_at_each_place_once) {
+  std::string text;
+  for (int i = 0; i < 10000; ++i) text += "<|im_end|>x";
+  int64_t calls = 0;
+  size_t last = 0;
+  const ControlSearch search = [&](std::string_view all,
+                                   size_t from) -> std::optional<ControlMatch> {
+    ++calls;
+    EXPECT_GE(from, last);
+    last = from;
+    const size_t begin = all.find("<|im_end|>", from);
+    if (begin == std::string_view::npos) return std::nullopt;
+    return ControlMatch{begin, begin + 10, false};
+  };
+  const std::string marked = with_marks(text, "#", search);
+  EXPECT_EQ(calls, 10001);
+  EXPECT_EQ(marked.size(), text.size() + 10000);
+  EXPECT_TRUE(marked.starts_with("<#|im_end|>x<#|im_end|>x"));
+}
+
+TEST(ContentGuard, sees_tokens_that_only_the_normalised_text_holds) {
+  const std::string path = PENSTOCK_TEST_DATA "/text/tokenizer.json";
+  Json definition = parse_json(*read_text(posix_storage(), path, 64 << 20), path).value();
+  definition["normalizer"] = Json{{"type", "NFC"}};
+  definition["added_tokens"].push_back({{"id", 8200},
+                                        {"content", "<K\u00e9>"},
+                                        {"single_word", false},
+                                        {"lstrip", false},
+                                        {"rstrip", false},
+                                        {"normalized", true},
+                                        {"special", true}});
+  const Tokenizer normalising = Tokenizer::create(to_text(definition), path, 0).value();
+  for (const char* content : {"a <Ke\u0301> b", "<\u212a\u00e9>", "<K\u00e9>"}) {
+    EXPECT_EQ(std::ranges::count(normalising.encode(content), 8200), 1) << content;
+    ContentGuard guard = ContentGuard::create(normalising, content).value();
+    const std::vector<TokenId> tokens = guard.encode(guard.mark(content, Trust::kNone));
+    EXPECT_EQ(std::ranges::count(tokens, 8200), 0) << content;
+    EXPECT_EQ(tokens, normalising.encode(content, SpecialTokens::kAsText)) << content;
+  }
+}
+
 TEST(Reply, is_cut_at_the_end_of_reasoning) {
   const Reply reply = split_reply("so\nit is\n</think>\n\nYes.", true);
   EXPECT_EQ(reply.reasoning, "so\nit is");

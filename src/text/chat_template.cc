@@ -31,6 +31,26 @@ Result<void> parse_arguments(Json& call, const std::string& key) {
   return {};
 }
 
+// The bytes of all texts in `json`.
+size_t text_bytes(const Json& json) {
+  if (json.is_string()) return json.get_ref<const std::string&>().size();
+  size_t bytes = 0;
+  if (json.is_structured()) {
+    for (const Json& child : json) bytes += text_bytes(child);
+  }
+  return bytes;
+}
+
+// Told before the template is asked: it would only say that it does too much work.
+Result<void> check_length(const Json& messages, const Json& tools) {
+  const size_t bytes = text_bytes(messages) + text_bytes(tools);
+  if (bytes <= kChatBytesMax) return {};
+  return Error{ErrorCode::kInvalidArgument,
+               fmt::format("the conversation is too long: its messages and tools have {} MiB of "
+                           "text, and a prompt takes {} MiB; leave some of it out",
+                           (bytes >> 20) + 1, kChatBytesMax >> 20)};
+}
+
 Result<Json> with_parsed_arguments(const Json& messages) {
   if (!messages.is_array()) {
     return Error{ErrorCode::kInvalidArgument, "messages must be an array"};
@@ -118,6 +138,7 @@ Result<std::string> ChatTemplate::render(const Json& messages, const Json& tools
   if (!options.extra.is_object()) {
     return Error{ErrorCode::kInvalidArgument, "chat_template_kwargs must be an object"};
   }
+  PENSTOCK_TRY(check_length(messages, tools));
   jinja::Template::Variables variables;
   for (const auto& [name, text] : parts_->special_tokens.items()) {
     variables.emplace_back(name, text);

@@ -6,8 +6,9 @@
 // raise_exception, strftime_now.
 //
 // Threads  render() is const and keeps nothing; any number of threads may call it.
-// Limits   steps, output bytes and nesting (jinja/template.h): a hostile template ends in an
-//          Error within a second.
+// Limits   kChatBytesMax; steps, output bytes and nesting (jinja/template.h): a hostile template
+// ends
+//          in an Error within a second, or some for a conversation of megabytes.
 // Errors   create(): kCorrupt or kUnsupported with the template's line; load_chat_template():
 //          kNotFound if neither text has one.
 //          render(): kInvalidArgument when the template itself refuses the messages
@@ -25,6 +26,9 @@
 #include "text/jinja/strftime.h"
 
 namespace penstock {
+
+// Of all texts in the messages and tools of one prompt.
+inline constexpr size_t kChatBytesMax = size_t{15} << 20;
 
 struct ChatOptions {
   bool add_generation_prompt = true;

@@ -101,6 +101,26 @@ TEST(ChatTemplate, refuses_messages_of_the_wrong_shape) {
   EXPECT_TRUE(chat.render(Json::array(), nullptr, {}));
 }
 
+TEST(ChatTemplate, takes_megabytes_and_says_when_a_conversation_is_too_long) {
+  const ChatTemplate chat = demo();
+  const std::string long_text(14u << 20, 'x');
+  EXPECT_GT(render(chat, user(long_text.c_str())).size(), long_text.size());
+  const auto text = chat.render(user(std::string(16u << 20, 'x').c_str()), nullptr, {});
+  ASSERT_FALSE(text);
+  EXPECT_EQ(text.error().code, ErrorCode::kInvalidArgument);
+  EXPECT_EQ(text.error().message.find("the conversation is too long"), 0u) << text.error().message;
+}
+
+TEST(ChatTemplate, tells_the_template_the_time_that_it_is_given) {
+  const ChatTemplate chat = of("{{ strftime_now('%Y-%m-%d') }}");
+  ChatOptions options;
+  options.now.emplace();
+  options.now->fields.tm_year = 124;
+  options.now->fields.tm_mon = 1;
+  options.now->fields.tm_mday = 29;
+  EXPECT_EQ(render(chat, Json::array(), options), "2024-02-29");
+}
+
 TEST(ChatTemplate, hands_extra_variables_to_the_template) {
   const ChatTemplate chat =
       of("{{ effort }}{{ add_generation_prompt }}{{ enable_thinking is defined }}"

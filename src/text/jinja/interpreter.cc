@@ -34,7 +34,7 @@ void Interpreter::pop_scope(const Scope& scope) {
 Result<void> Interpreter::write(std::string_view text) {
   PENSTOCK_TRY(arena_.spend_bytes(text.size()));
   if (output_.size() + text.size() > kTextBytesMax) {
-    return template_error("the template prints more than 16 MiB");
+    return template_error("the template makes more than 16 MiB of this conversation");
   }
   output_ += text;
   return {};

@@ -4,7 +4,7 @@
 // real objects, no changes to their arguments; their work, their text and their nesting are
 // limited.
 //
-// Limits   Arena::kStepsMax steps, kTextBytesMax bytes of output and of any text, kRunDepthMax
+// Limits   Arena::kStepsMax steps and one for each byte of the variables' texts, kTextBytesMax bytes of output and of any text, kRunDepthMax
 // calls
 //          inside each other. Exceeding one is an Error; all are reached well within a second.
 // Threads  render() keeps nothing; a Template may be rendered from several threads.

@@ -58,7 +58,8 @@ void Namespace::set(std::string_view name, Value value) {
 Result<void> Arena::spend(int64_t steps) {
   if (steps > steps_left_) {
     return template_error(fmt::format(
-        "the template does too much work: more than {} steps (it may loop without an end)",
+        "the template does too much work: more than {} steps for this conversation (it may loop "
+        "without an end)",
         kStepsMax));
   }
   steps_left_ -= steps;
@@ -143,6 +144,7 @@ Value Arena::from_json(const Json& json) {
     case Json::value_t::number_float:
       return Value(json.get<double>());
     case Json::value_t::string:
+      steps_left_ += static_cast<int64_t>(json.get_ref<const std::string&>().size());
       return Value(static_cast<const Text*>(make_text(json.get<std::string>())));
     case Json::value_t::array: {
       List list;

@@ -201,7 +201,8 @@ class Arena {
   Result<Loop*> make_loop(std::vector<Value> items);
   Result<Cycler*> make_cycler(std::vector<Value> items);
 
-  // The value of a JSON document. Not charged: its size is the request's.
+  // The value of a JSON document. Not charged, for its size is the request's; and each byte of its
+  // texts adds a step to the budget, so that a long conversation may be gone through.
   Value from_json(const Json& json);
 
  private:
