@@ -61,7 +61,7 @@ Result<int> run_line(const CommandLine& line, const Environment& environment, Te
 int report(const Error& error, bool json, Terminal& terminal, Output& output) {
   terminal.error(error.message);
   if (json) {
-    const Json body{{"code", name_of(error.code)}, {"message", error.message}};
+    const Json body{{"code", name_of(error.code)}, {"message", message_text(error.message)}};
     output.write_line(Json{{"error", body}});
   }
   return exit_code_of(error.code);

@@ -12,7 +12,7 @@ Result<int> show_verb(Call& call) {
   if (call.json()) {
     call.output.write_line(description.json);
   } else {
-    call.output.write(description.text);
+    call.output.write(table_text(description.text));
   }
   return kExitDone;
 }

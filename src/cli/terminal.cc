@@ -4,6 +4,8 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
+#include <algorithm>
+
 #include "text/utf8.h"
 
 namespace penstock {
@@ -31,6 +33,21 @@ bool is_control(char32_t c) {
   return c < 0x20 || (c >= 0x7f && c < 0xa0);
 }
 
+// Marks, embeddings, overrides and isolates of the bidirectional algorithm; and the two characters
+// that end a line without being a newline.
+bool turns_writing(char32_t c) {
+  return c == 0x061c || c == 0x200e || c == 0x200f || (c >= 0x2028 && c <= 0x202e) ||
+         (c >= 0x2066 && c <= 0x2069);
+}
+
+// At most `limit` bytes of the text, whole characters, and what was left out.
+std::string cut_to(std::string_view text, size_t limit) {
+  if (text.size() <= limit) return std::string(text);
+  size_t end = limit;
+  while (end > 0 && (static_cast<uint8_t>(text[end]) & 0xc0) == 0x80) --end;
+  return fmt::format("{}... ({} bytes more)", text.substr(0, end), text.size() - end);
+}
+
 }  // namespace
 
 Terminal::Terminal(const Environment& environment, Loudness loudness) : loudness_(loudness) {
@@ -55,23 +72,23 @@ void Terminal::show(std::string_view text) const {
 }
 
 void Terminal::note(std::string_view line) const {
-  if (!is_quiet()) write_line(line);
+  if (!is_quiet()) write_line(table_text(line));
 }
 
 void Terminal::detail(std::string_view line) const {
-  if (is_verbose()) write_line(line);
+  if (is_verbose()) write_line(table_text(line));
 }
 
 void Terminal::warning(std::string_view line) const {
   const bool colour = errors_colour_;
-  write_all(
-      fmt::format("{}warning:{} {}\n", colour ? "\x1b[33m" : "", colour ? "\x1b[0m" : "", line));
+  write_all(fmt::format("{}warning:{} {}\n", colour ? "\x1b[33m" : "", colour ? "\x1b[0m" : "",
+                        message_text(line)));
 }
 
 void Terminal::error(std::string_view line) const {
   const bool colour = errors_colour_;
-  write_all(
-      fmt::format("{}penstock:{} {}\n", colour ? "\x1b[31m" : "", colour ? "\x1b[0m" : "", line));
+  write_all(fmt::format("{}penstock:{} {}\n", colour ? "\x1b[31m" : "", colour ? "\x1b[0m" : "",
+                        message_text(line)));
 }
 
 std::string printable(std::string_view text) {
@@ -81,6 +98,35 @@ std::string printable(std::string_view text) {
     const bool keep = c.code_point == '\n' || c.code_point == '\t' || !is_control(c.code_point);
     append_utf8(keep ? c.code_point : kReplacementCharacter, out);
     i += c.bytes;
+  }
+  return out;
+}
+
+std::string table_text(std::string_view text) {
+  std::string clean;
+  for (size_t i = 0; i < text.size();) {
+    const Utf8Char c = decode_utf8(text, i);
+    append_utf8(turns_writing(c.code_point) ? kReplacementCharacter : c.code_point, clean);
+    i += c.bytes;
+  }
+  clean = printable(clean);
+  std::string out;
+  for (size_t begin = 0; begin < clean.size();) {
+    const size_t end = std::min(clean.find('\n', begin), clean.size());
+    out += cut_to(std::string_view(clean).substr(begin, end - begin), kLineBytesMax);
+    if (end < clean.size()) out += '\n';
+    begin = end + 1;
+  }
+  return out;
+}
+
+std::string message_text(std::string_view text) {
+  while (text.ends_with('\n')) text.remove_suffix(1);
+  const std::string lines = cut_to(table_text(text), kMessageBytesMax);
+  std::string out;
+  for (const char c : lines) {
+    out += c;
+    if (c == '\n') out += "  ";
   }
   return out;
 }

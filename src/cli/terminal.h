@@ -31,7 +31,8 @@ class Terminal {
 
   int columns() const;  // of the terminal at standard error, 80 when there is none
 
-  // One or more lines; the last one's end may be left out.
+  // One or more lines; the last one's end may be left out. All of them through message_text():
+  // messages quote what files say.
   void note(std::string_view line) const;     // unless quiet
   void detail(std::string_view line) const;   // when verbose
   void warning(std::string_view line) const;  // always
@@ -49,5 +50,14 @@ class Terminal {
 // `text` as a terminal may be given it: control characters other than newline and tab become
 // U+FFFD, since a model's answer must not move cursors, retitle windows or answer queries.
 std::string printable(std::string_view text);
+
+// The same for a message or table that quotes files: what turns the direction of writing becomes
+// U+FFFD, too, and a line longer than kLineBytesMax is cut. A message of one thing, not a table, is
+// cut after kMessageBytesMax as well, and its further lines are indented, so that none can pass for
+// one of ours.
+inline constexpr size_t kLineBytesMax = 2000;
+inline constexpr size_t kMessageBytesMax = 4000;
+std::string table_text(std::string_view text);
+std::string message_text(std::string_view text);
 
 }  // namespace penstock
