@@ -24,7 +24,8 @@ constexpr VerbText kVerbs[] = {
      "turn a Hugging Face folder into a penstock model",
      "SOURCE stays as it is. Interrupted packing goes on where it was when the same command is\n"
      "given again. With --verify and one folder: check every byte of a packed model."},
-    {Verb::kShow, "show", "MODEL|FOLDER", 1, 1, "say what is in a model or a Hugging Face folder",
+    {Verb::kShow, "show", "MODEL|FOLDER|FILE", 1, 1,
+     "say what is in a model, a Hugging Face or MLX folder, or a GGUF file",
      ""},
     {Verb::kPlan, "plan", "MODEL|SHAPE", 1, 1,
      "say what would be kept in memory and how fast it would be, without loading",

@@ -1,4 +1,4 @@
-// show: what is in a packed model, a Hugging Face folder or a safetensors file.
+// show: what is in a packed model, a Hugging Face or MLX folder, a GGUF or a safetensors file.
 
 #include "cli/program.h"
 #include "pack/describe.h"

@@ -2,79 +2,24 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
+#include <array>
 #include <map>
+#include <memory>
+#include <span>
+#include <string_view>
 
 #include "base/byte_text.h"
 #include "format/checkpoint.h"
 #include "format/container.h"
+#include "format/quantisation.h"
 #include "format/text.h"
 #include "model/config.h"
+#include "pack/describe_source.h"
+#include "pack/description_writer.h"
 #include "pack/plan.h"
 
 namespace penstock {
 namespace {
-
-std::string count_text(int64_t count) {
-  const auto value = static_cast<double>(count);
-  if (value >= 1e9) return fmt::format("{:.2f} billion", value / 1e9);
-  if (value >= 1e6) return fmt::format("{:.2f} million", value / 1e6);
-  return fmt::format("{}", count);
-}
-
-// Facts go into the JSON and the text side by side.
-class Writer {
- public:
-  void fact(const char* key, const char* label, Json value, const std::string& text) {
-    json_[key] = std::move(value);
-    line(label, text);
-  }
-  void line(const char* label, const std::string& text) {
-    text_ += fmt::format("{:<18}{}\n", label, text);
-  }
-  void bytes(const char* key, const char* label, uint64_t value) {
-    fact(key, label, value, format_bytes(value));
-  }
-  Json& json() { return json_; }
-  std::string& text() { return text_; }
-  Description finish() { return {std::move(json_), std::move(text_)}; }
-
- private:
-  Json json_ = Json::object();
-  std::string text_;
-};
-
-void write_config(Writer& out, const ModelConfig& config) {
-  const auto full =
-      std::count(config.layer_types.begin(), config.layer_types.end(), LayerType::kFullAttention);
-  out.fact("model_type", "architecture", config.model_type, config.model_type);
-  out.fact("num_hidden_layers", "layers", config.num_hidden_layers,
-           fmt::format("{} ({} with full attention)", config.num_hidden_layers, full));
-  out.json()["num_full_attention_layers"] = full;
-  out.fact("hidden_size", "hidden size", config.hidden_size, fmt::format("{}", config.hidden_size));
-  out.fact("vocab_size", "vocabulary", config.vocab_size, fmt::format("{}", config.vocab_size));
-  out.fact(
-      "max_position_embeddings", "context", config.max_position_embeddings,
-      fmt::format("{} tokens{}", config.max_position_embeddings, config.rope.yarn ? ", YaRN" : ""));
-  out.json()["num_experts"] = config.num_experts;
-  out.json()["num_experts_per_tok"] = config.num_experts_per_tok;
-  out.line("experts", fmt::format("{} in each layer, {} for a token, width {}", config.num_experts,
-                                  config.num_experts_per_tok, config.moe_intermediate_size));
-}
-
-struct ParameterCounts {
-  int64_t total = 0;
-  int64_t active = 0;
-  int64_t prediction = 0;  // of the prediction block, beside the total
-};
-
-void write_parameters(Writer& out, const ParameterCounts& counts) {
-  out.json()["parameters"] = counts.total;
-  out.json()["active_parameters"] = counts.active;
-  out.line("parameters",
-           fmt::format("{}, {} active", count_text(counts.total), count_text(counts.active)));
-  out.fact("mtp_parameters", "prediction block", counts.prediction, count_text(counts.prediction));
-}
 
 ParameterCounts count_parameters(const Container& model, const ModelConfig& config) {
   int64_t resident = 0, prediction = 0;
@@ -90,7 +35,7 @@ ParameterCounts count_parameters(const Container& model, const ModelConfig& conf
           prediction + config.mtp_num_hidden_layers * parts.num_experts * one_expert};
 }
 
-void write_container_tensors(Writer& out, const Container& model) {
+void write_container_tensors(DescriptionWriter& out, const Container& model) {
   Json tensors = Json::array();
   out.text() += "\n";
   for (const ResidentTensor& tensor : model.tensors()) {
@@ -100,14 +45,14 @@ void write_container_tensors(Writer& out, const Container& model) {
                        {"shape", {tensor.rows, tensor.columns}},
                        {"offset", tensor.offset},
                        {"bytes", tensor.bytes}});
-    out.text() +=
-        fmt::format("{:<48} {:<5}{:<16} {:>10}\n", tensor.name, name_of(tensor.dtype),
-                    fmt::format("[{}, {}]", tensor.rows, tensor.columns), format_bytes(tensor.bytes));
+    out.text() += fmt::format("{:<48} {:<5}{:<16} {:>10}\n", tensor.name, name_of(tensor.dtype),
+                              fmt::format("[{}, {}]", tensor.rows, tensor.columns),
+                              format_bytes(tensor.bytes));
   }
   out.json()["tensors"] = std::move(tensors);
 }
 
-void write_experts(Writer& out, const ExpertParts& parts, const ModelConfig& config) {
+void write_experts(DescriptionWriter& out, const ExpertParts& parts, const ModelConfig& config) {
   const int64_t chosen = config.num_hidden_layers * config.num_experts_per_tok;
   const uint64_t token_bytes = parts.record_bytes * static_cast<uint64_t>(chosen);
   out.json()["experts"] = {{"dtype", std::string(name_of(parts.dtype))},
@@ -115,13 +60,13 @@ void write_experts(Writer& out, const ExpertParts& parts, const ModelConfig& con
                            {"record_bytes", parts.record_bytes},
                            {"bytes", parts.file_bytes()},
                            {"bytes_per_token", token_bytes}};
-  out.line("expert weights",
-           fmt::format("{} as {}: {} records of {}", format_bytes(parts.file_bytes()),
-                       name_of(parts.dtype), parts.num_records(), format_bytes(parts.record_bytes)));
+  out.line("expert weights", fmt::format("{} as {}: {} records of {}",
+                                         format_bytes(parts.file_bytes()), name_of(parts.dtype),
+                                         parts.num_records(), format_bytes(parts.record_bytes)));
   out.line("one token", fmt::format("{} of experts", format_bytes(token_bytes)));
 }
 
-void write_files(Writer& out, const Manifest& manifest) {
+void write_files(DescriptionWriter& out, const Manifest& manifest) {
   Json files = Json::array();
   std::string names;
   for (const ManifestFile& file : manifest.files) {
@@ -146,7 +91,7 @@ Result<Description> describe_container(Storage& storage, const std::string& path
   const ModelConfig config = PENSTOCK_TRY(
       parse_model_config(model.config(), model.path_of(kManifestName) + ": \"config\""));
   const Manifest& manifest = model.manifest();
-  Writer out;
+  DescriptionWriter out;
   out.fact("kind", "kind", "penstock model",
            fmt::format("penstock model, format version {}", kFormatVersion));
   out.json()["format_version"] = kFormatVersion;
@@ -163,7 +108,7 @@ Result<Description> describe_container(Storage& storage, const std::string& path
   return out.finish();
 }
 
-void write_source_tensors(Writer& out, const std::vector<const TensorInfo*>& tensors) {
+void write_source_tensors(DescriptionWriter& out, const std::vector<const TensorInfo*>& tensors) {
   Json list = Json::array();
   out.text() += "\n";
   for (const TensorInfo* info : tensors) {
@@ -178,7 +123,7 @@ void write_source_tensors(Writer& out, const std::vector<const TensorInfo*>& ten
   out.json()["tensors"] = std::move(list);
 }
 
-void write_types(Writer& out, const std::vector<const TensorInfo*>& tensors) {
+void write_types(DescriptionWriter& out, const std::vector<const TensorInfo*>& tensors) {
   struct Sum {
     uint64_t count = 0, bytes = 0;
   };
@@ -206,13 +151,17 @@ Result<Description> describe_checkpoint(Storage& storage, const std::string& pat
   const Checkpoint checkpoint = PENSTOCK_TRY(Checkpoint::open(storage, path));
   std::vector<const TensorInfo*> tensors;
   for (const CheckpointTensor& tensor : checkpoint.tensors()) tensors.push_back(&tensor.info);
-  Writer out;
+  DescriptionWriter out;
   out.fact("kind", "kind", "Hugging Face checkpoint", "Hugging Face checkpoint");
   const Result<ModelConfig> config =
       parse_model_config(checkpoint.config(), checkpoint.path_of("config.json"));
-  std::string obstacle;
-  if (config) {
-    write_config(out, *config);
+  const Result<Quantisation> quantisation =
+      read_quantisation(checkpoint.config(), checkpoint.path_of("config.json"));
+  std::string obstacle = quantisation ? "" : quantisation.error().message;
+  if (config) write_config(out, *config);
+  if (!obstacle.empty()) {
+    // Its tensors would only tell the same in other words.
+  } else if (config) {
     const Result<PackPlan> plan = PackPlan::make(checkpoint, *config, {});
     if (plan) {
       const PackPlan::Parameters& count = plan->parameters();
@@ -241,7 +190,7 @@ Result<Description> describe_safetensors(Storage& storage, const std::string& pa
   const SafetensorsFile file = PENSTOCK_TRY(SafetensorsFile::open(storage, path));
   std::vector<const TensorInfo*> tensors;
   for (const TensorInfo& info : file.tensors()) tensors.push_back(&info);
-  Writer out;
+  DescriptionWriter out;
   out.fact("kind", "kind", "safetensors file", "safetensors file");
   Json metadata = Json::object();
   for (const auto& [key, value] : file.header().metadata) {
@@ -254,14 +203,39 @@ Result<Description> describe_safetensors(Storage& storage, const std::string& pa
   return out.finish();
 }
 
+// Whether the first bytes are those of a GGUF file.
+Result<bool> is_gguf(Storage& storage, const std::string& path) {
+  const std::unique_ptr<StorageFile> file = PENSTOCK_TRY(storage.open(path, OpenMode::kRead));
+  std::array<char, 4> magic{};
+  const uint64_t read = PENSTOCK_TRY(file->read_some(0, std::as_writable_bytes(std::span(magic))));
+  return read == magic.size() && std::string_view(magic.data(), magic.size()) == "GGUF";
+}
+
+// Whether the weights of a folder are coded in a way that we read (FP8, MLX). What we do not read,
+// or cannot make out, is described as a checkpoint with the reason.
+bool is_quantised_folder(Storage& storage, const std::string& config_path) {
+  const Result<std::string> text = read_text(storage, config_path, 1 << 20);
+  if (!text) return false;
+  const Result<Json> config = parse_json(*text, config_path);
+  if (!config || !config->is_object()) return false;
+  const Result<Quantisation> quantisation = read_quantisation(*config, config_path);
+  return quantisation && quantisation->kind != Quantisation::Kind::kNone;
+}
+
 }  // namespace
 
 Result<Description> describe(Storage& storage, const std::string& path, DescribeDetail detail) {
-  if (!PENSTOCK_TRY(storage.is_directory(path))) return describe_safetensors(storage, path);
+  if (!PENSTOCK_TRY(storage.is_directory(path))) {
+    if (PENSTOCK_TRY(is_gguf(storage, path))) return describe_source(storage, path, detail);
+    return describe_safetensors(storage, path);
+  }
   const Result<FileStat> manifest = storage.stat(path + "/" + std::string(kManifestName));
   if (manifest) return describe_container(storage, path, detail);
   if (manifest.error().code != ErrorCode::kNotFound) return manifest.error();
   const Result<FileStat> config = storage.stat(path + "/config.json");
+  if (config && is_quantised_folder(storage, path + "/config.json")) {
+    return describe_source(storage, path, detail);
+  }
   if (config) return describe_checkpoint(storage, path, detail);
   return Error{ErrorCode::kNotFound,
                fmt::format("{}: neither a penstock model ({}) nor a Hugging Face folder "

@@ -76,6 +76,59 @@ TEST(Describe, escapes_names_of_a_safetensors_file) {
   EXPECT_EQ(file.json["metadata"]["note"], "\x1b[31mred");
 }
 
+// A recorded case of tests/data/sources, on a simulated disk.
+void store_case(SimStorage& disk, const std::string& name) {
+  const std::string folder = std::string(PENSTOCK_SOURCE_DIR) + "/tests/data/sources/" + name;
+  disk.make_directory("/case").value();
+  const std::vector<std::string> names = posix_storage().list(folder).value();
+  for (const std::string& file : names) {
+    const std::string bytes = read_text(posix_storage(), folder + "/" + file, 1 << 20).value();
+    disk.open("/case/" + file, OpenMode::kCreate)
+        .value()
+        ->write(0, std::as_bytes(std::span(bytes)))
+        .value();
+  }
+}
+
+TEST(Describe, a_gguf_file_is_described_by_what_its_weights_are_coded_as) {
+  SimStorage disk;
+  store_case(disk, "gguf-mixed");
+  const Description file = *describe(disk, "/case/m.gguf", DescribeDetail::kTensors);
+  EXPECT_EQ(file.json["kind"], "GGUF checkpoint");
+  EXPECT_EQ(file.json["hidden_size"], 256);
+  EXPECT_EQ(file.json["can_be_packed"], false);
+  EXPECT_TRUE(file.json["codings"].contains("Q4_K") && file.json["codings"].contains("IQ1_M"));
+  EXPECT_THAT(file.text, HasSubstr("layers.0.linear_attn.out_proj"));
+  EXPECT_THAT(file.text, HasSubstr("layers.1.mlp.experts.down"));
+  // All weights are counted: the rest of the file is header and padding.
+  EXPECT_LT(file.json["bytes"].get<uint64_t>(), disk.stat("/case/m.gguf")->bytes);
+  EXPECT_GT(file.json["bytes"].get<uint64_t>() + 16384, disk.stat("/case/m.gguf")->bytes);
+}
+
+TEST(Describe, folders_of_mlx_and_fp8_are_described_too) {
+  SimStorage disk;
+  store_case(disk, "mlx-4");
+  const Description mlx = *describe(disk, "/case", DescribeDetail::kSummary);
+  EXPECT_EQ(mlx.json["kind"], "MLX checkpoint");
+  EXPECT_TRUE(mlx.json["codings"].contains("affine 4 bits in 32"));
+  EXPECT_TRUE(mlx.json["codings"].contains("affine 8 bits in 64"));
+  SimStorage other;
+  store_case(other, "fp8");
+  const Description fp8 = *describe(other, "/case", DescribeDetail::kSummary);
+  EXPECT_TRUE(fp8.json["codings"].contains("FP8 E4M3 in 128x128"));
+  EXPECT_GT(fp8.json["mtp_parameters"].get<int64_t>(), 0);
+}
+
+TEST(Describe, other_ways_of_quantising_are_named) {
+  SimStorage disk;
+  test::Files files = test::tiny_checkpoint();
+  files["config.json"].insert(1, R"("quantization_config":{"quant_method":"gptq"},)");
+  test::store_all(disk, "/source", files);
+  const Description source = *describe(disk, "/source", DescribeDetail::kSummary);
+  EXPECT_EQ(source.json["can_be_packed"], false);
+  EXPECT_THAT(source.text, HasSubstr("quantised with \"gptq\""));
+}
+
 TEST(Describe, what_is_nothing_is_not_found) {
   SimStorage disk;
   disk.make_directory("/empty").value();

@@ -11,6 +11,7 @@
 #include "base/memory.h"
 #include "format/checkpoint.h"
 #include "format/container.h"
+#include "format/quantisation.h"
 #include "format/text.h"
 #include "pack/convert.h"
 #include "pack/identity.h"
@@ -421,6 +422,16 @@ Result<PackReport> pack_model(Storage& storage, const PackOptions& options,
   Checkpoint checkpoint = PENSTOCK_TRY(Checkpoint::open(storage, options.source));
   const ModelConfig config =
       PENSTOCK_TRY(parse_model_config(checkpoint.config(), checkpoint.path_of("config.json")));
+  const Quantisation quantisation =
+      PENSTOCK_TRY(read_quantisation(checkpoint.config(), checkpoint.path_of("config.json")));
+  if (quantisation.kind != Quantisation::Kind::kNone) {
+    return Error{
+        ErrorCode::kUnsupported,
+        fmt::format("{}: its weights are {}; packing from these is not built yet, use the "
+                    "model's BF16 repository",
+                    options.source,
+                    quantisation.kind == Quantisation::Kind::kFp8 ? "FP8" : "quantised by MLX")};
+  }
   const StoredTypes types = {options.experts, options.resident};
   const PackPlan plan = PENSTOCK_TRY(PackPlan::make(checkpoint, config, types));
   const uint64_t model_id = PENSTOCK_TRY(derive_model_id(checkpoint, types));
