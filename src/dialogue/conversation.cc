@@ -21,12 +21,19 @@ Json all_messages(const Conversation& conversation) {
   return messages;
 }
 
-// Every string in `json`, but not the names of its members: those are the API's words.
+// Every string in `json`, and the names of its members: those of arguments are anybody's words.
 void mark_strings(ContentGuard& guard, ContentGuard::Trust trust, Json& json) {
   if (json.is_string()) {
     json = guard.mark(json.get_ref<const std::string&>(), trust);
-  } else if (json.is_structured()) {
+  } else if (json.is_array()) {
     for (Json& child : json) mark_strings(guard, trust, child);
+  } else if (json.is_object()) {
+    Json marked = Json::object();
+    for (auto& [name, child] : json.items()) {
+      mark_strings(guard, trust, child);
+      marked[guard.mark(name, trust)] = std::move(child);
+    }
+    json = std::move(marked);
   }
 }
 
@@ -52,6 +59,33 @@ std::string without_newlines_around(std::string_view text) {
   while (text.starts_with('\n')) text.remove_prefix(1);
   while (text.ends_with('\n')) text.remove_suffix(1);
   return std::string(text);
+}
+
+// The rendered text up to the end of the last message, which is found by a mark behind it.
+Result<ChatPrompt> continued_prompt(const ModelTexts& texts, const ContentGuard& guard,
+                                    Json messages, const Json& tools, ChatOptions options) {
+  constexpr std::string_view kEndMark = "\xf0\x9f\xbf\xbe";  // U+1FFFE stands for no character
+  const bool is_used = to_text(messages).find(kEndMark) != std::string::npos;
+  const Json* content = messages.empty() ? nullptr : json_find(messages.back(), "content");
+  if (is_used || content == nullptr || !content->is_string()) {
+    return Error{ErrorCode::kInvalidArgument, "the last message has no text to be continued"};
+  }
+  messages.back()["content"] = content->get<std::string>() + std::string(kEndMark);
+  options.add_generation_prompt = false;
+  std::string rendered = PENSTOCK_TRY(texts.chat_template->render(messages, tools, options));
+  const size_t end = rendered.rfind(kEndMark);
+  if (end == std::string::npos) {
+    return Error{ErrorCode::kUnsupported, "the model's template does not show the last message as "
+                                          "it is, so it cannot be continued"};
+  }
+  rendered.resize(end);
+  ChatPrompt prompt;
+  prompt.tokens = guard.encode(rendered);
+  const size_t begun = rendered.rfind(kThinkBegin);
+  const size_t ended = rendered.rfind(kThinkEnd);
+  prompt.opens_reasoning =
+      begun != std::string::npos && (ended == std::string::npos || begun > ended);
+  return prompt;
 }
 
 }  // namespace
@@ -86,6 +120,10 @@ Result<ChatPrompt> make_chat_prompt(const ModelTexts& texts, const Conversation&
   ChatOptions options;
   options.enable_thinking = conversation.thinking;
   options.now = jinja::local_time_now();  // once: both renderings below are of the same moment
+  options.extra = conversation.variables;
+  if (conversation.continues_last) {
+    return continued_prompt(texts, guard, std::move(messages), tools, options);
+  }
   const std::string rendered = PENSTOCK_TRY(texts.chat_template->render(messages, tools, options));
   ChatPrompt prompt;
   prompt.tokens = guard.encode(rendered);
