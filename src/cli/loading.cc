@@ -18,6 +18,7 @@ Result<EvictionPolicy> eviction_policy(const std::string& name) {
 }
 
 Speculation speculation_of(const Settings& settings) {
+  if (find_option(settings.verb(), "speculate") == nullptr) return Speculation::kOff;
   // A pass with a draft asks for experts that the answer alone would not: no trace of the model.
   const bool is_traced =
       find_option(settings.verb(), "trace-routing") && settings.is_given("trace-routing");
@@ -57,10 +58,14 @@ Result<EngineOptions> engine_options(const Settings& settings) {
   return options;
 }
 
-Result<std::unique_ptr<Engine>> load_engine(Call& call, const EngineOptions& options) {
+Result<std::unique_ptr<Engine>> load_engine(Call& call, const EngineOptions& options,
+                                            const LoadObserver& on_load) {
   Progress progress(call.terminal, "loading", Progress::Unit::kBytes);
   std::unique_ptr<Engine> engine = PENSTOCK_TRY(Engine::open(
-      call.storage, options, [&](uint64_t done, uint64_t total) { progress.update(done, total); }));
+      call.storage, options, [&](uint64_t done, uint64_t total) {
+        progress.update(done, total);
+        if (on_load) on_load(done, total);
+      }));
   progress.finish();
   call.terminal.note(plan_line(*engine));
   if (engine->tokenizer() != nullptr) {

@@ -20,7 +20,9 @@ Result<EngineOptions> engine_options(const Settings& settings);
 
 // Opens the engine and says on standard error what it is going to work with. From here on Ctrl-C
 // stops the work instead of ending the program at once.
-Result<std::unique_ptr<Engine>> load_engine(Call& call, const EngineOptions& options);
+// `on_load`, where given, is told of the progress as well.
+Result<std::unique_ptr<Engine>> load_engine(Call& call, const EngineOptions& options,
+                                            const LoadObserver& on_load = {});
 
 // --trace-routing FILE: records into memory from begin() on, written at the end.
 class TraceFile {

@@ -20,6 +20,11 @@ constexpr VerbText kVerbs[] = {
      "standard error."},
     {Verb::kChat, "chat", "MODEL", 1, 1, "talk with a model",
      "/help lists the commands. Ctrl-C stops an answer, Ctrl-D leaves."},
+    {Verb::kServe, "serve", "MODEL", 1, 1,
+     "answer over HTTP: the APIs of OpenAI, Anthropic and Ollama, and a web page",
+     "Listens at http://127.0.0.1:8080, for this machine only. --host with another address needs\n"
+     "--api-key or --api-key-file; a path that ends with .sock is a unix socket. SIGTERM lets\n"
+     "running answers end. Requests and what they may hold: docs/server.md."},
     {Verb::kPack, "pack", "SOURCE TARGET | --verify MODEL", 1, 2,
      "turn a Hugging Face folder into a penstock model",
      "SOURCE stays as it is. Interrupted packing goes on where it was when the same command is\n"
@@ -67,6 +72,7 @@ static_assert(std::size(kVerbs) == kNumVerbs);
 
 constexpr uint32_t kRun = bit(Verb::kRun);
 constexpr uint32_t kChat = bit(Verb::kChat);
+constexpr uint32_t kServe = bit(Verb::kServe);
 constexpr uint32_t kPack = bit(Verb::kPack);
 constexpr uint32_t kPlan = bit(Verb::kPlan);
 constexpr uint32_t kDoctor = bit(Verb::kDoctor);
@@ -74,13 +80,15 @@ constexpr uint32_t kBench = bit(Verb::kBench);
 constexpr uint32_t kSynth = bit(Verb::kSynth);
 constexpr uint32_t kAnswer = bit(Verb::kAnswer);
 constexpr uint32_t kTalk = kRun | kChat;
-constexpr uint32_t kLoads = kTalk | bit(Verb::kLogits) | bit(Verb::kScore) | kAnswer | kBench;
+constexpr uint32_t kAsks = kTalk | kServe;
+constexpr uint32_t kLoads = kAsks | bit(Verb::kLogits) | bit(Verb::kScore) | kAnswer | kBench;
 constexpr uint32_t kPlans = kLoads | kPlan;
 constexpr uint32_t kAll = (1u << kNumVerbs) - 1;
 
 using enum OptionKind;
 constexpr std::string_view kInput = "Input";
 constexpr std::string_view kSampling = "Sampling";
+constexpr std::string_view kServing = "Server";
 constexpr std::string_view kMachine = "Machine";
 constexpr std::string_view kForecast = "Forecast";
 constexpr std::string_view kBenchmark = "Benchmark";
@@ -110,7 +118,7 @@ constexpr Option kOptions[] = {
     {"chat", 0, kFlag, kRun, kInput, "", "", "the prompt is a user's message, not raw text"},
     {"system", 's', kText, kTalk, kInput, "TEXT", "", "system message of a chat"},
     per_call(Option{"tools", 0, kText, kTalk, kInput, "FILE", "", "JSON list of tools to offer"}),
-    {"think", 0, kChoice, kTalk, kInput, "on|off|auto", "auto",
+    {"think", 0, kChoice, kAsks, kInput, "on|off|auto", "auto",
      "reasoning before the answer; auto: the template's default", "on|off|auto"},
     {"parse-special", 0, kFlag, kTalk, kInput, "", "",
      "let text like <|im_end|> in messages become control tokens"},
@@ -124,7 +132,7 @@ constexpr Option kOptions[] = {
                     "JSON lines with id and text"}),
     per_call(
         Option{"items", 0, kText, kAnswer, kInput, "FILE", "", "JSON lines with id and messages"}),
-    {"max-tokens", 'n', kInteger, kTalk | kAnswer, kInput, "N", "0",
+    {"max-tokens", 'n', kInteger, kAsks | kAnswer, kInput, "N", "0",
      "longest answer in tokens; 0: until the context is full"},
     per_call(Option{"trace-routing", 0, kText, kTalk | bit(Verb::kScore) | kAnswer, kInput, "FILE",
                     "", "record which experts are used, for bench/cache_replay"}),
@@ -132,28 +140,28 @@ constexpr Option kOptions[] = {
     per_call(Option{"tensors", 0, kFlag, bit(Verb::kShow), kInput, "", "", "list every tensor"}),
 
     // Sampling: without a flag, as the model's generation_config.json says.
-    {"greedy", 0, kFlag, kTalk, kSampling, "", "", "always the most likely token (--temp 0)"},
-    in_range(Option{"temp", 0, kNumber, kTalk, kSampling, "X", "", "temperature; 0 is greedy"}, 0,
+    {"greedy", 0, kFlag, kAsks, kSampling, "", "", "always the most likely token (--temp 0)"},
+    in_range(Option{"temp", 0, kNumber, kAsks, kSampling, "X", "", "temperature; 0 is greedy"}, 0,
              5),
-    in_range(Option{"top-k", 0, kInteger, kTalk, kSampling, "N", "",
+    in_range(Option{"top-k", 0, kInteger, kAsks, kSampling, "N", "",
                     "draw among the N most likely; 0: off"},
              0, 1 << 24),
-    in_range(Option{"top-p", 0, kNumber, kTalk, kSampling, "X", "",
+    in_range(Option{"top-p", 0, kNumber, kAsks, kSampling, "X", "",
                     "draw among the most likely that make up X"},
              1e-6, 1),
-    in_range(Option{"min-p", 0, kNumber, kTalk, kSampling, "X", "",
+    in_range(Option{"min-p", 0, kNumber, kAsks, kSampling, "X", "",
                     "leave out what is less likely than X times the most likely"},
              0, 1),
-    in_range(Option{"presence-penalty", 0, kNumber, kTalk, kSampling, "X", "",
+    in_range(Option{"presence-penalty", 0, kNumber, kAsks, kSampling, "X", "",
                     "against tokens that were in the answer"},
              -2, 2),
-    in_range(Option{"frequency-penalty", 0, kNumber, kTalk, kSampling, "X", "",
+    in_range(Option{"frequency-penalty", 0, kNumber, kAsks, kSampling, "X", "",
                     "the same, for each time they were"},
              -2, 2),
-    in_range(Option{"repeat-penalty", 0, kNumber, kTalk, kSampling, "X", "",
+    in_range(Option{"repeat-penalty", 0, kNumber, kAsks, kSampling, "X", "",
                     "divides the logits of tokens in prompt and answer"},
              1e-3, 10),
-    in_range(Option{"seed", 0, kInteger, kTalk, kSampling, "N", "",
+    in_range(Option{"seed", 0, kInteger, kAsks, kSampling, "N", "",
                     "of the draw; default: another one each time"},
              0, 0x1p53),
 
@@ -174,11 +182,11 @@ constexpr Option kOptions[] = {
     {"prefetch", 0, kChoice, kPlans, kMachine, "auto|off", "auto",
      "read the next layer's likely experts while the disk is idle; auto: where it pays",
      "auto|off"},
-    {"speculate", 0, kChoice, kPlans, kMachine, "auto|on|off", "auto",
+    {"speculate", 0, kChoice, kPlans & ~kServe, kMachine, "auto|on|off", "auto",
      "draft tokens with the model's own prediction block, where it has one; the answer is the "
      "same; auto: while it is measured to pay",
      "auto|on|off"},
-    {"warm-start", 0, kChoice, kTalk, kMachine, "auto|eager|off", "auto",
+    {"warm-start", 0, kChoice, kAsks, kMachine, "auto|eager|off", "auto",
      "start with the experts that earlier runs used most: chat reads them while you type; eager: "
      "before the first prompt; off: neither read nor remember",
      "auto|eager|off"},
@@ -195,6 +203,47 @@ constexpr Option kOptions[] = {
     hidden(Option{"slots", 0, kInteger, kPlans, kMachine, "N", "0", "experts kept in memory"}),
     hidden(Option{"eviction", 0, kText, kLoads, kMachine, "POLICY", "",
                   "which expert has to go: a name from store/eviction.h"}),
+
+    // The server.
+    {"host", 0, kText, kServe, kServing, "ADDRESS", "127.0.0.1",
+     "address to listen at; a path that ends with .sock is a unix socket"},
+    in_range(Option{"port", 0, kInteger, kServe, kServing, "N", "8080", "0: any free one"}, 0,
+             65535),
+    {"api-key", 0, kText, kServe, kServing, "KEY,...", "",
+     "keys, one of which every request must bring; better in PENSTOCK_API_KEY or a file"},
+    {"api-key-file", 0, kText, kServe, kServing, "FILE", "", "a file with a key on each line"},
+    {"i-know", 0, kFlag, kServe, kServing, "", "",
+     "listen beyond this machine without any key"},
+    {"allowed-host", 0, kText, kServe, kServing, "NAME,...", "",
+     "further names of this machine that requests may have as their Host"},
+    {"cors-origin", 0, kText, kServe, kServing, "URL,...", "",
+     "web pages of other origins that may ask; * is all of them"},
+    {"alias", 0, kText, kServe, kServing, "NAME,...", "", "further names of the model"},
+    in_range(Option{"parallel", 0, kInteger, kServe, kServing, "N", "1",
+                    "requests that are answered side by side"},
+             1, 64),
+    in_range(Option{"max-queue", 0, kInteger, kServe, kServing, "N", "32",
+                    "requests that may wait; the next one gets 429"},
+             0, 1024),
+    in_range(Option{"max-connections", 0, kInteger, kServe, kServing, "N", "256",
+                    "connections at a time; the next one gets 503"},
+             1, 65536),
+    in_range(Option{"sse-ping-interval", 0, kInteger, kServe, kServing, "SECONDS", "10",
+                    "heartbeat of streams while there is no token yet; 0: none"},
+             0, 3600),
+    in_range(Option{"drain-timeout", 0, kInteger, kServe, kServing, "SECONDS", "30",
+                    "how long running answers may take to end after SIGTERM; 0: as long as it takes"},
+             0, 86400),
+    in_range(Option{"reasoning-budget", 0, kInteger, kServe, kServing, "N", "",
+                    "tokens of reasoning after which the answer has to begin"},
+             0, 1 << 24),
+    {"reasoning-field", 0, kChoice, kServe, kServing, "NAME", "reasoning_content",
+     "member of a message that the reasoning is told in", "reasoning_content|reasoning|both"},
+    {"strict-fields", 0, kFlag, kServe, kServing, "", "",
+     "refuse requests with fields that are not known"},
+    {"strict-model", 0, kFlag, kServe, kServing, "", "",
+     "refuse requests for another model than this one"},
+    {"page", 0, kSwitch, kServe, kServing, "on|off", "on", "serve the web page at /"},
 
     // Forecasts.
     {"machine", 0, kText, kPlan | kDoctor, kForecast, "FILE", "",

@@ -19,6 +19,7 @@ namespace penstock {
 enum class Verb : uint8_t {
   kRun,
   kChat,
+  kServe,
   kPack,
   kShow,
   kPlan,
@@ -33,7 +34,7 @@ enum class Verb : uint8_t {
   kVersion,
   kHelp,
 };
-inline constexpr int kNumVerbs = 15;
+inline constexpr int kNumVerbs = 16;
 
 struct VerbText {
   Verb verb;

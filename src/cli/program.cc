@@ -13,6 +13,8 @@ Result<int> run_verb_of(Call& call) {
       return run_verb(call);
     case Verb::kChat:
       return chat_verb(call);
+    case Verb::kServe:
+      return serve_verb(call);
     case Verb::kPack:
       return pack_verb(call);
     case Verb::kShow:

@@ -48,6 +48,7 @@ Result<int> pack_verb(Call& call);
 Result<int> plan_verb(Call& call);
 Result<int> run_verb(Call& call);
 Result<int> score_verb(Call& call);
+Result<int> serve_verb(Call& call);
 Result<int> show_verb(Call& call);
 Result<int> synth_verb(Call& call);
 Result<int> version_verb(Call& call);

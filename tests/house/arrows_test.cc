@@ -33,8 +33,9 @@ const std::map<std::string, std::set<std::string>> kMayInclude = {
      {"survey", "engine", "model", "experts", "text", "store", "compute", "format", "host", "io",
       "base"}},
     {"dialogue", {"dialogue", "engine", "grammar", "text", "store", "io", "base"}},
+    {"server", {"server", "dialogue", "engine", "grammar", "text", "store", "io", "base"}},
     {"cli",
-     {"cli", "survey", "dialogue", "engine", "pack", "model", "experts", "grammar", "text", "store",
+     {"cli", "server", "survey", "dialogue", "engine", "pack", "model", "experts", "grammar", "text", "store",
       "compute", "format", "host", "io", "base"}},
 };
 

@@ -332,7 +332,7 @@ std::vector<float> run_experts(const std::string& target, float size) {
   Routing routing = {0, 0, std::vector<int32_t>(8), std::vector<float>(8)};
   EXPECT_TRUE(ops->route_top_k(logits.rows, 4, routing));
   const std::vector<int32_t> tokens = {0, 0, 0, 0, 1, 1, 1, 1}, places = {0, 1, 2, 3, 4, 5, 6, 7};
-  const ExpertWork work[] = {{gate_up.matrix, down.matrix, tokens, places}};
+  const ExpertWork work[] = {work_of_gate_up(gate_up.matrix, down.matrix, tokens, places)};
   ops->expert_gate_up(x.rows, work, hidden.rows);
   ops->expert_down(hidden.rows, work, rows.rows);
   ops->combine(rows.rows, routing, shared.rows, shared_gate.rows, y.rows);

@@ -1,0 +1,13 @@
+# Turns files into a C++ source that holds their bytes: cmake -DOUTPUT=x.cc -DFOLDER=dir -DFILES="a;b" -P embed.cmake
+set(text "// Made by cmake/embed.cmake from ${FOLDER}.\n#include \"server/page.h\"\n\nnamespace penstock {\nnamespace {\n\n")
+set(table "")
+set(number 0)
+foreach(file ${FILES})
+  file(READ ${FOLDER}/${file} hex HEX)
+  string(REGEX REPLACE "([0-9a-f][0-9a-f])" "0x\\1," bytes "${hex}")
+  string(APPEND text "constexpr unsigned char kFile${number}[] = {${bytes}};\n")
+  string(APPEND table "    {\"${file}\", {reinterpret_cast<const char*>(kFile${number}), sizeof kFile${number}}},\n")
+  math(EXPR number "${number} + 1")
+endforeach()
+string(APPEND text "\nconst PageFile kFiles[] = {\n${table}};\n\n}  // namespace\n\nstd::span<const PageFile> page_files() {\n  return kFiles;\n}\n\n}  // namespace penstock\n")
+file(WRITE ${OUTPUT} "${text}")

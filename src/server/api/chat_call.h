@@ -1,0 +1,51 @@
+// What a client asks for, whichever protocol it speaks: a conversation, how to answer it, and how to
+// tell the answer. The protocols read their requests into this; from here on there is one path.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "dialogue/conversation.h"
+#include "server/api/fields.h"
+#include "server/api/served_model.h"
+#include "server/generator.h"
+
+namespace penstock {
+
+enum class CallChoice { kAuto, kNever, kRequired, kNamed };
+
+struct ChatCall {
+  Conversation conversation;
+  CallChoice tool_choice = CallChoice::kAuto;
+  std::string tool_name;        // kNamed
+  bool parallel_calls = true;
+  std::optional<Json> schema;   // the content must be such JSON; true: any object
+  std::string grammar;          // GBNF, in place of a schema
+  GenerationRequest generation;  // the prompt is still missing
+
+  bool echoes = false;           // the prompt is told before the answer
+  bool streams = false;
+  bool includes_usage = false;
+  bool tells_progress = false;          // return_progress
+  bool tells_timings_per_token = false;
+  bool splits_reasoning = true;
+  int ping_interval_ms = 10'000;        // 0: none
+  std::vector<std::string> ignored;     // names for X-Penstock-Ignored
+
+  bool has_tools() const { return conversation.tools.is_array() && !conversation.tools.empty(); }
+};
+
+// Fields that the chat of OpenAI and plain completions have in common.
+void read_reply_options(Fields& fields, const ServedModel& model, ChatCall& call);
+
+// The thinking switch under all its names, and its budget.
+void read_thinking(Fields& fields, const ServedModel& model, ChatCall& call);
+
+// Names what nobody asked for, or refuses it (--strict-fields); and other models (--strict-model).
+void finish_reading(Fields& fields, const ServedModel& model, ChatCall& call);
+
+// Renders the conversation to tokens and compiles what constrains the answer.
+std::optional<ApiError> prepare(const ServedModel& model, ChatCall& call);
+
+}  // namespace penstock

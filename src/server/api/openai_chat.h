@@ -1,0 +1,28 @@
+// POST /v1/chat/completions.
+//
+// Source  OpenAI's API reference; llama.cpp's server for timings, prompt_progress and the rest
+#pragma once
+
+#include <variant>
+
+#include "server/api/reply.h"
+
+namespace penstock {
+
+std::variant<ChatCall, ApiError> read_openai_chat(const Json& body, const ServedModel& model);
+
+class OpenAiChatReplier : public Replier {
+ public:
+  Protocol protocol() const override { return Protocol::kOpenAi; }
+  std::string id_prefix() const override { return "chatcmpl-"; }
+  std::string begin(const ReplyState& reply) override;
+  std::string heartbeat(const ReplyState& reply) override;
+  std::string prompt_progress(const ReplyState& reply) override;
+  std::string delta(const ReplyState& reply, int choice, const ReplyDelta& delta) override;
+  std::string end_choice(const ReplyState& reply, int choice) override;
+  std::string end(const ReplyState& reply) override;
+  std::string error(const ReplyState& reply, const ApiError& error) override;
+  Json whole(const ReplyState& reply) override;
+};
+
+}  // namespace penstock

@@ -1,0 +1,266 @@
+#include "server/batch_generator.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <atomic>
+#include <list>
+
+namespace penstock {
+namespace {
+
+using namespace std::chrono_literals;
+
+StepTimes operator+(StepTimes a, const StepTimes& b) {
+  for (int64_t StepTimes::*part :
+       {&StepTimes::mixer_ns, &StepTimes::router_ns, &StepTimes::prefetch_ns, &StepTimes::shared_ns,
+        &StepTimes::experts_ns, &StepTimes::expert_wait_ns, &StepTimes::head_ns,
+        &StepTimes::draft_ns, &StepTimes::sampling_ns}) {
+    a.*part += b.*part;
+  }
+  return a;
+}
+
+// Stops when every one of its requests was cancelled: a pass serves all of them at once.
+class PassStop {
+ public:
+  explicit PassStop(const std::vector<std::stop_token>& requests)
+      : left_(static_cast<int>(requests.size())) {
+    for (const std::stop_token& request : requests) {
+      callbacks_.emplace_back(request, [this] {
+        if (--left_ == 0) source_.request_stop();
+      });
+    }
+  }
+  std::stop_token token() const { return source_.get_token(); }
+
+ private:
+  std::atomic<int> left_;
+  std::stop_source source_;
+  std::list<std::stop_callback<std::function<void()>>> callbacks_;  // first to go
+};
+
+}  // namespace
+
+BatchGenerator::BatchGenerator(Engine& engine, BatchGeneratorOptions options)
+    : engine_(engine),
+      options_(std::move(options)),
+      queue_(options_.max_queue),
+      has_idle_work_(options_.idle_work != nullptr) {
+  queue_.set_max_running(options_.parallel);
+}
+
+Result<std::unique_ptr<BatchGenerator>> BatchGenerator::create(Engine& engine,
+                                                               BatchGeneratorOptions options) {
+  const int parallel = options.parallel;
+  std::unique_ptr<BatchGenerator> generator(new BatchGenerator(engine, std::move(options)));
+  for (int i = 0; i < parallel; ++i) {
+    generator->slots_.emplace_back(PENSTOCK_TRY(engine.new_session()));
+  }
+  generator->take_figures();
+  return generator;
+}
+
+Generator::Submitted BatchGenerator::submit(GenerationRequest request) {
+  const int64_t context = engine_.plan_request().context;
+  if (std::ssize(request.prompt) > context) {
+    return {nullptr,
+            {SubmitError::Kind::kTooLong,
+             fmt::format("the prompt has {} tokens, the context holds {}", request.prompt.size(),
+                         context),
+             0}};
+  }
+  if (request.prompt.empty()) {
+    return {nullptr, {SubmitError::Kind::kInvalid, "the prompt is empty", 0}};
+  }
+  return queue_.submit(std::move(request));
+}
+
+bool BatchGenerator::is_busy() const {
+  return std::ranges::any_of(slots_, [](const Slot& slot) { return slot.run.has_value(); });
+}
+
+void BatchGenerator::run(std::stop_token stop) {
+  while (!stop.stop_requested()) {
+    admit(stop, !is_busy());
+    if (!is_busy()) {
+      has_idle_work_ = has_idle_work_ && options_.idle_work();
+      engine_.watch_memory();
+      continue;
+    }
+    step();
+    sweep();
+  }
+  for (Slot& slot : slots_) {
+    if (slot.run) slot.run->job()->cancel();
+  }
+  sweep();
+}
+
+// Free sessions take the requests that have waited longest.
+void BatchGenerator::admit(const std::stop_token& stop, bool may_wait) {
+  while (std::ranges::any_of(slots_, [](const Slot& slot) { return !slot.run; })) {
+    const auto job = queue_.take(stop, may_wait && !has_idle_work_ ? 250ms : 0ms);
+    if (job == nullptr) return;
+    may_wait = false;
+    Slot& slot = choose_slot(job->request().prompt);
+    slot.last_used = ++clock_;
+    slot.run.emplace(job, slot.session, engine_);
+    take_figures();
+    sweep();  // it may have ended already, with a prompt that was all known
+  }
+}
+
+// Of the free sessions, the one that holds most of the prompt; else the one unused for longest.
+BatchGenerator::Slot& BatchGenerator::choose_slot(std::span<const TokenId> prompt) {
+  Slot* best = nullptr;
+  std::ptrdiff_t best_common = 0;
+  for (Slot& slot : slots_) {
+    if (slot.run) continue;
+    const auto tokens = slot.session.tokens();
+    const auto common = std::mismatch(tokens.begin(), tokens.end(), prompt.begin(), prompt.end())
+                            .first - tokens.begin();
+    const bool is_better = best == nullptr || common > best_common ||
+                           (common == best_common && slot.last_used < best->last_used);
+    if (!is_better) continue;
+    best = &slot;
+    best_common = common;
+  }
+  return *best;
+}
+
+void BatchGenerator::add_parts(Batch& batch, const std::vector<Slot*>& slots,
+                               std::vector<Part>& parts) {
+  int readers = 0;
+  for (Slot* slot : slots) {
+    if (slot->run->reads_prompt()) {
+      ++readers;
+      continue;
+    }
+    const auto next = slot->run->next_tokens(1);
+    batch.add(slot->session.sequence(), next, slot->run->wish(next));
+    parts.push_back({slot, 1});
+  }
+  int64_t rows = batch.rows_left();
+  if (!parts.empty()) rows = std::min(rows, kPieceBesideAnswers);
+  // Prompts share what is left evenly; what one does not need goes to those behind it.
+  for (Slot* slot : slots) {
+    if (!slot->run->reads_prompt()) continue;
+    const int64_t share = std::max<int64_t>(rows / readers--, 1);
+    if (rows == 0) break;
+    const auto next = slot->run->next_tokens(share);
+    batch.add(slot->session.sequence(), next, slot->run->wish(next));
+    parts.push_back({slot, std::ssize(next)});
+    rows -= std::ssize(next);
+  }
+}
+
+Result<void> BatchGenerator::pass(std::vector<Slot*> slots) {
+  Batch batch(engine_.parts());
+  std::vector<Part> parts;
+  add_parts(batch, slots, parts);
+  std::vector<std::stop_token> stops;
+  for (const Part& part : parts) stops.push_back(part.slot->run->job()->stop());
+  const PassStop stop(stops);
+  const PassFigures figures = PENSTOCK_TRY(batch.run(stop.token()));
+  for (size_t i = 0; i < parts.size(); ++i) {
+    parts[i].slot->run->take(figures, i, parts[i].rows);
+  }
+  note_fault({});
+  take_figures();
+  return {};
+}
+
+void BatchGenerator::step() {
+  std::vector<Slot*> slots;
+  for (Slot& slot : slots_) {
+    if (slot.run && !slot.run->is_cancelled()) slots.push_back(&slot);
+  }
+  if (slots.empty()) return;
+  const Result<void> done = pass(slots);
+  if (done || done.error().code == ErrorCode::kCancelled) return;
+  for (Slot* slot : slots) {
+    if (slot->run->is_cancelled()) continue;
+    const Result<void> alone = slots.size() == 1 ? done : pass({slot});
+    if (alone || alone.error().code == ErrorCode::kCancelled) continue;
+    note_fault(alone.error());
+    slot->run->fail(alone.error());
+  }
+}
+
+// Takes the requests that have ended off their sessions.
+void BatchGenerator::sweep() {
+  for (Slot& slot : slots_) {
+    if (!slot.run) continue;
+    if (!slot.run->has_ended() && slot.run->is_cancelled()) {
+      slot.run->end_cancelled(queue_.is_stopping());
+      const std::scoped_lock lock(mutex_);
+      ++figures_.cancelled;
+    }
+    if (slot.run->has_ended()) finish(slot);
+  }
+}
+
+void BatchGenerator::finish(Slot& slot) {
+  const std::shared_ptr<GenerationJob> job = slot.run->job();
+  const GenerationProgress progress = job->progress();
+  const std::chrono::duration<double> seconds =
+      GenerationJob::Clock::now() - job->submitted() - std::chrono::milliseconds(progress.queue_ms);
+  slot.run.reset();
+  queue_.done(job, seconds.count());
+  const GenerationMetrics& metrics = progress.metrics;
+  const std::scoped_lock lock(mutex_);
+  ++figures_.requests;
+  figures_.prompt_tokens += static_cast<uint64_t>(progress.processed_tokens);
+  figures_.cached_tokens += static_cast<uint64_t>(progress.cached_tokens);
+  figures_.drafts += static_cast<uint64_t>(metrics.drafts);
+  figures_.drafts_accepted += static_cast<uint64_t>(metrics.drafts_accepted);
+  figures_.prompt_ns += metrics.prompt.wall_ns;
+  figures_.answer_ns += metrics.answer.wall_ns;
+  figures_.times = figures_.times + metrics.answer.times;
+}
+
+// A fault of the disk is told by /health until a pass has met none.
+void BatchGenerator::note_fault(const std::optional<Error>& error) {
+  const bool is_storage =
+      error && (error->code == ErrorCode::kIo || error->code == ErrorCode::kCorrupt);
+  const std::scoped_lock lock(mutex_);
+  if (error) ++figures_.failed;
+  if (!error || is_storage) figures_.storage_fault = is_storage ? error->message : "";
+}
+
+// What only the computing thread may look at, for those who ask from elsewhere.
+void BatchGenerator::take_figures() {
+  const ExpertStore& store = engine_.experts();
+  const std::scoped_lock lock(mutex_);
+  for (Slot& slot : slots_) {
+    if (slot.run) figures_.answer_tokens += slot.run->take_new_tokens();
+  }
+  figures_.store = store.stats();
+  figures_.num_slots = store.num_slots();
+  figures_.num_experts = engine_.plan().num_experts;
+  figures_.memory_budget_bytes = engine_.plan_request().budget_bytes;
+  figures_.memory_used_bytes = engine_.plan().total_bytes;
+  figures_.held_tokens = 0;
+  figures_.slots.clear();
+  for (const Slot& slot : slots_) {
+    const auto held = std::ssize(slot.session.tokens());
+    figures_.held_tokens += held;
+    figures_.slots.push_back({static_cast<int>(figures_.slots.size()), slot.run.has_value(),
+                              engine_.plan_request().context, held});
+  }
+}
+
+GeneratorFigures BatchGenerator::figures() const {
+  GeneratorFigures figures;
+  {
+    const std::scoped_lock lock(mutex_);
+    figures = figures_;
+  }
+  figures.running = queue_.running();
+  figures.waiting = queue_.waiting();
+  figures.rejected = queue_.rejected();
+  return figures;
+}
+
+}  // namespace penstock

@@ -1,0 +1,153 @@
+// Answers to prompts, one interface for whatever computes them: the engine, or a fake in tests.
+//
+// A request goes into a bounded queue; its events come out of the Generation that submit() returns,
+// in order, and end with kFinished or kFailed. To drop or cancel() a Generation ends its request at
+// any stage, and no other request notices.
+//
+//   auto generation = PENSTOCK_TRY(generator.submit(std::move(request)));
+//   for (;;) {
+//     const auto event = generation->next(heartbeat_time);
+//     if (!event) tell(generation->progress());        // nothing new: a heartbeat
+//     else if (is_last(*event)) break;
+//   }
+//
+// Threads  submit() and figures() from any thread; a Generation is used by one thread at a time
+// Limits   the queue's length; a request's events are bounded by its tokens
+// Errors   submit(): SubmitError. Later ones come as kFailed.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "engine/metrics.h"
+#include "engine/sampler.h"
+#include "engine/session.h"
+#include "text/token.h"
+
+namespace penstock {
+
+// Which tokens may come next, for one choice of one answer (a compiled grammar at some place in it).
+class TokenConstraint {
+ public:
+  virtual ~TokenConstraint() = default;
+  // Lowers the logits of all tokens that are not allowed to minus infinity. False when no token is.
+  virtual bool apply(std::span<float> logits) = 0;
+  virtual void accept(TokenId token) = 0;
+};
+
+struct GenerationRequest {
+  std::vector<TokenId> prompt;
+  std::vector<int64_t> checkpoints;  // ends of prefixes that will come again
+  SamplingOptions sampling;   // the seed is drawn already; choice i has seed + i
+  std::optional<int64_t> max_tokens;  // of each choice; 0: only read the prompt; absent: no limit
+  int num_choices = 1;
+  bool ignores_end = false;           // the model's own stop ids do not stop it
+  std::vector<std::string> stop_strings;
+  bool opens_reasoning = false;       // the answer begins inside <think>
+  std::optional<int64_t> reasoning_budget;  // tokens, after which </think> is put in
+  std::vector<std::pair<TokenId, float>> logit_bias;
+  std::optional<int> logprobs;        // how many alternatives are told with each token
+  bool echo_logprobs = false;         // also for the tokens of the prompt, in kPromptToken events
+  // Makes the constraint of one choice; it takes effect after </think>, or where it knows about the
+  // reasoning itself from the beginning. May be empty.
+  std::function<std::unique_ptr<TokenConstraint>()> make_constraint;
+  bool constrains_reasoning = false;
+};
+
+struct TokenLogprob {
+  TokenId id = 0;
+  float logprob = 0;  // of the model, before temperature, penalties and constraints
+};
+
+struct GenerationEvent {
+  enum class Kind { kStarted, kPrompt, kPromptToken, kToken, kChoiceEnded, kFinished, kFailed };
+  Kind kind = Kind::kToken;
+  int choice = 0;
+
+  // kToken. The text may be empty or of several tokens: whole characters, held back while it could
+  // become a stop string. kChoiceEnded brings the rest.
+  TokenId token = 0;
+  std::string text;
+  std::optional<TokenLogprob> logprob;
+  std::vector<TokenLogprob> top;  // strongest first
+
+  // kChoiceEnded
+  FinishReason reason = FinishReason::kStop;
+  std::string stop_string;  // that was met; empty: a stop id, or none
+
+  std::optional<Error> error;  // kFailed
+};
+
+// Where a request stands, and what it has used so far.
+struct GenerationProgress {
+  int queue_position = 0;      // 0: it has begun
+  int64_t prompt_tokens = 0;
+  int64_t cached_tokens = 0;   // of the prompt, not evaluated again
+  int64_t processed_tokens = 0;  // of the prompt, cached ones included
+  int64_t prompt_ms = 0;
+  int64_t queue_ms = 0;
+  int64_t answer_tokens = 0;     // of all choices
+  int64_t reasoning_tokens = 0;  // of these
+  GenerationMetrics metrics;     // whole once it has ended
+};
+
+class Generation {
+ public:
+  virtual ~Generation() = default;  // cancels
+  // The next event; nothing when none came for so long.
+  virtual std::optional<GenerationEvent> next(std::chrono::milliseconds patience) = 0;
+  virtual void cancel() = 0;
+  virtual GenerationProgress progress() const = 0;
+};
+
+struct SubmitError {
+  enum class Kind { kFull, kTooLong, kDraining, kStorage, kUnsupported, kInvalid };
+  Kind kind = Kind::kInvalid;
+  std::string message;
+  int retry_after_s = 0;
+};
+
+struct SlotFigures {
+  int id = 0;
+  bool is_busy = false;
+  int64_t context = 0, held_tokens = 0;
+};
+
+// Totals since the start.
+struct GeneratorFigures {
+  int running = 0, waiting = 0;
+  uint64_t requests = 0, cancelled = 0, failed = 0, rejected = 0;
+  uint64_t prompt_tokens = 0, cached_tokens = 0, answer_tokens = 0;
+  uint64_t drafts = 0, drafts_accepted = 0;
+  int64_t prompt_ns = 0, answer_ns = 0;
+  StoreStats store;
+  StepTimes times;  // of answers
+  uint64_t memory_budget_bytes = 0, memory_used_bytes = 0;
+  int64_t num_slots = 0, num_experts = 0;  // of experts
+  int64_t held_tokens = 0;                  // of all sequences
+  std::vector<SlotFigures> slots;
+  std::string storage_fault;  // of the last request that met one; empty after one that did not
+};
+
+class Generator {
+ public:
+  struct Submitted {
+    std::unique_ptr<Generation> generation;  // or
+    SubmitError error;
+  };
+  virtual ~Generator() = default;
+  virtual Submitted submit(GenerationRequest request) = 0;
+  virtual GeneratorFigures figures() const = 0;
+  // No new requests; those that wait are refused, those that run go on.
+  virtual void drain() = 0;
+  // Those that run end with kFailed: the server is shutting down.
+  virtual void stop() = 0;
+};
+
+}  // namespace penstock

@@ -1,0 +1,82 @@
+// /metrics: Prometheus' text format.
+
+#include <fmt/format.h>
+
+#include "server/server.h"
+
+namespace penstock {
+namespace {
+
+void family(std::string& out, std::string_view name, std::string_view type, std::string_view help) {
+  out += fmt::format("# HELP penstock_{0} {2}\n# TYPE penstock_{0} {1}\n", name, type, help);
+}
+
+template <class Number>
+void single(std::string& out, std::string_view name, std::string_view type, std::string_view help,
+            Number value) {
+  family(out, name, type, help);
+  out += fmt::format("penstock_{} {}\n", name, value);
+}
+
+void store_metrics(std::string& out, const StoreStats& store) {
+  single(out, "expert_reads_total", "counter", "reads of experts", store.reads);
+  single(out, "expert_bytes_read_total", "counter", "bytes read for experts", store.bytes_read);
+  single(out, "expert_cache_hits_total", "counter", "experts that were in memory", store.hits);
+  single(out, "expert_cache_misses_total", "counter", "experts that were not", store.misses);
+  single(out, "expert_wait_seconds_total", "counter", "time without an expert to compute",
+         static_cast<double>(store.wait_ns) / 1e9);
+  single(out, "io_retries_total", "counter", "reads tried again", store.io_retries);
+  single(out, "checksum_failures_total", "counter", "experts whose bytes were wrong",
+         store.checksum_failures);
+}
+
+void generator_metrics(std::string& out, const GeneratorFigures& figures) {
+  single(out, "requests_running", "gauge", "requests that are answered now", figures.running);
+  single(out, "requests_waiting", "gauge", "requests in the queue", figures.waiting);
+  single(out, "prompt_tokens_total", "counter", "tokens of prompts", figures.prompt_tokens);
+  single(out, "prompt_cached_tokens_total", "counter", "of these, not evaluated again",
+         figures.cached_tokens);
+  single(out, "generated_tokens_total", "counter", "tokens of answers", figures.answer_tokens);
+  single(out, "prompt_seconds_total", "counter", "time spent on prompts",
+         static_cast<double>(figures.prompt_ns) / 1e9);
+  single(out, "generation_seconds_total", "counter", "time spent on answers",
+         static_cast<double>(figures.answer_ns) / 1e9);
+  single(out, "cancelled_total", "counter", "requests whose client went away", figures.cancelled);
+  single(out, "failed_total", "counter", "requests that ended with an error", figures.failed);
+  single(out, "rejected_total", "counter", "requests that the queue had no room for",
+         figures.rejected);
+  single(out, "spec_draft_tokens_total", "counter", "tokens drafted", figures.drafts);
+  single(out, "spec_accepted_tokens_total", "counter", "of these, accepted",
+         figures.drafts_accepted);
+  single(out, "kv_tokens", "gauge", "positions held", figures.held_tokens);
+  single(out, "memory_budget_bytes", "gauge", "the budget", figures.memory_budget_bytes);
+  single(out, "memory_used_bytes", "gauge", "planned of it", figures.memory_used_bytes);
+  single(out, "expert_slots", "gauge", "experts that memory can hold now", figures.num_slots);
+  store_metrics(out, figures.store);
+}
+
+}  // namespace
+
+std::string Server::metrics() const {
+  std::string out;
+  const ServedModel* model = model_;
+  family(out, "build_info", "gauge", "what runs here");
+  out += fmt::format("penstock_build_info{{version=\"{}\",fingerprint=\"{}\"}} 1\n",
+                     options_.version, model == nullptr ? "" : model->fingerprint);
+  family(out, "requests_total", "counter", "requests of HTTP by route and status");
+  {
+    const std::scoped_lock lock(mutex_);
+    for (const auto& [key, count] : requests_) {
+      out += fmt::format("penstock_requests_total{{route=\"{}\",code=\"{}\"}} {}\n", key.first,
+                         key.second, count);
+    }
+  }
+  const HttpServer* listening = listening_;
+  const HttpFigures http = listening == nullptr ? HttpFigures{} : listening->figures();
+  single(out, "connections", "gauge", "open connections", http.connections);
+  single(out, "connections_refused_total", "counter", "over the limit", http.refused);
+  if (const Generator* generator = generator_) generator_metrics(out, generator->figures());
+  return out;
+}
+
+}  // namespace penstock

@@ -1,0 +1,247 @@
+"""HTTP as strangers speak it: malformed, slow, too large, from other sites, without a key."""
+
+import concurrent.futures
+import json
+import os
+import signal
+import socket
+import tempfile
+import time
+import unittest
+
+from support import Server, chat, receive_all, status_of
+
+HOST = b"Host: localhost\r\n"
+POST = b"POST /v1/chat/completions HTTP/1.1\r\n" + HOST + b"Content-Type: application/json\r\n"
+
+
+class HttpTest(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.server = Server()
+
+    @classmethod
+    def tearDownClass(cls):
+        assert cls.server.stop() == 0, cls.server.text()
+
+    def lives(self):
+        self.assertEqual(self.server.get("/health")[0], 200)
+
+    def test_malformed_requests_are_refused_at_once_and_cost_no_memory(self):
+        before = self.server.memory_kib()
+        chunked = POST + b"Transfer-Encoding: chunked\r\n\r\n"
+        rows = {
+            "no newline in 64 KiB": (b"A" * 65536, 431),
+            "a header of 64 KiB": (b"GET / HTTP/1.1\r\n" + HOST + b"X: " + b"a" * 65536, 431),
+            "50,000 headers": (b"GET / HTTP/1.1\r\n" + HOST + b"A: b\r\n" * 50000 + b"\r\n", 431),
+            "length and chunked": (POST + b"Content-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n{}", 400),
+            "two lengths": (POST + b"Content-Length: 2\r\nContent-Length: 3\r\n\r\n{}x", 400),
+            "length -1": (POST + b"Content-Length: -1\r\n\r\n", 400),
+            "length 2^64": (POST + b"Content-Length: 18446744073709551616\r\n\r\n", 400),
+            "10 GB announced": (POST + b"Content-Length: 10000000000\r\n\r\n", 413),
+            "chunk of size -2": (chunked + b"-2\r\n", 400),
+            "chunk size overflows": (chunked + b"f" * 20 + b"\r\n", 400),
+            "endless chunk size": (chunked + b"1" + b";x" * 9000, 400),
+            "bare line feeds": (b"GET /health HTTP/1.1\nHost: localhost\n\n", 400),
+            "NUL in a header": (b"GET /health HTTP/1.1\r\n" + HOST + b"X: a\0b\r\n\r\n", 400),
+            "space before colon": (b"GET /health HTTP/1.1\r\n" + HOST + b"X : a\r\n\r\n", 400),
+            "continued line": (b"GET /health HTTP/1.1\r\n" + HOST + b"X: a\r\n b\r\n\r\n", 400),
+            "no length": (POST + b"\r\n", 411),
+            "9 KiB of target": (b"GET /" + b"a" * 9216 + b" HTTP/1.1\r\n" + HOST + b"\r\n", 414),
+            "gzip": (POST + b"Content-Encoding: gzip\r\nContent-Length: 2\r\n\r\n{}", 415),
+            "HTTP/2 preface": (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505),
+            "a TLS hello": (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 400),
+        }
+        for name, (data, expected) in rows.items():
+            with self.subTest(name):
+                start = time.monotonic()
+                self.assertEqual(status_of(self.server.raw(data)), expected)
+                self.assertLess(time.monotonic() - start, 3)
+        self.assertLess(self.server.memory_kib() - before, 4096)
+        self.lives()
+
+    def test_a_coded_line_end_stays_coded(self):
+        data = self.server.raw(b"GET /health?a=%0d%0aX:%20y HTTP/1.1\r\n" + HOST + b"Connection: close\r\n\r\n")
+        self.assertEqual(status_of(data), 200)
+        self.assertNotIn(b"X: y", data)
+
+    def test_hosts_and_origins_of_others_are_refused(self):
+        def get(headers):
+            return status_of(self.server.raw(b"GET /v1/models HTTP/1.1\r\n" + headers + b"Connection: close\r\n\r\n"))
+
+        self.assertEqual(get(b"Host: evil.example\r\n"), 403)
+        self.assertEqual(get(b""), 400)
+        self.assertEqual(get(HOST + HOST), 400)
+        for good in (b"localhost:99", b"127.0.0.1", b"[::1]:1", socket.gethostname().encode()):
+            self.assertEqual(get(b"Host: " + good + b"\r\n"), 200, good)
+        self.assertEqual(get(HOST + b"Origin: https://evil.example\r\n"), 403)
+        self.assertEqual(get(HOST + b"Origin: null\r\n"), 403)
+        self.assertEqual(get(HOST + b"Origin: http://localhost\r\n"), 200)
+        status, headers, _ = self.server.get("/health")
+        self.assertIsNone(headers["Access-Control-Allow-Origin"])
+        for kind in ("text/plain", "application/x-www-form-urlencoded"):
+            status, _, _ = self.server.post("/v1/chat/completions", b"{}", headers={"Content-Type": kind})
+            self.assertEqual(status, 415)
+
+    def test_methods_and_paths(self):
+        def ask(line, extra=b""):
+            return status_of(self.server.raw(line + b" HTTP/1.1\r\n" + HOST + extra + b"Connection: close\r\n\r\n"))
+
+        self.assertEqual(ask(b"HEAD /health"), 200)
+        self.assertEqual(ask(b"OPTIONS /health"), 204)
+        for line in (b"TRACE /health", b"CONNECT localhost:80", b"DELETE /v1/models", b"GET /v1/chat/completions"):
+            self.assertIn(ask(line), (404, 405), line)
+        self.assertEqual(ask(b"GET http://localhost/health"), 200)
+        self.assertEqual(ask(b"GET http://evil.example/health"), 403)
+        for path in (b"//etc/passwd", b"/%2e%2e/%2e%2e/etc/passwd", b"/../etc/passwd", b"/health%00"):
+            self.assertEqual(ask(b"GET " + path), 404, path)
+        data = self.server.raw(b"GET /health HTTP/1.0\r\n" + HOST + b"\r\n")
+        self.assertEqual(status_of(data), 200)
+
+    def test_pipelined_requests_are_answered_in_order(self):
+        one = b"GET /health HTTP/1.1\r\n" + HOST + b"\r\n"
+        two = b"GET /version HTTP/1.1\r\n" + HOST + b"Connection: close\r\n\r\n"
+        data = self.server.raw(one * 3 + two)
+        self.assertEqual(data.count(b"HTTP/1.1 200"), 4)
+        self.assertLess(data.index(b'"status"'), data.index(b'"version"'))
+
+    def test_a_body_is_asked_for_before_it_is_sent(self):
+        body = json.dumps(chat("hello", max_tokens=1)).encode()
+        with self.server.connect() as connection:
+            connection.sendall(POST + b"Expect: 100-continue\r\nContent-Length: %d\r\n\r\n" % len(body))
+            self.assertTrue(connection.recv(1000).startswith(b"HTTP/1.1 100"))
+            connection.sendall(body)
+            self.assertEqual(status_of(connection.recv(65536)), 200)
+
+    def test_bodies_that_are_not_acceptable_json(self):
+        deep = b'{"messages":' + b"[" * 1_000_000
+        rows = {
+            "empty": b"", "not JSON": b"hello", "byte order mark": b"\xef\xbb\xbf{}",
+            "trailing text": b"{} {}", "bad UTF-8": b'{"a":"\xff"}', "lone surrogate": b'{"a":"\\ud800"}',
+            "deep": deep, "1e400": b'{"a":1e400}', "duplicate keys": b'{"a":1,"a":2}',
+            "NUL": b'{"a":"\\u0000"}', "a list": b"[]", "many values": b'{"a":[' + b"1," * 400_000 + b"1]}",
+        }
+        for name, body in rows.items():
+            with self.subTest(name):
+                status, _, answer = self.server.post(
+                    "/v1/chat/completions", body, headers={"Content-Type": "application/json"}
+                )
+                self.assertEqual(status, 400)
+                self.assertEqual(answer["error"]["type"], "invalid_request_error")
+        large = POST + b"Content-Length: %d\r\n\r\n" % ((32 << 20) + 1)
+        self.assertEqual(status_of(self.server.raw(large)), 413)
+        self.lives()
+
+    def test_slow_headers_end_and_hold_nobody_up(self):
+        slow = [self.server.connect() for _ in range(400)]
+        for connection in slow:
+            try:
+                connection.sendall(b"GET / HTTP/1.1\r\nX-Slow: ")
+            except OSError:
+                pass
+        time.sleep(0.3)
+        for _ in range(5):
+            start = time.monotonic()
+            self.assertEqual(self.server.get("/health")[0], 200)
+            self.assertLess(time.monotonic() - start, 2)
+        # Those beyond the limit were told so.
+        last = slow[-1]
+        self.assertEqual(status_of(receive_all(last)), 503)
+        # The first ones are told when their time is over.
+        self.assertEqual(status_of(receive_all(slow[0])), 408)
+        for connection in slow:
+            connection.close()
+        self.lives()
+
+
+class KeyTest(unittest.TestCase):
+    def test_every_route_but_health_needs_the_key(self):
+        with tempfile.NamedTemporaryFile("w") as keys:
+            keys.write("# two keys\nsecret-one\nsecret-two\n")
+            keys.flush()
+            server = Server("--api-key-file", keys.name)
+            try:
+                self.check(server)
+            finally:
+                self.assertEqual(server.stop(), 0)
+
+    def check(self, server):
+        for path in ("/health", "/v1/health"):
+            self.assertEqual(server.get(path)[0], 200)
+        for path in ("/v1/models", "/metrics", "/props", "/slots", "/version", "/nowhere", "/api/version"):
+            self.assertEqual(server.get(path)[0], 401, path)
+        for path in ("/v1/chat/completions", "/v1/completions", "/tokenize", "/v1/messages"):
+            self.assertEqual(server.post(path, {})[0], 401, path)
+        for headers in (
+            {"Authorization": "Bearer secret-one"}, {"X-Api-Key": "secret-two"},
+            {"authorization": "bearer secret-one"}, {"Authorization": "Bearer no", "X-Api-Key": "secret-one"},
+        ):
+            self.assertEqual(server.get("/v1/models", headers=headers)[0], 200, headers)
+        for headers in (
+            {"Authorization": "Bearer secret"}, {"X-Api-Key": "secret-onee"}, {"X-Api-Key": ""},
+            {"Authorization": "secret-one"}, {"X-Api-Key": "x" * 10000},
+        ):
+            self.assertEqual(server.get("/v1/models", headers=headers)[0], 401, headers)
+
+    def test_others_are_not_served_without_a_key(self):
+        with self.assertRaisesRegex(AssertionError, "--api-key"):
+            Server("--host", "0.0.0.0", "--port", "0")
+
+    def test_a_busy_port_is_a_sentence_and_exit_code_2(self):
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", 0))
+            taken.listen()
+            port = taken.getsockname()[1]
+            with self.assertRaisesRegex(AssertionError, "cannot listen at 127.0.0.1"):
+                Server("--host", "127.0.0.1", "--port", port)
+
+    def test_a_unix_socket_replaces_only_a_stale_one(self):
+        with tempfile.TemporaryDirectory() as folder:
+            path = os.path.join(folder, "penstock.sock")
+            server = Server("--host", path)
+            with self.assertRaisesRegex(AssertionError, "cannot listen"):
+                Server("--host", path)
+            with socket.socket(socket.AF_UNIX) as connection:
+                connection.connect(path)
+                connection.sendall(b"GET /health HTTP/1.1\r\nHost: any\r\nConnection: close\r\n\r\n")
+                self.assertEqual(status_of(receive_all(connection)), 200)
+            server.process.kill()
+            server.process.wait()
+            self.assertTrue(os.path.exists(path))
+            again = Server("--host", path)
+            self.assertEqual(again.stop(), 0)
+            self.assertFalse(os.path.exists(path))
+
+
+class DrainTest(unittest.TestCase):
+    def test_running_answers_end_and_new_requests_are_refused(self):
+        server = Server()
+        events = server.stream("/v1/chat/completions", chat("Tell me a story.", stream=True, ignore_eos=True, max_tokens=400))
+        next(events)
+        server.send()
+        time.sleep(0.2)
+        with server.connect() as connection:
+            connection.sendall(b"GET /v1/models HTTP/1.1\r\n" + HOST + b"\r\n")
+            answer = connection.recv(65536)
+        rest = list(events)
+        self.assertIn(status_of(answer), (503, 0))
+        self.assertEqual(rest[-1], "[DONE]")
+        finished = [e for e in rest[:-1] if e["choices"] and e["choices"][0]["finish_reason"]]
+        self.assertEqual(finished[-1]["choices"][0]["finish_reason"], "length")
+        self.assertEqual(server.stop(), 0)
+
+    def test_a_second_signal_ends_answers_with_an_error_event(self):
+        server = Server()
+        events = server.stream("/v1/chat/completions", chat("Tell me a story.", stream=True, ignore_eos=True))
+        next(events)
+        server.send()
+        time.sleep(0.1)
+        server.send()
+        rest = list(events)
+        if rest[-1] != "[DONE]":
+            self.assertIn("error", rest[-1])
+        self.assertEqual(server.stop(), 0)
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,175 @@
+"""The web page in a real browser (Chromium), against the real server. From scripts/test-venv."""
+
+import json
+import os
+import unittest
+
+from playwright.sync_api import sync_playwright
+
+from support import Server
+
+CHROMIUM = os.environ.get("PENSTOCK_CHROMIUM", "/usr/bin/chromium")
+QUESTION = "What is the capital of Portugal?"
+ANSWER = "The capital of Portugal is Lisbon."
+# What a model might say to make a page run something.
+HOSTILE = (
+    "<script>window.hit=1</script> <img src=x onerror='window.hit=1'> [a](javascript:window.hit=1) "
+    "<svg onload='window.hit=1'></svg> ![x](data:text/html,<script>window.hit=1</script>)\n\n"
+    "```html\n<script>window.hit=1</script>\n```\n" + "x" * 1_000_000
+)
+
+
+class PageTest(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.server = Server()
+        cls.playwright = sync_playwright().start()
+        cls.browser = cls.playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.browser.close()
+        cls.playwright.stop()
+        assert cls.server.stop() == 0, cls.server.text()
+
+    def setUp(self):
+        self.context = self.browser.new_context(
+            # The driver evaluates text in the page, which the page's own policy refuses to everybody.
+            bypass_csp=True, viewport={"width": 1400, "height": 900}, accept_downloads=True)
+        self.page = self.context.new_page()
+        self.complaints, self.outside = [], []
+        self.page.on("console", lambda m: self.complaints.append(m.text) if m.type in ("error", "warning") else None)
+        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.on("request", lambda r: self.outside.append(r.url) if not r.url.startswith((self.server.address, "blob:")) else None)
+        self.page.goto(self.server.address + "/")
+        self.page.wait_for_function("document.querySelector('#status').textContent == 'demo-model'")
+
+    def tearDown(self):
+        self.assertEqual(self.complaints, [])
+        self.assertEqual(self.outside, [])
+        self.context.close()
+
+    def ask(self, text):
+        answers = self.page.locator(".message.assistant").count()
+        self.page.fill("#input", text)
+        self.page.keyboard.press("Enter")
+        self.page.wait_for_function(f"document.querySelectorAll('.message.assistant .figures').length > {answers}", timeout=60000)
+        return self.page.locator(".message.assistant .md").last.inner_text()
+
+    def test_a_conversation_is_kept_edited_branched_and_asked_again(self):
+        page = self.page
+        self.assertEqual(self.ask(QUESTION), ANSWER)
+        self.assertEqual(page.title(), f"{QUESTION} · penstock")
+        page.reload()
+        page.get_by_role("button", name=QUESTION, exact=True).click()
+        self.assertEqual(page.locator(".message").count(), 2)
+        page.locator(".message.user").hover()
+        page.locator(".message.user").get_by_text("Edit").click()
+        page.locator(".editor textarea").fill("What is the capital of Mongolia?")
+        page.locator(".editor").get_by_text("Send").click()
+        page.wait_for_function("document.querySelector('.message.assistant .figures')", timeout=60000)
+        self.assertIn("Ulaanbaatar", page.locator(".message.assistant .md").inner_text())
+        self.assertIn("2/2", page.locator(".message.user .branch").inner_text())
+        page.get_by_label("Earlier version").click()
+        self.assertEqual(page.locator(".message.assistant .md").inner_text(), ANSWER)
+        page.locator(".message.assistant").get_by_text("Again").click()
+        page.wait_for_function("document.querySelector('.message.assistant .branch')", timeout=60000)
+        page.wait_for_function("document.querySelector('.message.assistant .figures')", timeout=60000)
+        self.assertIn("2/2", page.locator(".message.assistant .branch").inner_text())
+
+    def test_conversations_go_out_and_come_in_and_are_found(self):
+        page = self.page
+        self.ask(QUESTION)
+        with page.expect_download() as download:
+            page.click("#export-all")
+        path = download.value.path()
+        with open(path, encoding="utf-8") as file:
+            exported = json.load(file)
+        self.assertEqual(len(exported["conversations"]), 1)
+        self.assertTrue(exported["conversations"][0]["created"])
+        page.set_input_files("#import-file", {"name": "a.json", "mimeType": "application/json", "buffer": json.dumps(exported).encode()})
+        page.wait_for_function("document.querySelectorAll('.entry').length == 2")
+        page.set_input_files("#import-file", {"name": "b.json", "mimeType": "application/json", "buffer": b"{}"})
+        page.wait_for_function("document.querySelector('#status').classList.contains('bad')")
+        page.keyboard.press("Control+k")
+        page.keyboard.type("Lisbon")
+        self.assertEqual(page.locator(".entry").count(), 2)
+        page.fill("#search", "no such words")
+        self.assertEqual(page.locator(".entry").count(), 0)
+
+    def test_an_answer_is_stopped_by_a_key(self):
+        page = self.page
+        before = self.server.metric("cancelled_total")
+        page.check("#think")
+        page.fill("#input", "Tell me a long story about the sea, the wind and the stars.")
+        page.keyboard.press("Enter")
+        page.wait_for_selector("details.reasoning")
+        page.keyboard.press("Escape")
+        page.wait_for_selector("#send:visible")
+        self.server.wait_until_idle()
+        self.assertGreaterEqual(self.server.metric("cancelled_total"), before)
+
+    def test_nothing_that_a_model_says_can_run(self):
+        conversation = {"id": "x", "title": "hostile", "system": "", "leaf": "b", "nodes": {
+            "a": {"id": "a", "parent": None, "role": "user", "content": HOSTILE},
+            "b": {"id": "b", "parent": "a", "role": "assistant", "content": HOSTILE, "reasoning": HOSTILE,
+                  "calls": [{"id": "1", "name": "<script>window.hit=1</script>", "arguments": HOSTILE}]}}}
+        data = json.dumps({"format": "penstock-conversations", "version": 1, "conversations": [conversation]}).encode()
+        self.page.set_input_files("#import-file", {"name": "a.json", "mimeType": "application/json", "buffer": data})
+        self.page.get_by_role("button", name="hostile", exact=True).click()
+        self.page.wait_for_selector(".message.assistant .code")
+        self.page.wait_for_timeout(300)
+        self.assertIsNone(self.page.evaluate("window.hit ?? null"))
+        self.assertEqual(self.page.locator("#messages script, #messages img, #messages svg, #messages iframe").count(), 0)
+        links = self.page.eval_on_selector_all("#messages a", "nodes => nodes.map(n => n.getAttribute('href'))")
+        self.assertTrue(all(link.startswith(("http://", "https://", "mailto:")) for link in links), links)
+
+    def test_ten_thousand_messages_stay_usable(self):
+        nodes, parent = {}, None
+        for i in range(10_000):
+            nodes[str(i)] = {"id": str(i), "parent": parent, "role": "assistant" if i % 2 else "user", "content": f"message {i}"}
+            parent = str(i)
+        data = {"format": "penstock-conversations", "version": 1, "conversations": [{"title": "long", "nodes": nodes, "leaf": parent}]}
+        self.page.set_input_files("#import-file", {"name": "a.json", "mimeType": "application/json", "buffer": json.dumps(data).encode()})
+        self.page.get_by_role("button", name="long", exact=True).click()
+        self.page.wait_for_function("document.querySelectorAll('.message').length == 100")
+        self.page.get_by_text("earlier messages").click()
+        self.page.wait_for_function("document.querySelectorAll('.message').length == 200")
+
+    def test_the_panel_tells_what_the_engine_does(self):
+        page = self.page
+        if page.locator("#panel").is_hidden():
+            page.click("#toggle-panel")
+        self.ask(QUESTION)
+        page.wait_for_function("document.querySelector('#panel').innerText.includes('waiting for the disk')")
+        self.assertRegex(page.locator("#panel").inner_text(), r"512 of 512 experts fit")
+        page.keyboard.press("Control+.")
+        self.assertTrue(page.locator("#panel").is_hidden())
+
+    def test_a_phone_sees_one_column(self):
+        self.page.set_viewport_size({"width": 390, "height": 800})
+        self.page.reload()
+        self.assertEqual(self.ask(QUESTION), ANSWER)
+        self.assertLessEqual(self.page.evaluate("document.documentElement.scrollWidth"), 390)
+        self.page.click("#open-sidebar")
+        self.assertTrue(self.page.locator("#new-chat").is_visible())
+        self.page.click("#close-sidebar")
+
+
+class PolicyTest(unittest.TestCase):
+    def test_the_page_may_load_from_here_alone(self):
+        server = Server("--api-key", "secret")
+        try:
+            status, headers, body = server.get("/")
+            self.assertEqual(status, 200)
+            self.assertIn("default-src 'none'", headers["Content-Security-Policy"])
+            self.assertNotIn("http://", body.replace(server.address, ""))
+            for name in ("app.js", "style.css", "markdown.js", "store.js", "api.js", "panel.js", "icon.svg"):
+                self.assertEqual(server.get("/page/" + name)[0], 200)
+            self.assertEqual(server.get("/page/../server.h")[0], 404)
+        finally:
+            server.stop()
+
+
+if __name__ == "__main__":
+    unittest.main()
