@@ -90,7 +90,12 @@ def date(rng):
 
 
 def block(rng, depth=3):
-    """Blocks inside blocks, with names that are set at every level."""
+    """Blocks inside blocks, with names that are set at every level.
+
+    What is handed in is never set: inside of macros and call blocks Jinja2 takes such a name for undefined
+    until the template has set it, although it was handed in; and the arguments of a filter block see what
+    is set inside of it (text/jinja/template.h).
+    """
     def body(level):
         return "".join(piece(level) for _ in range(rng.randint(1, 3)))
 
@@ -99,7 +104,7 @@ def block(rng, depth=3):
         if kind == 0:
             return rng.choice(["a", "<b>", " ", "x\n"])
         if kind == 1:
-            return "{{ %s }}" % rng.choice(["x", "y", "loop.index", "n", "caller is defined", "kwargs", "loop.changed(x)", "loop.cycle(1, 2)", "loop.depth", "c.next()", "j()", "ns.v", "(x | string)[:3] + '<'"])
+            return "{{ %s }}" % rng.choice(["x", "y", "w", "loop.index", "n", "caller is defined", "kwargs", "loop.changed(x)", "loop.cycle(1, 2)", "loop.depth", "c.next()", "j()", "ns.v", "(x | string)[:3] + '<'"])
         if kind == 2:
             return "{%% set %s = %s %%}" % (rng.choice(["x", "y", "ns.v"]), rng.choice(["n + 1", "'t'", "x", "[x, y]", "loop.index0", "'<' | e"]))
         inner = body(level - 1)
@@ -108,7 +113,7 @@ def block(rng, depth=3):
         if kind == 4:
             return "{%% for x in tree recursive %%}%s{{ loop(x.c) if x is mapping and x.c }}{%% endfor %%}" % inner
         if kind == 5:
-            return "{%% filter %s %%}%s{%% endfilter %%}" % (rng.choice(["upper", "trim", "replace('a', x)", "escape", "trim | lower"]), inner)
+            return "{%% filter %s %%}%s{%% endfilter %%}" % (rng.choice(["upper", "trim", "replace('a', 'b')", "escape", "trim | lower"]), inner)
         if kind == 6:
             return "{%% with %s = %s %%}%s{%% endwith %%}" % (rng.choice(["x", "y"]), rng.choice(["1", "x", "y"]), inner)
         if kind == 7:
@@ -121,10 +126,10 @@ def block(rng, depth=3):
             return "{%% call wrap(%s) %%}%s{%% endcall %%}" % (rng.choice(["1", "x", "'t'"]), inner)
         if kind == 11:
             return "{%% call(x) each([1, n]) %%}%s{%% endcall %%}" % inner
-        return "{%% if %s %%}%s{%% else %%}%s{%% endif %%}" % (rng.choice(["x", "y", "n > 3", "loop.first"]), inner, body(level - 1))
+        return "{%% if %s %%}%s{%% else %%}%s{%% endif %%}" % (rng.choice(["x", "y", "w", "n > 3", "loop.first"]), inner, body(level - 1))
 
     head = "{% macro wrap(t) %}[{{ t }}{{ caller() }}]{% endmacro %}{% macro each(all) %}{% for i in all %}{{ caller(i) }}{% endfor %}{% endmacro %}{% set ns = namespace(v=0) %}{% set c = cycler('p', 'q') %}{% set j = joiner() %}"
-    return case(head + body(depth), {"n": 7, "y": "Y", "tree": [{"c": [1, {"c": []}]}, 2]})
+    return case(head + body(depth), {"n": 7, "w": "W", "tree": [{"c": [1, {"c": []}]}, 2]})
 
 
 ALL = [percent_format, brace_format, rounding, text_method, character_class, date, block]

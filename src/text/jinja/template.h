@@ -4,18 +4,19 @@
 // real objects, no changes to their arguments; their work, their text and their nesting are
 // limited.
 //
-// Limits   Arena::kStepsMax steps and one for each byte of the variables' texts, kTextBytesMax bytes of output and of any text, kRunDepthMax
-// calls
-//          inside each other. Exceeding one is an Error; all are reached well within a second.
+// Limits   Arena::kStepsMax steps and one for each byte of the variables' texts, kTextBytesMax bytes
+//          of output and of any text, kRunDepthMax calls inside each other. Exceeding one is an
+//          Error; all are reached well within a second.
 // Threads  render() keeps nothing; a Template may be rendered from several threads.
-// Errors   compile(): kCorrupt, kUnsupported. render(): kInvalidArgument for a mistake of the
-// template
+// Errors   compile(): kCorrupt, kUnsupported. render(): kInvalidArgument for a mistake of the template
 //          or what it says with raise_exception; kUnsupported for a filter or test that we do not
 //          have. Messages begin with "line N: ".
 // Known    departures from Jinja2: autoescape, block, include, import, extends and the function
 //          lipsum are not there, nor are the filters pprint, random, striptags, urlize, wordwrap
-//          and xmlattr; a dict's views and a range are lists. See also python_text.h and
-//          python_format.h.
+//          and xmlattr; a dict's views and a range are lists. A name that is handed in and also set
+//          by the template is what was handed in until then, also inside of macros and call blocks;
+//          the arguments of a filter block do not see what is set inside of it. See also
+//          python_text.h and python_format.h.
 #pragma once
 
 #include <optional>
