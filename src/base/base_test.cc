@@ -138,5 +138,11 @@ TEST(ThreadPool, all_workers_wake_for_a_long_loop) {
   EXPECT_EQ(present.load(), kThreads);
 }
 
+TEST(Json, a_nul_byte_ends_no_text) {
+  EXPECT_FALSE(parse_json(std::string_view("7777\0x", 6), "text"));
+  EXPECT_FALSE(parse_json(std::string_view("{}\0", 3), "text"));
+  EXPECT_TRUE(parse_json("{\"a\": \"\\u0000\"}", "text"));
+}
+
 }  // namespace
 }  // namespace penstock

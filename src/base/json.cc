@@ -121,6 +121,10 @@ Result<const Json*> require(const Json& object, std::string_view key, std::strin
 }  // namespace
 
 Result<Json> parse_json(std::string_view text, std::string_view what) {
+  // The library takes a NUL for the end of the text, and would not look at what follows.
+  if (const size_t nul = text.find('\0'); nul != std::string_view::npos) {
+    return Error{ErrorCode::kCorrupt, fmt::format("{}: a NUL byte at {}", what, nul)};
+  }
   StrictBuilder builder;
   const bool parsed = Json::sax_parse(text.begin(), text.end(), &builder);
   if (!parsed) {
