@@ -367,18 +367,17 @@ void bench_attention(Bench& bench, const ModelShape& model, int64_t tokens, int6
                  .flops = 4.0 * static_cast<double>(shape.heads * dim) * seen},
                 [&](int64_t run) {
                   const auto first = static_cast<size_t>(run % layers * pages_per_layer);
-                  ops->attention(
-                      {.shape = shape,
-                       .weights = {norm.rows.data, norm.rows.data},
-                       .rope = {rope.rows.data, rope.rows.data},
-                       .cache = {std::span(pages).subspan(first,
-                                                          static_cast<size_t>(pages_per_layer)),
-                                 0, part_floats},
-                       .first_position = context - tokens,
-                       .q = q.rows,
-                       .k = k.rows,
-                       .v = v.rows,
-                       .out = out.rows});
+                  ops->attention({.shape = shape,
+                                  .weights = {norm.rows.data, norm.rows.data},
+                                  .rope = {rope.rows.data, rope.rows.data},
+                                  .cache = {std::span(pages).subspan(
+                                                first, static_cast<size_t>(pages_per_layer)),
+                                            0, part_floats},
+                                  .first_position = context - tokens,
+                                  .q = q.rows,
+                                  .k = k.rows,
+                                  .v = v.rows,
+                                  .out = out.rows});
                 });
 }
 
@@ -398,23 +397,23 @@ void bench_delta_net(Bench& bench, const ModelShape& model, int64_t tokens, int 
       b(tokens, shape.value_heads), a(tokens, shape.value_heads),
       out(tokens, shape.value_heads * shape.value_dim);
   const auto ops = bench.backend(threads, limits_of(model, tokens, 0));
-  bench.measure(name, threads,
-                {.bytes = 8.0 * static_cast<double>(memory_floats),
-                 .flops = 7.0 * static_cast<double>(memory_floats * tokens)},
-                [&](int64_t run) {
-                  float* before = memory.rows.data + run % layers * 2 * memory_floats;
-                  ops->delta_net(
-                      {.shape = shape,
-                       .weights = {conv.rows.data, decay.data(), head.rows.data, norm.rows.data},
-                       .before = {history.rows.data, before},
-                       .after = {history.rows.data, before + memory_floats},
-                       .ahead = {},
-                       .qkv = qkv.rows,
-                       .z = z.rows,
-                       .b = b.rows,
-                       .a = a.rows,
-                       .out = out.rows});
-                });
+  bench.measure(
+      name, threads,
+      {.bytes = 8.0 * static_cast<double>(memory_floats),
+       .flops = 7.0 * static_cast<double>(memory_floats * tokens)},
+      [&](int64_t run) {
+        float* before = memory.rows.data + run % layers * 2 * memory_floats;
+        ops->delta_net({.shape = shape,
+                        .weights = {conv.rows.data, decay.data(), head.rows.data, norm.rows.data},
+                        .before = {history.rows.data, before},
+                        .after = {history.rows.data, before + memory_floats},
+                        .ahead = {},
+                        .qkv = qkv.rows,
+                        .z = z.rows,
+                        .b = b.rows,
+                        .a = a.rows,
+                        .out = out.rows});
+      });
 }
 
 void bench_row_ops(Bench& bench, const ModelShape& model, int64_t tokens, int threads) {
@@ -435,10 +434,9 @@ void bench_row_ops(Bench& bench, const ModelShape& model, int64_t tokens, int th
   Routing routing;
   routing.experts.resize(static_cast<size_t>(tokens * model.top_k));
   routing.weights.resize(routing.experts.size());
-  run("route_top_k", 4.0 * static_cast<double>(tokens * num_experts),
-      [&](int64_t) {
-        PENSTOCK_CHECK(ops->route_top_k(logits.rows, static_cast<int>(model.top_k), routing));
-      });
+  run("route_top_k", 4.0 * static_cast<double>(tokens * num_experts), [&](int64_t) {
+    PENSTOCK_CHECK(ops->route_top_k(logits.rows, static_cast<int>(model.top_k), routing));
+  });
   PENSTOCK_CHECK(ops->route_top_k(logits.rows, static_cast<int>(model.top_k), routing));
   run("combine", 4 * floats * static_cast<double>(model.top_k + 2),
       [&](int64_t) { ops->combine(rows.rows, routing, x.rows, gate.rows, y.rows); });

@@ -10,9 +10,9 @@
 #include <set>
 
 #include "base/check.h"
-#include "survey/cost_model.h"
 #include "io/read_progress.h"
 #include "support/test_model.h"
+#include "survey/cost_model.h"
 
 namespace penstock::test {
 namespace {

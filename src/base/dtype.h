@@ -27,7 +27,9 @@ constexpr std::string_view name_of(DType dtype) {
   return "?";
 }
 
-constexpr bool is_quantised(DType dtype) { return dtype >= DType::kQ8; }
+constexpr bool is_quantised(DType dtype) {
+  return dtype >= DType::kQ8;
+}
 
 // Bits of one code of a quantised type; bits of one element of the others.
 constexpr int bits_of(DType dtype) {

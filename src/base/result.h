@@ -98,9 +98,9 @@ class [[nodiscard]] Result<void> {
 
 // The value of a Result, or return its Error from the enclosing function.
 // (-Wpedantic objects to the statement expression; __extension__ says it is meant.)
-#define PENSTOCK_TRY(expression)                                      \
-  __extension__({                                                     \
-    auto penstock_try_result = (expression);                          \
-    if (!penstock_try_result) return penstock_try_result.error();     \
-    std::move(penstock_try_result).value();                           \
+#define PENSTOCK_TRY(expression)                                  \
+  __extension__({                                                 \
+    auto penstock_try_result = (expression);                      \
+    if (!penstock_try_result) return penstock_try_result.error(); \
+    std::move(penstock_try_result).value();                       \
   })

@@ -2,12 +2,12 @@
 
 #include <fmt/format.h>
 
-#include "dialogue/conversation.h"
 #include "cli/figures.h"
 #include "cli/generation.h"
 #include "cli/json_lines.h"
 #include "cli/loading.h"
 #include "cli/progress.h"
+#include "dialogue/conversation.h"
 
 namespace penstock {
 namespace {

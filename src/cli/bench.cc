@@ -4,8 +4,8 @@
 
 #include <charconv>
 
-#include "cli/loading.h"
 #include "base/byte_text.h"
+#include "cli/loading.h"
 #include "cli/program.h"
 #include "cli/progress.h"
 #include "survey/bench_report.h"

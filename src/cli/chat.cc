@@ -6,8 +6,8 @@
 
 #include <fmt/format.h>
 
-#include "cli/conversation_flags.h"
 #include "cli/chat_state.h"
+#include "cli/conversation_flags.h"
 #include "cli/figures.h"
 #include "cli/generation.h"
 #include "cli/line_reader.h"

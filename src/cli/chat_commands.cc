@@ -1,7 +1,7 @@
 #include <fmt/format.h>
 
-#include "cli/chat_state.h"
 #include "base/byte_text.h"
+#include "cli/chat_state.h"
 #include "cli/figures.h"
 #include "cli/sampling_flags.h"
 
@@ -174,8 +174,8 @@ Result<ChatAction> stats(Context& context) {
                                          metrics.cached_tokens, metrics.prompt.tokens));
   const PreloadReport& preloaded = context.engine.experts().preloaded();
   if (preloaded.wanted > 0) {
-    context.call.terminal.note(fmt::format("warm start: {} of {} experts read",
-                                           preloaded.experts, preloaded.wanted));
+    context.call.terminal.note(
+        fmt::format("warm start: {} of {} experts read", preloaded.experts, preloaded.wanted));
   }
   context.call.terminal.note(waits_text(metrics));
   return ChatAction::kStay;

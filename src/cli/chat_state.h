@@ -6,8 +6,8 @@
 #include <optional>
 #include <string>
 
-#include "dialogue/conversation.h"
 #include "cli/program.h"
+#include "dialogue/conversation.h"
 #include "engine/engine.h"
 
 namespace penstock {

@@ -36,15 +36,11 @@ bool is_end_of_line(std::string_view rest) {
 
 std::optional<char> escaped_character(char c) {
   switch (c) {
-    case 'n':
-      return '\n';
-    case 't':
-      return '\t';
+    case 'n': return '\n';
+    case 't': return '\t';
     case '"':
-    case '\\':
-      return c;
-    default:
-      return std::nullopt;
+    case '\\': return c;
+    default: return std::nullopt;
   }
 }
 

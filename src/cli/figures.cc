@@ -104,12 +104,9 @@ std::string waits_text(const GenerationMetrics& metrics) {
 
 std::string_view name_of(FinishReason reason) {
   switch (reason) {
-    case FinishReason::kStop:
-      return "stop";
-    case FinishReason::kLength:
-      return "length";
-    case FinishReason::kCancelled:
-      return "cancelled";
+    case FinishReason::kStop: return "stop";
+    case FinishReason::kLength: return "length";
+    case FinishReason::kCancelled: return "cancelled";
   }
   return "?";
 }

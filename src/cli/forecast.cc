@@ -4,9 +4,9 @@
 
 #include <charconv>
 
+#include "model/shapes.h"
 #include "survey/machine_profile.h"
 #include "survey/svg_chart.h"
-#include "model/shapes.h"
 
 namespace penstock {
 namespace {

@@ -4,9 +4,9 @@
 // Errors  the session's
 #pragma once
 
-#include "dialogue/conversation.h"
 #include "cli/program.h"
 #include "cli/reply_printer.h"
+#include "dialogue/conversation.h"
 #include "engine/engine.h"
 
 namespace penstock {

@@ -61,8 +61,8 @@ Result<EngineOptions> engine_options(const Settings& settings) {
 Result<std::unique_ptr<Engine>> load_engine(Call& call, const EngineOptions& options,
                                             const LoadObserver& on_load) {
   Progress progress(call.terminal, "loading", Progress::Unit::kBytes);
-  std::unique_ptr<Engine> engine = PENSTOCK_TRY(Engine::open(
-      call.storage, options, [&](uint64_t done, uint64_t total) {
+  std::unique_ptr<Engine> engine =
+      PENSTOCK_TRY(Engine::open(call.storage, options, [&](uint64_t done, uint64_t total) {
         progress.update(done, total);
         if (on_load) on_load(done, total);
       }));

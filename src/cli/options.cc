@@ -9,7 +9,6 @@
 
 #include "base/byte_text.h"
 
-
 namespace penstock {
 namespace {
 
@@ -30,8 +29,7 @@ constexpr VerbText kVerbs[] = {
      "SOURCE stays as it is. Interrupted packing goes on where it was when the same command is\n"
      "given again. With --verify and one folder: check every byte of a packed model."},
     {Verb::kShow, "show", "MODEL|FOLDER|FILE", 1, 1,
-     "say what is in a model, a Hugging Face or MLX folder, or a GGUF file",
-     ""},
+     "say what is in a model, a Hugging Face or MLX folder, or a GGUF file", ""},
     {Verb::kPlan, "plan", "MODEL|SHAPE", 1, 1,
      "say what would be kept in memory and how fast it would be, without loading",
      "Speeds need the rates of a machine: --flash-gbps, --dram-gbps and --gflops, or the profile\n"
@@ -212,8 +210,7 @@ constexpr Option kOptions[] = {
     {"api-key", 0, kText, kServe, kServing, "KEY,...", "",
      "keys, one of which every request must bring; better in PENSTOCK_API_KEY or a file"},
     {"api-key-file", 0, kText, kServe, kServing, "FILE", "", "a file with a key on each line"},
-    {"i-know", 0, kFlag, kServe, kServing, "", "",
-     "listen beyond this machine without any key"},
+    {"i-know", 0, kFlag, kServe, kServing, "", "", "listen beyond this machine without any key"},
     {"allowed-host", 0, kText, kServe, kServing, "NAME,...", "",
      "further names of this machine that requests may have as their Host"},
     {"cors-origin", 0, kText, kServe, kServing, "URL,...", "",
@@ -231,9 +228,10 @@ constexpr Option kOptions[] = {
     in_range(Option{"sse-ping-interval", 0, kInteger, kServe, kServing, "SECONDS", "10",
                     "heartbeat of streams while there is no token yet; 0: none"},
              0, 3600),
-    in_range(Option{"drain-timeout", 0, kInteger, kServe, kServing, "SECONDS", "30",
-                    "how long running answers may take to end after SIGTERM; 0: as long as it takes"},
-             0, 86400),
+    in_range(
+        Option{"drain-timeout", 0, kInteger, kServe, kServing, "SECONDS", "30",
+               "how long running answers may take to end after SIGTERM; 0: as long as it takes"},
+        0, 86400),
     in_range(Option{"reasoning-budget", 0, kInteger, kServe, kServing, "N", "",
                     "tokens of reasoning after which the answer has to begin"},
              0, 1 << 24),
@@ -404,8 +402,7 @@ Result<void> check_value(const Option& option, const std::string& text) {
     case kChoice:
       if (is_among(option.choices, text)) return {};
       return expected(text, fmt::format("one of {}", option.choices));
-    case kText:
-      return {};
+    case kText: return {};
     case kInteger: {
       int64_t value = 0;
       const bool good = parses(text, value) && static_cast<double>(value) >= option.low &&

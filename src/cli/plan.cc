@@ -2,8 +2,8 @@
 
 #include <fmt/format.h>
 
-#include "cli/forecast.h"
 #include "base/byte_text.h"
+#include "cli/forecast.h"
 #include "cli/loading.h"
 #include "cli/program.h"
 

@@ -9,38 +9,22 @@ namespace {
 
 Result<int> run_verb_of(Call& call) {
   switch (call.settings.verb()) {
-    case Verb::kRun:
-      return run_verb(call);
-    case Verb::kChat:
-      return chat_verb(call);
-    case Verb::kServe:
-      return serve_verb(call);
-    case Verb::kPack:
-      return pack_verb(call);
-    case Verb::kShow:
-      return show_verb(call);
-    case Verb::kPlan:
-      return plan_verb(call);
-    case Verb::kDoctor:
-      return doctor_verb(call);
-    case Verb::kLogits:
-      return logits_verb(call);
-    case Verb::kScore:
-      return score_verb(call);
-    case Verb::kAnswer:
-      return answer_verb(call);
-    case Verb::kBench:
-      return bench_verb(call);
-    case Verb::kSynth:
-      return synth_verb(call);
-    case Verb::kConfig:
-      return config_verb(call);
-    case Verb::kCompletions:
-      return completions_verb(call);
-    case Verb::kVersion:
-      return version_verb(call);
-    case Verb::kHelp:
-      return help_verb(call);
+    case Verb::kRun: return run_verb(call);
+    case Verb::kChat: return chat_verb(call);
+    case Verb::kServe: return serve_verb(call);
+    case Verb::kPack: return pack_verb(call);
+    case Verb::kShow: return show_verb(call);
+    case Verb::kPlan: return plan_verb(call);
+    case Verb::kDoctor: return doctor_verb(call);
+    case Verb::kLogits: return logits_verb(call);
+    case Verb::kScore: return score_verb(call);
+    case Verb::kAnswer: return answer_verb(call);
+    case Verb::kBench: return bench_verb(call);
+    case Verb::kSynth: return synth_verb(call);
+    case Verb::kConfig: return config_verb(call);
+    case Verb::kCompletions: return completions_verb(call);
+    case Verb::kVersion: return version_verb(call);
+    case Verb::kHelp: return help_verb(call);
   }
   return kExitFailure;
 }
@@ -73,38 +57,26 @@ int report(const Error& error, bool json, Terminal& terminal, Output& output) {
 
 int exit_code_of(ErrorCode code) {
   switch (code) {
-    case ErrorCode::kInvalidArgument:
-      return 2;
+    case ErrorCode::kInvalidArgument: return 2;
     case ErrorCode::kNotFound:
     case ErrorCode::kCorrupt:
-    case ErrorCode::kUnsupported:
-      return 3;
-    case ErrorCode::kOutOfMemory:
-      return 4;
-    case ErrorCode::kIo:
-      return 5;
-    case ErrorCode::kCancelled:
-      return kExitInterrupted;
+    case ErrorCode::kUnsupported: return 3;
+    case ErrorCode::kOutOfMemory: return 4;
+    case ErrorCode::kIo: return 5;
+    case ErrorCode::kCancelled: return kExitInterrupted;
   }
   return kExitFailure;
 }
 
 std::string_view name_of(ErrorCode code) {
   switch (code) {
-    case ErrorCode::kInvalidArgument:
-      return "invalid_argument";
-    case ErrorCode::kNotFound:
-      return "not_found";
-    case ErrorCode::kCorrupt:
-      return "corrupt";
-    case ErrorCode::kUnsupported:
-      return "unsupported";
-    case ErrorCode::kOutOfMemory:
-      return "out_of_memory";
-    case ErrorCode::kIo:
-      return "io";
-    case ErrorCode::kCancelled:
-      return "cancelled";
+    case ErrorCode::kInvalidArgument: return "invalid_argument";
+    case ErrorCode::kNotFound: return "not_found";
+    case ErrorCode::kCorrupt: return "corrupt";
+    case ErrorCode::kUnsupported: return "unsupported";
+    case ErrorCode::kOutOfMemory: return "out_of_memory";
+    case ErrorCode::kIo: return "io";
+    case ErrorCode::kCancelled: return "cancelled";
   }
   return "failure";
 }

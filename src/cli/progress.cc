@@ -6,7 +6,6 @@
 
 #include "base/byte_text.h"
 
-
 namespace penstock {
 namespace {
 

@@ -5,10 +5,10 @@
 #include <algorithm>
 #include <cmath>
 
-#include "dialogue/conversation.h"
 #include "cli/json_lines.h"
 #include "cli/loading.h"
 #include "cli/progress.h"
+#include "dialogue/conversation.h"
 
 namespace penstock {
 namespace {

@@ -118,9 +118,10 @@ ServedModel served_model(const Call& call, const Engine& engine, const SamplingO
 class Shutdown {
  public:
   Shutdown(Call& call, Server& server, Generator& generator)
-      : call_(call), server_(server), generator_(generator), thread_([this](std::stop_token quit) {
-          run(std::move(quit));
-        }) {}
+      : call_(call),
+        server_(server),
+        generator_(generator),
+        thread_([this](std::stop_token quit) { run(std::move(quit)); }) {}
 
   std::stop_token done() const { return done_.get_token(); }
 
@@ -176,10 +177,8 @@ Result<int> serve_verb(Call& call) {
   const std::unique_ptr<Server> server = PENSTOCK_TRY(Server::start(std::move(options)));
   terminal.note("listening at " + server->address());
 
-  const std::unique_ptr<Engine> engine = PENSTOCK_TRY(
-      load_engine(call, engine_opts, [&](uint64_t done, uint64_t total) {
-        server->set_loading(done, total);
-      }));
+  const std::unique_ptr<Engine> engine = PENSTOCK_TRY(load_engine(
+      call, engine_opts, [&](uint64_t done, uint64_t total) { server->set_loading(done, total); }));
   PENSTOCK_TRY(tokenizer_of(engine->texts()));
   const SamplingChoice sampling =
       PENSTOCK_TRY(choose_sampling(call.settings, engine->sampling_defaults()));

@@ -83,14 +83,10 @@ SineCosine exact_sine_cosine64(double angle) {
   const double sine = r * polynomial(kSine.c, z);
   const double cosine = polynomial(kCosine.c, z);
   switch (std::bit_cast<uint64_t>(shifted) & 3) {
-    case 0:
-      return {sine, cosine};
-    case 1:
-      return {cosine, -sine};
-    case 2:
-      return {-sine, -cosine};
-    default:
-      return {-cosine, sine};
+    case 0: return {sine, cosine};
+    case 1: return {cosine, -sine};
+    case 2: return {-sine, -cosine};
+    default: return {-cosine, sine};
   }
 }
 

@@ -167,15 +167,9 @@ TEST(Panels, codes_lie_where_the_header_says) {
       for (size_t c = 0; c < 64; ++c) {
         uint32_t code = 0;
         switch (dtype) {
-          case DType::kQ8:
-            code = bits_at(c / 4, 8 * (c % 4), 8);
-            break;
-          case DType::kQ4:
-            code = bits_at(c / 8, 4 * (c % 8), 4);
-            break;
-          case DType::kQ2:
-            code = bits_at(c / 16, 2 * (c % 16), 2);
-            break;
+          case DType::kQ8: code = bits_at(c / 4, 8 * (c % 4), 8); break;
+          case DType::kQ4: code = bits_at(c / 8, 4 * (c % 8), 4); break;
+          case DType::kQ2: code = bits_at(c / 16, 2 * (c % 16), 2); break;
           default: {
             const size_t v = c / 16, i = c % 16 / 2, e = c % 2;
             code = bits_at(v, 2 * (c % 16), 2) | bits_at(4 + v / 2, 4 * i + 2 * (v % 2) + e, 1)

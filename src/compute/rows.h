@@ -31,7 +31,9 @@ struct Rows {
     PENSTOCK_DCHECK(from >= 0 && from + columns <= stride);
     return {data + from, count, columns, stride, place};
   }
-  Rows last(int64_t rows) const { return {data + (count - rows) * stride, rows, width, stride, place}; }
+  Rows last(int64_t rows) const {
+    return {data + (count - rows) * stride, rows, width, stride, place};
+  }
 };
 
 }  // namespace penstock

@@ -219,10 +219,9 @@ class ToyModel {
         places.push_back(static_cast<int32_t>(place));
       }
       if (places.empty()) continue;
-      const ExpertWork work[] = {
-          work_of_gate_up(expert_matrix(name("experts.gate_up_proj"), e, 2 * kWidth, kHidden),
-                          expert_matrix(name("experts.down_proj"), e, kHidden, kWidth), row_list,
-                          places)};
+      const ExpertWork work[] = {work_of_gate_up(
+          expert_matrix(name("experts.gate_up_proj"), e, 2 * kWidth, kHidden),
+          expert_matrix(name("experts.down_proj"), e, kHidden, kWidth), row_list, places)};
       ops_.expert_gate_up(h.rows, work, hidden.rows);
       ops_.expert_down(hidden.rows, work, rows.rows);
     }

@@ -130,23 +130,15 @@ AnswerParser::Step AnswerParser::step() {
   const bool is_text = state_ == State::kContent || state_ == State::kReasoning;
   if (buffer_.empty() && (is_text || !is_last_)) return Step::kWait;
   switch (state_) {
-    case State::kStart:
-      return step_start();
+    case State::kStart: return step_start();
     case State::kReasoning:
-    case State::kContent:
-      return step_text();
-    case State::kBetween:
-      return step_between();
-    case State::kValueBegin:
-      return step_value_begin();
-    case State::kValue:
-      return step_value();
-    case State::kCallTail:
-      return step_tail({kCallEnd});
-    case State::kJsonArguments:
-      return step_json_arguments();
-    case State::kJsonTail:
-      return step_tail({"}", kCallEnd});
+    case State::kContent: return step_text();
+    case State::kBetween: return step_between();
+    case State::kValueBegin: return step_value_begin();
+    case State::kValue: return step_value();
+    case State::kCallTail: return step_tail({kCallEnd});
+    case State::kJsonArguments: return step_json_arguments();
+    case State::kJsonTail: return step_tail({"}", kCallEnd});
   }
   return Step::kWait;
 }

@@ -53,21 +53,11 @@ std::string told(const std::vector<AnswerEvent>& events) {
   std::string text;
   for (const AnswerEvent& event : events) {
     switch (event.kind) {
-      case Kind::kReasoning:
-        text += "R[" + event.text + "]";
-        break;
-      case Kind::kContent:
-        text += "C[" + event.text + "]";
-        break;
-      case Kind::kCallBegin:
-        text += std::to_string(event.call) + ":" + event.text + "(";
-        break;
-      case Kind::kArguments:
-        text += event.text;
-        break;
-      case Kind::kCallEnd:
-        text += ")";
-        break;
+      case Kind::kReasoning: text += "R[" + event.text + "]"; break;
+      case Kind::kContent: text += "C[" + event.text + "]"; break;
+      case Kind::kCallBegin: text += std::to_string(event.call) + ":" + event.text + "("; break;
+      case Kind::kArguments: text += event.text; break;
+      case Kind::kCallEnd: text += ")"; break;
     }
   }
   return text;

@@ -75,8 +75,9 @@ Result<ChatPrompt> continued_prompt(const ModelTexts& texts, const ContentGuard&
   std::string rendered = PENSTOCK_TRY(texts.chat_template->render(messages, tools, options));
   const size_t end = rendered.rfind(kEndMark);
   if (end == std::string::npos) {
-    return Error{ErrorCode::kUnsupported, "the model's template does not show the last message as "
-                                          "it is, so it cannot be continued"};
+    return Error{ErrorCode::kUnsupported,
+                 "the model's template does not show the last message as "
+                 "it is, so it cannot be continued"};
   }
   rendered.resize(end);
   ChatPrompt prompt;
@@ -129,7 +130,8 @@ Result<ChatPrompt> make_chat_prompt(const ModelTexts& texts, const Conversation&
   prompt.tokens = guard.encode(rendered);
   prompt.opens_reasoning = without_space_at_end(rendered).ends_with(kThinkBegin);
   options.add_generation_prompt = false;
-  const std::string without_answer = PENSTOCK_TRY(texts.chat_template->render(messages, tools, options));
+  const std::string without_answer =
+      PENSTOCK_TRY(texts.chat_template->render(messages, tools, options));
   const std::vector<TokenId> stable = guard.encode(without_answer);
   if (is_prefix(stable, prompt.tokens)) prompt.stable_tokens = std::ssize(stable);
   return prompt;

@@ -17,13 +17,13 @@
 namespace penstock {
 
 struct Conversation {
-  std::string system;             // empty: none
-  Json messages = Json::array();  // user, assistant and tool messages, oldest first
-  Json tools;                     // a list, or null
-  std::optional<bool> thinking;   // unset: the template's default
-  bool parse_special = false;     // contents may form control tokens, as in the reference
+  std::string system;               // empty: none
+  Json messages = Json::array();    // user, assistant and tool messages, oldest first
+  Json tools;                       // a list, or null
+  std::optional<bool> thinking;     // unset: the template's default
+  bool parse_special = false;       // contents may form control tokens, as in the reference
   Json variables = Json::object();  // further ones that the template may read
-  bool continues_last = false;    // the last message is an answer that is not finished
+  bool continues_last = false;      // the last message is an answer that is not finished
 };
 
 struct ChatPrompt {

@@ -114,12 +114,9 @@ bool JsonStream::take_in_string(char c) {
 
 bool JsonStream::take(char c) {
   switch (state_) {
-    case State::kString:
-      return take_in_string(c);
-    case State::kEscape:
-      return take_escape(c);
-    case State::kHex:
-      return take_hex(c);
+    case State::kString: return take_in_string(c);
+    case State::kEscape: return take_escape(c);
+    case State::kHex: return take_hex(c);
     case State::kScalar:
       if (is_scalar_char(c)) {
         scalar_ += c;
@@ -127,8 +124,7 @@ bool JsonStream::take(char c) {
         return scalar_.size() < 400;
       }
       return end_scalar() && (is_whole_ || take(c));
-    default:
-      break;
+    default: break;
   }
   if (is_blank(c)) {
     const bool is_certain = certain_bytes_ == held_.size();
@@ -149,8 +145,7 @@ bool JsonStream::take(char c) {
   }
   switch (state_) {
     case State::kValue:
-    case State::kValueOrEnd:
-      return begin_value(c);
+    case State::kValueOrEnd: return begin_value(c);
     case State::kNameOrEnd:
     case State::kName:
       if (c != '"') return false;
@@ -165,8 +160,7 @@ bool JsonStream::take(char c) {
       if (c != ',' || stack_.empty()) return false;
       state_ = stack_.back() == '{' ? State::kName : State::kValue;
       break;
-    default:
-      return false;
+    default: return false;
   }
   held_ += c;
   return true;

@@ -23,8 +23,8 @@ Result<void> Batch::make_room() {
   for (;;) {
     SequenceState::Needs all;
     for (const Part& part : added_) {
-      const SequenceState::Needs needs = part.sequence->state.needs(
-          static_cast<int64_t>(part.rows), part.wish.last_is_draft);
+      const SequenceState::Needs needs =
+          part.sequence->state.needs(static_cast<int64_t>(part.rows), part.wish.last_is_draft);
       all.pages += needs.pages;
       all.sets += needs.sets;
     }
@@ -68,7 +68,8 @@ void Batch::count_asked(const Routing& routing, std::vector<int64_t>& asked) con
   const auto top_k = static_cast<size_t>(routing.top_k);
   std::vector<int32_t> chosen;
   for (size_t i = 0; i < added_.size(); ++i) {
-    const auto begin = routing.experts.begin() + static_cast<std::ptrdiff_t>(added_[i].first * top_k);
+    const auto begin =
+        routing.experts.begin() + static_cast<std::ptrdiff_t>(added_[i].first * top_k);
     chosen.assign(begin, begin + static_cast<std::ptrdiff_t>(added_[i].rows * top_k));
     std::ranges::sort(chosen);
     asked[i] += std::unique(chosen.begin(), chosen.end()) - chosen.begin();
@@ -103,9 +104,10 @@ Result<PassFigures> Batch::run(const std::stop_token& stop, const PassObservers&
   const StoreStats before = parts_.store.stats();
   Step step{parts_.backend, parts_.experts, parts_.scratch,    parts_.moe,           figures.times,
             stop,           on_route,       observers.reroute, parts_.between_layers};
-  const Result<void> done = parts_.model.forward(
-      step, tokens_, segments,
-      [this](size_t segment, int64_t row, Rows logits) { return keep_logits(segment, row, logits); });
+  const Result<void> done = parts_.model.forward(step, tokens_, segments,
+                                                 [this](size_t segment, int64_t row, Rows logits) {
+                                                   return keep_logits(segment, row, logits);
+                                                 });
   parts_.store.advance_token();
   figures.store = parts_.store.stats() - before;
   for (size_t i = 0; i < added_.size(); ++i) {

@@ -53,10 +53,10 @@ struct Sequence {
 
   SequenceState state;
   std::vector<TokenId> tokens;
-  std::vector<float> logits;           // [vocab] after the last of tokens
+  std::vector<float> logits;  // [vocab] after the last of tokens
   bool logits_known = false;
-  std::optional<TokenId> on_trial;     // a drafted token, evaluated behind tokens
-  std::vector<float> trial_logits;     // [vocab] after it
+  std::optional<TokenId> on_trial;  // a drafted token, evaluated behind tokens
+  std::vector<float> trial_logits;  // [vocab] after it
 };
 
 // Sees the logits of each row of a segment: `row` counts its rows.

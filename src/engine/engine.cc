@@ -47,8 +47,8 @@ Result<void> read_text_files(ModelFiles& files) {
   }
   const auto generation = PENSTOCK_TRY(optional_file(files.container, "generation_config.json"));
   if (generation) {
-    files.generation_config = PENSTOCK_TRY(
-        parse_json(*generation, files.container.path_of("generation_config.json")));
+    files.generation_config =
+        PENSTOCK_TRY(parse_json(*generation, files.container.path_of("generation_config.json")));
   }
   // Parsing left holes behind that the weights should not have to live beside.
   give_back_heap();
@@ -70,8 +70,8 @@ Result<Budget> default_budget(uint64_t all_resident_bytes) {
   if (all_resident_bytes <= bytes) {
     return Budget{all_resident_bytes, "enough for every expert"};
   }
-  return Budget{bytes, fmt::format("{}, less a reserve of {}", available.binding,
-                                   format_bytes(reserve))};
+  return Budget{bytes,
+                fmt::format("{}, less a reserve of {}", available.binding, format_bytes(reserve))};
 }
 
 Result<void> check_option(const char* flag, int64_t value, int64_t low, int64_t high) {
@@ -94,8 +94,8 @@ Result<ModelFiles> open_model(Storage& storage, const std::string& folder) {
   ModelConfig config = PENSTOCK_TRY(
       parse_model_config(container.config(), container.path_of(kManifestName) + ": config"));
   const ExpertParts& experts = container.experts();
-  if (experts.num_layers != config.num_moe_layers() ||
-      experts.num_experts != config.num_experts || experts.hidden_size != config.hidden_size ||
+  if (experts.num_layers != config.num_moe_layers() || experts.num_experts != config.num_experts ||
+      experts.hidden_size != config.hidden_size ||
       experts.intermediate_size != config.moe_intermediate_size) {
     return Error{ErrorCode::kCorrupt,
                  fmt::format("{}: its experts do not have the shape of its configuration",
@@ -109,8 +109,8 @@ Result<ModelFiles> open_model(Storage& storage, const std::string& folder) {
 
 Result<ResolvedOptions> resolve_options(const ModelFiles& files, const EngineOptions& options) {
   const ModelConfig& config = files.config;
-  PENSTOCK_TRY(check_option("--experts-per-token", options.experts_per_token, 0,
-                            config.num_experts));
+  PENSTOCK_TRY(
+      check_option("--experts-per-token", options.experts_per_token, 0, config.num_experts));
   PENSTOCK_TRY(check_option("--context", options.context, 0, config.max_position_embeddings));
   PENSTOCK_TRY(check_option("--threads", options.threads, 0, 1024));
   PENSTOCK_TRY(check_option("--parallel", options.parallel, 1, 256));
@@ -122,11 +122,10 @@ Result<ResolvedOptions> resolve_options(const ModelFiles& files, const EngineOpt
   request.record_bytes = files.container.experts().record_bytes;
   request.checksum_bytes = files.container.experts().num_sums() * sizeof(Hash128);
   request.text_bytes = files.texts.bytes();
-  request.experts_per_token = options.experts_per_token > 0 ? options.experts_per_token
-                                                            : config.num_experts_per_tok;
-  request.context = options.context > 0
-                        ? options.context
-                        : std::min(kContextDefault, config.max_position_embeddings);
+  request.experts_per_token =
+      options.experts_per_token > 0 ? options.experts_per_token : config.num_experts_per_tok;
+  request.context = options.context > 0 ? options.context
+                                        : std::min(kContextDefault, config.max_position_embeddings);
   request.parallel = options.parallel;
   request.num_checkpoints = options.num_checkpoints;
   const int processors = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
@@ -161,16 +160,14 @@ Result<std::unique_ptr<Engine>> Engine::open(Storage& storage, const EngineOptio
   engine->speculation_ = engine->can_draft() ? options.speculation : Speculation::kOff;
   PENSTOCK_TRY(engine->read_generation_config());
   const ModelConfig& config = resolved.request.config;
-  const ScratchShape shape =
-      scratch_shape(engine->plan_.chunk_tokens, resolved.request.experts_per_token,
-                    resolved.request.parallel);
+  const ScratchShape shape = scratch_shape(
+      engine->plan_.chunk_tokens, resolved.request.experts_per_token, resolved.request.parallel);
   auto backend = PENSTOCK_TRY(CpuBackend::create(
       resolved.request.threads, backend_limits(config, shape, resolved.request.context),
       {.target = options.simd_target, .arithmetic = options.arithmetic}));
   ThreadPool& team = backend->team();
   engine->backend_ = std::move(backend);
-  engine->scratch_ =
-      PENSTOCK_TRY(Scratch::create(config, shape, engine->backend_->memory()));
+  engine->scratch_ = PENSTOCK_TRY(Scratch::create(config, shape, engine->backend_->memory()));
   engine->sequence_memory_ = PENSTOCK_TRY(
       SequenceMemory::create(config, sequence_limits(resolved.request), *engine->backend_));
   PENSTOCK_TRY(engine->open_store(options, team));
@@ -182,15 +179,16 @@ Result<std::unique_ptr<Engine>> Engine::open(Storage& storage, const EngineOptio
                                            .slot_bytes = engine->request_.record_bytes},
                                 plan.total_bytes, resident_bytes());
   engine->prefixes_.emplace(resolved.request.num_checkpoints);
-  engine->parts_.emplace(PassParts{.model = *engine->model_,
-                                   .backend = *engine->backend_,
-                                   .experts = *engine->experts_,
-                                   .store = *engine->store_,
-                                   .scratch = *engine->scratch_,
-                                   .moe = engine->moe_scratch_,
-                                   .memory = *engine->sequence_memory_,
-                                   .prefixes = *engine->prefixes_,
-                                   .between_layers = [&engine = *engine] { engine.watch_memory(); }});
+  engine->parts_.emplace(
+      PassParts{.model = *engine->model_,
+                .backend = *engine->backend_,
+                .experts = *engine->experts_,
+                .store = *engine->store_,
+                .scratch = *engine->scratch_,
+                .moe = engine->moe_scratch_,
+                .memory = *engine->sequence_memory_,
+                .prefixes = *engine->prefixes_,
+                .between_layers = [&engine = *engine] { engine.watch_memory(); }});
   return engine;
 }
 
@@ -233,18 +231,18 @@ Result<void> Engine::open_store(const EngineOptions& options, ThreadPool& team) 
   store_options.verify = options.verify;
   store_options.prefetch = options.prefetch;
   store_options.team = &team;
-  std::unique_ptr<Reader> reader =
-      options.reader_factory ? options.reader_factory()
-                             : PENSTOCK_TRY(make_reader(options.reader, &reader_note_));
-  store_ = PENSTOCK_TRY(
-      ExpertStore::create(std::move(source_.table), std::move(reader), store_options));
+  std::unique_ptr<Reader> reader = options.reader_factory
+                                       ? options.reader_factory()
+                                       : PENSTOCK_TRY(make_reader(options.reader, &reader_note_));
+  store_ =
+      PENSTOCK_TRY(ExpertStore::create(std::move(source_.table), std::move(reader), store_options));
   experts_.emplace(*store_, *backend_, source_.forms, scratch_->rows().expert_hidden);
   return {};
 }
 
 Result<void> Engine::load_weights(const LoadObserver& on_load) {
-  resident_ = PENSTOCK_TRY(
-      backend_->memory().take(files_.container.resident_bytes(), "resident weights"));
+  resident_ =
+      PENSTOCK_TRY(backend_->memory().take(files_.container.resident_bytes(), "resident weights"));
   PENSTOCK_TRY(files_.container.load_resident(resident_.host_bytes(), on_load));
 
   const auto half = static_cast<size_t>(request_.context * config().rotary_dim() / 2);

@@ -21,12 +21,12 @@
 #include "engine/memory_plan.h"
 #include "engine/memory_watch.h"
 #include "engine/options.h"
+#include "engine/prefix_cache.h"
 #include "engine/session.h"
 #include "experts/expert_source.h"
 #include "experts/local_experts.h"
 #include "format/container.h"
 #include "io/storage.h"
-#include "engine/prefix_cache.h"
 #include "model/model.h"
 #include "text/model_texts.h"
 

@@ -31,8 +31,7 @@ uint64_t chunk_bytes(const PlanRequest& request, int64_t chunk_tokens) {
 // Of each sequence: the last row's, a copy to sample from, and those after a drafted token.
 uint64_t logits_bytes(const PlanRequest& request) {
   const int64_t rows = request.config.mtp_num_hidden_layers > 0 ? 3 : 2;
-  return static_cast<uint64_t>(request.parallel * rows * request.config.vocab_size) *
-         sizeof(float);
+  return static_cast<uint64_t>(request.parallel * rows * request.config.vocab_size) * sizeof(float);
 }
 
 uint64_t sequence_bytes(const PlanRequest& request, int marks) {
@@ -75,15 +74,15 @@ int64_t choose_chunk(const PlanRequest& request, uint64_t left) {
 }  // namespace
 
 SequenceLimits sequence_limits(const PlanRequest& request) {
-  return {.context = request.context,
-          .sequences = request.parallel,
-          .marks = request.num_checkpoints};
+  return {
+      .context = request.context, .sequences = request.parallel, .marks = request.num_checkpoints};
 }
 
 Result<MemoryPlan> plan_memory(const PlanRequest& request) {
   MemoryPlan plan;
-  const int64_t chunk_floor =
-      request.chunk_tokens > 0 ? request.chunk_tokens : std::min(kChunkTokensFloor, request.context);
+  const int64_t chunk_floor = request.chunk_tokens > 0
+                                  ? request.chunk_tokens
+                                  : std::min(kChunkTokensFloor, request.context);
   const int64_t chunk_largest =
       request.chunk_tokens > 0 ? request.chunk_tokens : std::min(kChunkTokensMax, request.context);
   const int64_t slots_floor = request.num_slots > 0 ? request.num_slots : floor_slots(request);
@@ -94,25 +93,24 @@ Result<MemoryPlan> plan_memory(const PlanRequest& request) {
   plan.all_resident_bytes = fixed + chunk_bytes(request, chunk_largest) +
                             static_cast<uint64_t>(plan.num_experts) * request.record_bytes;
   if (request.budget_bytes < plan.minimum_bytes) {
-    return Error{ErrorCode::kOutOfMemory,
-                 fmt::format("a budget of {} is too small: {} for what every token needs, {} for "
-                             "activations and {} for one token's experts ({} slots of {}) make "
-                             "{}; give --memory {} or more, or a smaller --context",
-                             format_bytes(request.budget_bytes), format_bytes(fixed),
-                             format_bytes(chunk_bytes(request, chunk_floor)),
-                             format_bytes(static_cast<uint64_t>(slots_floor) *
-                                          request.record_bytes),
-                             slots_floor, format_bytes(request.record_bytes),
-                             format_bytes(plan.minimum_bytes), plan.minimum_bytes)};
+    return Error{
+        ErrorCode::kOutOfMemory,
+        fmt::format("a budget of {} is too small: {} for what every token needs, {} for "
+                    "activations and {} for one token's experts ({} slots of {}) make "
+                    "{}; give --memory {} or more, or a smaller --context",
+                    format_bytes(request.budget_bytes), format_bytes(fixed),
+                    format_bytes(chunk_bytes(request, chunk_floor)),
+                    format_bytes(static_cast<uint64_t>(slots_floor) * request.record_bytes),
+                    slots_floor, format_bytes(request.record_bytes),
+                    format_bytes(plan.minimum_bytes), plan.minimum_bytes)};
   }
   const uint64_t left = request.budget_bytes - fixed;
-  plan.chunk_tokens =
-      request.chunk_tokens > 0 ? request.chunk_tokens : choose_chunk(request, left);
+  plan.chunk_tokens = request.chunk_tokens > 0 ? request.chunk_tokens : choose_chunk(request, left);
   const uint64_t for_slots = left - chunk_bytes(request, plan.chunk_tokens);
   plan.num_slots = request.num_slots > 0
                        ? request.num_slots
-                       : std::min<int64_t>(plan.num_experts, static_cast<int64_t>(
-                                                                 for_slots / request.record_bytes));
+                       : std::min<int64_t>(plan.num_experts,
+                                           static_cast<int64_t>(for_slots / request.record_bytes));
   plan.floor_slots = std::min(plan.num_slots, floor_slots(request));
   const ScratchShape shape =
       scratch_shape(plan.chunk_tokens, request.experts_per_token, request.parallel);
@@ -125,8 +123,7 @@ Result<MemoryPlan> plan_memory(const PlanRequest& request) {
        sequence_bytes(request, request.num_checkpoints) - sequence_bytes(request, 0)},
       {"logits", logits_bytes(request)},
       {"activations", Scratch::bytes_needed(request.config, shape)},
-      {"kernel scratch",
-       static_cast<uint64_t>(CpuBackend::scratch_bytes(request.threads, limits))},
+      {"kernel scratch", static_cast<uint64_t>(CpuBackend::scratch_bytes(request.threads, limits))},
       {"rotary tables", rope_bytes(request)},
       {"expert checksums", request.checksum_bytes},
       {"tokenizer and template", request.text_bytes},
@@ -143,11 +140,11 @@ std::string to_table(const MemoryPlan& plan, uint64_t budget_bytes) {
   }
   table += fmt::format("  {:<24}{:>12}  of a budget of {}\n", "total",
                        format_bytes(plan.total_bytes), format_bytes(budget_bytes));
-  table += fmt::format("  {} of {} experts stay in memory ({:.1f} %); prompts go in chunks of {} tokens\n",
-                       plan.num_slots, plan.num_experts,
-                       100.0 * static_cast<double>(plan.num_slots) /
-                           static_cast<double>(plan.num_experts),
-                       plan.chunk_tokens);
+  table += fmt::format(
+      "  {} of {} experts stay in memory ({:.1f} %); prompts go in chunks of {} tokens\n",
+      plan.num_slots, plan.num_experts,
+      100.0 * static_cast<double>(plan.num_slots) / static_cast<double>(plan.num_experts),
+      plan.chunk_tokens);
   table += fmt::format("  smallest workable budget {}; every expert in memory from {}\n",
                        format_bytes(plan.minimum_bytes), format_bytes(plan.all_resident_bytes));
   return table;

@@ -19,18 +19,18 @@
 namespace penstock {
 
 struct PlanRequest {
-  ModelConfig config;               // without mtp_num_hidden_layers where nothing is drafted
-  uint64_t resident_bytes = 0;      // resident weights
-  uint64_t record_bytes = 0;        // one expert
-  uint64_t checksum_bytes = 0;      // of all experts
-  uint64_t text_bytes = 0;          // tokenizer and template
+  ModelConfig config;           // without mtp_num_hidden_layers where nothing is drafted
+  uint64_t resident_bytes = 0;  // resident weights
+  uint64_t record_bytes = 0;    // one expert
+  uint64_t checksum_bytes = 0;  // of all experts
+  uint64_t text_bytes = 0;      // tokenizer and template
   int64_t experts_per_token = 0;
-  int64_t context = 0;              // positions
-  int parallel = 1;                 // sequences
-  int num_checkpoints = 0;          // kept places
+  int64_t context = 0;      // positions
+  int parallel = 1;         // sequences
+  int num_checkpoints = 0;  // kept places
   int threads = 1;
-  int64_t chunk_tokens = 0;         // 0: choose
-  int64_t num_slots = 0;            // 0: all that fit; a number below the floor is for tests
+  int64_t chunk_tokens = 0;  // 0: choose
+  int64_t num_slots = 0;     // 0: all that fit; a number below the floor is for tests
   uint64_t budget_bytes = 0;
 };
 
@@ -45,10 +45,10 @@ struct MemoryPlan {
   std::vector<PlanItem> items;
   int64_t chunk_tokens = 0;
   int64_t num_slots = 0;
-  int64_t floor_slots = 0;       // of these, one token's experts: never given back
-  int64_t num_experts = 0;       // of all layers
-  uint64_t total_bytes = 0;      // sum of the items, at most the budget
-  uint64_t minimum_bytes = 0;    // the smallest workable budget
+  int64_t floor_slots = 0;          // of these, one token's experts: never given back
+  int64_t num_experts = 0;          // of all layers
+  uint64_t total_bytes = 0;         // sum of the items, at most the budget
+  uint64_t minimum_bytes = 0;       // the smallest workable budget
   uint64_t all_resident_bytes = 0;  // the budget at which every expert stays in memory
 };
 

@@ -7,7 +7,9 @@
 namespace penstock {
 namespace {
 
-double milliseconds(int64_t ns) { return static_cast<double>(ns) / 1e6; }
+double milliseconds(int64_t ns) {
+  return static_cast<double>(ns) / 1e6;
+}
 
 Json waits_json(const PhaseMetrics& phase) {
   return Json{{"wall", milliseconds(phase.wall_ns)},
@@ -89,16 +91,17 @@ void PhaseMetrics::add(const PassFigures& pass, size_t segment, int64_t evaluate
 }
 
 Json timings_json(const GenerationMetrics& metrics) {
-  Json timings = {{"cache_n", metrics.cached_tokens},
-              {"prompt_n", metrics.prompt.tokens},
-              {"prompt_ms", milliseconds(metrics.prompt.wall_ns)},
-              {"prompt_per_token_ms", per_token(metrics.prompt.wall_ns, metrics.prompt.tokens)},
-              {"prompt_per_second", metrics.prompt.tokens_per_second()},
-              {"predicted_n", metrics.answer_tokens},
-              {"predicted_ms", milliseconds(metrics.answer.wall_ns)},
-              {"predicted_per_token_ms", per_token(metrics.answer.wall_ns, metrics.answer.tokens)},
-              {"predicted_per_second", metrics.answer.tokens_per_second()},
-              {"first_token_ms", milliseconds(metrics.first_token_ns)}};
+  Json timings = {
+      {"cache_n", metrics.cached_tokens},
+      {"prompt_n", metrics.prompt.tokens},
+      {"prompt_ms", milliseconds(metrics.prompt.wall_ns)},
+      {"prompt_per_token_ms", per_token(metrics.prompt.wall_ns, metrics.prompt.tokens)},
+      {"prompt_per_second", metrics.prompt.tokens_per_second()},
+      {"predicted_n", metrics.answer_tokens},
+      {"predicted_ms", milliseconds(metrics.answer.wall_ns)},
+      {"predicted_per_token_ms", per_token(metrics.answer.wall_ns, metrics.answer.tokens)},
+      {"predicted_per_second", metrics.answer.tokens_per_second()},
+      {"first_token_ms", milliseconds(metrics.first_token_ns)}};
   if (metrics.drafts > 0) {
     timings["draft_n"] = metrics.drafts;
     timings["draft_n_accepted"] = metrics.drafts_accepted;
@@ -118,27 +121,26 @@ Json penstock_json(const GenerationMetrics& metrics) {
   const auto each = [](uint64_t total, int64_t count) {
     return count == 0 ? 0.0 : static_cast<double>(total) / static_cast<double>(count);
   };
-  return Json{
-      {"expert_hits", prompt.hits + answer.hits},
-      {"expert_misses", prompt.misses + answer.misses},
-      {"expert_evictions", prompt.evictions + answer.evictions},
-      {"prefetches", prompt.prefetches + answer.prefetches},
-      {"prefetches_used", prompt.prefetches_used + answer.prefetches_used},
-      {"prefetch_bytes", prompt.prefetch_bytes + answer.prefetch_bytes},
-      {"bytes_read", bytes},
-      {"bytes_read_per_token", each(bytes, tokens)},
-      {"prompt_bytes_read", prompt.bytes_read},
-      {"answer_bytes_read", answer.bytes_read},
-      {"answer_bytes_read_per_token", each(answer.bytes_read, metrics.answer.tokens)},
-      {"prompt_hit_rate", rate(prompt)},
-      {"answer_hit_rate", rate(answer)},
-      {"io_wait_ms", milliseconds(prompt.wait_ns + answer.wait_ns)},
-      {"io_retries", prompt.io_retries + answer.io_retries},
-      {"checksum_failures", prompt.checksum_failures + answer.checksum_failures},
-      {"prompt_chunks", metrics.chunks},
-      {"logits_hash", fmt::format("{:016x}", metrics.logits_hash)},
-      {"prompt_waits_ms", waits_json(metrics.prompt)},
-      {"answer_waits_ms", waits_json(metrics.answer)}};
+  return Json{{"expert_hits", prompt.hits + answer.hits},
+              {"expert_misses", prompt.misses + answer.misses},
+              {"expert_evictions", prompt.evictions + answer.evictions},
+              {"prefetches", prompt.prefetches + answer.prefetches},
+              {"prefetches_used", prompt.prefetches_used + answer.prefetches_used},
+              {"prefetch_bytes", prompt.prefetch_bytes + answer.prefetch_bytes},
+              {"bytes_read", bytes},
+              {"bytes_read_per_token", each(bytes, tokens)},
+              {"prompt_bytes_read", prompt.bytes_read},
+              {"answer_bytes_read", answer.bytes_read},
+              {"answer_bytes_read_per_token", each(answer.bytes_read, metrics.answer.tokens)},
+              {"prompt_hit_rate", rate(prompt)},
+              {"answer_hit_rate", rate(answer)},
+              {"io_wait_ms", milliseconds(prompt.wait_ns + answer.wait_ns)},
+              {"io_retries", prompt.io_retries + answer.io_retries},
+              {"checksum_failures", prompt.checksum_failures + answer.checksum_failures},
+              {"prompt_chunks", metrics.chunks},
+              {"logits_hash", fmt::format("{:016x}", metrics.logits_hash)},
+              {"prompt_waits_ms", waits_json(metrics.prompt)},
+              {"answer_waits_ms", waits_json(metrics.answer)}};
 }
 
 }  // namespace penstock

@@ -38,15 +38,15 @@ struct PhaseMetrics {
 };
 
 struct GenerationMetrics {
-  int64_t cached_tokens = 0;     // of the prompt, already in the session
+  int64_t cached_tokens = 0;  // of the prompt, already in the session
   PhaseMetrics prompt;
   PhaseMetrics answer;
-  int64_t answer_tokens = 0;     // sampled; the first one comes out of the prompt's pass
-  int64_t first_token_ns = 0;    // from the call to the first sampled token
-  uint64_t logits_hash = 0;      // XXH3 chained over every row of logits that was sampled from
-  int64_t chunks = 0;            // of the prompt
-  int64_t drafts = 0;            // tokens drafted by the prediction block
-  int64_t drafts_accepted = 0;   // of these, what the sampler chose: passes saved
+  int64_t answer_tokens = 0;    // sampled; the first one comes out of the prompt's pass
+  int64_t first_token_ns = 0;   // from the call to the first sampled token
+  uint64_t logits_hash = 0;     // XXH3 chained over every row of logits that was sampled from
+  int64_t chunks = 0;           // of the prompt
+  int64_t drafts = 0;           // tokens drafted by the prediction block
+  int64_t drafts_accepted = 0;  // of these, what the sampler chose: passes saved
 };
 
 StoreStats operator-(const StoreStats& after, const StoreStats& before);

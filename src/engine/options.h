@@ -9,8 +9,8 @@
 #include "compute/panel.h"
 #include "engine/memory_watch.h"
 #include "engine/speculation.h"
-#include "io/reader.h"
 #include "experts/expert_source.h"
+#include "io/reader.h"
 #include "store/expert_store.h"
 
 namespace penstock {
@@ -30,15 +30,15 @@ struct EngineOptions {
   Speculation speculation = Speculation::kAuto;
   MemoryWatchOptions memory_watch;  // gives slots back when memory runs short
   ReaderOptions reader;
-  EvictionPolicy policy{};        // the store's default
-  std::string simd_target;        // empty: the best that this processor has
+  EvictionPolicy policy{};  // the store's default
+  std::string simd_target;  // empty: the best that this processor has
   Arithmetic arithmetic = Arithmetic::kFixed16;
 
   // For tests and experiments; 0: planned.
   int64_t chunk_tokens = 0;
   int64_t num_slots = 0;
   std::function<std::unique_ptr<Reader>()> reader_factory;  // in place of `reader`
-  ExpertSourceFactory expert_source;                         // in place of the model's own file
+  ExpertSourceFactory expert_source;                        // in place of the model's own file
 };
 
 inline constexpr int64_t kContextDefault = 8192;

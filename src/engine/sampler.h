@@ -39,8 +39,7 @@ Result<SamplingOptions> sampling_defaults(const Json& generation_config);
 class Sampler {
  public:
   // vocab_size: ids at or above it are padding rows of the head and are never drawn.
-  Sampler(const SamplingOptions& options, int64_t vocab_size,
-          std::span<const TokenId> prompt);
+  Sampler(const SamplingOptions& options, int64_t vocab_size, std::span<const TokenId> prompt);
 
   // Picks the next token and remembers it. Changes `logits`. `allowed`: one bit per token
   // (text/token_mask.h), at least one of them set; the others cannot be drawn, whatever the rest of

@@ -194,8 +194,7 @@ Result<void> Session::decode(Sampler& sampler, const GenerateOptions& options,
   for (;;) {
     const Clock::time_point begin = Clock::now();
     logits = sequence_.logits;
-    metrics.logits_hash =
-        checksum(std::as_bytes(std::span(logits)), metrics.logits_hash).low;
+    metrics.logits_hash = checksum(std::as_bytes(std::span(logits)), metrics.logits_hash).low;
     const TokenId token = sampler.sample(logits);
     const int64_t sampling_ns = since_ns(begin);
     if (metrics.first_token_ns == 0) metrics.first_token_ns = since_ns(start_);
@@ -203,8 +202,8 @@ Result<void> Session::decode(Sampler& sampler, const GenerateOptions& options,
     result.tokens.push_back(token);
     ++metrics.answer_tokens;
     if (options.on_token) options.on_token(token);
-    const int64_t most = options.max_tokens > 0 ? options.max_tokens - metrics.answer_tokens
-                                                : context();
+    const int64_t most =
+        options.max_tokens > 0 ? options.max_tokens - metrics.answer_tokens : context();
     const int64_t room = std::min(most, context() - std::ssize(sequence_.tokens));
     if (room == 0) {
       result.finish = FinishReason::kLength;
@@ -216,8 +215,7 @@ Result<void> Session::decode(Sampler& sampler, const GenerateOptions& options,
     metrics.answer.wall_ns += sampling_ns;
     if (sequence_.on_trial && settle_draft(token, metrics)) continue;
     // A draft is of use if the token behind this one is wanted too.
-    const bool drafts =
-        room >= 2 && engine_->parts().rows_max() >= 2 && speculation_.wants_draft();
+    const bool drafts = room >= 2 && engine_->parts().rows_max() >= 2 && speculation_.wants_draft();
     PENSTOCK_TRY(feed_next(token, drafts, options, metrics, stop));
   }
 }
@@ -246,8 +244,8 @@ Result<GenerateResult> Session::generate(std::span<const TokenId> prompt,
 }
 
 Result<PhaseMetrics> Session::evaluate(std::span<const TokenId> tokens,
-                                       const RowObserver& on_logits,
-                                       const RouteObserver& on_route, std::stop_token stop) {
+                                       const RowObserver& on_logits, const RouteObserver& on_route,
+                                       std::stop_token stop) {
   PENSTOCK_TRY(check_prompt(tokens));
   reset();
   PhaseMetrics phase;
@@ -265,8 +263,8 @@ Result<PhaseMetrics> Session::evaluate(std::span<const TokenId> tokens,
   return phase;
 }
 
-Result<void> Session::evaluate_drafts(std::span<const TokenId> tokens,
-                                      const RowObserver& on_logits, std::stop_token stop) {
+Result<void> Session::evaluate_drafts(std::span<const TokenId> tokens, const RowObserver& on_logits,
+                                      std::stop_token stop) {
   PENSTOCK_TRY(check_prompt(tokens));
   PENSTOCK_CHECK(engine_->can_draft());
   reset();

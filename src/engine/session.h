@@ -43,8 +43,8 @@ enum class FinishReason { kStop, kLength, kCancelled };
 
 struct GenerateOptions {
   SamplingOptions sampling;
-  int64_t max_tokens = 0;              // 0: until the context is full
-  std::vector<TokenId> stop_ids;       // never delivered
+  int64_t max_tokens = 0;         // 0: until the context is full
+  std::vector<TokenId> stop_ids;  // never delivered
   // Prompt positions at which to keep a checkpoint, rising: ends of a prefix that will come again.
   std::vector<int64_t> checkpoints;
   std::function<void(TokenId)> on_token;

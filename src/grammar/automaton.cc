@@ -80,40 +80,28 @@ class Facts {
     using Kind = Expression::Kind;
     const auto child = [&](ExpressionId id) { return bool{known[id]}; };
     switch (expression.kind) {
-      case Kind::kBytes:
-        return expression.bytes.empty();
+      case Kind::kBytes: return expression.bytes.empty();
       case Kind::kChars:
-      case Kind::kAnyByte:
-        return false;
+      case Kind::kAnyByte: return false;
       case Kind::kUnit:
-      case Kind::kSequence:
-        return std::ranges::all_of(expression.children, child);
-      case Kind::kChoice:
-        return std::ranges::any_of(expression.children, child);
-      case Kind::kRepeat:
-        return expression.min == 0 || known[expression.children[0]];
-      case Kind::kRule:
-        return facts_[expression.rule].is_nullable;
+      case Kind::kSequence: return std::ranges::all_of(expression.children, child);
+      case Kind::kChoice: return std::ranges::any_of(expression.children, child);
+      case Kind::kRepeat: return expression.min == 0 || known[expression.children[0]];
+      case Kind::kRule: return facts_[expression.rule].is_nullable;
       case Kind::kTextBefore:
-      case Kind::kBytesBefore:
-        return true;
-      case Kind::kOtherThan:
-        return known[expression.children[0]] && !known[expression.children[1]];
+      case Kind::kBytesBefore: return true;
+      case Kind::kOtherThan: return known[expression.children[0]] && !known[expression.children[1]];
     }
     return false;
   }
 
   bool is_nullable(const Rule& rule, const std::vector<bool>& known) const {
     switch (rule.kind) {
-      case Rule::Kind::kPlain:
-        return known[rule.expression];
-      case Rule::Kind::kLength:
-        return known[rule.expression] && rule.min == 0;
-      case Rule::Kind::kCount:
-        return rule.min == 0;
+      case Rule::Kind::kPlain: return known[rule.expression];
+      case Rule::Kind::kLength: return known[rule.expression] && rule.min == 0;
+      case Rule::Kind::kCount: return rule.min == 0;
       case Rule::Kind::kMembers:
-      case Rule::Kind::kItems:
-        return false;  // they have brackets
+      case Rule::Kind::kItems: return false;  // they have brackets
     }
     return false;
   }
@@ -145,22 +133,17 @@ class Facts {
     uint64_t sum = 2;
     for (const ExpressionId child : expression.children) sum = saturated(sum + sizes[child]);
     switch (expression.kind) {
-      case Kind::kBytes:
-        return saturated(sum + expression.bytes.size());
-      case Kind::kChars:
-        return saturated(sum + 4 * expression.ranges.size());
+      case Kind::kBytes: return saturated(sum + expression.bytes.size());
+      case Kind::kChars: return saturated(sum + 4 * expression.ranges.size());
       case Kind::kRepeat:
         return saturated(sum *
                          std::clamp(expression.max == kUnlimited ? expression.min : expression.max,
                                     1u, kRepetitionsMax));
-      case Kind::kRule:
-        return 2 + rule_sizes_[expression.rule];
+      case Kind::kRule: return 2 + rule_sizes_[expression.rule];
       case Kind::kTextBefore:
       case Kind::kBytesBefore:
-      case Kind::kOtherThan:
-        return kHuge;  // its own automaton; better called than copied
-      default:
-        return sum;
+      case Kind::kOtherThan: return kHuge;  // its own automaton; better called than copied
+      default: return sum;
     }
   }
 

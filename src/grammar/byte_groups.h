@@ -65,20 +65,13 @@ constexpr uint8_t next_utf8_state(uint8_t state, uint8_t byte) {
       if (byte == 0xF0) return 6;
       if (in(0xF1, 0xF3)) return 3;
       return byte == 0xF4 ? 7 : kUtf8Broken;
-    case 1:
-      return in(0x80, 0xBF) ? 0 : kUtf8Broken;
-    case 2:
-      return in(0x80, 0xBF) ? 1 : kUtf8Broken;
-    case 3:
-      return in(0x80, 0xBF) ? 2 : kUtf8Broken;
-    case 4:
-      return in(0xA0, 0xBF) ? 1 : kUtf8Broken;
-    case 5:
-      return in(0x80, 0x9F) ? 1 : kUtf8Broken;
-    case 6:
-      return in(0x90, 0xBF) ? 2 : kUtf8Broken;
-    default:
-      return in(0x80, 0x8F) ? 2 : kUtf8Broken;
+    case 1: return in(0x80, 0xBF) ? 0 : kUtf8Broken;
+    case 2: return in(0x80, 0xBF) ? 1 : kUtf8Broken;
+    case 3: return in(0x80, 0xBF) ? 2 : kUtf8Broken;
+    case 4: return in(0xA0, 0xBF) ? 1 : kUtf8Broken;
+    case 5: return in(0x80, 0x9F) ? 1 : kUtf8Broken;
+    case 6: return in(0x90, 0xBF) ? 2 : kUtf8Broken;
+    default: return in(0x80, 0x8F) ? 2 : kUtf8Broken;
   }
 }
 

@@ -229,18 +229,12 @@ class Parser {
       const char escaped = peek(1);
       position_ += 2;
       switch (escaped) {
-        case 'n':
-          return U'\n';
-        case 'r':
-          return U'\r';
-        case 't':
-          return U'\t';
-        case 'x':
-          return parse_hex(2);
-        case 'u':
-          return parse_hex(4);
-        case 'U':
-          return parse_hex(8);
+        case 'n': return U'\n';
+        case 'r': return U'\r';
+        case 't': return U'\t';
+        case 'x': return parse_hex(2);
+        case 'u': return parse_hex(4);
+        case 'U': return parse_hex(8);
         case '\\':
         case '"':
         case '[':
@@ -248,10 +242,8 @@ class Parser {
         case '-':
         case '^':
         case '/':
-        case '.':
-          return static_cast<char32_t>(escaped);
-        default:
-          return fail("an escape is not known");
+        case '.': return static_cast<char32_t>(escaped);
+        default: return fail("an escape is not known");
       }
     }
     const Utf8Char character = decode_utf8(text_, position_);

@@ -309,19 +309,14 @@ Result<ExpressionId> SchemaRules::json(const SchemaAlternative& alternative,
   }
   const Json& schema = *alternative.schema;
   switch (alternative.type) {
-    case SchemaType::kAny:
-      return source_.rule(text_.value());
-    case SchemaType::kObject:
-      return object(schema, where);
-    case SchemaType::kArray:
-      return array(schema, where);
+    case SchemaType::kAny: return source_.rule(text_.value());
+    case SchemaType::kObject: return object(schema, where);
+    case SchemaType::kArray: return array(schema, where);
     case SchemaType::kNumber:
     case SchemaType::kInteger:
       return number(schema, alternative.type == SchemaType::kInteger, where);
-    case SchemaType::kBoolean:
-      return source_.any_of({"true", "false"});
-    case SchemaType::kNull:
-      return source_.bytes("null");
+    case SchemaType::kBoolean: return source_.any_of({"true", "false"});
+    case SchemaType::kNull: return source_.bytes("null");
     case SchemaType::kString: {
       if (view_.is_lenient() && !PENSTOCK_TRY(can_compile(schema, true))) {
         PENSTOCK_TRY(view_.leave_out("pattern", where));
@@ -329,10 +324,8 @@ Result<ExpressionId> SchemaRules::json(const SchemaAlternative& alternative,
       }
       return string(schema, {}, where);
     }
-    case SchemaType::kReference:
-      return reference(schema, where);
-    case SchemaType::kGiven:
-      break;
+    case SchemaType::kReference: return reference(schema, where);
+    case SchemaType::kGiven: break;
   }
   return source_.choice({});
 }

@@ -308,10 +308,8 @@ Result<uint32_t> NfaBuilder::add(ExpressionId id, uint32_t from) {
       return add_call({.rule = expression.rule}, begin);
     }
     case Kind::kTextBefore:
-    case Kind::kBytesBefore:
-      return add_text_before(expression, from);
-    case Kind::kOtherThan:
-      return add_other_than(expression, from);
+    case Kind::kBytesBefore: return add_text_before(expression, from);
+    case Kind::kOtherThan: return add_other_than(expression, from);
   }
   return too_large();
 }

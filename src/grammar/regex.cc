@@ -180,39 +180,24 @@ class Parser {
     const char escaped = text_[position_++];
     const auto one = [](char32_t c) { return Ranges{{c, c}}; };
     switch (escaped) {
-      case 'd':
-        return kDigits;
-      case 'D':
-        return inverted(kDigits);
-      case 'w':
-        return kWord;
-      case 'W':
-        return inverted(kWord);
-      case 's':
-        return kSpace;
-      case 'S':
-        return inverted(kSpace);
-      case 'n':
-        return one('\n');
-      case 'r':
-        return one('\r');
-      case 't':
-        return one('\t');
-      case 'f':
-        return one('\f');
-      case 'v':
-        return one('\v');
-      case '0':
-        return one(0);
-      case 'x':
-        return parse_hex(2);
-      case 'u':
-        return parse_unicode();
+      case 'd': return kDigits;
+      case 'D': return inverted(kDigits);
+      case 'w': return kWord;
+      case 'W': return inverted(kWord);
+      case 's': return kSpace;
+      case 'S': return inverted(kSpace);
+      case 'n': return one('\n');
+      case 'r': return one('\r');
+      case 't': return one('\t');
+      case 'f': return one('\f');
+      case 'v': return one('\v');
+      case '0': return one(0);
+      case 'x': return parse_hex(2);
+      case 'u': return parse_unicode();
       case 'b':
         if (in_class) return one('\b');
         return refuse("\\b");
-      default:
-        break;
+      default: break;
     }
     const bool is_letter = (escaped >= 'a' && escaped <= 'z') || (escaped >= 'A' && escaped <= 'Z');
     if (is_letter || (escaped >= '1' && escaped <= '9')) {

@@ -82,22 +82,14 @@ std::optional<SchemaType> type_named(const Json& name) {
 
 bool is_value_of(const Json& value, SchemaType type) {
   switch (type) {
-    case SchemaType::kObject:
-      return value.is_object();
-    case SchemaType::kArray:
-      return value.is_array();
-    case SchemaType::kString:
-      return value.is_string();
-    case SchemaType::kNumber:
-      return value.is_number();
-    case SchemaType::kInteger:
-      return value.is_number_integer();
-    case SchemaType::kBoolean:
-      return value.is_boolean();
-    case SchemaType::kNull:
-      return value.is_null();
-    default:
-      return true;
+    case SchemaType::kObject: return value.is_object();
+    case SchemaType::kArray: return value.is_array();
+    case SchemaType::kString: return value.is_string();
+    case SchemaType::kNumber: return value.is_number();
+    case SchemaType::kInteger: return value.is_number_integer();
+    case SchemaType::kBoolean: return value.is_boolean();
+    case SchemaType::kNull: return value.is_null();
+    default: return true;
   }
 }
 

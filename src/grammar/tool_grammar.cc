@@ -202,17 +202,12 @@ class ParameterRules {
       return source_.any_of(std::move(texts));
     };
     switch (alternative.type) {
-      case SchemaType::kObject:
-        return opens("{");
-      case SchemaType::kArray:
-        return opens("[");
+      case SchemaType::kObject: return opens("{");
+      case SchemaType::kArray: return opens("[");
       case SchemaType::kNumber:
-      case SchemaType::kInteger:
-        return among_blanks(number());
-      case SchemaType::kBoolean:
-        return among_blanks(words({"true", "false"}));
-      case SchemaType::kNull:
-        return among_blanks(words({"null"}));
+      case SchemaType::kInteger: return among_blanks(number());
+      case SchemaType::kBoolean: return among_blanks(words({"true", "false"}));
+      case SchemaType::kNull: return among_blanks(words({"null"}));
       default:
         return source_.choice({opens("{"), opens("["), among_blanks(number()),
                                among_blanks(words({"true", "false", "null"}))});

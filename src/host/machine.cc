@@ -17,7 +17,8 @@ MachineIdentity this_machine(const std::string& root) {
   machine.processors = allowed_processors();
   const std::string total = value_after(system_text(root + "/proc/meminfo"), "MemTotal", ':');
   machine.memory_bytes = static_cast<uint64_t>(leading_number(total).value_or(0)) * 1024;
-  const std::string release = without_blanks_around(system_text(root + "/proc/sys/kernel/osrelease"));
+  const std::string release =
+      without_blanks_around(system_text(root + "/proc/sys/kernel/osrelease"));
   machine.kernel = release.empty() ? "" : "Linux " + release;
   return machine;
 }

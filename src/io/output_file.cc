@@ -45,10 +45,8 @@ Result<OutputFile> OutputFile::create(Storage& storage, const std::string& path)
   out.storage_ = &storage;
   out.path_ = place.path;
   switch (place.kind) {
-    case PlaceKind::kDirectory:
-      return refused(path, "a folder");
-    case PlaceKind::kOther:
-      return refused(path, "a disk or a socket");
+    case PlaceKind::kDirectory: return refused(path, "a folder");
+    case PlaceKind::kOther: return refused(path, "a disk or a socket");
     case PlaceKind::kStream:
       out.file_ = PENSTOCK_TRY(dynamic_cast<Places&>(storage).open_stream(place.path));
       return out;
@@ -56,8 +54,7 @@ Result<OutputFile> OutputFile::create(Storage& storage, const std::string& path)
       // Asked now: rename() would replace a file that may not be written.
       PENSTOCK_TRY(storage.open(place.path, OpenMode::kWrite));
       break;
-    case PlaceKind::kAbsent:
-      break;
+    case PlaceKind::kAbsent: break;
   }
   out.partial_ = place.path + ".partial";
   const Place leftover = PENSTOCK_TRY(place_of(storage, out.partial_));

@@ -382,8 +382,7 @@ class PosixStorage final : public Storage, public Places {
       return Error{ErrorCode::kIo, fmt::format("open {}: nobody reads from this pipe", path)};
     }
     if (descriptor.get() < 0) return system_error("open", path, errno);
-    return std::unique_ptr<StorageFile>(
-        std::make_unique<StreamFile>(path, std::move(descriptor)));
+    return std::unique_ptr<StorageFile>(std::make_unique<StreamFile>(path, std::move(descriptor)));
   }
 
  private:

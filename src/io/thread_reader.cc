@@ -86,8 +86,8 @@ class ThreadReader final : public Reader {
   Result<void> start(int num_threads) {
     threads_.reserve(static_cast<size_t>(num_threads));
     for (int i = 0; i < num_threads; ++i) {
-      threads_.push_back(PENSTOCK_TRY(
-          start_thread([team = team_](std::stop_token stop) { work(team, stop); })));
+      threads_.push_back(
+          PENSTOCK_TRY(start_thread([team = team_](std::stop_token stop) { work(team, stop); })));
     }
     return {};
   }

@@ -24,20 +24,20 @@ struct RopeConfig {
   double theta = 1e7;
   double partial_rotary_factor = 0.25;
   bool yarn = false;
-  double factor = 1;                    // yarn only, as the next five
+  double factor = 1;  // yarn only, as the next five
   int64_t original_max_position_embeddings = 0;
   double beta_fast = 32;
   double beta_slow = 1;
-  double attention_factor = 0;          // 0: 0.1 ln(factor) + 1
-  bool truncate = true;                 // floor and ceil of the correction range
+  double attention_factor = 0;  // 0: 0.1 ln(factor) + 1
+  bool truncate = true;         // floor and ceil of the correction range
 };
 
 struct ModelConfig {
-  std::string model_type;               // qwen3_5_moe_text or qwen3_next
+  std::string model_type;  // qwen3_5_moe_text or qwen3_next
   int64_t vocab_size = 0;
   int64_t hidden_size = 0;
   int64_t num_hidden_layers = 0;
-  std::vector<LayerType> layer_types;   // [num_hidden_layers]
+  std::vector<LayerType> layer_types;  // [num_hidden_layers]
   int64_t num_attention_heads = 0;
   int64_t num_key_value_heads = 0;
   int64_t head_dim = 0;
@@ -54,7 +54,7 @@ struct ModelConfig {
   double rms_norm_eps = 1e-6;
   int64_t max_position_embeddings = 0;
   bool tie_word_embeddings = false;
-  int64_t mtp_num_hidden_layers = 0;    // 1: with a block that predicts one token further (MTP)
+  int64_t mtp_num_hidden_layers = 0;  // 1: with a block that predicts one token further (MTP)
   RopeConfig rope;
 
   int64_t rotary_dim() const {

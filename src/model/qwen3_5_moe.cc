@@ -44,8 +44,7 @@ Result<Qwen35Moe> Qwen35Moe::bind(const ModelConfig& config, WeightBinder& weigh
       PENSTOCK_TRY(weights.matrix("embed_tokens", config.vocab_size, config.hidden_size));
   model.lm_head_ = model.embed_tokens_;
   if (!config.tie_word_embeddings) {
-    model.lm_head_ =
-        PENSTOCK_TRY(weights.matrix("lm_head", config.vocab_size, config.hidden_size));
+    model.lm_head_ = PENSTOCK_TRY(weights.matrix("lm_head", config.vocab_size, config.hidden_size));
   }
   model.final_norm_ = PENSTOCK_TRY(bind_norm(weights, "norm", config.hidden_size));
   for (int64_t layer = 0; layer < config.num_hidden_layers; ++layer) {
@@ -119,12 +118,11 @@ Result<Qwen35Moe::DeltaNetLayer> Qwen35Moe::bind_delta_net(const std::string& pr
   layer.in_proj_b = PENSTOCK_TRY(weights.matrix(prefix + "in_proj_b", heads, hidden));
   layer.in_proj_a = PENSTOCK_TRY(weights.matrix(prefix + "in_proj_a", heads, hidden));
   layer.out_proj = PENSTOCK_TRY(weights.matrix(prefix + "out_proj", hidden, value_width));
-  layer.weights.conv = PENSTOCK_TRY(
-      weights.vector(prefix + "conv1d", channels, config_.linear_conv_kernel_dim));
+  layer.weights.conv =
+      PENSTOCK_TRY(weights.vector(prefix + "conv1d", channels, config_.linear_conv_kernel_dim));
   layer.weights.decay = PENSTOCK_TRY(weights.vector(prefix + "decay", heads));
   layer.weights.dt_bias = PENSTOCK_TRY(weights.vector(prefix + "dt_bias", heads));
-  layer.weights.norm =
-      PENSTOCK_TRY(weights.vector(prefix + "norm", config_.linear_value_head_dim));
+  layer.weights.norm = PENSTOCK_TRY(weights.vector(prefix + "norm", config_.linear_value_head_dim));
   return layer;
 }
 

@@ -66,7 +66,8 @@ class Qwen35Moe final : public Model {
                  int64_t tokens) const;
   void delta_net(Step& step, const Layer& layer, int64_t index, std::span<const Segment> segments,
                  int64_t tokens) const;
-  Result<void> head(Step& step, std::span<const Segment> segments, const LogitsObserver& on_logits) const;
+  Result<void> head(Step& step, std::span<const Segment> segments,
+                    const LogitsObserver& on_logits) const;
 
   // prediction_block.cc: `x` and `tokens` are one segment's rows.
   void pair(Step& step, std::span<const int32_t> tokens, Rows before, Rows hidden) const;

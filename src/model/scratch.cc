@@ -13,8 +13,7 @@ int64_t lay_out(const ModelConfig& config, const ScratchShape& shape, float* bas
   int64_t used = 0;
   const auto take = [&](int64_t count, int64_t width) {
     const int64_t stride = (width + kLineFloats - 1) / kLineFloats * kLineFloats;
-    const Rows view{base == nullptr ? nullptr : base + used, count, width, stride,
-                    place};
+    const Rows view{base == nullptr ? nullptr : base + used, count, width, stride, place};
     used += count * stride;
     return view;
   };

@@ -8,12 +8,14 @@ namespace penstock {
 namespace {
 
 // Each layer's part starts on a cache line.
-int64_t padded(int64_t floats) { return (floats + 15) / 16 * 16; }
+int64_t padded(int64_t floats) {
+  return (floats + 15) / 16 * 16;
+}
 
 struct Sizes {
-  int64_t part = 0, page = 0;             // keys or values of a layer in a page; the whole page
-  int64_t history = 0, state = 0;         // of one delta-net layer
-  int64_t layers = 0, hidden = 0;         // of a set: all delta-net layers; what drafts start from
+  int64_t part = 0, page = 0;      // keys or values of a layer in a page; the whole page
+  int64_t history = 0, state = 0;  // of one delta-net layer
+  int64_t layers = 0, hidden = 0;  // of a set: all delta-net layers; what drafts start from
   int64_t attention_layers = 0;
   int64_t pages = 0, sets = 0;
   bool drafts = false;
@@ -23,8 +25,8 @@ struct Sizes {
 
 Sizes sizes_of(const ModelConfig& config, const SequenceLimits& limits) {
   Sizes sizes;
-  sizes.attention_layers = std::count(config.layer_types.begin(), config.layer_types.end(),
-                                      LayerType::kFullAttention);
+  sizes.attention_layers =
+      std::count(config.layer_types.begin(), config.layer_types.end(), LayerType::kFullAttention);
   const int64_t delta_layers = config.num_hidden_layers - sizes.attention_layers;
   sizes.drafts = config.mtp_num_hidden_layers > 0;
   sizes.part = padded(config.num_key_value_heads * kKvPagePositions * config.head_dim);
@@ -45,8 +47,7 @@ Sizes sizes_of(const ModelConfig& config, const SequenceLimits& limits) {
 
 uint64_t SequenceMemory::bytes_needed(const ModelConfig& config, const SequenceLimits& limits) {
   const Sizes sizes = sizes_of(config, limits);
-  return static_cast<uint64_t>(sizes.pages * sizes.page + sizes.sets * sizes.set()) *
-         sizeof(float);
+  return static_cast<uint64_t>(sizes.pages * sizes.page + sizes.sets * sizes.set()) * sizeof(float);
 }
 
 Result<SequenceMemory> SequenceMemory::create(const ModelConfig& config,
@@ -75,7 +76,8 @@ Result<SequenceMemory> SequenceMemory::create(const ModelConfig& config,
   result.pages_.resize(static_cast<size_t>(sizes.pages));
   result.sets_.assign(static_cast<size_t>(sizes.sets), 0);
   // The first ones first: what was never needed is never touched.
-  for (int64_t page = sizes.pages; page-- > 0;) result.free_pages_.push_back(static_cast<int>(page));
+  for (int64_t page = sizes.pages; page-- > 0;)
+    result.free_pages_.push_back(static_cast<int>(page));
   for (int64_t set = sizes.sets; set-- > 0;) result.free_sets_.push_back(static_cast<int>(set));
   return result;
 }

@@ -89,7 +89,7 @@ class SequenceMemory {
   Buffer buffer_;
   SequenceLimits limits_;
   bool drafts_ = false;
-  int64_t part_floats_ = 0;     // keys, or values, of one layer in a page
+  int64_t part_floats_ = 0;  // keys, or values, of one layer in a page
   int64_t page_floats_ = 0;
   int64_t history_floats_ = 0;  // convolution history per layer
   int64_t layers_floats_ = 0;   // all delta-net layers together

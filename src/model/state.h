@@ -97,10 +97,10 @@ class SequenceState {
   void keep_trial();
   void drop_trial();
 
-  void reset();                      // an empty sequence
+  void reset();  // an empty sequence
   // Forgets positions from `length` on; only for models without recurrent states.
   void truncate(int64_t length);
-  StateMark mark() const;            // length() >= 1, no trial
+  StateMark mark() const;  // length() >= 1, no trial
   void restore(const StateMark& mark);
 
  private:

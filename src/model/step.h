@@ -94,8 +94,8 @@ struct Step {
   MoeScratch& moe;
   StepTimes& times;
   std::stop_token stop;
-  RouteObserver on_route;  // may be empty
-  RouteOverride reroute;   // may be empty
+  RouteObserver on_route;        // may be empty
+  RouteOverride reroute;         // may be empty
   BetweenLayers between_layers;  // may be empty
 };
 

@@ -4,8 +4,8 @@
 
 namespace penstock {
 
-Result<const ResidentTensor*> WeightBinder::find(const std::string& name, bool panels,
-                                                 int64_t rows, int64_t columns) {
+Result<const ResidentTensor*> WeightBinder::find(const std::string& name, bool panels, int64_t rows,
+                                                 int64_t columns) {
   const ResidentTensor* tensor = container_.find(name);
   if (tensor == nullptr) {
     return Error{ErrorCode::kCorrupt, fmt::format("tensor {} is missing", name)};
@@ -26,8 +26,7 @@ Result<Matrix> WeightBinder::matrix(const std::string& name, int64_t rows, int64
   return Matrix{tensor->dtype, rows, columns, resident_.data() + tensor->offset};
 }
 
-Result<const float*> WeightBinder::vector(const std::string& name, int64_t rows,
-                                          int64_t columns) {
+Result<const float*> WeightBinder::vector(const std::string& name, int64_t rows, int64_t columns) {
   const ResidentTensor* tensor = PENSTOCK_TRY(find(name, false, rows, columns));
   return reinterpret_cast<const float*>(resident_.data() + tensor->offset);
 }

@@ -35,8 +35,7 @@ int64_t find_unusable(std::span<const float> values) {
 
 void apply(Change change, std::span<float> values) {
   switch (change) {
-    case Change::kNone:
-      return;
+    case Change::kNone: return;
     case Change::kAddOne:
       for (float& value : values) value += 1.0f;
       return;

@@ -11,8 +11,8 @@
 // Errors  kIo and kOutOfMemory from the storage.
 #pragma once
 
-#include <cstdint>
 #include <array>
+#include <cstdint>
 #include <memory>
 #include <vector>
 

@@ -125,8 +125,8 @@ Result<bool> Packer::record_is_good(uint64_t record, const PieceSums& sums) {
   return std::ranges::all_of(kPackedParts, [&](PackedPart part) {
     const auto [offset, part_bytes] = experts.extent(part);
     const uint64_t end = offset + part_bytes;
-    return part_checksum(parts_.model_id, layer, expert, part,
-                         bytes.subspan(offset, part_bytes)) == sums[static_cast<size_t>(part)] &&
+    return part_checksum(parts_.model_id, layer, expert, part, bytes.subspan(offset, part_bytes)) ==
+               sums[static_cast<size_t>(part)] &&
            all_zero(bytes.subspan(end, experts.padded_end(part) - end));
   });
 }
@@ -214,12 +214,11 @@ Result<void> Packer::write_record(uint64_t record) {
   for (const PackedPart part : kPackedParts) {
     const auto [offset, part_bytes] = experts.extent(part);
     const auto payload = bytes.subspan(offset, part_bytes);
-    PENSTOCK_TRY(convert_part(part == kGateUpPart ? parts_.plan.gate_up(layer, expert)
-                                                  : parts_.plan.down(layer, expert),
-                              payload));
-    sums[static_cast<size_t>(part)] =
-        part_checksum(parts_.model_id, static_cast<int>(layer), static_cast<int>(expert), part,
-                      payload);
+    PENSTOCK_TRY(convert_part(
+        part == kGateUpPart ? parts_.plan.gate_up(layer, expert) : parts_.plan.down(layer, expert),
+        payload));
+    sums[static_cast<size_t>(part)] = part_checksum(parts_.model_id, static_cast<int>(layer),
+                                                    static_cast<int>(expert), part, payload);
   }
   PENSTOCK_TRY(parts_.workspace.experts().write(record * experts.record_bytes, bytes));
   bytes_done_ += bytes.size();
@@ -397,12 +396,9 @@ uint64_t other_bytes(const Storage& storage, const Checkpoint& checkpoint, const
 
 std::string_view name_of(PackStage stage) {
   switch (stage) {
-    case PackStage::kResident:
-      return "resident weights";
-    case PackStage::kExperts:
-      return "experts";
-    case PackStage::kFinishing:
-      return "finishing";
+    case PackStage::kResident: return "resident weights";
+    case PackStage::kExperts: return "experts";
+    case PackStage::kFinishing: return "finishing";
   }
   return "?";
 }

@@ -16,10 +16,9 @@ namespace {
 
 constexpr uint64_t kSpareBytes = 16 << 20;  // journal, manifest, the file system's own needs
 
-constexpr std::array<std::string_view, 6> kCopiedNames = {"config.json", "generation_config.json",
-                                                          "tokenizer.json", "tokenizer_config.json",
-                                                          "added_tokens.json",
-                                                          "chat_template.jinja"};
+constexpr std::array<std::string_view, 6> kCopiedNames = {
+    "config.json",           "generation_config.json", "tokenizer.json",
+    "tokenizer_config.json", "added_tokens.json",      "chat_template.jinja"};
 
 Result<bool> exists(const Storage& storage, const std::string& path) {
   const Result<FileStat> stat = storage.stat(path);

@@ -29,56 +29,31 @@ void decode_bf16(const std::byte* block, float* out) {
 
 Decode decode_of(BlockType type) {
   switch (type) {
-    case BlockType::kF32:
-      return decode_f32;
-    case BlockType::kF16:
-      return decode_f16;
-    case BlockType::kBF16:
-      return decode_bf16;
-    case BlockType::kQ4_0:
-      return decode_q4_0;
-    case BlockType::kQ4_1:
-      return decode_q4_1;
-    case BlockType::kQ5_0:
-      return decode_q5_0;
-    case BlockType::kQ5_1:
-      return decode_q5_1;
-    case BlockType::kQ8_0:
-      return decode_q8_0;
-    case BlockType::kQ2K:
-      return decode_q2_k;
-    case BlockType::kQ3K:
-      return decode_q3_k;
-    case BlockType::kQ4K:
-      return decode_q4_k;
-    case BlockType::kQ5K:
-      return decode_q5_k;
-    case BlockType::kQ6K:
-      return decode_q6_k;
-    case BlockType::kIq1S:
-      return decode_iq1_s;
-    case BlockType::kIq1M:
-      return decode_iq1_m;
-    case BlockType::kIq2Xxs:
-      return decode_iq2_xxs;
-    case BlockType::kIq2Xs:
-      return decode_iq2_xs;
-    case BlockType::kIq2S:
-      return decode_iq2_s;
-    case BlockType::kIq3Xxs:
-      return decode_iq3_xxs;
-    case BlockType::kIq3S:
-      return decode_iq3_s;
-    case BlockType::kIq4Nl:
-      return decode_iq4_nl;
-    case BlockType::kIq4Xs:
-      return decode_iq4_xs;
-    case BlockType::kTq1_0:
-      return decode_tq1_0;
-    case BlockType::kTq2_0:
-      return decode_tq2_0;
-    case BlockType::kMxfp4:
-      return decode_mxfp4;
+    case BlockType::kF32: return decode_f32;
+    case BlockType::kF16: return decode_f16;
+    case BlockType::kBF16: return decode_bf16;
+    case BlockType::kQ4_0: return decode_q4_0;
+    case BlockType::kQ4_1: return decode_q4_1;
+    case BlockType::kQ5_0: return decode_q5_0;
+    case BlockType::kQ5_1: return decode_q5_1;
+    case BlockType::kQ8_0: return decode_q8_0;
+    case BlockType::kQ2K: return decode_q2_k;
+    case BlockType::kQ3K: return decode_q3_k;
+    case BlockType::kQ4K: return decode_q4_k;
+    case BlockType::kQ5K: return decode_q5_k;
+    case BlockType::kQ6K: return decode_q6_k;
+    case BlockType::kIq1S: return decode_iq1_s;
+    case BlockType::kIq1M: return decode_iq1_m;
+    case BlockType::kIq2Xxs: return decode_iq2_xxs;
+    case BlockType::kIq2Xs: return decode_iq2_xs;
+    case BlockType::kIq2S: return decode_iq2_s;
+    case BlockType::kIq3Xxs: return decode_iq3_xxs;
+    case BlockType::kIq3S: return decode_iq3_s;
+    case BlockType::kIq4Nl: return decode_iq4_nl;
+    case BlockType::kIq4Xs: return decode_iq4_xs;
+    case BlockType::kTq1_0: return decode_tq1_0;
+    case BlockType::kTq2_0: return decode_tq2_0;
+    case BlockType::kMxfp4: return decode_mxfp4;
     case BlockType::kF64:
     case BlockType::kI8:
     case BlockType::kI16:
@@ -87,8 +62,7 @@ Decode decode_of(BlockType type) {
     case BlockType::kQ8_1:
     case BlockType::kQ8K:
     case BlockType::kNvfp4:
-    case BlockType::kQ1_0:
-      return nullptr;
+    case BlockType::kQ1_0: return nullptr;
   }
   return nullptr;
 }

@@ -118,8 +118,9 @@ BatchGenerator::Slot& BatchGenerator::choose_slot(std::span<const TokenId> promp
   for (Slot& slot : slots_) {
     if (slot.run) continue;
     const auto tokens = slot.session.tokens();
-    const auto common = std::mismatch(tokens.begin(), tokens.end(), prompt.begin(), prompt.end())
-                            .first - tokens.begin();
+    const auto common =
+        std::mismatch(tokens.begin(), tokens.end(), prompt.begin(), prompt.end()).first -
+        tokens.begin();
     const bool is_better = best == nullptr || common > best_common ||
                            (common == best_common && slot.last_used < best->last_used);
     if (!is_better) continue;

@@ -59,8 +59,7 @@ void GenerationJob::cancel() {
 
 std::optional<GenerationEvent> GenerationJob::next(std::chrono::milliseconds patience) {
   std::unique_lock lock(mutex_);
-  changed_.wait_for(lock, patience,
-                    [this] { return !events_.empty() || stop_.stop_requested(); });
+  changed_.wait_for(lock, patience, [this] { return !events_.empty() || stop_.stop_requested(); });
   if (events_.empty()) return {};
   GenerationEvent event = std::move(events_.front());
   events_.pop_front();

@@ -61,8 +61,8 @@ class GenerationQueue {
   // A job that take() gave has ended.
   void done(const std::shared_ptr<GenerationJob>& job, double seconds);
 
-  void drain();        // those that wait are refused
-  void stop();         // those at work are cancelled, with this word for those who ask
+  void drain();  // those that wait are refused
+  void stop();   // those at work are cancelled, with this word for those who ask
   bool is_stopping() const;
   int waiting() const;
   int running() const;

@@ -53,7 +53,7 @@ class GenerationRun {
 
   void begin_choice();
   void finish_prompt();
-  void choose();  // the next token, and tells it
+  void choose();                                        // the next token, and tells it
   std::optional<TokenId> pick(GenerationEvent& event);  // nothing: no token is allowed
   std::optional<TokenId> forced_token() const;
   void tell_logprobs(std::span<const float> logits, TokenId token, GenerationEvent& event) const;
@@ -75,7 +75,7 @@ class GenerationRun {
   uint64_t new_tokens_ = 0;
   std::vector<float> logits_;
   GenerationMetrics metrics_;
-  std::vector<int64_t> places_;      // positions of the prompt to keep, rising
+  std::vector<int64_t> places_;  // positions of the prompt to keep, rising
 };
 
 }  // namespace penstock

@@ -43,17 +43,17 @@ class TokenConstraint {
 
 struct GenerationRequest {
   std::vector<TokenId> prompt;
-  std::vector<int64_t> checkpoints;  // ends of prefixes that will come again
-  SamplingOptions sampling;   // the seed is drawn already; choice i has seed + i
+  std::vector<int64_t> checkpoints;   // ends of prefixes that will come again
+  SamplingOptions sampling;           // the seed is drawn already; choice i has seed + i
   std::optional<int64_t> max_tokens;  // of each choice; 0: only read the prompt; absent: no limit
   int num_choices = 1;
-  bool ignores_end = false;           // the model's own stop ids do not stop it
+  bool ignores_end = false;  // the model's own stop ids do not stop it
   std::vector<std::string> stop_strings;
-  bool opens_reasoning = false;       // the answer begins inside <think>
+  bool opens_reasoning = false;             // the answer begins inside <think>
   std::optional<int64_t> reasoning_budget;  // tokens, after which </think> is put in
   std::vector<std::pair<TokenId, float>> logit_bias;
-  std::optional<int> logprobs;        // how many alternatives are told with each token
-  bool echo_logprobs = false;         // also for the tokens of the prompt, in kPromptToken events
+  std::optional<int> logprobs;  // how many alternatives are told with each token
+  bool echo_logprobs = false;   // also for the tokens of the prompt, in kPromptToken events
   // Makes the constraint of one choice; it takes effect after </think>, or where it knows about the
   // reasoning itself from the beginning. May be empty.
   std::function<std::unique_ptr<TokenConstraint>()> make_constraint;
@@ -86,9 +86,9 @@ struct GenerationEvent {
 
 // Where a request stands, and what it has used so far.
 struct GenerationProgress {
-  int queue_position = 0;      // 0: it has begun
+  int queue_position = 0;  // 0: it has begun
   int64_t prompt_tokens = 0;
-  int64_t cached_tokens = 0;   // of the prompt, not evaluated again
+  int64_t cached_tokens = 0;     // of the prompt, not evaluated again
   int64_t processed_tokens = 0;  // of the prompt, cached ones included
   int64_t prompt_ms = 0;
   int64_t queue_ms = 0;
@@ -130,7 +130,7 @@ struct GeneratorFigures {
   StepTimes times;  // of answers
   uint64_t memory_budget_bytes = 0, memory_used_bytes = 0;
   int64_t num_slots = 0, num_experts = 0;  // of experts
-  int64_t held_tokens = 0;                  // of all sequences
+  int64_t held_tokens = 0;                 // of all sequences
   std::vector<SlotFigures> slots;
   std::string storage_fault;  // of the last request that met one; empty after one that did not
 };

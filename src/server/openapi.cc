@@ -43,8 +43,8 @@ Json object_schema(Json properties, std::vector<std::string> required) {
 // What the body of a route is, as far as a description can say it.
 Json body_schema(std::string_view path) {
   Json properties = sampling_properties();
-  const Json messages{{"type", "array"}, {"items", message_schema()}, {"minItems", 1},
-                      {"maxItems", kMessagesMax}};
+  const Json messages{
+      {"type", "array"}, {"items", message_schema()}, {"minItems", 1}, {"maxItems", kMessagesMax}};
   if (path == "/v1/chat/completions" || path == "/apply-template") {
     properties["messages"] = messages;
     properties["n"] = integer(1, kChoicesMax);
@@ -100,25 +100,22 @@ Json openapi_json(const std::string& version) {
     Json operation{{"summary", route.summary}, {"responses", answers_json(route)}};
     if (path.ends_with('*')) {
       path.replace(path.size() - 1, 1, "{name}");
-      operation["parameters"] = Json::array({Json{{"name", "name"},
-                                                  {"in", "path"},
-                                                  {"required", true},
-                                                  {"schema", {{"type", "string"}}}}});
+      operation["parameters"] = Json::array({Json{
+          {"name", "name"}, {"in", "path"}, {"required", true}, {"schema", {{"type", "string"}}}}});
     }
     if (route.method == "POST") {
-      operation["requestBody"] =
-          Json{{"required", true},
-               {"content", {{"application/json", {{"schema", body_schema(path)}}}}}};
+      operation["requestBody"] = Json{
+          {"required", true}, {"content", {{"application/json", {{"schema", body_schema(path)}}}}}};
     }
     if (route.is_public) operation["security"] = Json::array();
     paths[path][route.method == "POST" ? "post" : "get"] = std::move(operation);
   }
-  return Json{{"openapi", "3.1.0"},
-              {"info", {{"title", "penstock"}, {"version", version}}},
-              {"security", Json::array({Json{{"key", Json::array()}}, Json::object()})},
-              {"components",
-               {{"securitySchemes", {{"key", {{"type", "http"}, {"scheme", "bearer"}}}}}}},
-              {"paths", std::move(paths)}};
+  return Json{
+      {"openapi", "3.1.0"},
+      {"info", {{"title", "penstock"}, {"version", version}}},
+      {"security", Json::array({Json{{"key", Json::array()}}, Json::object()})},
+      {"components", {{"securitySchemes", {{"key", {{"type", "http"}, {"scheme", "bearer"}}}}}}},
+      {"paths", std::move(paths)}};
 }
 
 }  // namespace penstock

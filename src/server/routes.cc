@@ -62,9 +62,10 @@ void answer_info(RouteContext& context) {
 
 // What other servers have and this one has not.
 void answer_not_here(RouteContext& context) {
-  respond_error(context, {.status = 501, .message = "this server makes text only: no embeddings, "
-                                                    "rankings, images, audio, and no models managed "
-                                                    "over HTTP"});
+  respond_error(context, {.status = 501,
+                          .message = "this server makes text only: no embeddings, "
+                                     "rankings, images, audio, and no models managed "
+                                     "over HTTP"});
 }
 
 using ReadChat = std::variant<ChatCall, ApiError> (*)(const Json&, const ServedModel&);
@@ -123,9 +124,8 @@ void answer_figures(RouteContext& context) {
 }
 
 void answer_page(RouteContext& context) {
-  auto response = Routes::has_page(context.server)
-                      ? page_response(context.exchange.request().path)
-                      : std::nullopt;
+  auto response = Routes::has_page(context.server) ? page_response(context.exchange.request().path)
+                                                   : std::nullopt;
   if (!response && context.exchange.request().path == "/") {
     response = HttpResponse{};
     response->content_type = "text/plain; charset=utf-8";
@@ -148,7 +148,8 @@ constexpr Route kRoutes[] = {
     {"GET", "/v1/health", true, true, false, answer_health, "the same"},
     {"GET", "/metrics", false, true, false, answer_metrics, "figures for Prometheus"},
     {"GET", "/version", false, true, false, answer_version, "the version of penstock"},
-    {"GET", "/api/version", false, true, false, answer_version, "the version, for Ollama's clients"},
+    {"GET", "/api/version", false, true, false, answer_version,
+     "the version, for Ollama's clients"},
     {"GET", "/v1/models", false, true, true, answer_info<models_json>, "the model that is served"},
     {"GET", "/v1/models/*", false, true, true, answer_model, "one model"},
     {"GET", "/props", false, false, true, answer_props, "defaults and facts of the model"},
@@ -165,7 +166,8 @@ constexpr Route kRoutes[] = {
      "the tokens of a conversation (Anthropic)"},
     {"GET", "/api/tags", false, true, true, answer_info<ollama_tags>, "the model (Ollama)"},
     {"GET", "/api/ps", false, true, true, answer_info<ollama_running>, "the same, as running"},
-    {"POST", "/api/show", false, false, true, answer_json<ollama_show>, "facts of the model (Ollama)"},
+    {"POST", "/api/show", false, false, true, answer_json<ollama_show>,
+     "facts of the model (Ollama)"},
     {"POST", "/api/chat", false, false, true, answer_chat<read_ollama_chat, OllamaReplier>,
      "answer a conversation (Ollama)"},
     {"POST", "/api/generate", false, false, true,
@@ -195,7 +197,9 @@ bool matches(const Route& route, std::string_view path) {
 
 }  // namespace
 
-std::span<const Route> all_routes() { return kRoutes; }
+std::span<const Route> all_routes() {
+  return kRoutes;
+}
 
 const Route* find_route(std::string_view method, std::string_view path, bool& knows_path) {
   knows_path = false;

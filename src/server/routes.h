@@ -18,9 +18,9 @@ struct RouteContext {
 
 struct Route {
   std::string_view method;
-  std::string_view path;      // one that ends with * stands for all that begin so
-  bool is_public = false;     // without a key
-  bool is_quick = false;      // answered by the sockets' thread
+  std::string_view path;   // one that ends with * stands for all that begin so
+  bool is_public = false;  // without a key
+  bool is_quick = false;   // answered by the sockets' thread
   bool needs_model = true;
   void (*answer)(RouteContext& context) = nullptr;
   std::string_view summary;

@@ -58,8 +58,7 @@ std::string printable_path(const HttpRequest& request) {
 
 }  // namespace
 
-Server::Server(ServerOptions options)
-    : options_(std::move(options)), access_(options_.access) {
+Server::Server(ServerOptions options) : options_(std::move(options)), access_(options_.access) {
   access_.set_keys(options_.keys);
 }
 

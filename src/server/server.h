@@ -33,7 +33,7 @@ struct ServerOptions {
   HttpOptions http;
   AccessOptions access;
   std::vector<std::string> keys;
-  bool is_open_knowingly = false;    // --i-know: no key although others can reach it
+  bool is_open_knowingly = false;  // --i-know: no key although others can reach it
   bool has_page = true;
   std::string version;
   std::function<void(const std::string&)> log;  // a line per request; may be absent; many threads

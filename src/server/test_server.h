@@ -19,9 +19,9 @@ class FakeGenerator : public Generator {
   struct Script {
     std::vector<std::string> pieces = {};
     FinishReason reason = FinishReason::kStop;
-    std::optional<Error> error = {};                  // at the end, in place of an end
-    std::chrono::milliseconds before_prompt{0};       // silence: heartbeats have their time
-    bool waits_for_cancel = false;                    // after the pieces
+    std::optional<Error> error = {};             // at the end, in place of an end
+    std::chrono::milliseconds before_prompt{0};  // silence: heartbeats have their time
+    bool waits_for_cancel = false;               // after the pieces
   };
   explicit FakeGenerator(Script script) : script_(std::move(script)) {
     thread_ = std::jthread([this](std::stop_token stop) {
@@ -31,9 +31,7 @@ class FakeGenerator : public Generator {
     });
   }
 
-  Submitted submit(GenerationRequest request) override {
-    return queue_.submit(std::move(request));
-  }
+  Submitted submit(GenerationRequest request) override { return queue_.submit(std::move(request)); }
   GeneratorFigures figures() const override { return {}; }
   void drain() override { queue_.drain(); }
   void stop() override { queue_.stop(); }
@@ -129,7 +127,8 @@ inline const ServedModel& test_model() {
     made.tokenizer = *Tokenizer::create(to_text(small_tokenizer()), "tokenizer", 0);
     made.chat_template = *ChatTemplate::create(
         "{% for m in messages %}{{ m.role }}: {{ m.content }}<end>{% endfor %}"
-        "{% if add_generation_prompt %}assistant: {% if enable_thinking %}<think>\n{% endif %}{% endif %}",
+        "{% if add_generation_prompt %}assistant: {% if enable_thinking %}<think>\n{% endif %}{% "
+        "endif %}",
         "template");
     return made;
   }();

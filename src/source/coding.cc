@@ -8,28 +8,21 @@ namespace penstock {
 
 std::string name_of(const Coding& coding) {
   switch (coding.kind) {
-    case Coding::Kind::kBlocks:
-      return std::string(name_of(coding.block));
+    case Coding::Kind::kBlocks: return std::string(name_of(coding.block));
     case Coding::Kind::kAffine:
       return fmt::format("affine {} bits in {}", coding.affine.bits, coding.affine.group);
-    case Coding::Kind::kMlxMxfp4:
-      return "MXFP4";
-    case Coding::Kind::kFp8:
-      return "FP8 E4M3 in 128x128";
+    case Coding::Kind::kMlxMxfp4: return "MXFP4";
+    case Coding::Kind::kFp8: return "FP8 E4M3 in 128x128";
   }
   return "?";
 }
 
 int64_t group_columns(const Coding& coding) {
   switch (coding.kind) {
-    case Coding::Kind::kBlocks:
-      return layout_of(coding.block).elements;
-    case Coding::Kind::kAffine:
-      return coding.affine.group;
-    case Coding::Kind::kMlxMxfp4:
-      return kMlxMxfp4Group;
-    case Coding::Kind::kFp8:
-      return 1;
+    case Coding::Kind::kBlocks: return layout_of(coding.block).elements;
+    case Coding::Kind::kAffine: return coding.affine.group;
+    case Coding::Kind::kMlxMxfp4: return kMlxMxfp4Group;
+    case Coding::Kind::kFp8: return 1;
   }
   return 1;
 }

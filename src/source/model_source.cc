@@ -48,14 +48,11 @@ void decode_row(const StoredMatrix& matrix, std::span<const std::byte> codes,
                 std::span<float> values) {
   const Coding& coding = matrix.coding;
   switch (coding.kind) {
-    case Coding::Kind::kBlocks:
-      return decode_blocks(coding.block, codes, values);
+    case Coding::Kind::kBlocks: return decode_blocks(coding.block, codes, values);
     case Coding::Kind::kAffine:
       return decode_affine_row(coding.affine, codes, scales, biases, values);
-    case Coding::Kind::kMlxMxfp4:
-      return decode_mlx_mxfp4_row(codes, scales, values);
-    case Coding::Kind::kFp8:
-      return decode_fp8_row(codes, coding.scale, scales, values);
+    case Coding::Kind::kMlxMxfp4: return decode_mlx_mxfp4_row(codes, scales, values);
+    case Coding::Kind::kFp8: return decode_fp8_row(codes, coding.scale, scales, values);
   }
 }
 
@@ -63,12 +60,9 @@ void decode_row(const StoredMatrix& matrix, std::span<const std::byte> codes,
 
 std::string_view name_of(SourceFormat format) {
   switch (format) {
-    case SourceFormat::kHuggingFace:
-      return "Hugging Face";
-    case SourceFormat::kMlx:
-      return "MLX";
-    case SourceFormat::kGguf:
-      return "GGUF";
+    case SourceFormat::kHuggingFace: return "Hugging Face";
+    case SourceFormat::kMlx: return "MLX";
+    case SourceFormat::kGguf: return "GGUF";
   }
   return "?";
 }

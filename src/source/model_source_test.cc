@@ -11,8 +11,8 @@
 
 #include "format/test_gguf.h"
 #include "format/text.h"
-#include "support/sim_storage.h"
 #include "source/normal_tensors.h"
+#include "support/sim_storage.h"
 #include "text/tokenizer.h"
 
 namespace penstock {

@@ -25,16 +25,11 @@ const std::array<float, kDecayRunsMax>& decay_table() {
 
 std::string_view name_of(EvictionPolicy policy) {
   switch (policy) {
-    case EvictionPolicy::kLru:
-      return "lru";
-    case EvictionPolicy::kLayerLru:
-      return "layer-lru";
-    case EvictionPolicy::kLfu:
-      return "lfu";
-    case EvictionPolicy::kAgeOverFrequency:
-      return "age-over-frequency";
-    case EvictionPolicy::kFrequencyRecency:
-      return "frequency-recency";
+    case EvictionPolicy::kLru: return "lru";
+    case EvictionPolicy::kLayerLru: return "layer-lru";
+    case EvictionPolicy::kLfu: return "lfu";
+    case EvictionPolicy::kAgeOverFrequency: return "age-over-frequency";
+    case EvictionPolicy::kFrequencyRecency: return "frequency-recency";
   }
   return "?";
 }
@@ -54,14 +49,10 @@ float decay_over(uint32_t runs) {
 float eviction_score(EvictionPolicy policy, const UseRecord& use) {
   const float age = static_cast<float>(use.age_runs);
   switch (policy) {
-    case EvictionPolicy::kLru:
-      return age - use.wait;
-    case EvictionPolicy::kLayerLru:
-      return age + use.wait;
-    case EvictionPolicy::kLfu:
-      return -use.count;
-    case EvictionPolicy::kAgeOverFrequency:
-      return (age + use.wait) / (1.0f + use.count);
+    case EvictionPolicy::kLru: return age - use.wait;
+    case EvictionPolicy::kLayerLru: return age + use.wait;
+    case EvictionPolicy::kLfu: return -use.count;
+    case EvictionPolicy::kAgeOverFrequency: return (age + use.wait) / (1.0f + use.count);
     case EvictionPolicy::kFrequencyRecency:
       return -use.count * (1.0f + 2.0f / (1.0f + age)) + 0.01f * use.wait;
   }

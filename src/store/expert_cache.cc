@@ -158,8 +158,7 @@ void ExpertCache::find_candidates(size_t most) {
 // or already refilled.
 bool ExpertCache::is_still_good(const Candidate& candidate) const {
   const Slot& record = slots_[static_cast<size_t>(candidate.slot)];
-  return is_evictable(record) &&
-         index_of(record.layer, record.expert) == candidate.expert_index &&
+  return is_evictable(record) && index_of(record.layer, record.expert) == candidate.expert_index &&
          uses_[candidate.expert_index].run == candidate.last_run;
 }
 

@@ -218,9 +218,7 @@ TEST_F(AtRest, any_sequence_of_sizes_streams_and_preloads_gives_right_bytes) {
       const int layer = static_cast<int>(random() % TestExperts::kLayers);
       const int first = static_cast<int>(random() % 8);
       switch (random() % 5) {
-        case 0:
-          store->resize(1 + static_cast<int>(random() % static_cast<uint32_t>(most)));
-          break;
+        case 0: store->resize(1 + static_cast<int>(random() % static_cast<uint32_t>(most))); break;
         case 1:
           store->preload({{layer, first}, {layer, first + 1}, {layer, first + 3}});
           store->preload_more(0ns);

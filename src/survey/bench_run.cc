@@ -10,10 +10,10 @@
 #include <utility>
 
 #include "base/byte_text.h"
-#include "survey/probes.h"
-#include "io/checksum.h"
 #include "host/memory_limits.h"
 #include "host/peak_memory.h"
+#include "io/checksum.h"
+#include "survey/probes.h"
 
 namespace penstock {
 namespace {

@@ -90,32 +90,22 @@ void check(const CostInput& input) {
 
 std::string_view name_of(HitKind kind) {
   switch (kind) {
-    case HitKind::kUniform:
-      return "uniform";
-    case HitKind::kSession:
-      return "session";
-    case HitKind::kTopics:
-      return "topics";
-    case HitKind::kGiven:
-      return "given";
+    case HitKind::kUniform: return "uniform";
+    case HitKind::kSession: return "session";
+    case HitKind::kTopics: return "topics";
+    case HitKind::kGiven: return "given";
   }
   return "?";
 }
 
 std::string_view name_of(CostTerm term) {
   switch (term) {
-    case CostTerm::kFlash:
-      return "flash";
-    case CostTerm::kDense:
-      return "dense weights";
-    case CostTerm::kHits:
-      return "experts in memory";
-    case CostTerm::kMisses:
-      return "experts from flash";
-    case CostTerm::kState:
-      return "states and context";
-    case CostTerm::kFixed:
-      return "fixed per layer";
+    case CostTerm::kFlash: return "flash";
+    case CostTerm::kDense: return "dense weights";
+    case CostTerm::kHits: return "experts in memory";
+    case CostTerm::kMisses: return "experts from flash";
+    case CostTerm::kState: return "states and context";
+    case CostTerm::kFixed: return "fixed per layer";
   }
   return "?";
 }
@@ -128,32 +118,22 @@ double hit_rate(const HitModel& hits, const ModelConfig& config, int64_t experts
       0.0, 1.0);
   const double chosen = static_cast<double>(experts_per_token) / experts;
   switch (hits.kind) {
-    case HitKind::kUniform:
-      return share;
-    case HitKind::kSession:
-      return session_rate(chosen, share);
-    case HitKind::kTopics:
-      return on_curve(kTopicsWide, chosen, share);
-    case HitKind::kGiven:
-      return std::clamp(hits.given, 0.0, 1.0);
+    case HitKind::kUniform: return share;
+    case HitKind::kSession: return session_rate(chosen, share);
+    case HitKind::kTopics: return on_curve(kTopicsWide, chosen, share);
+    case HitKind::kGiven: return std::clamp(hits.given, 0.0, 1.0);
   }
   return 0;
 }
 
 double TokenCost::term_ms(CostTerm term) const {
   switch (term) {
-    case CostTerm::kFlash:
-      return flash_ms;
-    case CostTerm::kDense:
-      return dense_ms;
-    case CostTerm::kHits:
-      return hits_ms;
-    case CostTerm::kMisses:
-      return misses_ms;
-    case CostTerm::kState:
-      return state_ms;
-    case CostTerm::kFixed:
-      return fixed_ms;
+    case CostTerm::kFlash: return flash_ms;
+    case CostTerm::kDense: return dense_ms;
+    case CostTerm::kHits: return hits_ms;
+    case CostTerm::kMisses: return misses_ms;
+    case CostTerm::kState: return state_ms;
+    case CostTerm::kFixed: return fixed_ms;
   }
   return 0;
 }

@@ -33,8 +33,8 @@
 #include <cstdint>
 #include <string_view>
 
-#include "survey/model_sizes.h"
 #include "model/config.h"
+#include "survey/model_sizes.h"
 
 namespace penstock {
 

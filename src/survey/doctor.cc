@@ -10,8 +10,8 @@
 
 #include "base/byte_text.h"
 #include "compute/cpu/cpu_backend.h"
-#include "survey/probes.h"
 #include "host/memory_limits.h"
+#include "survey/probes.h"
 
 namespace penstock {
 namespace {
@@ -91,7 +91,8 @@ Result<void> Examination::prepare() {
   dtypes_ = {options_.experts.dtype};
   if (options_.experts.dtype != DType::kQ8) dtypes_.push_back(DType::kQ8);
   if (!options_.experts_path.empty()) PENSTOCK_TRY(open_flash());
-  total_ = static_cast<int>(flash_plan_.size() + burst_plan_.size() + thread_counts_.size() + dtypes_.size()) +
+  total_ = static_cast<int>(flash_plan_.size() + burst_plan_.size() + thread_counts_.size() +
+                            dtypes_.size()) +
            (options_.sustained_s > 0 && direct_ ? 1 : 0);
   return {};
 }

@@ -17,12 +17,12 @@
 
 #include "base/json.h"
 #include "base/result.h"
-#include "survey/machine_findings.h"
-#include "survey/machine_profile.h"
 #include "format/manifest.h"
 #include "io/reader.h"
 #include "io/storage.h"
 #include "model/config.h"
+#include "survey/machine_findings.h"
+#include "survey/machine_profile.h"
 
 namespace penstock {
 

@@ -8,8 +8,8 @@
 
 #include "base/check.h"
 #include "base/memory.h"
-#include "survey/probes.h"
 #include "io/system_error.h"
+#include "survey/probes.h"
 
 namespace penstock {
 namespace {

@@ -13,8 +13,8 @@
 
 #include "base/json.h"
 #include "base/result.h"
-#include "survey/cost_model.h"
 #include "engine/memory_plan.h"
+#include "survey/cost_model.h"
 
 namespace penstock {
 

@@ -15,9 +15,9 @@
 #include "base/dtype.h"
 #include "base/json.h"
 #include "base/result.h"
-#include "survey/cost_model.h"
 #include "host/machine.h"
 #include "io/storage.h"
+#include "survey/cost_model.h"
 
 namespace penstock {
 

@@ -13,9 +13,9 @@
 
 #include "base/dtype.h"
 #include "base/result.h"
-#include "survey/machine_profile.h"
 #include "io/reader.h"
 #include "model/config.h"
+#include "survey/machine_profile.h"
 
 namespace penstock {
 

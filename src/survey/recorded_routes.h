@@ -13,8 +13,8 @@
 #include <vector>
 
 #include "base/result.h"
-#include "survey/route_table.h"
 #include "io/storage.h"
+#include "survey/route_table.h"
 
 namespace penstock {
 

@@ -24,9 +24,9 @@
 #include <string>
 
 #include "base/result.h"
+#include "io/storage.h"
 #include "survey/recorded_routes.h"
 #include "survey/route_table.h"
-#include "io/storage.h"
 
 namespace penstock {
 

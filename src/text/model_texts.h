@@ -13,10 +13,10 @@
 namespace penstock {
 
 struct ModelTexts {
-  std::string folder;                        // of the model, for messages
-  std::optional<Tokenizer> tokenizer;        // absent: the folder has no tokenizer.json
+  std::string folder;                  // of the model, for messages
+  std::optional<Tokenizer> tokenizer;  // absent: the folder has no tokenizer.json
   std::optional<ChatTemplate> chat_template;
-  std::string template_note;                 // why chat_template is absent
+  std::string template_note;  // why chat_template is absent
 
   // Held by both, for the memory plan.
   uint64_t bytes() const {

@@ -75,16 +75,12 @@ class Scanner {
  private:
   Kind kind_of(CharClass char_class) const {
     switch (char_class) {
-      case CharClass::kLetter:
-        return Kind::kLetter;
+      case CharClass::kLetter: return Kind::kLetter;
       case CharClass::kMark:
         return pattern_ == SplitPattern::kLettersAndMarks ? Kind::kLetter : Kind::kOther;
-      case CharClass::kNumber:
-        return Kind::kNumber;
-      case CharClass::kSpace:
-        return Kind::kSpace;
-      case CharClass::kOther:
-        break;
+      case CharClass::kNumber: return Kind::kNumber;
+      case CharClass::kSpace: return Kind::kSpace;
+      case CharClass::kOther: break;
     }
     return Kind::kOther;
   }

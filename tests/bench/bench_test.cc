@@ -7,11 +7,11 @@
 #include <cmath>
 #include <set>
 
-#include "survey/bench_report.h"
-#include "survey/bench_run.h"
 #include "model/shapes.h"
 #include "pack/synth.h"
 #include "support/test_model.h"
+#include "survey/bench_report.h"
+#include "survey/bench_run.h"
 
 namespace penstock {
 namespace {
@@ -183,12 +183,12 @@ TEST(Bench, json_has_the_keys_of_llama_bench_and_ours) {
   const BenchContext context = bench_context(bench.files(), "1.2.3");
   const Json json = to_json(row, context);
   for (const char* key :
-       {"model_filename", "model_type",      "model_size",  "model_n_params", "n_batch",
-        "n_threads",      "n_prompt",        "n_gen",       "n_depth",        "test_time",
-        "avg_ns",         "stddev_ns",       "avg_ts",      "stddev_ts",      "samples_ns",
-        "samples_ts",     "build_commit",    "cpu_info",    "budget_bytes",   "cache_bytes",
-        "hit_rate",       "bytes_per_token", "io_gbps",     "disk_gbps",      "disk_share",
-        "io_wait_frac",   "waits",           "unaccounted", "cache",          "rss_peak",
+       {"model_filename", "model_type",      "model_size",  "model_n_params",  "n_batch",
+        "n_threads",      "n_prompt",        "n_gen",       "n_depth",         "test_time",
+        "avg_ns",         "stddev_ns",       "avg_ts",      "stddev_ts",       "samples_ns",
+        "samples_ts",     "build_commit",    "cpu_info",    "budget_bytes",    "cache_bytes",
+        "hit_rate",       "bytes_per_token", "io_gbps",     "disk_gbps",       "disk_share",
+        "io_wait_frac",   "waits",           "unaccounted", "cache",           "rss_peak",
         "routing",        "logits_hash",     "prefetches",  "prefetches_used", "prefetch_bytes",
         "recall",         "recall_of_misses"}) {
     EXPECT_TRUE(json.contains(key)) << key;

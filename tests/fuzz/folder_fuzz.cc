@@ -11,8 +11,8 @@
 #include <vector>
 
 #include "base/check.h"
-#include "support/sim_storage.h"
 #include "source/model_source.h"
+#include "support/sim_storage.h"
 
 namespace {
 

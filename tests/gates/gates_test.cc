@@ -232,10 +232,9 @@ TEST_P(Gate, g6_a_cancelled_request_leaves_no_trace) {
       if (at == 0) ++chunk;
       if (chunk == 2 && at == layer) stop.request_stop();
     };
-    const GenerateResult stopped =
-        value_of(session.generate(random_tokens(40, engine->config().vocab_size,
-                                                static_cast<uint64_t>(layer) + 50),
-                                  cancelled, stop.get_token()));
+    const GenerateResult stopped = value_of(session.generate(
+        random_tokens(40, engine->config().vocab_size, static_cast<uint64_t>(layer) + 50),
+        cancelled, stop.get_token()));
     EXPECT_EQ(stopped.finish, FinishReason::kCancelled);
     EXPECT_TRUE(stopped.tokens.empty());
     const GenerateResult after = continue_greedily(session, prompt, 12);
@@ -447,10 +446,9 @@ TEST_P(Gate, g15_a_request_is_cancelled_while_wishes_are_read) {
     cancelled.on_route = [&](int64_t, const Routing&) {
       if (++seen == routes) stop.request_stop();
     };
-    const auto tokens = random_tokens(40, engine->config().vocab_size,
-                                      static_cast<uint64_t>(routes));
-    const GenerateResult stopped =
-        value_of(session.generate(tokens, cancelled, stop.get_token()));
+    const auto tokens =
+        random_tokens(40, engine->config().vocab_size, static_cast<uint64_t>(routes));
+    const GenerateResult stopped = value_of(session.generate(tokens, cancelled, stop.get_token()));
     EXPECT_EQ(stopped.finish, FinishReason::kCancelled);
     EXPECT_EQ(continue_greedily(session, prompt, 12).metrics.logits_hash, resident().hash)
         << "cancelled after " << routes << " layers";
@@ -542,9 +540,8 @@ TEST_P(Gate, g17_slots_are_given_back_and_taken_again) {
       with.memory_watch.probe = [&]() -> Result<MemoryReading> {
         if (engine_seen != nullptr) sizes.push_back(engine_seen->experts().num_slots());
         const bool is_short = looks++ % 14 >= 7;
-        return MemoryReading{.available_bytes = is_short ? 0 : kPlenty,
-                             .limit_bytes = kPlenty,
-                             .stalled_share = 0};
+        return MemoryReading{
+            .available_bytes = is_short ? 0 : kPlenty, .limit_bytes = kPlenty, .stalled_share = 0};
       };
       const auto engine = open_engine(with);
       engine_seen = engine.get();

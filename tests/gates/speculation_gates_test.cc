@@ -78,8 +78,8 @@ Answer ask(Session& session, std::span<const TokenId> prompt, const Asked& asked
     if (asked.right == Right::kAsDrafted) return drafted;
     const auto at = static_cast<size_t>(position);
     const TokenId truth = at < asked.truth->size() ? (*asked.truth)[at] : 0;
-    const bool right = asked.right == Right::kAlways ||
-                       (asked.right == Right::kThird && position % 3 == 0);
+    const bool right =
+        asked.right == Right::kAlways || (asked.right == Right::kThird && position % 3 == 0);
     return right ? truth : (truth + 1) % 640;
   };
   const GenerateResult result = value_of(session.generate(prompt, options, {}));
@@ -132,8 +132,8 @@ TEST_P(Speculating, g18_the_same_answer_whatever_is_drafted) {
     int64_t slots, chunk;
     int threads;
   };
-  for (const Variation v : {Variation{0, 0, 1}, Variation{60, 16, 2}, Variation{40, 2, 3},
-                            Variation{9, 5, 1}}) {
+  for (const Variation v :
+       {Variation{0, 0, 1}, Variation{60, 16, 2}, Variation{40, 2, 3}, Variation{9, 5, 1}}) {
     EngineOptions with = options_with(Speculation::kOn);
     with.num_slots = v.slots;
     with.chunk_tokens = v.chunk;
@@ -143,8 +143,8 @@ TEST_P(Speculating, g18_the_same_answer_whatever_is_drafted) {
       Session session = value_of(engine->new_session());
       const Answer answer =
           ask(session, prompt(), {.sampling = sampling(), .right = right, .truth = &all});
-      const std::string what = "slots " + std::to_string(v.slots) + ", right " +
-                               std::to_string(static_cast<int>(right));
+      const std::string what =
+          "slots " + std::to_string(v.slots) + ", right " + std::to_string(static_cast<int>(right));
       expect_plain(answer, what);
       EXPECT_GT(answer.drafts, 0) << what;
       if (right == Right::kAlways) {
@@ -296,8 +296,7 @@ TEST_P(Speculating, g19_a_draft_follows_from_the_tokens_alone) {
       ASSERT_GE(std::ssize(answer.drafted), kAnswer / 2 - 1);
       for (const auto& [position, token] : answer.drafted) {
         ASSERT_TRUE(expected.contains(position));
-        EXPECT_EQ(token, expected[position])
-            << "position " << position << ", chunks of " << chunk;
+        EXPECT_EQ(token, expected[position]) << "position " << position << ", chunks of " << chunk;
       }
     }
   }
@@ -310,7 +309,9 @@ TEST_P(Speculating, g19_a_draft_follows_from_the_tokens_alone) {
 // right and wrong in turns.
 TEST(SpeculatingTogether, g20_drafts_of_several_sequences_in_one_pass) {
   constexpr int kLines = 3;
-  const auto prompt_of = [](int i) { return random_tokens(5 + 9 * i, 640, 70 + static_cast<uint64_t>(i)); };
+  const auto prompt_of = [](int i) {
+    return random_tokens(5 + 9 * i, 640, 70 + static_cast<uint64_t>(i));
+  };
   std::vector<GenerateResult> expected;
   for (int i = 0; i < kLines; ++i) {
     const auto alone = open_engine(options_with(Speculation::kOff));

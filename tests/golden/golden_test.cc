@@ -131,8 +131,7 @@ class RandomCheckpoint : public ::testing::TestWithParam<const char*> {};
 
 TEST_P(RandomCheckpoint, agrees_with_the_reference) {
   const std::string folder = data_path(GetParam());
-  check_golden(packed(folder), folder + "/expected.safetensors", folder + "/case.json",
-               GetParam());
+  check_golden(packed(folder), folder + "/expected.safetensors", folder + "/case.json", GetParam());
 }
 
 INSTANTIATE_TEST_SUITE_P(All, RandomCheckpoint,
@@ -169,7 +168,8 @@ TEST(PredictionBlock, drafts_agree_with_the_reference) {
            source + "/model-00001-of-00002.safetensors");
   fs::copy(block + "/mtp.safetensors", source + "/model-00002-of-00002.safetensors");
   Json names = Json::object();
-  for (const char* shard : {"model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"}) {
+  for (const char* shard :
+       {"model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"}) {
     const auto file = value_of(SafetensorsFile::open(posix_storage(), source + "/" + shard));
     for (const TensorInfo& tensor : file.tensors()) names[tensor.name] = shard;
   }
@@ -185,12 +185,11 @@ TEST(PredictionBlock, drafts_agree_with_the_reference) {
   const std::vector<TokenId> ids = value_of(golden.read<int32_t>("input_ids"));
   std::vector<float> ours;
   Session session = value_of(engine->new_session());
-  value_of(session.evaluate_drafts(
-      ids,
-      [&](int64_t, std::span<const float> logits) {
-        ours.insert(ours.end(), logits.begin(), logits.end());
-      },
-      {}));
+  value_of(session.evaluate_drafts(ids,
+                                   [&](int64_t, std::span<const float> logits) {
+                                     ours.insert(ours.end(), logits.begin(), logits.end());
+                                   },
+                                   {}));
   ASSERT_EQ(ours.size(), expected.size());
   double largest = 0, difference = 0;
   for (size_t i = 0; i < ours.size(); ++i) {

@@ -34,7 +34,9 @@ void for_each_source(const std::function<void(const Source&)>& visit) {
     if (extension != ".h" && extension != ".cc") continue;
     std::ifstream in(entry.path());
     const fs::path relative = fs::relative(entry.path(), src);
-    visit({entry.path(), relative.begin()->string(), relative.string(),
+    visit({entry.path(),
+           relative.begin()->string(),
+           relative.string(),
            {std::istreambuf_iterator<char>(in), {}}});
     ++files;
   }
@@ -71,7 +73,8 @@ TEST(Rules, the_pattern_of_prints_and_ends_finds_them) {
         "std::exit(1);", "::_exit(0)", "std::cerr<<x", "perror(x)", "std::getenv(x)"}) {
     EXPECT_TRUE(std::regex_search(line, kPrintsOrEnds)) << line;
   }
-  for (const char* line : {"std::snprintf(b, 4, x)", "on_exit_code(x)", "print(x)", "outputs (x)"}) {
+  for (const char* line :
+       {"std::snprintf(b, 4, x)", "on_exit_code(x)", "print(x)", "outputs (x)"}) {
     EXPECT_FALSE(std::regex_search(line, kPrintsOrEnds)) << line;
   }
 }
@@ -88,14 +91,15 @@ TEST(Rules, only_the_command_line_reads_the_environment_prints_and_ends_the_prog
 
 // Where another operating system needs a twin. Everywhere else the code is plain POSIX and C++.
 const std::set<std::string> kMayBeLinux = {
-    "base/memory.cc",         // huge pages
-    "base/thread.cc",         // affinity
-    "cli/interrupt.cc",       // eventfd
-    "host/heap.cc",           // malloc_trim
-    "host/machine.cc",        "host/memory_limits.cc", "host/peak_memory.cc",
-    "host/processors.cc",     // affinity, quotas
-    "host/proc_files.cc",     "io/posix_storage.cc",   "io/uring_reader.cc",
-    "survey/machine_findings.cc",
+    "base/memory.cc",    // huge pages
+    "base/thread.cc",    // affinity
+    "cli/interrupt.cc",  // eventfd
+    "host/heap.cc",      // malloc_trim
+    "host/machine.cc",     "host/memory_limits.cc",
+    "host/peak_memory.cc",
+    "host/processors.cc",  // affinity, quotas
+    "host/proc_files.cc",  "io/posix_storage.cc",
+    "io/uring_reader.cc",  "survey/machine_findings.cc",
 };
 
 TEST(Rules, only_the_named_files_call_what_only_linux_has) {

@@ -48,9 +48,8 @@ std::string temporary_folder() {
 std::string packed(const std::string& source, std::optional<DType> experts,
                    std::optional<DType> resident) {
   static std::map<std::string, std::string> made;
-  const std::string key =
-      fmt::format("{}|{}|{}", source, experts ? name_of(*experts) : "keep",
-                  resident ? name_of(*resident) : "keep");
+  const std::string key = fmt::format("{}|{}|{}", source, experts ? name_of(*experts) : "keep",
+                                      resident ? name_of(*resident) : "keep");
   auto [place, is_new] = made.try_emplace(key);
   if (is_new) {
     PackOptions options;
@@ -64,7 +63,9 @@ std::string packed(const std::string& source, std::optional<DType> experts,
   return place->second;
 }
 
-std::string packed_random(const std::string& name) { return packed(data_path("random/" + name)); }
+std::string packed_random(const std::string& name) {
+  return packed(data_path("random/" + name));
+}
 
 EngineOptions small_options(const std::string& model) {
   EngineOptions options;

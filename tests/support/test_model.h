@@ -47,9 +47,9 @@ std::unique_ptr<Engine> open_engine(const EngineOptions& options);
 // What one evaluation of a prompt gave: every row of logits, every choice of the router.
 struct Evaluation {
   int64_t vocab_size = 0;
-  std::vector<float> logits;                    // [n, vocab]
-  std::vector<std::vector<int32_t>> experts;    // [layer][n * k]
-  std::vector<std::vector<float>> weights;      // [layer][n * k]
+  std::vector<float> logits;                  // [n, vocab]
+  std::vector<std::vector<int32_t>> experts;  // [layer][n * k]
+  std::vector<std::vector<float>> weights;    // [layer][n * k]
   PhaseMetrics metrics;
 };
 Evaluation evaluate(Engine& engine, std::span<const TokenId> tokens);

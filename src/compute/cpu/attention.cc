@@ -224,9 +224,8 @@ void Attention::join_parts(const AttentionCall& call, int64_t token, int64_t hea
 void Attention::finish(const AttentionCall& call, int64_t token, int64_t head, const float* mixed,
                        float sum) const {
   const int64_t dim = call.shape.head_dim;
-  const float* gate = call.shape.output_gate
-                          ? call.q.data + token * call.q.stride + (2 * head + 1) * dim
-                          : nullptr;
+  const float* gate =
+      call.shape.output_gate ? call.q.data + token * call.q.stride + (2 * head + 1) * dim : nullptr;
   kernels_.finish(mixed, sum, gate, dim, call.out.data + token * call.out.stride + head * dim);
 }
 

@@ -170,9 +170,8 @@ void Finish(const float* mixed, float sum, const float* gate, int64_t head_dim, 
   const FloatVec whole = hn::Set(Floats(), exact_reciprocal(sum));
   for (int64_t i = 0; i < head_dim; i += kLanes) {
     const FloatVec mean = hn::Mul(LoadFirst(mixed + i, head_dim - i), whole);
-    const FloatVec open = gate == nullptr
-                              ? hn::Set(Floats(), 1.0f)
-                              : Sigmoid(Floats(), LoadFirst(gate + i, head_dim - i));
+    const FloatVec open = gate == nullptr ? hn::Set(Floats(), 1.0f)
+                                          : Sigmoid(Floats(), LoadFirst(gate + i, head_dim - i));
     StoreFirst(hn::Mul(mean, open), out + i, head_dim - i);
   }
 }

@@ -66,8 +66,7 @@ std::vector<std::string> CpuBackend::targets() {
 
 std::string CpuBackend::description() const {
   return fmt::format("{}, {}, {} thread{}", target_name(target_), name_of(arithmetic_),
-                     pool_.num_threads(),
-                     pool_.num_threads() == 1 ? "" : "s");
+                     pool_.num_threads(), pool_.num_threads() == 1 ? "" : "s");
 }
 
 template <class Body>

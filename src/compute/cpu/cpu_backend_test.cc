@@ -241,11 +241,10 @@ std::vector<float> run_everything(Backend& ops, int64_t tokens) {
   for (size_t i = 0; i < places.size(); ++i) rows_of_x[i] = places[i] / 4;
   const size_t third = places.size() / 3;
   const std::span<const int32_t> all_places(places), all_rows(rows_of_x);
-  const ExpertWork work[] = {
-      work_of_gate_up(gate_up.matrix, expert_down.matrix, all_rows.first(third),
-                      all_places.first(third)),
-      work_of_gate_up(gate_up.matrix, expert_down.matrix, all_rows.subspan(third),
-                      all_places.subspan(third))};
+  const ExpertWork work[] = {work_of_gate_up(gate_up.matrix, expert_down.matrix,
+                                             all_rows.first(third), all_places.first(third)),
+                             work_of_gate_up(gate_up.matrix, expert_down.matrix,
+                                             all_rows.subspan(third), all_places.subspan(third))};
   ops.expert_gate_up(x.rows, work, hidden.rows);
   ops.expert_down(hidden.rows, work, expert_rows.rows);
   const OwnedRows shared(tokens, 128), y(tokens, 128), shared_gate(source, tokens, 1);

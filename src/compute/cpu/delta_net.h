@@ -27,11 +27,11 @@ struct DeltaRule {
   int64_t key_stride;
   const float* key_dots;  // k . q of row t at + t * key_dot_stride
   int64_t key_dot_stride;
-  const float* gates;  // decay and beta of row t at + 2 * t
+  const float* gates;   // decay and beta of row t at + 2 * t
   const float* before;  // [key_dim, value_dim]
   float* memory;        // likewise; becomes the state after the last row; may be `before`
   bool is_streamed;     // memory may be written past the caches: not `before`, on a cache line
-  float* values;       // row t at + t * value_stride: v [value_dim]; becomes o
+  float* values;        // row t at + t * value_stride: v [value_dim]; becomes o
   int64_t value_stride;
 };
 

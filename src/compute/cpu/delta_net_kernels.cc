@@ -4,9 +4,9 @@
 #define HWY_TARGET_INCLUDE "compute/cpu/delta_net_kernels.cc"
 #include "compute/cpu/target.h"
 // clang-format off: foreach_target.h comes first
+#include <hwy/cache_control.h>
 #include <hwy/foreach_target.h>
 #include <hwy/highway.h>
-#include <hwy/cache_control.h>
 // clang-format on
 
 #include "compute/cpu/vector-inl.h"

@@ -57,8 +57,8 @@ struct PairSum {
     asm("vpdpwssd %2, %1, %0" : "+v"(first.raw) : "v"(codes.raw), "v"(x.raw));
 #elif HWY_TARGET == HWY_SCALAR
     const IntVec a = hn::BitCast(Ints(), codes), b = hn::BitCast(Ints(), x);
-    const IntVec low = hn::Mul(hn::ShiftRight<16>(hn::ShiftLeft<16>(a)),
-                               hn::ShiftRight<16>(hn::ShiftLeft<16>(b)));
+    const IntVec low =
+        hn::Mul(hn::ShiftRight<16>(hn::ShiftLeft<16>(a)), hn::ShiftRight<16>(hn::ShiftLeft<16>(b)));
     const IntVec high = hn::Mul(hn::ShiftRight<16>(a), hn::ShiftRight<16>(b));
     first = hn::Add(first, hn::Add(low, high));
 #else
@@ -468,8 +468,8 @@ void PackFixed(const float* const* rows, int num_rows, int64_t columns, std::byt
 
 template <class Format>
 const ProductKernel* FixedKernelOf() {
-  static constexpr ProductKernel kKernel = {kTileRows, PanelsOfTile(1), false, &PaddedRows,
-                                            &PackFixed<Format>, &MultiplyFixed<Format>};
+  static constexpr ProductKernel kKernel = {
+      kTileRows, PanelsOfTile(1), false, &PaddedRows, &PackFixed<Format>, &MultiplyFixed<Format>};
   return &kKernel;
 }
 

@@ -75,8 +75,8 @@ struct DeltaNetCase {
 
 // Dimensions that fill vectors and dimensions that do not; every kernel width the models use.
 const DeltaNetShape kDeltaNetShapes[] = {
-    {2, 4, 16, 16, 4, 1e-6f},  {2, 6, 24, 16, 3, 1e-6f},   {1, 1, 7, 5, 2, 1e-6f},
-    {2, 4, 32, 136, 4, 1e-6f}, {1, 2, 128, 128, 4, 1e-6f}, {2, 2, 8, 20, 1, 1e-6f},
+    {2, 4, 16, 16, 4, 1e-6f},    {2, 6, 24, 16, 3, 1e-6f},   {1, 1, 7, 5, 2, 1e-6f},
+    {2, 4, 32, 136, 4, 1e-6f},   {1, 2, 128, 128, 4, 1e-6f}, {2, 2, 8, 20, 1, 1e-6f},
     {4, 16, 128, 128, 4, 1e-6f},  // large enough to be written past the caches
 };
 
@@ -119,8 +119,7 @@ TEST_P(DeltaNetTest, a_row_on_trial_changes_no_bit) {
         Backend& ops = plain ? static_cast<Backend&>(reference) : *fast;
         const auto before = test.run(ops, {tokens - 1});
         const auto after = test.run(ops, {tokens - 1, 1});
-        DeltaNetCase::Outcome trial{OwnedRows(tokens, test.out_width()), test.history,
-                                    test.memory};
+        DeltaNetCase::Outcome trial{OwnedRows(tokens, test.out_width()), test.history, test.memory};
         std::vector<float> history(test.history.size(), 7), memory(test.memory.size(), 7);
         const DeltaNetState state = {trial.history.data(), trial.memory.data()};
         ops.delta_net({.shape = shape,
@@ -150,8 +149,8 @@ TEST_P(DeltaNetTest, a_state_written_elsewhere_has_the_same_bits_and_the_old_one
       for (const bool on_trial : {false, true}) {
         DeltaNetCase test(shape, tokens);
         const auto ops = backend(shape);
-        const auto expected = test.run(*ops, on_trial ? std::vector<int64_t>{tokens - 1, 1}
-                                                      : std::vector<int64_t>{tokens});
+        const auto expected = test.run(
+            *ops, on_trial ? std::vector<int64_t>{tokens - 1, 1} : std::vector<int64_t>{tokens});
         const auto halted = test.run(*ops, {tokens - (on_trial ? 1 : 0)});
         const std::vector<float> old_history = test.history, old_memory = test.memory;
         OwnedRows out(tokens, test.out_width());
@@ -266,9 +265,8 @@ struct AttentionCase {
 };
 
 const AttentionShape kAttentionShapes[] = {
-    {4, 2, 32, 8, 1e-6f}, {16, 2, 64, 16, 1e-6f}, {16, 1, 40, 40, 1e-6f},
-    {1, 1, 7, 2, 1e-6f},  {6, 2, 24, 0, 1e-6f},   {40, 2, 16, 4, 1e-6f},
-    {4, 2, 32, 8, 1e-6f, false},
+    {4, 2, 32, 8, 1e-6f}, {16, 2, 64, 16, 1e-6f}, {16, 1, 40, 40, 1e-6f},      {1, 1, 7, 2, 1e-6f},
+    {6, 2, 24, 0, 1e-6f}, {40, 2, 16, 4, 1e-6f},  {4, 2, 32, 8, 1e-6f, false},
 };
 
 class AttentionTest : public testing::TestWithParam<std::string> {

@@ -294,22 +294,14 @@ HWY_INLINE void WithRows(int padded, const Body& body) {
     if constexpr (decltype(rows)::value <= kTileRows) body(rows);
   };
   switch (padded) {
-    case 1:
-      return run(std::integral_constant<int, 1>());
-    case 2:
-      return run(std::integral_constant<int, 2>());
-    case 3:
-      return run(std::integral_constant<int, 3>());
-    case 4:
-      return run(std::integral_constant<int, 4>());
-    case 6:
-      return run(std::integral_constant<int, 6>());
-    case 8:
-      return run(std::integral_constant<int, 8>());
-    case 12:
-      return run(std::integral_constant<int, 12>());
-    default:
-      PENSTOCK_CHECK(false);
+    case 1: return run(std::integral_constant<int, 1>());
+    case 2: return run(std::integral_constant<int, 2>());
+    case 3: return run(std::integral_constant<int, 3>());
+    case 4: return run(std::integral_constant<int, 4>());
+    case 6: return run(std::integral_constant<int, 6>());
+    case 8: return run(std::integral_constant<int, 8>());
+    case 12: return run(std::integral_constant<int, 12>());
+    default: PENSTOCK_CHECK(false);
   }
 }
 
@@ -359,9 +351,9 @@ void Pack(const float* const* rows, int num_rows, int64_t columns, std::byte* pl
 
 template <class Format>
 const ProductKernel* KernelOf() {
-  static constexpr ProductKernel kKernel = {kTileRows, PanelsOfTile(1),
-                                            is_quantised(Format::kDType), &PaddedRows,
-                                            &Pack<Format>, &Multiply<Format>};
+  static constexpr ProductKernel kKernel = {
+      kTileRows,   PanelsOfTile(1), is_quantised(Format::kDType),
+      &PaddedRows, &Pack<Format>,   &Multiply<Format>};
   return &kKernel;
 }
 

@@ -103,8 +103,8 @@ class ProductTile {
       panels[static_cast<size_t>(p)] =
           matrix.panels + std::min(first + p, matrix.num_panels() - 1) * panel_size;
     }
-    kernel.product(panels.data(), static_cast<int>(count), matrix.num_blocks(),
-                   packed_place(), packed_sums_, padded_, totals);
+    kernel.product(panels.data(), static_cast<int>(count), matrix.num_blocks(), packed_place(),
+                   packed_sums_, padded_, totals);
   }
 
   void pack(const Matrix& matrix, const ProductKernel& kernel) {
@@ -135,7 +135,7 @@ class ProductTile {
   std::array<const float*, kTileRows> rows_ = {}, sums_ = {};
   uint64_t op_ = 0;
   int num_rows_ = 0;
-  int padded_ = 0;                             // of what is packed
+  int padded_ = 0;  // of what is packed
   int totals_padded_ = 0, gate_padded_ = 0;
   const ProductKernel* packed_for_ = nullptr;
 };

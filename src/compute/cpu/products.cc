@@ -81,8 +81,8 @@ void Products::need_sums(const ProductJob& job) {
   PENSTOCK_CHECK(job.first_row + job.out.width <= job.weight.rows);
   PENSTOCK_CHECK(!job.has_gate() ||
                  (job.gate.columns == x_.width && job.out.width <= job.gate.rows));
-  const bool is_needed = kernel_of(job.weight).needs_sums ||
-                         (job.has_gate() && kernel_of(job.gate).needs_sums);
+  const bool is_needed =
+      kernel_of(job.weight).needs_sums || (job.has_gate() && kernel_of(job.gate).needs_sums);
   if (!is_needed) return;
   for (int64_t j = 0; j < job.num_rows; ++j) {
     const int64_t row = job.x_rows.empty() ? j : job.x_rows[static_cast<size_t>(j)];
@@ -127,9 +127,8 @@ void Products::run_task(const ProductJob& job, int64_t task, int worker) {
   const int64_t width = std::min(task_panels(job) * kPanelRows, job.out.width - first_out);
   const int64_t panels = ceil_div(width, kPanelRows);
   const int64_t shift = job.first_row % kPanelRows;
-  const int64_t tile_rows =
-      std::min(kernel_of(job.weight).tile_rows,
-               job.has_gate() ? kernel_of(job.gate).tile_rows : kTileRows);
+  const int64_t tile_rows = std::min(kernel_of(job.weight).tile_rows,
+                                     job.has_gate() ? kernel_of(job.gate).tile_rows : kTileRows);
   ProductTile& tile = tiles_[static_cast<size_t>(worker)];
   for (int64_t row = first_row; row < end_row; row += tile_rows) {
     const int count = static_cast<int>(std::min(tile_rows, end_row - row));

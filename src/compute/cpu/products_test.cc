@@ -138,8 +138,8 @@ TEST_P(ProductTest, tiny_and_large_inputs_keep_the_exactness_of_the_scaled_codes
 TEST_P(ProductTest, inputs_that_are_not_finite_show_in_the_result) {
   const auto ops = backend(1);
   for (const DType dtype : kPanelTypes) {
-    for (const float bad : {std::numeric_limits<float>::infinity(),
-                            std::numeric_limits<float>::quiet_NaN()}) {
+    for (const float bad :
+         {std::numeric_limits<float>::infinity(), std::numeric_limits<float>::quiet_NaN()}) {
       Values source(14);
       const OwnedMatrix weight(dtype, source, 16, 128);
       const OwnedRows x(source, 2, 128);
@@ -338,13 +338,14 @@ TEST_P(ProductTest, dense_ffn_mixes_formats_and_matches_the_reference) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    Targets, ProductTest,
-    testing::Combine(testing::ValuesIn(CpuBackend::targets()),
-                     testing::Values(Arithmetic::kFixed16, Arithmetic::kFloat32)),
-    [](const auto& test) {
-      return std::get<0>(test.param) + "_" + std::string(name_of(std::get<1>(test.param)));
-    });
+INSTANTIATE_TEST_SUITE_P(Targets, ProductTest,
+                         testing::Combine(testing::ValuesIn(CpuBackend::targets()),
+                                          testing::Values(Arithmetic::kFixed16,
+                                                          Arithmetic::kFloat32)),
+                         [](const auto& test) {
+                           return std::get<0>(test.param) + "_" +
+                                  std::string(name_of(std::get<1>(test.param)));
+                         });
 
 }  // namespace
 }  // namespace penstock

@@ -13,8 +13,8 @@
 #ifndef PENSTOCK_LEFT_OUT_TARGETS
 #define PENSTOCK_LEFT_OUT_TARGETS 0
 #endif
-#define HWY_DISABLED_TARGETS                                                                   \
-  (HWY_SSSE3 | HWY_SSE4 | HWY_SVE | HWY_SVE2 | HWY_SVE_256 | HWY_SVE2_128 | HWY_RVV |          \
+#define HWY_DISABLED_TARGETS                                                          \
+  (HWY_SSSE3 | HWY_SSE4 | HWY_SVE | HWY_SVE2 | HWY_SVE_256 | HWY_SVE2_128 | HWY_RVV | \
    PENSTOCK_LEFT_OUT_TARGETS)
 
 #include <hwy/targets.h>

@@ -62,17 +62,17 @@ Json assistant_message(Fields& fields, const Json& blocks, const std::string& pa
       thinking += text_of(block, "thinking");
     } else if (type == "tool_use") {
       const Json* input = json_find(block, "input");
-      calls.push_back(
-          Json{{"id", text_of(block, "id")},
-               {"type", "function"},
-               {"function",
-                {{"name", text_of(block, "name")},
-                 {"arguments", input != nullptr && input->is_object() ? *input : Json::object()}}}});
+      calls.push_back(Json{
+          {"id", text_of(block, "id")},
+          {"type", "function"},
+          {"function",
+           {{"name", text_of(block, "name")},
+            {"arguments", input != nullptr && input->is_object() ? *input : Json::object()}}}});
     } else if (type != "redacted_thinking") {
-      fields.refuse(ApiError{
-          .message = fmt::format("{}.content.{}: a block of type \"{}\" is not supported", path, i,
-                                 type.substr(0, 64)),
-          .param = path});
+      fields.refuse(
+          ApiError{.message = fmt::format("{}.content.{}: a block of type \"{}\" is not supported",
+                                          path, i, type.substr(0, 64)),
+                   .param = path});
     }
   }
   Json message{{"role", "assistant"}, {"content", text}};
@@ -129,7 +129,8 @@ Json read_anthropic_messages(Fields& fields) {
     if (message.is_good() && content->is_string()) {
       messages.push_back(Json{{"role", *role}, {"content", *content}});
     } else if (message.is_good() && !content->is_array()) {
-      message.refuse("content", fmt::format("{}.content: must be a text or a list of blocks", path));
+      message.refuse("content",
+                     fmt::format("{}.content: must be a text or a list of blocks", path));
     } else if (message.is_good() && role == "assistant") {
       messages.push_back(assistant_message(message, *content, path));
     } else if (message.is_good()) {
@@ -184,8 +185,8 @@ void read_anthropic_choice(Fields& fields, ChatCall& call) {
     call.tool_choice = CallChoice::kNamed;
     call.tool_name = name.value_or("");
     if (find_tool(call.conversation.tools, call.tool_name) == nullptr) {
-      choice.refuse("name", fmt::format("tool_choice.name: there is no tool \"{}\"",
-                                        call.tool_name));
+      choice.refuse("name",
+                    fmt::format("tool_choice.name: there is no tool \"{}\"", call.tool_name));
     }
   }
   if (type == "any" && !call.has_tools()) {
@@ -243,8 +244,8 @@ Json stop_sequence(const ReplyChoice& choice) {
 }
 
 Json message_json(const ReplyState& reply) {
-  return Json{{"id", reply.id},         {"type", "message"},       {"role", "assistant"},
-              {"model", reply.model.id}, {"content", Json::array()}, {"stop_reason", nullptr},
+  return Json{{"id", reply.id},           {"type", "message"},        {"role", "assistant"},
+              {"model", reply.model.id},  {"content", Json::array()}, {"stop_reason", nullptr},
               {"stop_sequence", nullptr}, {"usage", usage_of(reply)}};
 }
 
@@ -331,8 +332,7 @@ std::string AnthropicReplier::delta(const ReplyState&, int, const ReplyDelta& de
     case ReplyDelta::Kind::kCallArguments:
       change = Json{{"type", "input_json_delta"}, {"partial_json", delta.text}};
       break;
-    case ReplyDelta::Kind::kCallEnd:
-      return close();
+    case ReplyDelta::Kind::kCallEnd: return close();
   }
   return words + sse("content_block_delta", Json{{"type", "content_block_delta"},
                                                  {"index", block_},

@@ -32,43 +32,33 @@ std::string anthropic_type(int status) {
 
 }  // namespace
 
-ApiError api_error(const HttpError& error) { return {.status = error.status, .message = error.message}; }
+ApiError api_error(const HttpError& error) {
+  return {.status = error.status, .message = error.message};
+}
 
 ApiError api_error(const SubmitError& error) {
   ApiError result{.message = error.message, .retry_after_s = error.retry_after_s};
   switch (error.kind) {
-    case SubmitError::Kind::kFull:
-      result.status = 429;
-      break;
+    case SubmitError::Kind::kFull: result.status = 429; break;
     case SubmitError::Kind::kTooLong:
       result.status = 400;
       result.type = "exceed_context_size_error";
       break;
     case SubmitError::Kind::kDraining:
-    case SubmitError::Kind::kStorage:
-      result.status = 503;
-      break;
-    case SubmitError::Kind::kUnsupported:
-      result.status = 501;
-      break;
-    case SubmitError::Kind::kInvalid:
-      result.status = 400;
-      break;
+    case SubmitError::Kind::kStorage: result.status = 503; break;
+    case SubmitError::Kind::kUnsupported: result.status = 501; break;
+    case SubmitError::Kind::kInvalid: result.status = 400; break;
   }
   return result;
 }
 
 ApiError api_error(const Error& error) {
   switch (error.code) {
-    case ErrorCode::kInvalidArgument:
-      return {.status = 400, .message = error.message};
-    case ErrorCode::kUnsupported:
-      return {.status = 501, .message = error.message};
+    case ErrorCode::kInvalidArgument: return {.status = 400, .message = error.message};
+    case ErrorCode::kUnsupported: return {.status = 501, .message = error.message};
     case ErrorCode::kCancelled:
-    case ErrorCode::kOutOfMemory:
-      return {.status = 503, .message = error.message};
-    default:
-      return {.status = 500, .message = error.message};
+    case ErrorCode::kOutOfMemory: return {.status = 503, .message = error.message};
+    default: return {.status = 500, .message = error.message};
   }
 }
 

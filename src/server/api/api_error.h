@@ -15,10 +15,10 @@ enum class Protocol { kOpenAi, kAnthropic, kOllama };
 struct ApiError {
   int status = 400;
   std::string message = {};
-  std::string param = {};         // the field, where one is to blame
-  std::string type = {};          // of OpenAI; empty: the usual one of the status
+  std::string param = {};  // the field, where one is to blame
+  std::string type = {};   // of OpenAI; empty: the usual one of the status
   int retry_after_s = 0;
-  Json more = Json::object();     // further members of the error
+  Json more = Json::object();  // further members of the error
 };
 
 ApiError api_error(const HttpError& error);

@@ -11,9 +11,17 @@ namespace penstock {
 namespace {
 
 // Variables of templates that requests may not set: the server's own words.
-constexpr std::string_view kOwnVariables[] = {
-    "messages", "tools", "documents", "add_generation_prompt", "continue_final_message",
-    "tokenize", "chat_template", "bos_token", "eos_token", "pad_token", "unk_token"};
+constexpr std::string_view kOwnVariables[] = {"messages",
+                                              "tools",
+                                              "documents",
+                                              "add_generation_prompt",
+                                              "continue_final_message",
+                                              "tokenize",
+                                              "chat_template",
+                                              "bos_token",
+                                              "eos_token",
+                                              "pad_token",
+                                              "unk_token"};
 
 void read_template_kwargs(Fields& fields, ChatCall& call) {
   const Json* kwargs = fields.object("chat_template_kwargs");
@@ -58,9 +66,8 @@ std::vector<int64_t> checkpoints_of(const ServedModel& model, const ChatCall& ca
 
 bool answers_to(const ServedModel& model, const std::string& name) {
   if (equals_ignoring_case(name, model.id)) return true;
-  return std::ranges::any_of(model.aliases, [&](const std::string& alias) {
-    return equals_ignoring_case(name, alias);
-  });
+  return std::ranges::any_of(
+      model.aliases, [&](const std::string& alias) { return equals_ignoring_case(name, alias); });
 }
 
 void read_reply_options(Fields& fields, const ServedModel& model, ChatCall& call) {
@@ -100,8 +107,9 @@ void read_thinking(Fields& fields, const ServedModel& model, ChatCall& call) {
 void finish_reading(Fields& fields, const ServedModel& model, ChatCall& call) {
   if (const auto name = fields.text("model", 1024)) {
     if (model.refuses_other_models && !answers_to(model, *name)) {
-      fields.refuse("model", fmt::format("there is no model \"{}\" here; \"{}\" is served", *name,
-                                         model.id), 404);
+      fields.refuse("model",
+                    fmt::format("there is no model \"{}\" here; \"{}\" is served", *name, model.id),
+                    404);
     }
   }
   std::vector<std::string> unknown = fields.unknown();
@@ -115,8 +123,8 @@ namespace {
 
 ToolChoice tool_choice_of(const ChatCall& call) {
   ToolChoice choice;
-  choice.kind = call.tool_choice == CallChoice::kAuto ? ToolChoice::Kind::kAuto
-                                                      : ToolChoice::Kind::kRequired;
+  choice.kind =
+      call.tool_choice == CallChoice::kAuto ? ToolChoice::Kind::kAuto : ToolChoice::Kind::kRequired;
   choice.name = call.tool_name;
   choice.allows_several = call.parallel_calls;
   return choice;
@@ -127,8 +135,10 @@ std::optional<ApiError> constrain(const ServedModel& model, ChatCall& call) {
   const bool has_form = call.schema || !call.grammar.empty();
   if (!has_form && !call.has_tools()) return {};
   if (has_form && call.has_tools()) {
-    return ApiError{.status = 501, .message = "tools and a format of the answer do not go together "
-                                              "here; send one of them"};
+    return ApiError{.status = 501,
+                    .message =
+                        "tools and a format of the answer do not go together "
+                        "here; send one of them"};
   }
   Constraints& constraints = *model.constraints;
   const bool reasons = call.generation.opens_reasoning;
@@ -138,7 +148,9 @@ std::optional<ApiError> constrain(const ServedModel& model, ChatCall& call) {
                   : constraints.of_tools(call.conversation.tools, tool_choice_of(call), reasons);
   if (!made) {
     return ApiError{.message = made.error().message,
-                    .param = call.has_tools() ? "tools" : call.schema ? "response_format" : "grammar"};
+                    .param = call.has_tools() ? "tools"
+                             : call.schema    ? "response_format"
+                                              : "grammar"};
   }
   call.generation.make_constraint = made->make;
   call.generation.constrains_reasoning = !has_form;
@@ -153,7 +165,8 @@ std::optional<ApiError> prepare(const ServedModel& model, ChatCall& call) {
   const Result<ChatPrompt> prompt = make_chat_prompt(*model.texts, call.conversation);
   if (!prompt) {
     return ApiError{.status = prompt.error().code == ErrorCode::kInvalidArgument ? 400 : 501,
-                    .message = prompt.error().message, .param = "messages"};
+                    .message = prompt.error().message,
+                    .param = "messages"};
   }
   call.generation.prompt = prompt->tokens;
   call.generation.checkpoints = checkpoints_of(model, call, *prompt);

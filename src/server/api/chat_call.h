@@ -18,20 +18,20 @@ enum class CallChoice { kAuto, kNever, kRequired, kNamed };
 struct ChatCall {
   Conversation conversation;
   CallChoice tool_choice = CallChoice::kAuto;
-  std::string tool_name;        // kNamed
+  std::string tool_name;  // kNamed
   bool parallel_calls = true;
-  std::optional<Json> schema;   // the content must be such JSON; true: any object
-  std::string grammar;          // GBNF, in place of a schema
+  std::optional<Json> schema;    // the content must be such JSON; true: any object
+  std::string grammar;           // GBNF, in place of a schema
   GenerationRequest generation;  // the prompt is still missing
 
-  bool echoes = false;           // the prompt is told before the answer
+  bool echoes = false;  // the prompt is told before the answer
   bool streams = false;
   bool includes_usage = false;
-  bool tells_progress = false;          // return_progress
+  bool tells_progress = false;  // return_progress
   bool tells_timings_per_token = false;
   bool splits_reasoning = true;
-  int ping_interval_ms = 10'000;        // 0: none
-  std::vector<std::string> ignored;     // names for X-Penstock-Ignored
+  int ping_interval_ms = 10'000;     // 0: none
+  std::vector<std::string> ignored;  // names for X-Penstock-Ignored
 
   bool has_tools() const { return conversation.tools.is_array() && !conversation.tools.empty(); }
 };

@@ -128,10 +128,9 @@ Result<Constraints::Made> Constraints::of_gbnf(const std::string& text) {
 
 Result<Constraints::Made> Constraints::of_tools(const Json& tools, const ToolChoice& choice,
                                                 bool begins_in_reasoning) {
-  const std::string key =
-      "tools " + std::to_string(static_cast<int>(choice.kind)) + choice.name +
-      (choice.allows_several ? " several " : " one ") + (begins_in_reasoning ? "reasoning " : "") +
-      to_text(tools);
+  const std::string key = "tools " + std::to_string(static_cast<int>(choice.kind)) + choice.name +
+                          (choice.allows_several ? " several " : " one ") +
+                          (begins_in_reasoning ? "reasoning " : "") + to_text(tools);
   return find_or_compile(key, [&]() -> Result<Compiled> {
     ToolGrammar made = PENSTOCK_TRY(tool_grammar(
         tools, {.form = form_, .choice = choice, .begins_in_reasoning = begins_in_reasoning}));

@@ -14,11 +14,10 @@
 #include <string>
 #include <vector>
 
-#include "server/generator.h"  // before grammar's: their global kNone would be shadowed
-
 #include "grammar/grammar.h"
 #include "grammar/token_trie.h"
 #include "grammar/tool_grammar.h"
+#include "server/generator.h"  // before grammar's: their global kNone would be shadowed
 #include "text/model_texts.h"
 
 namespace penstock {

@@ -21,15 +21,17 @@ const Json* Fields::find(std::string_view name) {
   return error_ ? nullptr : json_find(*object_, name);
 }
 
-bool Fields::has(std::string_view name) const { return json_find(*object_, name) != nullptr; }
+bool Fields::has(std::string_view name) const {
+  return json_find(*object_, name) != nullptr;
+}
 
 void Fields::refuse(ApiError error) {
   if (!error_) error_ = std::move(error);
 }
 
 void Fields::refuse(std::string_view name, std::string message, int status) {
-  refuse(ApiError{.status = status, .message = std::move(message),
-                  .param = path_ + std::string(name)});
+  refuse(ApiError{
+      .status = status, .message = std::move(message), .param = path_ + std::string(name)});
 }
 
 void Fields::expect(std::string_view name, std::string_view what) {
@@ -48,14 +50,15 @@ std::optional<int64_t> Fields::integer(std::string_view name, int64_t low, int64
   const Json* value = find(name);
   if (value == nullptr) return {};
   // 16.0 is what some languages write for 16.
-  const bool is_whole = value->is_number_float() && value->get<double>() >= -0x1p53 &&
-                        value->get<double>() <= 0x1p53 &&
-                        value->get<double>() == static_cast<double>(
-                                                    static_cast<int64_t>(value->get<double>()));
+  const bool is_whole =
+      value->is_number_float() && value->get<double>() >= -0x1p53 &&
+      value->get<double>() <= 0x1p53 &&
+      value->get<double>() == static_cast<double>(static_cast<int64_t>(value->get<double>()));
   const bool fits = value->is_number_integer() &&
                     !(value->is_number_unsigned() && value->get<uint64_t>() > INT64_MAX);
   if (fits || is_whole) {
-    const int64_t number = fits ? value->get<int64_t>() : static_cast<int64_t>(value->get<double>());
+    const int64_t number =
+        fits ? value->get<int64_t>() : static_cast<int64_t>(value->get<double>());
     if (number >= low && number <= high) return number;
   }
   expect(name, fmt::format("a whole number from {} to {}", low, high));
@@ -110,7 +113,9 @@ const Json* Fields::array(std::string_view name, size_t length_max) {
   return nullptr;
 }
 
-const Json* Fields::any(std::string_view name) { return find(name); }
+const Json* Fields::any(std::string_view name) {
+  return find(name);
+}
 
 void Fields::pass_over(std::initializer_list<std::string_view> names) {
   for (const std::string_view name : names) asked_.emplace(name);

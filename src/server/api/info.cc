@@ -32,18 +32,19 @@ Json sampling_json(const ServedModel& model) {
 
 Json props_json(const ServedModel& model, const GeneratorFigures& figures) {
   const bool has_template = model.texts->chat_template.has_value();
-  return Json{{"default_generation_settings",
-               {{"n_ctx", model.context}, {"params", sampling_json(model)}}},
-              {"total_slots", figures.slots.size()},
-              {"model_alias", model.id},
-              {"build_info", "penstock " + model.version},
-              {"system_fingerprint", model.fingerprint},
-              {"modalities", {{"vision", false}, {"audio", false}}},
-              {"has_chat_template", has_template},
-              {"experts", {{"in_all", figures.num_experts}, {"in_memory", figures.num_slots}}},
-              {"memory", {{"budget_bytes", figures.memory_budget_bytes},
-                          {"planned_bytes", figures.memory_used_bytes}}},
-              {"model", model.about}};
+  return Json{
+      {"default_generation_settings", {{"n_ctx", model.context}, {"params", sampling_json(model)}}},
+      {"total_slots", figures.slots.size()},
+      {"model_alias", model.id},
+      {"build_info", "penstock " + model.version},
+      {"system_fingerprint", model.fingerprint},
+      {"modalities", {{"vision", false}, {"audio", false}}},
+      {"has_chat_template", has_template},
+      {"experts", {{"in_all", figures.num_experts}, {"in_memory", figures.num_slots}}},
+      {"memory",
+       {{"budget_bytes", figures.memory_budget_bytes},
+        {"planned_bytes", figures.memory_used_bytes}}},
+      {"model", model.about}};
 }
 
 Json figures_json(const GeneratorFigures& figures) {

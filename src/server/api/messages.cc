@@ -28,7 +28,8 @@ Json read_calls(Fields& fields, const Json& calls, const std::string& name) {
     call.pass_over({"type", "index"});
     const auto id = call.text("id");
     const Json* function = call.object("function");
-    if (function == nullptr) call.refuse("function", fmt::format("\"{}.function\" is missing", path));
+    if (function == nullptr)
+      call.refuse("function", fmt::format("\"{}.function\" is missing", path));
     if (call.error()) {
       fields.refuse(*call.error());
       return read;
@@ -70,7 +71,8 @@ Json read_message(Fields& fields, const Json& given, const std::string& path) {
     }
   } else if (message.has("tool_calls")) {
     message.refuse("tool_calls", fmt::format("only an assistant's message has tool calls, and "
-                                             "\"{}\" is none", path));
+                                             "\"{}\" is none",
+                                             path));
   }
   if (message.error()) fields.refuse(*message.error());
   return read;
@@ -82,9 +84,9 @@ std::string read_content(Fields& fields, const Json* content, const std::string&
   if (content == nullptr) return "";
   if (content->is_string()) return content->get<std::string>();
   if (!content->is_array()) {
-    fields.refuse(ApiError{.message = fmt::format("\"{}\" must be a string or a list of text parts",
-                                                  name),
-                           .param = name});
+    fields.refuse(
+        ApiError{.message = fmt::format("\"{}\" must be a string or a list of text parts", name),
+                 .param = name});
     return "";
   }
   std::string text;
@@ -100,10 +102,10 @@ std::string read_content(Fields& fields, const Json* content, const std::string&
       continue;
     }
     const std::string kind = type != nullptr && type->is_string() ? type->get<std::string>() : "?";
-    fields.refuse(ApiError{
-        .message = fmt::format("\"{}[{}]\" is of type \"{}\"; this server takes text only", name, i,
-                               kind.substr(0, 64)),
-        .param = fmt::format("{}[{}]", name, i)});
+    fields.refuse(
+        ApiError{.message = fmt::format("\"{}[{}]\" is of type \"{}\"; this server takes text only",
+                                        name, i, kind.substr(0, 64)),
+                 .param = fmt::format("{}[{}]", name, i)});
     return "";
   }
   return text;
@@ -128,7 +130,8 @@ Json read_messages(Fields& fields) {
       }
       fields.refuse(ApiError{
           .message = fmt::format("\"{}\" is a system message behind the beginning; the model's "
-                                 "template takes it at the beginning only", path),
+                                 "template takes it at the beginning only",
+                                 path),
           .param = path});
     }
     messages.push_back(std::move(message));
@@ -148,7 +151,8 @@ Json read_tools(Fields& fields) {
     Fields tool((*list)[i], path + ".");
     tool.choice("type", {"function"});
     const Json* function = tool.object("function");
-    if (function == nullptr) tool.refuse("function", fmt::format("\"{}.function\" is missing", path));
+    if (function == nullptr)
+      tool.refuse("function", fmt::format("\"{}.function\" is missing", path));
     if (tool.is_good()) {
       Fields inner(*function, path + ".function.");
       const auto name = inner.text("name", 256);

@@ -13,7 +13,9 @@ std::string time_text(int64_t seconds) {
   return fmt::format("{:%Y-%m-%dT%H:%M:%SZ}", fmt::gmtime(static_cast<std::time_t>(seconds)));
 }
 
-int64_t ns_of_ms(int64_t ms) { return ms * 1'000'000; }
+int64_t ns_of_ms(int64_t ms) {
+  return ms * 1'000'000;
+}
 
 // "options": the sampling fields, and settings of a loader that is not ours.
 void read_options(Fields& fields, const ServedModel& model, ChatCall& call) {
@@ -88,9 +90,9 @@ Json in_openai_shape(const Json& body) {
 }
 
 Json details_json() {
-  return Json{{"parent_model", ""},       {"format", "penstock"},
-              {"family", "qwen3_5_moe"},  {"families", Json::array({"qwen3_5_moe"})},
-              {"parameter_size", ""},     {"quantization_level", ""}};
+  return Json{{"parent_model", ""},      {"format", "penstock"},
+              {"family", "qwen3_5_moe"}, {"families", Json::array({"qwen3_5_moe"})},
+              {"parameter_size", ""},    {"quantization_level", ""}};
 }
 
 Json listed_model(const ServedModel& model, const std::string& name) {
@@ -230,15 +232,14 @@ std::string OllamaReplier::delta(const ReplyState& reply, int choice, const Repl
   switch (delta.kind) {
     case ReplyDelta::Kind::kReasoning:
       return to_text(line(reply, words("", delta.text, {}))) + "\n";
-    case ReplyDelta::Kind::kContent:
-      return to_text(line(reply, words(delta.text, "", {}))) + "\n";
+    case ReplyDelta::Kind::kContent: return to_text(line(reply, words(delta.text, "", {}))) + "\n";
     case ReplyDelta::Kind::kCallEnd: {
       const auto& calls = reply.choice(choice).calls;
-      return to_text(line(reply, words("", "", {calls.at(static_cast<size_t>(delta.call))}))) + "\n";
+      return to_text(line(reply, words("", "", {calls.at(static_cast<size_t>(delta.call))}))) +
+             "\n";
     }
     case ReplyDelta::Kind::kCallBegin:
-    case ReplyDelta::Kind::kCallArguments:
-      return "";
+    case ReplyDelta::Kind::kCallArguments: return "";
   }
   return "";
 }

@@ -18,8 +18,9 @@ void read_tool_choice(Fields& fields, ChatCall& call) {
     const Json* function = json_find(*choice, "function");
     const Json* name = function != nullptr ? json_find(*function, "name") : nullptr;
     if (name == nullptr || !name->is_string()) {
-      return fields.refuse("tool_choice", "\"tool_choice\" must be auto, none, required, or "
-                                          "{\"type\": \"function\", \"function\": {\"name\": ...}}");
+      return fields.refuse("tool_choice",
+                           "\"tool_choice\" must be auto, none, required, or "
+                           "{\"type\": \"function\", \"function\": {\"name\": ...}}");
     }
     call.tool_choice = CallChoice::kNamed;
     call.tool_name = name->get<std::string>();
@@ -78,19 +79,22 @@ void read_continuation(Fields& fields, ChatCall& call) {
   const auto adds = fields.boolean("add_generation_prompt");
   if (!continues) {
     if (adds && !*adds) {
-      fields.refuse("add_generation_prompt", "\"add_generation_prompt\": false goes with "
-                                             "\"continue_final_message\": true only");
+      fields.refuse("add_generation_prompt",
+                    "\"add_generation_prompt\": false goes with "
+                    "\"continue_final_message\": true only");
     }
     return;
   }
   if (adds.value_or(false)) {
-    fields.refuse("add_generation_prompt", "\"continue_final_message\": true goes with "
-                                           "\"add_generation_prompt\": false only");
+    fields.refuse("add_generation_prompt",
+                  "\"continue_final_message\": true goes with "
+                  "\"add_generation_prompt\": false only");
   }
   const Json& messages = call.conversation.messages;
   if (messages.empty() || messages.back()["role"] != "assistant") {
-    fields.refuse("continue_final_message", "the last message must be the assistant's to be "
-                                            "continued");
+    fields.refuse("continue_final_message",
+                  "the last message must be the assistant's to be "
+                  "continued");
   }
   call.conversation.continues_last = true;
 }
@@ -116,7 +120,9 @@ Json logprobs_json(const ReplyState& reply, const std::vector<ReplyToken>& token
 }
 
 Json choice_json(int index, Json delta) {
-  return Json{{"index", index}, {"delta", std::move(delta)}, {"logprobs", nullptr},
+  return Json{{"index", index},
+              {"delta", std::move(delta)},
+              {"logprobs", nullptr},
               {"finish_reason", nullptr}};
 }
 
@@ -128,25 +134,20 @@ void set_reasoning(const ServedModel& model, const std::string& text, Json& mess
 Json delta_json(const ReplyState& reply, const ReplyDelta& delta) {
   Json json = Json::object();
   switch (delta.kind) {
-    case ReplyDelta::Kind::kReasoning:
-      set_reasoning(reply.model, delta.text, json);
-      break;
-    case ReplyDelta::Kind::kContent:
-      json["content"] = delta.text;
-      break;
+    case ReplyDelta::Kind::kReasoning: set_reasoning(reply.model, delta.text, json); break;
+    case ReplyDelta::Kind::kContent: json["content"] = delta.text; break;
     case ReplyDelta::Kind::kCallBegin:
-      json["tool_calls"] = Json::array({Json{
-          {"index", delta.call},
-          {"id", delta.id},
-          {"type", "function"},
-          {"function", {{"name", delta.name}, {"arguments", ""}}}}});
+      json["tool_calls"] =
+          Json::array({Json{{"index", delta.call},
+                            {"id", delta.id},
+                            {"type", "function"},
+                            {"function", {{"name", delta.name}, {"arguments", ""}}}}});
       break;
     case ReplyDelta::Kind::kCallArguments:
-      json["tool_calls"] = Json::array({Json{
-          {"index", delta.call}, {"function", {{"arguments", delta.text}}}}});
+      json["tool_calls"] =
+          Json::array({Json{{"index", delta.call}, {"function", {{"arguments", delta.text}}}}});
       break;
-    case ReplyDelta::Kind::kCallEnd:
-      break;
+    case ReplyDelta::Kind::kCallEnd: break;
   }
   return json;
 }
@@ -191,8 +192,8 @@ std::variant<ChatCall, ApiError> read_openai_chat(const Json& body, const Served
 std::string OpenAiChatReplier::begin(const ReplyState& reply) {
   std::string words;
   for (int i = 0; i < reply.call.generation.num_choices; ++i) {
-    Json chunk = chunk_json(reply, Json::array({choice_json(
-                                       i, Json{{"role", "assistant"}, {"content", ""}})}));
+    Json chunk = chunk_json(
+        reply, Json::array({choice_json(i, Json{{"role", "assistant"}, {"content", ""}})}));
     chunk["seed"] = reply.call.generation.sampling.seed;
     words += sse(chunk);
   }

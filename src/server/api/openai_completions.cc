@@ -21,8 +21,8 @@ void read_prompt(Fields& fields, const ServedModel& model, ChatCall& call) {
     tokens = model.texts->tokenizer->encode(given.get_ref<const std::string&>());
   } else if (given.is_array()) {
     for (const Json& id : given) {
-      const bool is_id = id.is_number_integer() && id.get<int64_t>() >= 0 &&
-                         id.get<int64_t>() < model.vocab;
+      const bool is_id =
+          id.is_number_integer() && id.get<int64_t>() >= 0 && id.get<int64_t>() < model.vocab;
       if (!is_id) return fields.refuse("prompt", std::string(kExpected));
       tokens.push_back(id.get<TokenId>());
     }
@@ -47,8 +47,10 @@ Json chunk_json(const ReplyState& reply, Json choices) {
 Json logprobs_json(const ReplyState& reply, const std::vector<ReplyToken>& tokens,
                    size_t text_begin) {
   if (!reply.call.generation.logprobs) return nullptr;
-  Json json{{"tokens", Json::array()}, {"token_logprobs", Json::array()},
-            {"top_logprobs", Json::array()}, {"text_offset", Json::array()}};
+  Json json{{"tokens", Json::array()},
+            {"token_logprobs", Json::array()},
+            {"top_logprobs", Json::array()},
+            {"text_offset", Json::array()}};
   size_t offset = text_begin;
   for (const ReplyToken& token : tokens) {
     const std::string text = token_text(reply.model, token.logprob.id);
@@ -72,8 +74,7 @@ Json choice_json(int index, const std::string& text) {
 
 std::string echo_of(const ReplyState& reply) {
   if (!reply.call.echoes) return "";
-  return replace_invalid_utf8(
-      reply.model.texts->tokenizer->decode(reply.call.generation.prompt));
+  return replace_invalid_utf8(reply.model.texts->tokenizer->decode(reply.call.generation.prompt));
 }
 
 }  // namespace

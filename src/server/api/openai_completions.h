@@ -11,8 +11,7 @@
 
 namespace penstock {
 
-std::variant<ChatCall, ApiError> read_openai_completion(const Json& body,
-                                                        const ServedModel& model);
+std::variant<ChatCall, ApiError> read_openai_completion(const Json& body, const ServedModel& model);
 
 class OpenAiCompletionReplier : public Replier {
  public:

@@ -44,9 +44,8 @@ class ItemReader {
     Fields message(given, path + ".");
     const auto role = message.choice("role", {"user", "assistant", "system", "developer"});
     if (!role) message.refuse("role", fmt::format("\"{}.role\" is missing", path));
-    const std::string text = message.is_good()
-                                 ? read_content(message, message.any("content"), path + ".content")
-                                 : "";
+    const std::string text =
+        message.is_good() ? read_content(message, message.any("content"), path + ".content") : "";
     if (message.error()) return fields_.refuse(*message.error());
     if (role == "system" || role == "developer") {
       std::string& system = call_.conversation.system;
@@ -82,9 +81,8 @@ class ItemReader {
 
   void read_output(const Json& item, const std::string& path) {
     const std::string text = read_content(fields_, json_find(item, "output"), path + ".output");
-    messages().push_back(Json{{"role", "tool"},
-                              {"content", text},
-                              {"tool_call_id", text_of(item, "call_id")}});
+    messages().push_back(
+        Json{{"role", "tool"}, {"content", text}, {"tool_call_id", text_of(item, "call_id")}});
   }
 
   void read_reasoning(const Json& item) {
@@ -110,8 +108,8 @@ void read_input(Fields& fields, ChatCall& call) {
     return;
   }
   if (!input->is_array() || input->empty() || input->size() > kMessagesMax) {
-    return fields.refuse("input", fmt::format("\"input\" must be a text or a list of 1 to {} items",
-                                              kMessagesMax));
+    return fields.refuse(
+        "input", fmt::format("\"input\" must be a text or a list of 1 to {} items", kMessagesMax));
   }
   ItemReader reader(fields, call);
   for (size_t i = 0; i < input->size() && fields.is_good(); ++i) reader.read((*input)[i], i);
@@ -211,18 +209,26 @@ Json response_usage(const GenerationProgress& progress) {
 Json reasoning_item(const std::string& text) {
   Json content = Json::array();
   if (!text.empty()) content.push_back(Json{{"type", "reasoning_text"}, {"text", text}});
-  return Json{{"id", random_id("rs_")}, {"type", "reasoning"}, {"summary", Json::array()},
-              {"content", std::move(content)}, {"status", "completed"}};
+  return Json{{"id", random_id("rs_")},
+              {"type", "reasoning"},
+              {"summary", Json::array()},
+              {"content", std::move(content)},
+              {"status", "completed"}};
 }
 
 Json text_part(const std::string& text) {
-  return Json{{"type", "output_text"}, {"text", text}, {"annotations", Json::array()},
+  return Json{{"type", "output_text"},
+              {"text", text},
+              {"annotations", Json::array()},
               {"logprobs", Json::array()}};
 }
 
 Json message_item(const std::string& text) {
-  return Json{{"id", random_id("msg_")}, {"type", "message"}, {"role", "assistant"},
-              {"status", "completed"}, {"content", Json::array({text_part(text)})}};
+  return Json{{"id", random_id("msg_")},
+              {"type", "message"},
+              {"role", "assistant"},
+              {"status", "completed"},
+              {"content", Json::array({text_part(text)})}};
 }
 
 Json call_item(const std::string& id, const std::string& name, const std::string& arguments) {
@@ -236,8 +242,9 @@ std::variant<ChatCall, ApiError> read_openai_response(const Json& body, const Se
   Fields fields(body);
   ChatCall call;
   if (fields.text("previous_response_id")) {
-    fields.refuse("previous_response_id", "this server keeps no responses; send the whole "
-                                          "conversation as \"input\"");
+    fields.refuse("previous_response_id",
+                  "this server keeps no responses; send the whole "
+                  "conversation as \"input\"");
   }
   if (fields.boolean("background").value_or(false)) {
     fields.refuse("background", "\"background\" is not supported: this server keeps no responses");
@@ -353,8 +360,8 @@ std::string OpenAiResponseReplier::close() {
                   with({{"name", item_["name"]}, {"arguments", text_}}));
     item_["arguments"] = text_;
   }
-  words += event("response.output_item.done",
-                 Json{{"output_index", output_.size()}, {"item", item_}});
+  words +=
+      event("response.output_item.done", Json{{"output_index", output_.size()}, {"item", item_}});
   output_.push_back(item_);
   open_ = Item::kNoItem;
   return words;
@@ -372,13 +379,9 @@ std::string OpenAiResponseReplier::delta(const ReplyState& reply, int, const Rep
       words = open(reply, Item::kMessage, delta);
       type = "response.output_text.delta";
       break;
-    case ReplyDelta::Kind::kCallBegin:
-      return open(reply, Item::kCall, delta);
-    case ReplyDelta::Kind::kCallArguments:
-      type = "response.function_call_arguments.delta";
-      break;
-    case ReplyDelta::Kind::kCallEnd:
-      return close();
+    case ReplyDelta::Kind::kCallBegin: return open(reply, Item::kCall, delta);
+    case ReplyDelta::Kind::kCallArguments: type = "response.function_call_arguments.delta"; break;
+    case ReplyDelta::Kind::kCallEnd: return close();
   }
   text_ += delta.text;
   Json data{{"item_id", item_["id"]}, {"output_index", output_.size()}, {"delta", delta.text}};
@@ -387,7 +390,9 @@ std::string OpenAiResponseReplier::delta(const ReplyState& reply, int, const Rep
   return words + event(type, std::move(data));
 }
 
-std::string OpenAiResponseReplier::end_choice(const ReplyState&, int) { return close(); }
+std::string OpenAiResponseReplier::end_choice(const ReplyState&, int) {
+  return close();
+}
 
 std::string OpenAiResponseReplier::end(const ReplyState& reply) {
   const bool is_cut = reply.choice(0).reason == FinishReason::kLength;

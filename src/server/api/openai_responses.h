@@ -37,8 +37,8 @@ class OpenAiResponseReplier : public Replier {
 
   int64_t sequence_ = 0;
   Item open_ = Item::kNoItem;
-  Json item_;           // the one that is open
-  std::string text_;    // of it, so far
+  Json item_;                    // the one that is open
+  std::string text_;             // of it, so far
   Json output_ = Json::array();  // items that have ended
 };
 

@@ -12,19 +12,22 @@ namespace {
 
 using namespace std::chrono_literals;
 
-const std::vector<std::string> kThoughtAndCall = {
-    "hm", "\n</think>\n\n", "Let me see.\n", "<tool_call>\n<function=f>\n<parameter=a>\nx", " y",
-    "\n</parameter>\n</function>\n</tool_call>"};
+const std::vector<std::string> kThoughtAndCall = {"hm",
+                                                  "\n</think>\n\n",
+                                                  "Let me see.\n",
+                                                  "<tool_call>\n<function=f>\n<parameter=a>\nx",
+                                                  " y",
+                                                  "\n</parameter>\n</function>\n</tool_call>"};
 
 // A call that thinks, has one tool and streams; its tools are not compiled to a grammar here.
 ChatCall call_of(bool streams) {
   ChatCall call;
   call.streams = streams;
   call.conversation.messages = Json::array({Json{{"role", "user"}, {"content", "hi"}}});
-  call.conversation.tools = Json::array({Json{
-      {"type", "function"},
-      {"function",
-       {{"name", "f"}, {"parameters", {{"properties", {{"a", {{"type", "string"}}}}}}}}}}});
+  call.conversation.tools = Json::array(
+      {Json{{"type", "function"},
+            {"function",
+             {{"name", "f"}, {"parameters", {{"properties", {{"a", {{"type", "string"}}}}}}}}}}});
   call.generation.prompt = {104, 105};
   call.generation.opens_reasoning = true;
   return call;
@@ -115,8 +118,8 @@ TEST(OpenAiChat, who_leaves_ends_the_request) {
 
 TEST(OpenAiChat, a_cut_call_is_closed_and_the_reason_is_the_length) {
   const FakeExchange exchange = ask<OpenAiChatReplier>(
-      call_of(false),
-      {.pieces = {"</think><tool_call>\n<function=f>\n<parameter=a>\nha"}, .reason = FinishReason::kLength});
+      call_of(false), {.pieces = {"</think><tool_call>\n<function=f>\n<parameter=a>\nha"},
+                       .reason = FinishReason::kLength});
   const Json choice = exchange.body()["choices"][0];
   EXPECT_EQ(choice["finish_reason"], "length");
   EXPECT_EQ(choice["message"]["tool_calls"][0]["function"]["arguments"], R"({"a":"ha"})");
@@ -127,16 +130,16 @@ TEST(OpenAiResponses, a_stream_opens_and_closes_its_items_with_rising_numbers) {
       ask<OpenAiResponseReplier>(call_of(true), {.pieces = kThoughtAndCall});
   const std::vector<Json> events = exchange.events();
   for (size_t i = 0; i < events.size(); ++i) EXPECT_EQ(events[i]["sequence_number"], i);
-  EXPECT_EQ(types_of(events),
-            (std::vector<std::string>{
-                "response.created", "response.in_progress", "response.output_item.added",
-                "response.reasoning_text.delta", "response.reasoning_text.done",
-                "response.output_item.done", "response.output_item.added",
-                "response.content_part.added", "response.output_text.delta",
-                "response.output_text.done", "response.content_part.done",
-                "response.output_item.done", "response.output_item.added",
-                "response.function_call_arguments.delta", "response.function_call_arguments.done",
-                "response.output_item.done", "response.completed"}));
+  EXPECT_EQ(
+      types_of(events),
+      (std::vector<std::string>{
+          "response.created", "response.in_progress", "response.output_item.added",
+          "response.reasoning_text.delta", "response.reasoning_text.done",
+          "response.output_item.done", "response.output_item.added", "response.content_part.added",
+          "response.output_text.delta", "response.output_text.done", "response.content_part.done",
+          "response.output_item.done", "response.output_item.added",
+          "response.function_call_arguments.delta", "response.function_call_arguments.done",
+          "response.output_item.done", "response.completed"}));
   const Json& output = events.back()["response"]["output"];
   ASSERT_EQ(output.size(), 3u);
   EXPECT_EQ(output[0]["content"][0]["text"], "hm");
@@ -151,7 +154,8 @@ TEST(OpenAiResponses, items_become_messages) {
     {"type": "reasoning", "content": [{"type": "reasoning_text", "text": "hm"}]},
     {"type": "function_call", "call_id": "1", "name": "f", "arguments": "{\"a\": 1}"},
     {"type": "function_call_output", "call_id": "1", "output": "sunny"},
-    {"type": "item_reference", "id": "x"}], "tools": [{"type": "web_search"}]})", "body");
+    {"type": "item_reference", "id": "x"}], "tools": [{"type": "web_search"}]})",
+                                "body");
   const auto read = read_openai_response(body, test_model());
   const auto& call = std::get<ChatCall>(read);
   EXPECT_EQ(call.conversation.system, "be brief\n\nbe kind");
@@ -160,19 +164,19 @@ TEST(OpenAiResponses, items_become_messages) {
   EXPECT_EQ(messages[1]["reasoning_content"], "hm");
   EXPECT_EQ(messages[1]["tool_calls"][0]["function"]["arguments"], (Json{{"a", 1}}));
   EXPECT_EQ(messages[2], (Json{{"role", "tool"}, {"content", "sunny"}, {"tool_call_id", "1"}}));
-  EXPECT_EQ(call.ignored, (std::vector<std::string>{"input[5].type=item_reference",
-                                                    "tools[0].type=web_search"}));
+  EXPECT_EQ(call.ignored,
+            (std::vector<std::string>{"input[5].type=item_reference", "tools[0].type=web_search"}));
 }
 
 TEST(Anthropic, a_stream_opens_and_closes_its_blocks) {
   const FakeExchange exchange = ask<AnthropicReplier>(call_of(true), {.pieces = kThoughtAndCall});
   const std::vector<Json> events = exchange.events();
-  EXPECT_EQ(types_of(events),
-            (std::vector<std::string>{
-                "message_start", "content_block_start", "content_block_delta", "content_block_stop",
-                "content_block_start", "content_block_delta", "content_block_stop",
-                "content_block_start", "content_block_delta", "content_block_stop", "message_delta",
-                "message_stop"}));
+  EXPECT_EQ(
+      types_of(events),
+      (std::vector<std::string>{"message_start", "content_block_start", "content_block_delta",
+                                "content_block_stop", "content_block_start", "content_block_delta",
+                                "content_block_stop", "content_block_start", "content_block_delta",
+                                "content_block_stop", "message_delta", "message_stop"}));
   int index = -1;
   std::string arguments;
   for (const Json& event : events) {
@@ -188,13 +192,15 @@ TEST(Anthropic, a_stream_opens_and_closes_its_blocks) {
 }
 
 TEST(Anthropic, results_of_tools_become_messages_of_their_own) {
-  const Json body = *parse_json(R"({"max_tokens": 5, "system": [{"type": "text", "text": "x-anthropic-billing-header: 1"},
+  const Json body = *parse_json(
+      R"({"max_tokens": 5, "system": [{"type": "text", "text": "x-anthropic-billing-header: 1"},
     {"type": "text", "text": "be brief"}], "messages": [
     {"role": "user", "content": "weather?"},
     {"role": "assistant", "content": [{"type": "thinking", "thinking": "hm", "signature": ""},
       {"type": "text", "text": "ok"}, {"type": "tool_use", "id": "1", "name": "f", "input": {"a": 1}}]},
     {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "1", "content": [{"type": "text", "text": "sunny"}]},
-      {"type": "text", "text": "and tomorrow?"}]}]})", "body");
+      {"type": "text", "text": "and tomorrow?"}]}]})",
+      "body");
   const auto read = read_anthropic(body, test_model());
   const auto& call = std::get<ChatCall>(read);
   EXPECT_EQ(call.conversation.system, "be brief");
@@ -207,8 +213,8 @@ TEST(Anthropic, results_of_tools_become_messages_of_their_own) {
 }
 
 TEST(Anthropic, a_full_queue_is_529) {
-  const HttpResponse response =
-      error_response(Protocol::kAnthropic, api_error(SubmitError{SubmitError::Kind::kFull, "full", 7}));
+  const HttpResponse response = error_response(
+      Protocol::kAnthropic, api_error(SubmitError{SubmitError::Kind::kFull, "full", 7}));
   EXPECT_EQ(response.status, 529);
   EXPECT_EQ((*parse_json(response.body, "body"))["error"]["type"], "overloaded_error");
   EXPECT_EQ(response.headers[0].value, "7");

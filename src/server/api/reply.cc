@@ -126,8 +126,8 @@ void answer_call(Exchange& exchange, Generator& generator, const ServedModel& mo
   if (submitted.generation == nullptr) {
     ApiError error = api_error(submitted.error);
     if (submitted.error.kind == SubmitError::Kind::kTooLong) {
-      error.more = Json{{"n_prompt_tokens", call.generation.prompt.size()},
-                        {"n_ctx", model.context}};
+      error.more =
+          Json{{"n_prompt_tokens", call.generation.prompt.size()}, {"n_ctx", model.context}};
     }
     return exchange.respond(error_response(replier.protocol(), error));
   }
@@ -156,7 +156,9 @@ void answer_call(Exchange& exchange, Generator& generator, const ServedModel& mo
   }
 }
 
-std::string sse(const Json& data) { return "data: " + to_text(data) + "\n\n"; }
+std::string sse(const Json& data) {
+  return "data: " + to_text(data) + "\n\n";
+}
 
 std::string sse(std::string_view event, const Json& data) {
   return fmt::format("event: {}\n{}", event, sse(data));

@@ -12,8 +12,8 @@
 #include <string>
 #include <vector>
 
-#include "server/api/reply_parser.h"
 #include "server/api/chat_call.h"
+#include "server/api/reply_parser.h"
 #include "server/http/server.h"
 
 namespace penstock {
@@ -55,15 +55,15 @@ void answer_call(Exchange& exchange, Generator& generator, const ServedModel& mo
                  const ChatCall& call, Replier& replier);
 
 // Parts that several protocols share.
-std::string sse(const Json& data);                            // "data: {...}\n\n"
-std::string sse(std::string_view event, const Json& data);    // with "event: ..." before it
-Json usage_json(const GenerationProgress& progress);          // of OpenAI
-Json timings_of(const GenerationProgress& progress);          // llama.cpp's names, and "penstock"
-Json progress_json(const GenerationProgress& progress);       // of prompt_progress
+std::string sse(const Json& data);                          // "data: {...}\n\n"
+std::string sse(std::string_view event, const Json& data);  // with "event: ..." before it
+Json usage_json(const GenerationProgress& progress);        // of OpenAI
+Json timings_of(const GenerationProgress& progress);        // llama.cpp's names, and "penstock"
+Json progress_json(const GenerationProgress& progress);     // of prompt_progress
 Json logprob_json(const ServedModel& model, const ReplyToken& token, bool with_top);
 std::string token_text(const ServedModel& model, TokenId id);  // valid UTF-8
 std::string random_id(std::string_view prefix);                // 24 letters and digits behind it
-std::string_view finish_word(const ReplyChoice& choice);      // stop, length, tool_calls
+std::string_view finish_word(const ReplyChoice& choice);       // stop, length, tool_calls
 
 // X-Penstock-Ignored, where a request had fields that nobody knows.
 std::vector<HttpHeader> ignored_header(const ChatCall& call);

@@ -15,20 +15,13 @@ ToolTypes types_of(const Json& tools) {
 
 void ReplyChoice::add(const ReplyDelta& delta) {
   switch (delta.kind) {
-    case ReplyDelta::Kind::kReasoning:
-      reasoning += delta.text;
-      break;
-    case ReplyDelta::Kind::kContent:
-      content += delta.text;
-      break;
-    case ReplyDelta::Kind::kCallBegin:
-      calls.push_back({delta.id, delta.name, ""});
-      break;
+    case ReplyDelta::Kind::kReasoning: reasoning += delta.text; break;
+    case ReplyDelta::Kind::kContent: content += delta.text; break;
+    case ReplyDelta::Kind::kCallBegin: calls.push_back({delta.id, delta.name, ""}); break;
     case ReplyDelta::Kind::kCallArguments:
       calls.at(static_cast<size_t>(delta.call)).arguments += delta.text;
       break;
-    case ReplyDelta::Kind::kCallEnd:
-      break;
+    case ReplyDelta::Kind::kCallEnd: break;
   }
 }
 
@@ -64,16 +57,16 @@ std::vector<ReplyDelta> ReplyParser::deltas_of(const std::vector<AnswerEvent>& e
     if (is_dropped) continue;
     switch (event.kind) {
       case AnswerEvent::Kind::kReasoning:
-        deltas.push_back({splits_reasoning_ ? ReplyDelta::Kind::kReasoning
-                                            : ReplyDelta::Kind::kContent,
-                          event.text, 0, "", ""});
+        deltas.push_back(
+            {splits_reasoning_ ? ReplyDelta::Kind::kReasoning : ReplyDelta::Kind::kContent,
+             event.text, 0, "", ""});
         break;
       case AnswerEvent::Kind::kContent:
         deltas.push_back({ReplyDelta::Kind::kContent, event.text, 0, "", ""});
         break;
       case AnswerEvent::Kind::kCallBegin:
-        deltas.push_back({ReplyDelta::Kind::kCallBegin, "", event.call,
-                          random_id(call_id_prefix_), event.text});
+        deltas.push_back(
+            {ReplyDelta::Kind::kCallBegin, "", event.call, random_id(call_id_prefix_), event.text});
         break;
       case AnswerEvent::Kind::kArguments:
         deltas.push_back({ReplyDelta::Kind::kCallArguments, event.text, event.call, "", ""});

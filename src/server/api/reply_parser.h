@@ -16,18 +16,17 @@
 #include <string_view>
 #include <vector>
 
-#include "server/generator.h"  // before grammar's: their global kNone would be shadowed
-
 #include "base/json.h"
 #include "dialogue/answer_parser.h"
+#include "server/generator.h"  // before grammar's: their global kNone would be shadowed
 
 namespace penstock {
 
 struct ReplyDelta {
   enum class Kind { kReasoning, kContent, kCallBegin, kCallArguments, kCallEnd };
   Kind kind = Kind::kContent;
-  std::string text;  // of arguments: JSON text
-  int call = 0;      // index among the calls of the answer
+  std::string text;      // of arguments: JSON text
+  int call = 0;          // index among the calls of the answer
   std::string id, name;  // kCallBegin
 };
 

@@ -42,8 +42,9 @@ void read_bias(Fields& fields, const ServedModel& model, GenerationRequest& requ
   const Json* biases = fields.any("logit_bias");
   if (biases == nullptr) return;
   if (!biases->is_structured() || biases->size() > kBiasesMax) {
-    fields.refuse("logit_bias", fmt::format("\"logit_bias\" must be an object of at most {} entries",
-                                            kBiasesMax));
+    fields.refuse(
+        "logit_bias",
+        fmt::format("\"logit_bias\" must be an object of at most {} entries", kBiasesMax));
     return;
   }
   if (biases->is_object()) {

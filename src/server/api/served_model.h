@@ -8,11 +8,10 @@
 #include <string>
 #include <vector>
 
-#include "server/generator.h"  // before grammar's: their global kNone would be shadowed
-
 #include "base/json.h"
 #include "engine/sampler.h"
 #include "grammar/tool_grammar.h"
+#include "server/generator.h"  // before grammar's: their global kNone would be shadowed
 #include "text/model_texts.h"
 
 namespace penstock {
@@ -25,18 +24,18 @@ struct ServedModel {
   const ModelTexts* texts = nullptr;
   ToolForm tool_form = ToolForm::kTagged;
   Constraints* constraints = nullptr;  // outlives the server, as the texts do
-  SamplingOptions sampling;          // where a request says nothing
+  SamplingOptions sampling;            // where a request says nothing
   std::vector<TokenId> stop_ids;
-  int64_t context = 0;               // positions of one sequence
-  int64_t vocab = 0;                 // ids that can be sampled
-  int64_t created = 0;               // seconds since 1970
-  std::string fingerprint;           // build, instruction set, container
-  std::string version;               // of penstock
-  Json about = Json::object();       // further facts, for /props and /api/show
+  int64_t context = 0;          // positions of one sequence
+  int64_t vocab = 0;            // ids that can be sampled
+  int64_t created = 0;          // seconds since 1970
+  std::string fingerprint;      // build, instruction set, container
+  std::string version;          // of penstock
+  Json about = Json::object();  // further facts, for /props and /api/show
 
   // What the command line says.
-  std::optional<bool> thinking;      // --think
-  int64_t max_tokens_default = 0;    // 0: the rest of the context
+  std::optional<bool> thinking;    // --think
+  int64_t max_tokens_default = 0;  // 0: the rest of the context
   std::optional<int64_t> reasoning_budget;
   bool refuses_unknown_fields = false;  // --strict-fields
   bool refuses_other_models = false;    // --strict-model

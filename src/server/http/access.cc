@@ -104,7 +104,8 @@ std::optional<HttpError> Access::check_key(const HttpRequest& request) const {
       given = header.value;
     } else if (equals_ignoring_case(header.name, "Authorization")) {
       constexpr std::string_view kBearer = "bearer ";
-      if (!equals_ignoring_case(std::string_view(header.value).substr(0, kBearer.size()), kBearer)) {
+      if (!equals_ignoring_case(std::string_view(header.value).substr(0, kBearer.size()),
+                                kBearer)) {
         continue;
       }
       given = std::string_view(header.value).substr(kBearer.size());
@@ -119,8 +120,8 @@ std::optional<HttpError> Access::check_key(const HttpRequest& request) const {
 }
 
 bool Access::is_allowed_host(const std::string& host) const {
-  return is_loopback_address(host) || std::ranges::find(options_.allowed_hosts, host) !=
-                                          options_.allowed_hosts.end();
+  return is_loopback_address(host) ||
+         std::ranges::find(options_.allowed_hosts, host) != options_.allowed_hosts.end();
 }
 
 bool Access::is_allowed_origin(const std::string& origin) const {

@@ -11,7 +11,9 @@ HttpRequest with(std::vector<HttpHeader> headers) {
   return request;
 }
 
-int status_of(const std::optional<HttpError>& error) { return error ? error->status : 200; }
+int status_of(const std::optional<HttpError>& error) {
+  return error ? error->status : 200;
+}
 
 TEST(Access, only_names_of_this_machine_may_be_the_host) {
   AccessOptions options;

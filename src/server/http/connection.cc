@@ -35,8 +35,8 @@ class ConnectionExchange : public Exchange {
     const bool keeps = keeps_alive(response);
     const bool has_no_body = response.status == 204;
     if (has_no_body) response.body.clear();
-    std::string text = response_head(response, request_,
-                                     static_cast<long long>(response.body.size()), keeps);
+    std::string text =
+        response_head(response, request_, static_cast<long long>(response.body.size()), keeps);
     if (request_.method != "HEAD") text += response.body;
     connection_->send(std::move(text), after(keeps));
   }
@@ -52,9 +52,9 @@ class ConnectionExchange : public Exchange {
   bool write(std::string_view text) override {
     PENSTOCK_CHECK(streams_);
     if (text.empty() || request_.method == "HEAD") return !gone_.stop_requested();
-    connection_->send(chunks_ ? fmt::format("{:x}\r\n{}\r\n", text.size(), text)
-                              : std::string(text),
-                      Connection::After::kMore);
+    connection_->send(
+        chunks_ ? fmt::format("{:x}\r\n{}\r\n", text.size(), text) : std::string(text),
+        Connection::After::kMore);
     if (connection_->wait_for_room()) return !gone_.stop_requested();
     connection_->give_up();
     return false;
@@ -103,11 +103,17 @@ Connection::Connection(ConnectionContext context, Socket socket, bool is_over_li
       phase_began_(Clock::now()),
       last_written_(phase_began_) {}
 
-Connection::~Connection() { forget_body(); }
+Connection::~Connection() {
+  forget_body();
+}
 
-void Connection::start() { read(); }
+void Connection::start() {
+  read();
+}
 
-bool Connection::is_settled() const { return phase_ != Phase::kHandling && !is_writing_; }
+bool Connection::is_settled() const {
+  return phase_ != Phase::kHandling && !is_writing_;
+}
 
 void Connection::read() {
   if (is_reading_ || phase_ == Phase::kClosed || end_of_input_) return;
@@ -201,8 +207,8 @@ void Connection::begin_work() {
 
 void Connection::handle_request() {
   begin_work();
-  auto exchange = std::make_shared<ConnectionExchange>(shared_from_this(), parser_.take(),
-                                                       gone_.get_token());
+  auto exchange =
+      std::make_shared<ConnectionExchange>(shared_from_this(), parser_.take(), gone_.get_token());
   read();
   HttpHandler& handler = context_.handler;
   if (handler.is_quick(exchange->request())) return exchange->run(handler);

@@ -35,10 +35,9 @@ struct ConnectionContext {
   HttpHandler& handler;
   WorkerPool& workers;
   std::atomic<bool>& draining;
-  std::atomic<int>& handling;           // requests in work
-  std::atomic<int64_t>& body_bytes;     // of all connections
+  std::atomic<int>& handling;        // requests in work
+  std::atomic<int64_t>& body_bytes;  // of all connections
 };
-
 
 class Connection : public std::enable_shared_from_this<Connection> {
  public:
@@ -88,11 +87,11 @@ class Connection : public std::enable_shared_from_this<Connection> {
   Phase phase_ = Phase::kReading;
   bool is_over_limit_;
   bool is_reading_ = false, is_writing_ = false, end_of_input_ = false;
-  bool head_seen_ = false;      // and found acceptable
-  bool has_answered_ = false;   // some request of this connection
+  bool head_seen_ = false;     // and found acceptable
+  bool has_answered_ = false;  // some request of this connection
   bool linger_after_ = false;
   std::array<char, 16 << 10> buffer_;
-  std::string pipelined_;       // came while a request was in work
+  std::string pipelined_;  // came while a request was in work
   int64_t counted_body_ = 0;
   size_t lingered_ = 0;
   Clock::time_point phase_began_, head_came_, last_written_;

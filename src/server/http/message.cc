@@ -31,9 +31,8 @@ const std::string* HttpRequest::find(std::string_view name) const {
 }
 
 int HttpRequest::count(std::string_view name) const {
-  return static_cast<int>(std::ranges::count_if(headers, [&](const HttpHeader& header) {
-    return equals_ignoring_case(header.name, name);
-  }));
+  return static_cast<int>(std::ranges::count_if(
+      headers, [&](const HttpHeader& header) { return equals_ignoring_case(header.name, name); }));
 }
 
 std::string_view reason_of(int status) {

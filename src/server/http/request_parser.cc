@@ -65,11 +65,21 @@ RequestParser::~RequestParser() = default;
 RequestParser::RequestParser(RequestParser&&) noexcept = default;
 RequestParser& RequestParser::operator=(RequestParser&&) noexcept = default;
 
-bool RequestParser::is_idle() const { return held_.empty() && !has_head_; }
-bool RequestParser::has_head() const { return has_head_; }
-bool RequestParser::is_done() const { return is_done_; }
-const HttpRequest& RequestParser::head() const { return request_; }
-size_t RequestParser::held_bytes() const { return held_.size(); }
+bool RequestParser::is_idle() const {
+  return held_.empty() && !has_head_;
+}
+bool RequestParser::has_head() const {
+  return has_head_;
+}
+bool RequestParser::is_done() const {
+  return is_done_;
+}
+const HttpRequest& RequestParser::head() const {
+  return request_;
+}
+size_t RequestParser::held_bytes() const {
+  return held_.size();
+}
 
 uint64_t RequestParser::body_bytes() const {
   return has_head_ && parts_->parser ? parts_->parser->get().body().size() : 0;
@@ -130,7 +140,8 @@ std::optional<HttpError> RequestParser::read_head() {
   boost::system::error_code code;
   size_t used = 0;
   while (used < head_bytes && !parser.is_header_done()) {
-    const size_t now = parser.put(boost::asio::buffer(held_.data() + used, head_bytes - used), code);
+    const size_t now =
+        parser.put(boost::asio::buffer(held_.data() + used, head_bytes - used), code);
     used += now;
     if (code && code != BeastError::need_more) return error_of(code);
     if (now == 0) return HttpError{400, "the header is malformed"};
@@ -143,8 +154,8 @@ std::optional<HttpError> RequestParser::read_head() {
   request_.is_http_1_0 = message.version() < 11;
   request_.keep_alive = message.keep_alive();
   for (const auto& field : message) {
-    request_.headers.push_back({std::string(view(field.name_string())),
-                                std::string(view(field.value()))});
+    request_.headers.push_back(
+        {std::string(view(field.name_string())), std::string(view(field.value()))});
   }
   split_target(request_);
   if (const std::string* expected = request_.find("Expect")) {
@@ -169,7 +180,8 @@ std::optional<HttpError> RequestParser::push_body() {
   size_t used = 0;
   while (used < held_.size() && !parser.is_done()) {
     boost::system::error_code code;
-    const size_t now = parser.put(boost::asio::buffer(held_.data() + used, held_.size() - used), code);
+    const size_t now =
+        parser.put(boost::asio::buffer(held_.data() + used, held_.size() - used), code);
     used += now;
     if (code == BeastError::need_more) break;
     if (code) return error_of(code);

@@ -38,7 +38,8 @@ TEST(RequestParser, reads_a_request_however_its_bytes_arrive) {
 
 TEST(RequestParser, reads_chunks_however_their_bytes_arrive) {
   const std::string chunked =
-      "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nhel\r\n2;x=y\r\nlo\r\n0\r\n\r\n";
+      "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: "
+      "chunked\r\n\r\n3\r\nhel\r\n2;x=y\r\nlo\r\n0\r\n\r\n";
   for (size_t cut = 0; cut <= chunked.size(); ++cut) {
     RequestParser parser(HttpLimits{});
     ASSERT_FALSE(parser.push(chunked.substr(0, cut)));

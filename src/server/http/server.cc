@@ -23,7 +23,9 @@ constexpr int kListenBacklog = 1024;
 // Over the limit a connection lives for a tenth of a second; so many may do so at once.
 constexpr size_t kOverLimitMax = 1024;
 
-bool is_socket_path(const std::string& host) { return host.ends_with(".sock"); }
+bool is_socket_path(const std::string& host) {
+  return host.ends_with(".sock");
+}
 
 Error cannot_listen(const std::string& where, const boost::system::error_code& code) {
   return {ErrorCode::kInvalidArgument,
@@ -32,7 +34,7 @@ Error cannot_listen(const std::string& where, const boost::system::error_code& c
 
 // A socket file that nobody answers at is what a killed server left behind.
 bool is_stale(asio::io_context& io, const std::string& path) {
-  struct stat info{};
+  struct stat info {};
   if (::stat(path.c_str(), &info) != 0 || !S_ISSOCK(info.st_mode)) return false;
   asio::local::stream_protocol::socket probe(io);
   boost::system::error_code code;
@@ -52,12 +54,14 @@ bool is_loopback_host(const std::string& host) {
 class HttpServer::Core {
  public:
   Core(const HttpOptions& options, HttpHandler& handler)
-      : options_(options), handler_(handler), tcp_(io_), local_(io_), timer_(io_),
+      : options_(options),
+        handler_(handler),
+        tcp_(io_),
+        local_(io_),
+        timer_(io_),
         work_(asio::make_work_guard(io_)) {}
 
-  Result<void> listen() {
-    return is_socket_path(options_.host) ? listen_local() : listen_tcp();
-  }
+  Result<void> listen() { return is_socket_path(options_.host) ? listen_local() : listen_tcp(); }
 
   void start() {
     workers_ = std::make_unique<WorkerPool>(options_.workers);
@@ -178,7 +182,8 @@ class HttpServer::Core {
     forget_closed();
     const bool is_over = open_ >= options_.max_connections;
     if (is_over) ++refused_;
-    if (connections_.size() >= static_cast<size_t>(options_.max_connections) + kOverLimitMax) return;
+    if (connections_.size() >= static_cast<size_t>(options_.max_connections) + kOverLimitMax)
+      return;
     const ConnectionContext context{io_,       options_,  handler_,   *workers_,
                                     draining_, handling_, body_bytes_};
     connections_.push_back(std::make_shared<Connection>(context, std::move(socket), is_over));
@@ -227,7 +232,9 @@ class HttpServer::Core {
 };
 
 HttpServer::HttpServer(std::unique_ptr<Core> core) : core_(std::move(core)) {}
-HttpServer::~HttpServer() { stop(); }
+HttpServer::~HttpServer() {
+  stop();
+}
 
 Result<std::unique_ptr<HttpServer>> HttpServer::start(const HttpOptions& options,
                                                       HttpHandler& handler) {
@@ -237,13 +244,29 @@ Result<std::unique_ptr<HttpServer>> HttpServer::start(const HttpOptions& options
   return std::unique_ptr<HttpServer>(new HttpServer(std::move(core)));
 }
 
-int HttpServer::port() const { return core_->port(); }
-std::string HttpServer::address() const { return core_->address(); }
-bool HttpServer::is_loopback() const { return core_->is_loopback(); }
-void HttpServer::drain() { core_->drain(); }
-bool HttpServer::is_draining() const { return core_->is_draining(); }
-bool HttpServer::wait_idle(std::chrono::milliseconds limit) { return core_->wait_idle(limit); }
-void HttpServer::stop() { core_->stop(); }
-HttpFigures HttpServer::figures() const { return core_->figures(); }
+int HttpServer::port() const {
+  return core_->port();
+}
+std::string HttpServer::address() const {
+  return core_->address();
+}
+bool HttpServer::is_loopback() const {
+  return core_->is_loopback();
+}
+void HttpServer::drain() {
+  core_->drain();
+}
+bool HttpServer::is_draining() const {
+  return core_->is_draining();
+}
+bool HttpServer::wait_idle(std::chrono::milliseconds limit) {
+  return core_->wait_idle(limit);
+}
+void HttpServer::stop() {
+  core_->stop();
+}
+HttpFigures HttpServer::figures() const {
+  return core_->figures();
+}
 
 }  // namespace penstock

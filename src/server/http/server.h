@@ -31,9 +31,10 @@
 namespace penstock {
 
 struct HttpOptions {
-  std::string host = "127.0.0.1";  // an address or a name; a path that ends with .sock: a unix socket
-  int port = 8080;                 // 0: any free one
-  int max_connections = 256;       // beyond it 503, but for what is quick
+  std::string host =
+      "127.0.0.1";            // an address or a name; a path that ends with .sock: a unix socket
+  int port = 8080;            // 0: any free one
+  int max_connections = 256;  // beyond it 503, but for what is quick
   int workers = 16;
   HttpLimits limits;
   uint64_t body_bytes_in_all = 64 << 20;

@@ -195,8 +195,7 @@ Result<void> check_key(const Value& key) {
 Result<std::vector<Value>> items_of(Arena& arena, const Value& value) {
   std::vector<Value> items;
   switch (value.kind()) {
-    case Kind::kUndefined:
-      return items;
+    case Kind::kUndefined: return items;
     case Kind::kList:
       PENSTOCK_TRY(arena.spend(std::ssize(value.list().items)));
       if (value.list().sort != List::Sort::kGenerator) return value.list().items;
@@ -216,27 +215,22 @@ Result<std::vector<Value>> items_of(Arena& arena, const Value& value) {
       }
       return items;
     }
-    default:
-      return template_error(fmt::format("a {} is not iterable", type_name(value)));
+    default: return template_error(fmt::format("a {} is not iterable", type_name(value)));
   }
 }
 
 Result<int64_t> length_of(Arena& arena, const Value& value) {
   PENSTOCK_TRY(arena.spend(1));
   switch (value.kind()) {
-    case Kind::kUndefined:
-      return int64_t{0};
-    case Kind::kText:
-      return value.text().length;
-    case Kind::kDict:
-      return static_cast<int64_t>(value.dict().items.size());
+    case Kind::kUndefined: return int64_t{0};
+    case Kind::kText: return value.text().length;
+    case Kind::kDict: return static_cast<int64_t>(value.dict().items.size());
     case Kind::kList:
       if (value.list().sort != List::Sort::kGenerator) {
         return static_cast<int64_t>(value.list().items.size());
       }
       break;
-    default:
-      break;
+    default: break;
   }
   return template_error(fmt::format("a {} has no length", type_name(value)));
 }

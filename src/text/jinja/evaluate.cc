@@ -27,26 +27,20 @@ Result<Value> Interpreter::evaluate(const Expression& node) {
   PENSTOCK_TRY(arena_.spend(1));
   line_ = node.line;
   switch (node.kind) {
-    case Expression::Kind::kConstant:
-      return node.constant;
-    case Expression::Kind::kName:
-      return lookup(node.name);
-    case Expression::Kind::kList:
-      return arena_.list(PENSTOCK_TRY(evaluate_all(node, 0)));
+    case Expression::Kind::kConstant: return node.constant;
+    case Expression::Kind::kName: return lookup(node.name);
+    case Expression::Kind::kList: return arena_.list(PENSTOCK_TRY(evaluate_all(node, 0)));
     case Expression::Kind::kTuple:
       return arena_.list(PENSTOCK_TRY(evaluate_all(node, 0)), List::Sort::kTuple);
-    case Expression::Kind::kDict:
-      return evaluate_dict(node);
+    case Expression::Kind::kDict: return evaluate_dict(node);
     case Expression::Kind::kAttribute:
       return get_attribute(arena_, PENSTOCK_TRY(evaluate_child(node, 0)), node.name);
     case Expression::Kind::kSubscript: {
       const Value object = PENSTOCK_TRY(evaluate_child(node, 0));
       return get_item(arena_, object, PENSTOCK_TRY(evaluate_child(node, 1)));
     }
-    case Expression::Kind::kSlice:
-      return evaluate_slice(node);
-    case Expression::Kind::kCall:
-      return evaluate_call(node);
+    case Expression::Kind::kSlice: return evaluate_slice(node);
+    case Expression::Kind::kCall: return evaluate_call(node);
     case Expression::Kind::kFilter: {
       const Value input = PENSTOCK_TRY(evaluate_child(node, 0));
       return apply_filter(arena_, node.name, input, PENSTOCK_TRY(evaluate_arguments(node)));
@@ -56,13 +50,11 @@ Result<Value> Interpreter::evaluate(const Expression& node) {
       const Arguments arguments = PENSTOCK_TRY(evaluate_arguments(node));
       return Value(PENSTOCK_TRY(apply_test(arena_, node.name, input, arguments)) != node.negated);
     }
-    case Expression::Kind::kNegate:
-      return negate(arena_, PENSTOCK_TRY(evaluate_child(node, 0)));
+    case Expression::Kind::kNegate: return negate(arena_, PENSTOCK_TRY(evaluate_child(node, 0)));
     case Expression::Kind::kPlus:
       return operate(arena_, Operator::kAdd, Value(int64_t{0}),
                      PENSTOCK_TRY(evaluate_child(node, 0)));
-    case Expression::Kind::kNot:
-      return Value(!is_true(PENSTOCK_TRY(evaluate_child(node, 0))));
+    case Expression::Kind::kNot: return Value(!is_true(PENSTOCK_TRY(evaluate_child(node, 0))));
     case Expression::Kind::kAnd:
     case Expression::Kind::kOr: {
       const Value left = PENSTOCK_TRY(evaluate_child(node, 0));
@@ -73,12 +65,9 @@ Result<Value> Interpreter::evaluate(const Expression& node) {
       const Value left = PENSTOCK_TRY(evaluate_child(node, 0));
       return operate(arena_, node.operation, left, PENSTOCK_TRY(evaluate_child(node, 1)));
     }
-    case Expression::Kind::kCompare:
-      return evaluate_comparison(node);
-    case Expression::Kind::kCaptured:
-      return captured_;
-    case Expression::Kind::kIfElse:
-      break;
+    case Expression::Kind::kCompare: return evaluate_comparison(node);
+    case Expression::Kind::kCaptured: return captured_;
+    case Expression::Kind::kIfElse: break;
   }
   const bool condition = is_true(PENSTOCK_TRY(evaluate_child(node, 0)));
   if (condition) return evaluate_child(node, 1);
@@ -198,14 +187,10 @@ Result<Value> Interpreter::call(const Value& callee, const Arguments& arguments)
   }
   const Callable& callable = callee.callable();
   switch (callable.sort) {
-    case Callable::Sort::kFunction:
-      return call_function(arena_, now_, callable.name, arguments);
-    case Callable::Sort::kMethod:
-      return call_method(arena_, callable, arguments);
-    case Callable::Sort::kJoiner:
-      return call_joiner(callable, arguments);
-    case Callable::Sort::kMacro:
-      break;
+    case Callable::Sort::kFunction: return call_function(arena_, now_, callable.name, arguments);
+    case Callable::Sort::kMethod: return call_method(arena_, callable, arguments);
+    case Callable::Sort::kJoiner: return call_joiner(callable, arguments);
+    case Callable::Sort::kMacro: break;
   }
   return call_macro(callable, arguments);
 }

@@ -257,10 +257,8 @@ ExpressionParser::Node ExpressionParser::parse_primary() {
       while (stream_.at(Token::Kind::kString)) text += stream_.take().text;  // "a" "b" is "ab"
       return add_text(std::move(text));
     }
-    case Token::Kind::kInteger:
-      return add_constant(Value(stream_.take().integer));
-    case Token::Kind::kFloat:
-      return add_constant(Value(stream_.take().real));
+    case Token::Kind::kInteger: return add_constant(Value(stream_.take().integer));
+    case Token::Kind::kFloat: return add_constant(Value(stream_.take().real));
     default:
       if (stream_.take_operator("(")) return parse_parenthesis();
       if (stream_.take_operator("[")) return parse_list();

@@ -77,35 +77,27 @@ Result<Interpreter::Flow> Interpreter::execute(const Statement& node) {
   line_ = node.line;
   PENSTOCK_TRY(arena_.spend(1));
   switch (node.kind) {
-    case Statement::Kind::kText:
-      PENSTOCK_TRY(write(node.text));
-      return Flow::kOn;
+    case Statement::Kind::kText: PENSTOCK_TRY(write(node.text)); return Flow::kOn;
     case Statement::Kind::kOutput: {
       const Value value = PENSTOCK_TRY(evaluate(*node.value));
       const std::string text = PENSTOCK_TRY(python_str(value));
       PENSTOCK_TRY(write(text));
       return Flow::kOn;
     }
-    case Statement::Kind::kIf:
-      return execute_if(node);
-    case Statement::Kind::kFor:
-      return execute_for(node);
+    case Statement::Kind::kIf: return execute_if(node);
+    case Statement::Kind::kFor: return execute_for(node);
     case Statement::Kind::kSet: {
       const Value value = PENSTOCK_TRY(evaluate(*node.value));
       PENSTOCK_TRY(assign(node.target, value, *scope_));
       return Flow::kOn;
     }
-    case Statement::Kind::kSetBlock:
-      return execute_set_block(node);
+    case Statement::Kind::kSetBlock: return execute_set_block(node);
     case Statement::Kind::kMacro:
       scope_->set(node.macro.name, PENSTOCK_TRY(make_macro(node.macro)));
       return Flow::kOn;
-    case Statement::Kind::kCall:
-      return execute_call(node);
-    case Statement::Kind::kFilter:
-      return execute_filter(node);
-    case Statement::Kind::kWith:
-      return execute_with(node);
+    case Statement::Kind::kCall: return execute_call(node);
+    case Statement::Kind::kFilter: return execute_filter(node);
+    case Statement::Kind::kWith: return execute_with(node);
     case Statement::Kind::kScope: {
       Scope* const outer = scope_;
       scope_ = &push_scope(outer);
@@ -114,10 +106,8 @@ Result<Interpreter::Flow> Interpreter::execute(const Statement& node) {
       scope_ = outer;
       return flow;
     }
-    case Statement::Kind::kBreak:
-      return Flow::kBreak;
-    case Statement::Kind::kContinue:
-      break;
+    case Statement::Kind::kBreak: return Flow::kBreak;
+    case Statement::Kind::kContinue: break;
   }
   return Flow::kContinue;
 }

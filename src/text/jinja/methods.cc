@@ -120,18 +120,12 @@ const std::vector<NamedMethod>& methods_of(Kind kind) {
       {"reset", {}, 0, begin_again},
   };
   switch (kind) {
-    case Kind::kText:
-      return text_methods();
-    case Kind::kDict:
-      return kDictMethods;
-    case Kind::kList:
-      return kListMethods;
-    case Kind::kLoop:
-      return kLoopMethods;
-    case Kind::kCycler:
-      return kCyclerMethods;
-    default:
-      return kNone;
+    case Kind::kText: return text_methods();
+    case Kind::kDict: return kDictMethods;
+    case Kind::kList: return kListMethods;
+    case Kind::kLoop: return kLoopMethods;
+    case Kind::kCycler: return kCyclerMethods;
+    default: return kNone;
   }
 }
 

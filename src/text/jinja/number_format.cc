@@ -61,19 +61,14 @@ std::string real_digits(double magnitude, const RealStyle& style) {
   } else {
     switch (style.type) {
       case 'e':
-      case 'E':
-        digits = to_text(magnitude, std::chars_format::scientific, style.precision);
-        break;
+      case 'E': digits = to_text(magnitude, std::chars_format::scientific, style.precision); break;
       case 'g':
       case 'G':
-      case 'r':
-        digits = general_digits(magnitude, style);
-        break;
+      case 'r': digits = general_digits(magnitude, style); break;
       case '%':
         digits = real_digits(magnitude * 100, {'f', style.precision, style.alternate});
         break;
-      default:
-        digits = to_text(magnitude, std::chars_format::fixed, style.precision);
+      default: digits = to_text(magnitude, std::chars_format::fixed, style.precision);
     }
     if (style.alternate) add_point(digits);
   }

@@ -151,24 +151,18 @@ Result<Value> power(const Value& left, const Value& right) {
 bool is_true(const Value& value) {
   switch (value.kind()) {
     case Kind::kUndefined:
-    case Kind::kNone:
-      return false;
+    case Kind::kNone: return false;
     case Kind::kBool:
-    case Kind::kInt:
-      return value.integer() != 0;
-    case Kind::kFloat:
-      return value.real() != 0;
-    case Kind::kText:
-      return !value.text().bytes.empty();
+    case Kind::kInt: return value.integer() != 0;
+    case Kind::kFloat: return value.real() != 0;
+    case Kind::kText: return !value.text().bytes.empty();
     case Kind::kList:
       return !value.list().items.empty() || value.list().sort == List::Sort::kGenerator;
-    case Kind::kDict:
-      return !value.dict().items.empty();
+    case Kind::kDict: return !value.dict().items.empty();
     case Kind::kNamespace:
     case Kind::kLoop:
     case Kind::kCycler:
-    case Kind::kCallable:
-      break;
+    case Kind::kCallable: break;
   }
   return true;
 }
@@ -187,20 +181,13 @@ Result<bool> equals(Arena& arena, const Value& left, const Value& right, int dep
       PENSTOCK_TRY(arena.spend_bytes(a.size()));
       return a == b;
     }
-    case Kind::kList:
-      return lists_equal(arena, left.list(), right.list(), depth);
-    case Kind::kDict:
-      return dicts_equal(arena, left.dict(), right.dict(), depth);
-    case Kind::kCycler:
-      return &left.cycler() == &right.cycler();
-    case Kind::kNamespace:
-      return &left.space() == &right.space();
-    case Kind::kLoop:
-      return &left.loop() == &right.loop();
-    case Kind::kCallable:
-      return &left.callable() == &right.callable();
-    default:
-      return true;  // undefined and none
+    case Kind::kList: return lists_equal(arena, left.list(), right.list(), depth);
+    case Kind::kDict: return dicts_equal(arena, left.dict(), right.dict(), depth);
+    case Kind::kCycler: return &left.cycler() == &right.cycler();
+    case Kind::kNamespace: return &left.space() == &right.space();
+    case Kind::kLoop: return &left.loop() == &right.loop();
+    case Kind::kCallable: return &left.callable() == &right.callable();
+    default: return true;  // undefined and none
   }
 }
 
@@ -251,37 +238,27 @@ Result<bool> contains(Arena& arena, const Value& container, const Value& item) {
       }
       return false;
     }
-    default:
-      return template_error(fmt::format("'in' cannot look into {}", type_name(container)));
+    default: return template_error(fmt::format("'in' cannot look into {}", type_name(container)));
   }
 }
 
 Result<bool> compare(Arena& arena, Comparison comparison, const Value& left, const Value& right) {
   switch (comparison) {
-    case Comparison::kEqual:
-      return equals(arena, left, right);
-    case Comparison::kNotEqual:
-      return !PENSTOCK_TRY(equals(arena, left, right));
-    case Comparison::kLess:
-      return PENSTOCK_TRY(compare_order(arena, left, right)) < 0;
-    case Comparison::kLessOrEqual:
-      return PENSTOCK_TRY(compare_order(arena, left, right)) <= 0;
-    case Comparison::kGreater:
-      return PENSTOCK_TRY(compare_order(arena, left, right)) > 0;
-    case Comparison::kGreaterOrEqual:
-      return PENSTOCK_TRY(compare_order(arena, left, right)) >= 0;
-    case Comparison::kIn:
-      return contains(arena, right, left);
-    case Comparison::kNotIn:
-      break;
+    case Comparison::kEqual: return equals(arena, left, right);
+    case Comparison::kNotEqual: return !PENSTOCK_TRY(equals(arena, left, right));
+    case Comparison::kLess: return PENSTOCK_TRY(compare_order(arena, left, right)) < 0;
+    case Comparison::kLessOrEqual: return PENSTOCK_TRY(compare_order(arena, left, right)) <= 0;
+    case Comparison::kGreater: return PENSTOCK_TRY(compare_order(arena, left, right)) > 0;
+    case Comparison::kGreaterOrEqual: return PENSTOCK_TRY(compare_order(arena, left, right)) >= 0;
+    case Comparison::kIn: return contains(arena, right, left);
+    case Comparison::kNotIn: break;
   }
   return !PENSTOCK_TRY(contains(arena, right, left));
 }
 
 Result<Value> operate(Arena& arena, Operator operation, const Value& left, const Value& right) {
   switch (operation) {
-    case Operator::kAdd:
-      return add(arena, left, right);
+    case Operator::kAdd: return add(arena, left, right);
     case Operator::kSubtract: {
       if (!left.is_number() || !right.is_number()) return operand_error("-", left, right);
       if (!left.is_integral() || !right.is_integral()) return Value(left.real() - right.real());
@@ -291,8 +268,7 @@ Result<Value> operate(Arena& arena, Operator operation, const Value& left, const
       }
       return Value(difference);
     }
-    case Operator::kMultiply:
-      return multiply(arena, left, right);
+    case Operator::kMultiply: return multiply(arena, left, right);
     case Operator::kDivide:
     case Operator::kFloorDivide:
     case Operator::kModulo:
@@ -300,10 +276,8 @@ Result<Value> operate(Arena& arena, Operator operation, const Value& left, const
         return arena.text_like(left, PENSTOCK_TRY(percent_format(arena, left.text(), right)));
       }
       return divide(operation, left, right);
-    case Operator::kPower:
-      return power(left, right);
-    case Operator::kConcatenate:
-      break;
+    case Operator::kPower: return power(left, right);
+    case Operator::kConcatenate: break;
   }
   return arena.text(PENSTOCK_TRY(python_str(left)) + PENSTOCK_TRY(python_str(right)));
 }

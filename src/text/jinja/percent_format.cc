@@ -166,11 +166,8 @@ class PercentFormatter {
       case 'f':
       case 'F':
       case 'g':
-      case 'G':
-        PENSTOCK_TRY(as_real(value, conversion, sign, body));
-        break;
-      default:
-        PENSTOCK_TRY(as_integer(value, conversion, sign, body));
+      case 'G': PENSTOCK_TRY(as_real(value, conversion, sign, body)); break;
+      default: PENSTOCK_TRY(as_integer(value, conversion, sign, body));
     }
     Padding padding;
     padding.width = conversion.width;

@@ -60,21 +60,11 @@ void append_repr(std::string_view text, std::string& out) {
 Result<void> append_value(const Value& value, int depth, std::string& out) {
   PENSTOCK_TRY(check_limits(out, depth));
   switch (value.kind()) {
-    case Kind::kUndefined:
-      out += "Undefined";
-      break;
-    case Kind::kNone:
-      out += "None";
-      break;
-    case Kind::kBool:
-      out += value.boolean() ? "True" : "False";
-      break;
-    case Kind::kInt:
-      out += fmt::format("{}", value.integer());
-      break;
-    case Kind::kFloat:
-      out += python_str(value.real());
-      break;
+    case Kind::kUndefined: out += "Undefined"; break;
+    case Kind::kNone: out += "None"; break;
+    case Kind::kBool: out += value.boolean() ? "True" : "False"; break;
+    case Kind::kInt: out += fmt::format("{}", value.integer()); break;
+    case Kind::kFloat: out += python_str(value.real()); break;
     case Kind::kText:
       if (value.text().is_markup) out += "Markup(";
       append_repr(value.text().bytes, out);
@@ -125,12 +115,8 @@ Result<void> append_value(const Value& value, int depth, std::string& out) {
     case Kind::kLoop:
       out += fmt::format("<LoopContext {}/{}>", value.loop().index + 1, value.loop().items.size());
       break;
-    case Kind::kCycler:
-      out += "<Cycler>";
-      break;
-    case Kind::kCallable:
-      out += fmt::format("<function {}>", value.callable().name);
-      break;
+    case Kind::kCycler: out += "<Cycler>"; break;
+    case Kind::kCallable: out += fmt::format("<function {}>", value.callable().name); break;
   }
   return {};
 }
@@ -169,28 +155,16 @@ class JsonPrinter {
   Result<void> print(const Value& value, int depth) {
     PENSTOCK_TRY(check_limits(out_, depth));
     switch (value.kind()) {
-      case Kind::kNone:
-        out_ += "null";
-        return {};
-      case Kind::kBool:
-        out_ += value.boolean() ? "true" : "false";
-        return {};
-      case Kind::kInt:
-        out_ += fmt::format("{}", value.integer());
-        return {};
-      case Kind::kFloat:
-        out_ += json_number(value.real());
-        return {};
-      case Kind::kText:
-        append_json_text(value.text().bytes, format_.ensure_ascii, out_);
-        return {};
+      case Kind::kNone: out_ += "null"; return {};
+      case Kind::kBool: out_ += value.boolean() ? "true" : "false"; return {};
+      case Kind::kInt: out_ += fmt::format("{}", value.integer()); return {};
+      case Kind::kFloat: out_ += json_number(value.real()); return {};
+      case Kind::kText: append_json_text(value.text().bytes, format_.ensure_ascii, out_); return {};
       case Kind::kList:
         if (value.list().sort != List::Sort::kGenerator) return print_list(value.list(), depth);
         break;
-      case Kind::kDict:
-        return print_dict(value.dict(), depth);
-      default:
-        break;
+      case Kind::kDict: return print_dict(value.dict(), depth);
+      default: break;
     }
     return template_error(
         fmt::format("tojson: an object of type {} is not JSON serializable", type_name(value)));

@@ -76,26 +76,17 @@ class TokenStream {
  private:
   static std::string describe(const Token& token) {
     switch (token.kind) {
-      case Token::Kind::kText:
-        return "text";
-      case Token::Kind::kOutputBegin:
-        return "'{{'";
-      case Token::Kind::kOutputEnd:
-        return "'}}'";
-      case Token::Kind::kBlockBegin:
-        return "'{%'";
-      case Token::Kind::kBlockEnd:
-        return "'%}'";
-      case Token::Kind::kString:
-        return "a text in quotes";
+      case Token::Kind::kText: return "text";
+      case Token::Kind::kOutputBegin: return "'{{'";
+      case Token::Kind::kOutputEnd: return "'}}'";
+      case Token::Kind::kBlockBegin: return "'{%'";
+      case Token::Kind::kBlockEnd: return "'%}'";
+      case Token::Kind::kString: return "a text in quotes";
       case Token::Kind::kInteger:
-      case Token::Kind::kFloat:
-        return "a number";
-      case Token::Kind::kEnd:
-        return "the end of the template";
+      case Token::Kind::kFloat: return "a number";
+      case Token::Kind::kEnd: return "the end of the template";
       case Token::Kind::kName:
-      case Token::Kind::kOperator:
-        break;
+      case Token::Kind::kOperator: break;
     }
     return fmt::format("'{}'", token.text);
   }

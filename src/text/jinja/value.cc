@@ -133,16 +133,13 @@ Result<Cycler*> Arena::make_cycler(std::vector<Value> items) {
 
 Value Arena::from_json(const Json& json) {
   switch (json.type()) {
-    case Json::value_t::boolean:
-      return Value(json.get<bool>());
-    case Json::value_t::number_integer:
-      return Value(json.get<int64_t>());
+    case Json::value_t::boolean: return Value(json.get<bool>());
+    case Json::value_t::number_integer: return Value(json.get<int64_t>());
     case Json::value_t::number_unsigned:
       // Python's integers have no limit; above ours a number becomes a float.
       if (json.get<uint64_t>() <= INT64_MAX) return Value(json.get<int64_t>());
       return Value(static_cast<double>(json.get<uint64_t>()));
-    case Json::value_t::number_float:
-      return Value(json.get<double>());
+    case Json::value_t::number_float: return Value(json.get<double>());
     case Json::value_t::string:
       steps_left_ += static_cast<int64_t>(json.get_ref<const std::string&>().size());
       return Value(static_cast<const Text*>(make_text(json.get<std::string>())));
@@ -165,46 +162,31 @@ Value Arena::from_json(const Json& json) {
     }
     case Json::value_t::null:
     case Json::value_t::binary:
-    case Json::value_t::discarded:
-      break;
+    case Json::value_t::discarded: break;
   }
   return Value::none();
 }
 
 std::string_view type_name(const Value& value) {
   switch (value.kind()) {
-    case Kind::kUndefined:
-      return "Undefined";
-    case Kind::kNone:
-      return "NoneType";
-    case Kind::kBool:
-      return "bool";
-    case Kind::kInt:
-      return "int";
-    case Kind::kFloat:
-      return "float";
-    case Kind::kText:
-      return "str";
+    case Kind::kUndefined: return "Undefined";
+    case Kind::kNone: return "NoneType";
+    case Kind::kBool: return "bool";
+    case Kind::kInt: return "int";
+    case Kind::kFloat: return "float";
+    case Kind::kText: return "str";
     case Kind::kList:
       switch (value.list().sort) {
-        case List::Sort::kList:
-          return "list";
-        case List::Sort::kTuple:
-          return "tuple";
-        case List::Sort::kGenerator:
-          return "generator";
+        case List::Sort::kList: return "list";
+        case List::Sort::kTuple: return "tuple";
+        case List::Sort::kGenerator: return "generator";
       }
       break;
-    case Kind::kDict:
-      return "dict";
-    case Kind::kNamespace:
-      return "Namespace";
-    case Kind::kLoop:
-      return "LoopContext";
-    case Kind::kCycler:
-      return "Cycler";
-    case Kind::kCallable:
-      return "function";
+    case Kind::kDict: return "dict";
+    case Kind::kNamespace: return "Namespace";
+    case Kind::kLoop: return "LoopContext";
+    case Kind::kCycler: return "Cycler";
+    case Kind::kCallable: return "function";
   }
   return "object";
 }
