@@ -189,12 +189,12 @@ Result<ForecastRequest> shape_request(Call& call) {
   PlanRequest& plan = request.plan;
   const int64_t context = settings.integer("context");
   const int64_t chosen = settings.integer("experts-per-token");
-  if (context > config.max_position_embeddings || chosen > config.num_experts) {
+  if (context > config.context_max() || chosen > config.num_experts) {
     return Error{ErrorCode::kInvalidArgument,
                  fmt::format("{} has {} positions and {} experts per layer; ask for no more",
-                             shape.name, config.max_position_embeddings, config.num_experts)};
+                             shape.name, config.context_max(), config.num_experts)};
   }
-  plan.context = context > 0 ? context : std::min(kShapeContext, config.max_position_embeddings);
+  plan.context = context > 0 ? context : std::min(kShapeContext, config.context_max());
   if (chosen > 0) plan.experts_per_token = chosen;
   plan.threads = std::max(1, static_cast<int>(settings.integer("threads")));
   plan.chunk_tokens = settings.integer("chunk-tokens");
@@ -216,21 +216,6 @@ Result<ForecastRequest> shape_request(Call& call) {
   call.terminal.note(fmt::format("rates: {}", known->origin));
   PENSTOCK_TRY(apply_settings(call, known->rates, request));
   return request;
-}
-
-// What the files say goes before what follows from the shape.
-void set_file_sizes(const ModelFiles& files, ForecastRequest& request) {
-  const ExpertParts& experts = files.container.experts();
-  ModelSizes& sizes = request.sizes;
-  sizes.expert_bytes = experts.gate_up_bytes + experts.down_bytes;
-  sizes.record_bytes = experts.record_bytes;
-  sizes.resident_bytes = sizes.dense_bytes = files.container.resident_bytes();
-  sizes.shared_bytes = 0;
-  for (const ResidentTensor& tensor : files.container.tensors()) {
-    const bool is_looked_up = tensor.name == "embed_tokens" && !files.config.tie_word_embeddings;
-    if (is_looked_up) sizes.dense_bytes -= tensor.bytes;
-    if (tensor.name.find("shared_expert.") != std::string::npos) sizes.shared_bytes += tensor.bytes;
-  }
 }
 
 }  // namespace
@@ -256,8 +241,7 @@ Result<std::optional<ForecastRequest>> forecast_of_model(Call& call, const Model
   ForecastRequest request;
   request.plan = plan;
   request.bits.experts = stored_bits(experts.dtype);
-  request.sizes = model_sizes(files.config, request.bits);
-  set_file_sizes(files, request);
+  request.sizes = model_sizes(files.config, files.container);
   call.terminal.note(fmt::format("rates: {}", known->origin));
   PENSTOCK_TRY(apply_settings(call, known->rates, request));
   return std::optional(std::move(request));

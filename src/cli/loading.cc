@@ -81,7 +81,7 @@ TraceFile::TraceFile(Call& call, Engine& engine)
     : call_(call),
       engine_(engine),
       path_(call.settings.text("trace-routing")),
-      trace_(static_cast<int>(engine.config().num_hidden_layers),
+      trace_(static_cast<int>(engine.config().num_expert_layers()),
              static_cast<int>(engine.config().num_experts)) {
   if (!path_.empty()) engine_.experts().set_trace(&trace_);
 }

@@ -25,7 +25,7 @@ std::vector<SafetensorsWriter::Plan> plan_tensors(Engine& engine, int64_t num_to
   tensors.push_back({"logits", "F32", {num_tokens, engine.config().vocab_size}});
   if (!with_routes) return tensors;
   const std::vector<int64_t> shape = {num_tokens, engine.experts_per_token()};
-  for (int64_t layer = 0; layer < engine.config().num_hidden_layers; ++layer) {
+  for (int64_t layer = 0; layer < engine.config().num_expert_layers(); ++layer) {
     tensors.push_back({fmt::format("router.{}.ids", layer), "I32", shape});
     tensors.push_back({fmt::format("router.{}.weights", layer), "F32", shape});
   }
@@ -39,7 +39,7 @@ class LogitsFile {
       : writer_(std::move(writer)),
         progress_(progress),
         num_tokens_(num_tokens),
-        routes_(static_cast<size_t>(engine.config().num_hidden_layers)) {}
+        routes_(static_cast<size_t>(engine.config().num_expert_layers())) {}
 
   std::stop_source& stop() { return stop_; }
   const Result<void>& failure() const { return failure_; }

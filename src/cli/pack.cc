@@ -9,6 +9,7 @@
 #include "base/byte_text.h"
 #include "cli/program.h"
 #include "cli/progress.h"
+#include "format/text.h"
 #include "pack/verify.h"
 
 namespace penstock {
@@ -100,6 +101,9 @@ Result<int> pack_verb(Call& call) {
   }
   const PackOptions options = pack_options(call);
   const PackReport report = PENSTOCK_TRY(pack(call, options, stop));
+  for (const std::string& key : report.unknown_keys) {
+    call.terminal.detail("config.json: " + escaped(key) + " is not understood and changed nothing");
+  }
   print_report(call, options, report);
   return wants_verify ? verify(call, options.target, stop) : kExitDone;
 }

@@ -93,7 +93,7 @@ Result<int64_t> context_for_windows(const Call& call, const EngineOptions& optio
   const Container container = PENSTOCK_TRY(Container::open(call.storage, options.model));
   const ModelConfig config =
       PENSTOCK_TRY(parse_model_config(container.config(), container.path_of(kManifestName)));
-  return std::min(int64_t{kWindowTokens}, config.max_position_embeddings);
+  return std::min(int64_t{kWindowTokens}, config.context_max());
 }
 
 }  // namespace

@@ -14,7 +14,7 @@
 // Memory   all scratch is allocated at creation from BackendLimits; ops allocate nothing
 // Errors   only ops that wait can fail: kIo when a device is lost. Wrong shapes are our own mistakes and
 //          end the program
-// Source   spec sections 4.2-4.7; plain versions of every op in compute/reference.h
+// Source   docs/model.md; plain versions of every op in compute/reference.h
 #pragma once
 
 #include <cstdint>
@@ -127,12 +127,20 @@ struct AttentionCall {
   Rows out;   // [n, heads * head_dim]; without rows: only appends, q is not read
 };
 
+// How a router chooses: softmax over all experts, the top_k largest, renormalised or as they are.
+struct RoutingRule {
+  int top_k = 0;
+  bool renormalise = true;
+
+  RoutingRule(int k, bool to_one = true) : top_k(k), renormalise(to_one) {}
+};
+
 // The router's choice for n tokens. Sized by the caller to [n * top_k].
 struct Routing {
   int64_t num_tokens = 0;
   int top_k = 0;
   std::vector<int32_t> experts;  // [n, top_k], by falling logit; equal logits: lower index first
-  std::vector<float> weights;    // [n, top_k], each row sums to 1
+  std::vector<float> weights;    // [n, top_k]; renormalised: each row sums to 1
 };
 
 // One routed expert and the rows that go through it. Gate and up may be one matrix, one below the
@@ -169,7 +177,7 @@ struct BackendLimits {
   int64_t hidden_size = 0;        // H
   int64_t width = 0;              // widest input or output of any matmul but the head
   int64_t top_k = 0;              // K
-  int64_t expert_width = 0;       // max(I, shared expert's width)
+  int64_t expert_width = 0;       // widest hidden of any ffn: expert, shared expert, dense
   int64_t context = 0;            // positions a KV cache may hold
   AttentionShape attention = {};  // zeros where the model has none
   DeltaNetShape delta_net = {};
@@ -224,9 +232,8 @@ class Backend {
   virtual void dense_ffn(Rows x, const Matrix& gate, const Matrix& up, const Matrix& down,
                          Rows out) = 0;
 
-  // Softmax over all experts, the top_k largest, renormalised. logits: [n, E]. Waits for all ops so
-  // far; `routing` is on the host.
-  virtual Result<void> route_top_k(Rows logits, int top_k, Routing& routing) = 0;
+  // The choice by `rule`. logits: [n, E]. Waits for all ops so far; `routing` is on the host.
+  virtual Result<void> route_top_k(Rows logits, const RoutingRule& rule, Routing& routing) = 0;
 
   // hidden[places[j]] = silu(gate * x[tokens[j]]) .* (up * x[tokens[j]]). hidden: [n * K, I].
   // Uses no byte of work.down. All works of one call have the same types.
@@ -237,7 +244,8 @@ class Backend {
 
   // y[t] = sum_k weights[t, k] * expert_rows[t * K + k], k in order from zero; then
   // y[t] = y[t] + sigmoid(shared_gate[t]) * shared[t] (compute/exact_math.h).
-  // expert_rows: [n * K, H], shared: [n, H], shared_gate: [n, 1], y: [n, H].
+  // expert_rows: [n * K, H], shared: [n, H], shared_gate: [n, 1], y: [n, H]. A `shared` without
+  // rows: there is no shared expert, and y stays as the sum is; shared_gate is not read.
   virtual void combine(Rows expert_rows, const Routing& routing, Rows shared, Rows shared_gate,
                        Rows y) = 0;
 

@@ -307,10 +307,10 @@ void ReferenceBackend::dense_ffn(Rows x, const Matrix& gate, const Matrix& up, c
   }
 }
 
-Result<void> ReferenceBackend::route_top_k(Rows logits, int top_k, Routing& routing) {
+Result<void> ReferenceBackend::route_top_k(Rows logits, const RoutingRule& rule, Routing& routing) {
   routing.num_tokens = logits.count;
-  routing.top_k = top_k;
-  const auto chosen = static_cast<size_t>(top_k);
+  routing.top_k = rule.top_k;
+  const auto chosen = static_cast<size_t>(rule.top_k);
   for (int64_t t = 0; t < logits.count; ++t) {
     const auto row = logits.row(t);
     std::vector<int32_t> order(row.size());
@@ -318,12 +318,12 @@ Result<void> ReferenceBackend::route_top_k(Rows logits, int top_k, Routing& rout
     std::stable_sort(order.begin(), order.end(), [&](int32_t left, int32_t right) {
       return row[static_cast<size_t>(left)] > row[static_cast<size_t>(right)];
     });
-    Values weights(chosen);
+    Values weights(row.size());
     double sum = 0;
-    for (size_t i = 0; i < chosen; ++i) {
+    for (size_t i = 0; i < row.size(); ++i) {
       weights[i] =
           std::exp(double{row[static_cast<size_t>(order[i])]} - row[static_cast<size_t>(order[0])]);
-      sum += weights[i];
+      if (i < chosen || !rule.renormalise) sum += weights[i];
     }
     for (size_t i = 0; i < chosen; ++i) {
       const size_t place = static_cast<size_t>(t) * chosen + i;
@@ -362,7 +362,8 @@ void ReferenceBackend::combine(Rows expert_rows, const Routing& routing, Rows sh
         const int64_t place = t * routing.top_k + k;
         sum += double{routing.weights[static_cast<size_t>(place)]} * expert_rows.row(place)[i];
       }
-      y.row(t)[i] = static_cast<float>(sum + sigmoid(shared_gate.row(t)[0]) * shared.row(t)[i]);
+      if (shared.count > 0) sum += sigmoid(shared_gate.row(t)[0]) * shared.row(t)[i];
+      y.row(t)[i] = static_cast<float>(sum);
     }
   }
 }

@@ -7,8 +7,8 @@
 //
 // Threads  plain functions of their arguments; the backend has no state
 // Memory   allocates temporaries freely
-// Errors  none: the host is never lost
-// Source   spec sections 4.2-4.7
+// Errors   none: the host is never lost
+// Source   docs/model.md, Forward pass
 #pragma once
 
 #include "compute/backend.h"
@@ -33,7 +33,7 @@ class ReferenceBackend final : public Backend {
   void attention(const AttentionCall& call) override;
   void dense_ffn(Rows x, const Matrix& gate, const Matrix& up, const Matrix& down,
                  Rows out) override;
-  Result<void> route_top_k(Rows logits, int top_k, Routing& routing) override;
+  Result<void> route_top_k(Rows logits, const RoutingRule& rule, Routing& routing) override;
   void expert_gate_up(Rows x, std::span<const ExpertWork> work, Rows hidden) override;
   void expert_down(Rows hidden, std::span<const ExpertWork> work, Rows out) override;
   void combine(Rows expert_rows, const Routing& routing, Rows shared, Rows shared_gate,

@@ -10,7 +10,7 @@
 #include "engine/limits.h"
 #include "host/heap.h"
 #include "host/memory_limits.h"
-#include "model/qwen3_5_moe.h"
+#include "model/registry.h"
 #include "model/rope.h"
 
 namespace penstock {
@@ -111,7 +111,7 @@ Result<ResolvedOptions> resolve_options(const ModelFiles& files, const EngineOpt
   const ModelConfig& config = files.config;
   PENSTOCK_TRY(
       check_option("--experts-per-token", options.experts_per_token, 0, config.num_experts));
-  PENSTOCK_TRY(check_option("--context", options.context, 0, config.max_position_embeddings));
+  PENSTOCK_TRY(check_option("--context", options.context, 0, config.context_max()));
   PENSTOCK_TRY(check_option("--threads", options.threads, 0, 1024));
   PENSTOCK_TRY(check_option("--parallel", options.parallel, 1, 256));
   ResolvedOptions resolved;
@@ -124,8 +124,8 @@ Result<ResolvedOptions> resolve_options(const ModelFiles& files, const EngineOpt
   request.text_bytes = files.texts.bytes();
   request.experts_per_token =
       options.experts_per_token > 0 ? options.experts_per_token : config.num_experts_per_tok;
-  request.context = options.context > 0 ? options.context
-                                        : std::min(kContextDefault, config.max_position_embeddings);
+  request.context =
+      options.context > 0 ? options.context : std::min(kContextDefault, config.context_max());
   request.parallel = options.parallel;
   request.num_checkpoints = options.num_checkpoints;
   const int processors = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
@@ -251,10 +251,10 @@ Result<void> Engine::load_weights(const LoadObserver& on_load) {
   const std::span<float> table(reinterpret_cast<float*>(rope_.host_bytes().data()), 2 * half);
   fill_rope_table(config(), table.first(half), table.last(half));
 
-  WeightBinder binder(files_.container, resident_.host_bytes());
-  Result<Qwen35Moe> model = Qwen35Moe::bind(config(), binder, {cos, cos + half});
+  Result<std::unique_ptr<Model>> model =
+      bind_model(config(), files_.container, resident_.host_bytes(), {cos, cos + half});
   if (!model) return model.error().with_context(files_.container.directory());
-  model_ = std::make_unique<Qwen35Moe>(std::move(*model));
+  model_ = std::move(*model);
   return {};
 }
 

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "model/qwen3_5_moe.h"
+#include "model/op_shapes.h"
 
 namespace penstock {
 
@@ -15,19 +15,19 @@ ScratchShape scratch_shape(int64_t chunk_tokens, int64_t experts_per_token, int 
 
 BackendLimits backend_limits(const ModelConfig& config, const ScratchShape& shape,
                              int64_t context) {
-  const int64_t query_width = config.num_attention_heads * config.head_dim;
   const int64_t value_width = config.linear_num_value_heads * config.linear_value_head_dim;
-  return {.tokens = shape.chunk_tokens,
-          .hidden_size = config.hidden_size,
-          .width = std::max({config.hidden_size, 2 * query_width, config.conv_channels(),
-                             value_width, config.num_experts,
-                             config.mtp_num_hidden_layers > 0 ? 2 * config.hidden_size : 0}),
-          .top_k = shape.experts_per_token,
-          .expert_width =
-              std::max(config.moe_intermediate_size, config.shared_expert_intermediate_size),
-          .context = context,
-          .attention = attention_shape(config),
-          .delta_net = delta_net_shape(config)};
+  return {
+      .tokens = shape.chunk_tokens,
+      .hidden_size = config.hidden_size,
+      .width = std::max({config.hidden_size, config.query_rows(), config.conv_channels(),
+                         value_width, config.num_experts,
+                         config.mtp_num_hidden_layers > 0 ? 2 * config.hidden_size : 0}),
+      .top_k = shape.experts_per_token,
+      .expert_width = std::max({config.moe_intermediate_size,
+                                config.shared_expert_intermediate_size, config.intermediate_size}),
+      .context = context,
+      .attention = attention_shape(config),
+      .delta_net = delta_net_shape(config)};
 }
 
 }  // namespace penstock

@@ -1,14 +1,16 @@
 // ModelConfig: the architecture of one model, from Hugging Face's config.json, checked.
 //
-// Accepts qwen3_5_moe (nested under text_config or flat) and qwen3_next (flat; layer types derived
-// from full_attention_interval; rope fields at top level). Every number has a declared range, so
-// that nothing is allocated from a hostile file.
+// Says what a model is made of without saying what family it is of: which kind of mixer and of ffn
+// each layer has, and their sizes; what a family does not have is 0 or false. Each family reads its
+// own config.json (families/, found by registry.h). Every number has a declared range, so that
+// nothing is allocated from a hostile file.
 //
 // Errors  kNotFound / kCorrupt naming the key; kUnsupported for another model_type, an activation
 //         or a rope type that we do not have.
-// Source  spec sections 2 and 4.6. Names as in config.json.
+// Source  names as in config.json; docs/model.md, Configuration
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -19,6 +21,7 @@
 namespace penstock {
 
 enum class LayerType : uint8_t { kLinearAttention, kFullAttention };
+enum class FfnType : uint8_t { kExperts, kDense };
 
 struct RopeConfig {
   double theta = 1e7;
@@ -33,15 +36,17 @@ struct RopeConfig {
 };
 
 struct ModelConfig {
-  std::string model_type;  // qwen3_5_moe_text or qwen3_next
+  std::string model_type;  // as its family writes it
   int64_t vocab_size = 0;
   int64_t hidden_size = 0;
   int64_t num_hidden_layers = 0;
   std::vector<LayerType> layer_types;  // [num_hidden_layers]
+  std::vector<FfnType> ffn_types;      // [num_hidden_layers]
   int64_t num_attention_heads = 0;
   int64_t num_key_value_heads = 0;
   int64_t head_dim = 0;
   bool attention_bias = false;
+  bool attn_output_gate = false;  // each head of q_proj has gate rows beside its query rows
   int64_t linear_num_key_heads = 0;
   int64_t linear_num_value_heads = 0;
   int64_t linear_key_head_dim = 0;
@@ -50,25 +55,50 @@ struct ModelConfig {
   int64_t num_experts = 0;
   int64_t num_experts_per_tok = 0;
   int64_t moe_intermediate_size = 0;
-  int64_t shared_expert_intermediate_size = 0;
+  int64_t shared_expert_intermediate_size = 0;  // 0: no shared expert
+  int64_t intermediate_size = 0;                // of dense layers; 0 where there are none
+  bool norm_topk_prob = true;                   // the chosen experts' weights are made to sum to 1
   double rms_norm_eps = 1e-6;
   int64_t max_position_embeddings = 0;
   bool tie_word_embeddings = false;
   int64_t mtp_num_hidden_layers = 0;  // 1: with a block that predicts one token further (MTP)
   RopeConfig rope;
+  std::vector<std::string> unknown_keys;  // of config.json: nobody knows what they change
 
   int64_t rotary_dim() const {
     return static_cast<int64_t>(static_cast<double>(head_dim) * rope.partial_rotary_factor);
   }
-  // Layers that have experts: those of the decoder, then the prediction block's.
-  int64_t num_moe_layers() const { return num_hidden_layers + mtp_num_hidden_layers; }
+  int64_t query_width() const { return num_attention_heads * head_dim; }
+  int64_t query_rows() const { return (attn_output_gate ? 2 : 1) * query_width(); }
+  int64_t kv_width() const { return num_key_value_heads * head_dim; }
+  int64_t num_layers_of(LayerType type) const {
+    return std::count(layer_types.begin(), layer_types.end(), type);
+  }
+  // Positions that the model was made for. YaRN stretches the original context; the recipes for it
+  // leave max_position_embeddings as it was.
+  int64_t context_max() const {
+    const double stretched =
+        static_cast<double>(rope.original_max_position_embeddings) * rope.factor;
+    return rope.yarn ? std::max(max_position_embeddings, static_cast<int64_t>(stretched))
+                     : max_position_embeddings;
+  }
+  // Layers of the decoder that have experts.
+  int64_t num_expert_layers() const {
+    return std::count(ffn_types.begin(), ffn_types.end(), FfnType::kExperts);
+  }
+  // Layers of the expert store: those of the decoder that have experts, in order and without gaps,
+  // then the prediction block's.
+  int64_t num_moe_layers() const { return num_expert_layers() + mtp_num_hidden_layers; }
   int64_t conv_channels() const {
     return 2 * linear_num_key_heads * linear_key_head_dim +
            linear_num_value_heads * linear_value_head_dim;
   }
 };
 
-// `what` names the file in errors.
+// By the family of its model_type. `what` names the file in errors.
 Result<ModelConfig> parse_model_config(const Json& config, const std::string& what);
+
+// What parse_model_config() reads back to an equal ModelConfig, whatever layout it came from.
+Json normal_config(const ModelConfig& config);
 
 }  // namespace penstock

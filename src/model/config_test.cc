@@ -231,5 +231,108 @@ TEST(ModelConfig, refuses_what_is_no_object) {
   EXPECT_FALSE(parse(Json{{"text_config", 7}}).has_value());
 }
 
+Json plain() {
+  Json json = without(without(flat(), "layer_types"), "rope_parameters");
+  for (const char* key :
+       {"linear_num_key_heads", "linear_num_value_heads", "linear_key_head_dim",
+        "linear_value_head_dim", "linear_conv_kernel_dim", "shared_expert_intermediate_size"}) {
+    json.erase(key);
+  }
+  json["model_type"] = "qwen3_moe";
+  json["rope_theta"] = 1000000;
+  json["intermediate_size"] = 96;
+  return json;
+}
+
+TEST(ModelConfig, reads_qwen3_moe) {
+  const ModelConfig config = *parse(plain());
+  EXPECT_EQ(config.rotary_dim(), 16) << "the whole head";
+  EXPECT_FALSE(config.attn_output_gate);
+  EXPECT_FALSE(config.norm_topk_prob) << "the reference's own default";
+  EXPECT_EQ(config.query_rows(), 4 * 16);
+  EXPECT_EQ(config.conv_channels(), 0);
+  EXPECT_EQ(config.shared_expert_intermediate_size, 0);
+  EXPECT_EQ(config.num_expert_layers(), 4);
+  EXPECT_EQ(config.num_layers_of(LayerType::kFullAttention), 4);
+  EXPECT_TRUE(parse(with(plain(), "norm_topk_prob", true))->norm_topk_prob);
+  EXPECT_EQ(parse(with(without(plain(), "num_experts"), "num_local_experts", 8))->num_experts, 8);
+}
+
+TEST(ModelConfig, dense_layers_are_those_off_the_step_and_those_named) {
+  using enum FfnType;
+  EXPECT_EQ(parse(with(plain(), "decoder_sparse_step", 2))->ffn_types,
+            (std::vector<FfnType>{kDense, kExperts, kDense, kExperts}));
+  EXPECT_EQ(parse(with(plain(), "mlp_only_layers", Json::array({0, 3})))->ffn_types,
+            (std::vector<FfnType>{kDense, kExperts, kExperts, kDense}));
+  const Json both =
+      with(with(plain(), "decoder_sparse_step", 2), "mlp_only_layers", Json::array({1}));
+  const ModelConfig config = *parse(both);
+  EXPECT_EQ(config.ffn_types, (std::vector<FfnType>{kDense, kDense, kDense, kExperts}));
+  EXPECT_EQ(config.intermediate_size, 96);
+  EXPECT_EQ(config.num_moe_layers(), 1);
+  const ModelConfig again = *parse(normal_config(config));
+  EXPECT_EQ(again.ffn_types, config.ffn_types);
+  EXPECT_EQ(again.intermediate_size, 96);
+  EXPECT_EQ(to_text(normal_config(again)), to_text(normal_config(config)));
+
+  EXPECT_THAT(parse(without(both, "intermediate_size")).error().message,
+              HasSubstr("\"intermediate_size\""));
+  EXPECT_FALSE(parse(with(plain(), "mlp_only_layers", Json::array({4}))));
+  EXPECT_FALSE(parse(with(plain(), "mlp_only_layers", Json::array({-1}))));
+  EXPECT_FALSE(parse(with(plain(), "decoder_sparse_step", 0)));
+  EXPECT_EQ(parse(with(plain(), "mlp_only_layers", Json::array({0, 1, 2, 3}))).error().code,
+            ErrorCode::kUnsupported);
+}
+
+TEST(ModelConfig, qwen3_moe_refuses_what_it_does_not_compute) {
+  for (const auto& [key, value] :
+       std::vector<std::pair<const char*, Json>>{{"use_sliding_window", true},
+                                                 {"use_qk_norm", false},
+                                                 {"qkv_bias", true},
+                                                 {"shared_expert_intermediate_size", 64}}) {
+    const Result<ModelConfig> parsed = parse(with(plain(), key, value));
+    ASSERT_FALSE(parsed.has_value()) << key;
+    EXPECT_EQ(parsed.error().code, ErrorCode::kUnsupported);
+    EXPECT_THAT(parsed.error().message, HasSubstr(key));
+  }
+}
+
+TEST(ModelConfig, remembers_keys_that_nobody_knows) {
+  EXPECT_TRUE(parse(flat())->unknown_keys.empty());
+  EXPECT_TRUE(parse(plain())->unknown_keys.empty());
+  Json json = with(with(plain(), "attention_sinks", true), "rope_scaling", nullptr);
+  EXPECT_EQ(parse(json)->unknown_keys, std::vector<std::string>{"attention_sinks"});
+  json["rope_scaling"] = {{"type", "yarn"}, {"factor", 2}, {"finetuned", true}};
+  EXPECT_EQ(parse(json)->unknown_keys,
+            (std::vector<std::string>{"rope_scaling.finetuned", "attention_sinks"}));
+  const Json nested = {
+      {"model_type", "qwen3_5_moe"}, {"audio_config", Json::object()}, {"text_config", flat()}};
+  EXPECT_EQ(parse(nested)->unknown_keys, std::vector<std::string>{"audio_config"});
+}
+
+TEST(ModelConfig, yarn_stretches_the_context_whichever_way_it_is_written) {
+  Json json = plain();
+  EXPECT_EQ(parse(json)->context_max(), 512);
+  // The usual recipe: max_position_embeddings is left alone.
+  json["rope_scaling"] = {
+      {"rope_type", "yarn"}, {"factor", 4.0}, {"original_max_position_embeddings", 512}};
+  EXPECT_EQ(parse(json)->context_max(), 2048);
+  json["max_position_embeddings"] = 2048;
+  EXPECT_EQ(parse(json)->context_max(), 2048) << "raised beforehand";
+  const ModelConfig again = *parse(normal_config(*parse(json)));
+  EXPECT_EQ(again.context_max(), 2048);
+}
+
+TEST(ModelConfig, an_older_scaling_beside_newer_parameters_counts) {
+  Json json =
+      with(flat(), "rope_scaling", {{"type", "yarn"}, {"factor", 2.0}, {"rope_theta", 1e7}});
+  EXPECT_TRUE(parse(json)->rope.yarn) << "as the reference reads it";
+  json["rope_scaling"] = Json::object();
+  EXPECT_FALSE(parse(json)->rope.yarn);
+  EXPECT_EQ(parse(json)->rope.theta, 1e7);
+  json["rope_scaling"] = {{"factor", 4.0}, {"rope_theta", 1e7}};
+  EXPECT_THAT(parse(json).error().message, HasSubstr("\"factor\""));
+}
+
 }  // namespace
 }  // namespace penstock

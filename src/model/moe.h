@@ -11,7 +11,7 @@
 //
 // Shapes   n tokens, H hidden, I expert width, Is shared expert's width, E experts, K per token
 // Errors   kIo, kCorrupt (from the experts), kCancelled
-// Source   spec section 4.7
+// Source   docs/model.md, Experts
 #pragma once
 
 #include "model/config.h"
@@ -21,13 +21,16 @@ namespace penstock {
 
 struct MoeWeights {
   Matrix router;                            // [E, H]
+  bool renormalise = true;                  // the chosen experts' weights, to sum to 1
+  bool has_shared = false;                  // then the next are bound
   Matrix shared_gate;                       // [1, H]
   Matrix shared_gate_proj, shared_up_proj;  // [Is, H]
   Matrix shared_down_proj;                  // [H, Is]
 };
 
-// y = moe(h) for the first `tokens` rows of the scratch buffers h and y. next_router: of the layer
-// after this one, nullptr when there is none.
+// y = moe(h) for the first `tokens` rows of the scratch buffers h and y. `layer`: of the experts,
+// which count layers that have some. next_router: of the layer after this one, nullptr when there
+// is none or it has no experts.
 Result<void> moe_block(Step& step, int64_t layer, const MoeWeights& weights,
                        const Matrix* next_router, int64_t tokens);
 

@@ -5,7 +5,7 @@
 // (compute/exact_f64.h). YaRN's amplitude is in the tables.
 //
 // Shapes   cos, sin: [positions, rotary_dim / 2]
-// Source   spec section 4.6
+// Source   docs/model.md, Rotary embedding
 #pragma once
 
 #include <span>

@@ -25,7 +25,7 @@ struct ScratchRows {
   Rows x;              // [n, H] residual stream
   Rows h;              // [n, H] input of a block
   Rows y;              // [n, H] output of a block
-  Rows mixer_in;       // [n, C] delta-net q, k, v; or [n, 2 * heads * head_dim] queries and gates;
+  Rows mixer_in;       // [n, C] delta-net q, k, v; or [n, query_rows] queries and their gates;
                        // or [n, 2 * H] what the prediction block starts from
   Rows mixer_gate;     // [n, Hv * dv] delta-net z; or keys and values, side by side
   Rows beta, decay;    // [n, Hv]
@@ -33,7 +33,7 @@ struct ScratchRows {
   Rows router_logits;  // [n, E]
   Rows expert_hidden;  // [n * K, I]
   Rows expert_rows;    // [n * K, H]
-  Rows shared;         // [n, H]
+  Rows shared;         // [n, H], without rows where there is no shared expert; as the next
   Rows shared_gate;    // [n, 1]
   Rows logits;         // [logits_rows, V]
 };

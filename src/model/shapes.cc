@@ -6,13 +6,15 @@
 #include <cctype>
 #include <string>
 
+#include "model/config_reader.h"
+
 namespace penstock {
 namespace {
 
-constexpr int64_t kLayersMax = 1024;  // as of config.json
 constexpr int64_t kFullAttentionInterval = 4;
 constexpr std::string_view kQwen35 = "qwen3_5_moe_text";
 constexpr std::string_view kNext = "qwen3_next";
+constexpr std::string_view kQwen3 = "qwen3_moe";
 
 // Columns as in ModelShape.
 constexpr ModelShape kShapes[] = {
@@ -29,6 +31,10 @@ constexpr ModelShape kShapes[] = {
      512, 262144, 1e7},
     {"Qwen3-Coder-Next", "coder-next", kNext, 151936, 2048, 48, 16, 2, 256, 16, 32, 128, 512, 10,
      512, 262144, 5e6},
+    {"Qwen3-30B-A3B", "30b", kQwen3, 151936, 2048, 48, 32, 4, 128, 0, 0, 0, 128, 8, 768, 40960,
+     1e6},
+    {"Qwen3-235B-A22B", "235b", kQwen3, 151936, 4096, 94, 64, 4, 128, 0, 0, 0, 128, 8, 1536, 40960,
+     1e6},
     {"Qwen3.8-2.4T-A95B", "2.4t", kQwen35, 248320, 8192, 92, 64, 4, 256, 16, 128, 128, 512, 10,
      2048, 262144, 1e7},
 };
@@ -59,31 +65,30 @@ Result<ModelConfig> config_of(const ModelShape& shape, int64_t num_layers) {
     return Error{ErrorCode::kInvalidArgument,
                  fmt::format("{} layers: a model has 1 to {}", num_layers, kLayersMax)};
   }
-  ModelConfig config;
-  config.model_type = shape.model_type;
-  config.vocab_size = shape.vocab_size;
-  config.hidden_size = shape.hidden_size;
-  config.num_hidden_layers = num_layers > 0 ? num_layers : shape.num_hidden_layers;
-  for (int64_t layer = 0; layer < config.num_hidden_layers; ++layer) {
-    config.layer_types.push_back((layer + 1) % kFullAttentionInterval == 0
-                                     ? LayerType::kFullAttention
-                                     : LayerType::kLinearAttention);
+  const int64_t layers = num_layers > 0 ? num_layers : shape.num_hidden_layers;
+  Json config = {{"model_type", shape.model_type},
+                 {"vocab_size", shape.vocab_size},
+                 {"hidden_size", shape.hidden_size},
+                 {"num_hidden_layers", layers},
+                 {"num_attention_heads", shape.num_attention_heads},
+                 {"num_key_value_heads", shape.num_key_value_heads},
+                 {"head_dim", shape.head_dim},
+                 {"num_experts", shape.num_experts},
+                 {"num_experts_per_tok", shape.num_experts_per_tok},
+                 {"moe_intermediate_size", shape.moe_intermediate_size},
+                 {"norm_topk_prob", true},
+                 {"rms_norm_eps", 1e-6},
+                 {"max_position_embeddings", shape.max_position_embeddings},
+                 {"rope_theta", shape.rope_theta}};
+  if (shape.linear_num_value_heads > 0) {
+    config["full_attention_interval"] = kFullAttentionInterval;
+    config["linear_num_key_heads"] = shape.linear_num_key_heads;
+    config["linear_num_value_heads"] = shape.linear_num_value_heads;
+    config["linear_key_head_dim"] = config["linear_value_head_dim"] = shape.linear_head_dim;
+    config["linear_conv_kernel_dim"] = 4;
+    config["shared_expert_intermediate_size"] = shape.moe_intermediate_size;
   }
-  config.num_attention_heads = shape.num_attention_heads;
-  config.num_key_value_heads = shape.num_key_value_heads;
-  config.head_dim = shape.head_dim;
-  config.linear_num_key_heads = shape.linear_num_key_heads;
-  config.linear_num_value_heads = shape.linear_num_value_heads;
-  config.linear_key_head_dim = shape.linear_head_dim;
-  config.linear_value_head_dim = shape.linear_head_dim;
-  config.linear_conv_kernel_dim = 4;
-  config.num_experts = shape.num_experts;
-  config.num_experts_per_tok = shape.num_experts_per_tok;
-  config.moe_intermediate_size = shape.moe_intermediate_size;
-  config.shared_expert_intermediate_size = shape.moe_intermediate_size;
-  config.max_position_embeddings = shape.max_position_embeddings;
-  config.rope.theta = shape.rope_theta;
-  return config;
+  return parse_model_config(config, std::string(shape.name));
 }
 
 }  // namespace penstock

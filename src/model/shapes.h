@@ -1,7 +1,7 @@
 // The shapes of published models: what a synthetic model or a plan needs without any download.
 //
-// Only what config.json says about sizes; no weights, no tokenizer. All of them follow one pattern:
-// three delta-net layers, then one with full attention.
+// Only what config.json says about sizes; no weights, no tokenizer. Where there are delta-nets,
+// every fourth layer has full attention instead; all layers have experts.
 //
 // Errors  kInvalidArgument: an unknown name (the sentence lists the known ones), or more layers
 //         than a model may have.
@@ -26,12 +26,12 @@ struct ModelShape {
   int64_t num_attention_heads;
   int64_t num_key_value_heads;
   int64_t head_dim;
-  int64_t linear_num_key_heads;
+  int64_t linear_num_key_heads;  // 0, as the next two: no delta-nets
   int64_t linear_num_value_heads;
   int64_t linear_head_dim;  // of keys and of values
   int64_t num_experts;
   int64_t num_experts_per_tok;
-  int64_t moe_intermediate_size;  // the shared expert's as well
+  int64_t moe_intermediate_size;  // the shared expert's as well, where there is one
   int64_t max_position_embeddings;
   double rope_theta;
 };

@@ -13,27 +13,13 @@
 #include "format/container.h"
 #include "format/quantisation.h"
 #include "format/text.h"
-#include "model/config.h"
+#include "model/tensors.h"
 #include "pack/describe_source.h"
 #include "pack/description_writer.h"
 #include "pack/plan.h"
 
 namespace penstock {
 namespace {
-
-ParameterCounts count_parameters(const Container& model, const ModelConfig& config) {
-  int64_t resident = 0, prediction = 0;
-  for (const ResidentTensor& tensor : model.tensors()) {
-    (tensor.name.starts_with("mtp.") ? prediction : resident) += tensor.rows * tensor.columns;
-  }
-  const ExpertParts& parts = model.experts();
-  const int64_t one_expert = 3 * parts.hidden_size * parts.intermediate_size;
-  const int64_t unread = config.tie_word_embeddings ? 0 : config.vocab_size * config.hidden_size;
-  const int64_t layers = config.num_hidden_layers;
-  return {resident + layers * parts.num_experts * one_expert,
-          resident - unread + layers * config.num_experts_per_tok * one_expert,
-          prediction + config.mtp_num_hidden_layers * parts.num_experts * one_expert};
-}
 
 void write_container_tensors(DescriptionWriter& out, const Container& model) {
   Json tensors = Json::array();
@@ -53,7 +39,7 @@ void write_container_tensors(DescriptionWriter& out, const Container& model) {
 }
 
 void write_experts(DescriptionWriter& out, const ExpertParts& parts, const ModelConfig& config) {
-  const int64_t chosen = config.num_hidden_layers * config.num_experts_per_tok;
+  const int64_t chosen = config.num_expert_layers() * config.num_experts_per_tok;
   const uint64_t token_bytes = parts.record_bytes * static_cast<uint64_t>(chosen);
   out.json()["experts"] = {{"dtype", std::string(name_of(parts.dtype))},
                            {"records", parts.num_records()},
@@ -98,7 +84,7 @@ Result<Description> describe_container(Storage& storage, const std::string& path
   out.fact("id", "id", model.id_text(), model.id_text());
   out.json()["model_id"] = hex_text(model.model_id());
   write_config(out, config);
-  write_parameters(out, count_parameters(model, config));
+  write_parameters(out, config, 0);
   out.json()["options"] = {{"experts", manifest.experts_option},
                            {"resident", manifest.resident_option}};
   out.bytes("resident_bytes", "resident weights", model.resident_bytes());
@@ -164,9 +150,9 @@ Result<Description> describe_checkpoint(Storage& storage, const std::string& pat
   } else if (config) {
     const Result<PackPlan> plan = PackPlan::make(checkpoint, *config, {});
     if (plan) {
-      const PackPlan::Parameters& count = plan->parameters();
-      write_parameters(out, {count.resident + count.experts, count.active, count.mtp});
-      out.fact("vision_parameters", "vision tower", count.vision, count_text(count.vision));
+      write_parameters(out, plan->config(), plan->kept_elements());
+      out.fact("vision_parameters", "vision tower", plan->vision_elements(),
+               count_text(plan->vision_elements()));
     } else {
       obstacle = plan.error().message;
     }

@@ -45,20 +45,6 @@ std::vector<Entry> entries_of(const ModelSource& source) {
   return entries;
 }
 
-ParameterCounts count_parameters(const ModelSource& source) {
-  const ModelConfig& config = source.config();
-  int64_t resident = 0, prediction = 0;
-  for (const SourceTensor& tensor : source.tensors()) {
-    (tensor.name.starts_with("mtp.") ? prediction : resident) += tensor.rows * tensor.columns;
-  }
-  const int64_t one_expert = 3 * config.hidden_size * config.moe_intermediate_size;
-  const int64_t unread = config.tie_word_embeddings ? 0 : config.vocab_size * config.hidden_size;
-  const int64_t layers = config.num_hidden_layers;
-  return {resident + layers * config.num_experts * one_expert,
-          resident - unread + layers * config.num_experts_per_tok * one_expert,
-          prediction + config.mtp_num_hidden_layers * config.num_experts * one_expert};
-}
-
 void write_codings(DescriptionWriter& out, const std::vector<Entry>& entries) {
   std::map<std::string, uint64_t> codings;
   uint64_t bytes = 0;
@@ -100,7 +86,7 @@ Result<Description> describe_source(Storage& storage, const std::string& path,
   const std::string kind = fmt::format("{} checkpoint", name_of(source.format()));
   out.fact("kind", "kind", kind, kind);
   write_config(out, source.config());
-  write_parameters(out, count_parameters(source));
+  write_parameters(out, source.config(), 0);
   write_codings(out, entries);
   Json texts = Json::array();
   std::string names;

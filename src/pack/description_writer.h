@@ -43,11 +43,7 @@ class DescriptionWriter {
 
 void write_config(DescriptionWriter& out, const ModelConfig& config);
 
-struct ParameterCounts {
-  int64_t total = 0;
-  int64_t active = 0;
-  int64_t prediction = 0;  // of the prediction block, beside the total
-};
-void write_parameters(DescriptionWriter& out, const ParameterCounts& counts);
+// more_prediction: elements of tensors that belong to a prediction block that is not whole.
+void write_parameters(DescriptionWriter& out, const ModelConfig& config, int64_t more_prediction);
 
 }  // namespace penstock

@@ -1,4 +1,4 @@
-// Who a model is: its id, its key while it is being packed, its configuration in normal form.
+// Who a model is: its id, and its key while it is being packed.
 //
 // The id goes into every checksum and so must be known before the first weight is read. It follows
 // from the configuration, the options, every file's name, size and header, and the first and the
@@ -12,11 +12,9 @@
 #include <cstdint>
 #include <string>
 
-#include "base/json.h"
 #include "base/result.h"
 #include "format/checkpoint.h"
 #include "io/checksum.h"
-#include "model/config.h"
 #include "pack/plan.h"
 
 namespace penstock {
@@ -28,8 +26,5 @@ Result<uint64_t> derive_model_id(Checkpoint& checkpoint, const StoredTypes& type
 
 // Of an unfinished pack: the id, and which very files it is made from (inode and time included).
 Hash128 derive_pack_key(const Checkpoint& checkpoint, uint64_t model_id);
-
-// What parse_model_config() reads back to an equal ModelConfig, whatever layout it came from.
-Json normal_config(const ModelConfig& config);
 
 }  // namespace penstock

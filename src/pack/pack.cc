@@ -334,9 +334,7 @@ Result<void> Packer::finish() {
   manifest.model_id = parts_.model_id;
   manifest.experts_option = option_text(parts_.options.experts);
   manifest.resident_option = option_text(parts_.options.resident);
-  ModelConfig config = parts_.config;
-  config.mtp_num_hidden_layers = parts_.plan.prediction_layers();
-  manifest.config = normal_config(config);
+  manifest.config = normal_config(parts_.plan.config());
   manifest.resident_bytes = parts_.plan.resident_bytes();
   for (const ResidentPiece& piece : parts_.plan.resident())
     manifest.tensors.push_back(piece.tensor);
@@ -378,6 +376,7 @@ Result<PackReport> Packer::run() {
   report_.source_bytes_read = parts_.converter.source_bytes_read();
   report_.resident_bytes = parts_.plan.resident_bytes();
   report_.experts_bytes = parts_.plan.experts().file_bytes();
+  report_.unknown_keys = parts_.config.unknown_keys;
   return report_;
 }
 

@@ -23,6 +23,7 @@
 #include <optional>
 #include <stop_token>
 #include <string>
+#include <vector>
 
 #include "base/dtype.h"
 #include "base/result.h"
@@ -55,7 +56,8 @@ struct PackReport {
   uint64_t source_bytes_read = 0;  // in this run
   uint64_t resident_bytes = 0;
   uint64_t experts_bytes = 0;
-  uint64_t resumed_bytes = 0;  // done by earlier runs
+  uint64_t resumed_bytes = 0;             // done by earlier runs
+  std::vector<std::string> unknown_keys;  // of config.json, as of ModelConfig
 };
 
 using PackCallback = std::function<void(const PackProgress&)>;

@@ -1,14 +1,13 @@
 // The plan of a pack: which rows of which source tensors become which bytes of the new files.
 //
-// All naming knowledge is here: the prefixes, the fused and interleaved projections of qwen3_next,
-// fused experts or one tensor per expert. Whatever the source calls its tensors, the packed model
-// has one set of names (docs/formats.md). Making the plan checks every tensor's presence, shape and
-// dtype, and that none is left over, so that packing itself can fail only by the disk or by a NaN.
+// Follows the family's list of tensors (model/tensors.h): whatever a checkpoint calls its tensors
+// and however it cuts them, the packed model has one set of names (docs/formats.md). Making the
+// plan finds each listed source and checks its shape and dtype, and that nothing is left over, so
+// that packing itself can fail only by the disk or by a NaN.
 //
 // Memory  Holds pointers into the Checkpoint, which must outlive it.
 // Errors  kNotFound: a tensor is missing. kCorrupt: another shape, or tensors left over.
 //         kUnsupported: a dtype. kInvalidArgument: widths that the wanted type cannot store.
-// Source  spec sections 3.1 and 3.2.
 #pragma once
 
 #include <cstdint>
@@ -20,6 +19,7 @@
 #include "format/checkpoint.h"
 #include "format/manifest.h"
 #include "model/config.h"
+#include "model/tensors.h"
 
 namespace penstock {
 
@@ -40,13 +40,6 @@ struct MatrixSource {
   std::vector<RowRange> ranges;
 };
 
-// What happens to a value on its way.
-enum class Change : uint8_t {
-  kNone,
-  kAddOne,    // zero-centred norms are stored as the multiplier they are
-  kMinusExp,  // A_log is stored as the decay rate
-};
-
 struct ResidentPiece {
   ResidentTensor tensor;
   MatrixSource source;
@@ -63,38 +56,36 @@ class PackPlan {
   const ExpertParts& experts() const { return experts_; }
   MatrixSource gate_up(int64_t layer, int64_t expert) const;
   MatrixSource down(int64_t layer, int64_t expert) const;
-  // 1 with a whole prediction block (MTP): its experts are those of the layer after the last.
-  int64_t prediction_layers() const { return prediction_layers_; }
   // Tensors of a block that is not whole, kept as they are.
   const std::vector<const CheckpointTensor*>& mtp() const { return mtp_; }
 
-  // Elements per name of part, for descriptions and reports.
-  struct Parameters {
-    int64_t resident = 0;
-    int64_t experts = 0;
-    int64_t active = 0;  // touched by one token, embedding row apart
-    int64_t mtp = 0;
-    int64_t vision = 0;
-  };
-  const Parameters& parameters() const { return parameters_; }
+  // Of what will be packed: the source's, with the prediction block that is there.
+  const ModelConfig& config() const { return config_; }
+  int64_t prediction_layers() const { return config_.mtp_num_hidden_layers; }
+  // Elements of tensors that are not part of it.
+  int64_t vision_elements() const { return vision_elements_; }
+  int64_t kept_elements() const { return kept_elements_; }  // of mtp()
 
  private:
   friend class PlanMaker;
 
-  // One layer's experts: either two fused tensors or three per expert.
-  struct LayerExperts {
-    const CheckpointTensor* gate_up = nullptr;    // [experts, 2 * intermediate, hidden]
-    const CheckpointTensor* down = nullptr;       // [experts, hidden, intermediate]
-    std::vector<const CheckpointTensor*> single;  // gate, up, down of expert 0, of expert 1, ...
+  // Rows of one tensor that all experts share, or of a tensor of each.
+  struct ExpertRange {
+    std::vector<const CheckpointTensor*> tensors;
+    int64_t first_row = 0, rows = 0, rows_per_expert = 0;
   };
+  struct LayerExperts {
+    std::vector<ExpertRange> gate_up, down;
+  };
+  static MatrixSource source_of(const std::vector<ExpertRange>& ranges, int64_t expert);
 
   std::vector<ResidentPiece> resident_;
   uint64_t resident_bytes_ = 0;
   ExpertParts experts_;
   std::vector<LayerExperts> layers_;
-  int64_t prediction_layers_ = 0;
+  ModelConfig config_;
   std::vector<const CheckpointTensor*> mtp_;
-  Parameters parameters_;
+  int64_t vision_elements_ = 0, kept_elements_ = 0;
 };
 
 }  // namespace penstock

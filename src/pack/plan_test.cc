@@ -51,9 +51,9 @@ TEST(PackPlan, explains_every_tensor_of_the_tiny_model) {
   const PackPlan plan = *planned.make();
   EXPECT_EQ(plan.resident().size(), 32u) << "36 text tensors, four of them experts";
   EXPECT_EQ(plan.mtp().size(), 1u);
-  EXPECT_EQ(plan.parameters().vision, 24);
-  EXPECT_EQ(plan.parameters().mtp, 512);
-  EXPECT_EQ(plan.parameters().experts, 2 * 3 * 3 * 64 * 64);
+  EXPECT_EQ(plan.vision_elements(), 24);
+  EXPECT_EQ(plan.kept_elements(), 512);
+  EXPECT_EQ(count_parameters(plan.config()).experts, 2 * 3 * 3 * 64 * 64);
   EXPECT_EQ(plan.experts().dtype, DType::kBF16);
   uint64_t end = 0;
   for (const ResidentPiece& entry : plan.resident()) {
@@ -90,9 +90,11 @@ TEST(PackPlan, a_whole_prediction_block_is_one_more_layer) {
   EXPECT_EQ(plan.experts().num_layers, plain.experts().num_layers + 1);
   EXPECT_EQ(plan.gate_up(2, 1).ranges.front().tensor->info.name,
             "mtp.layers.0.mlp.experts.gate_up_proj");
-  EXPECT_EQ(plan.parameters().active, plain.parameters().active);
-  EXPECT_EQ(plan.parameters().experts, plain.parameters().experts);
-  EXPECT_GT(plan.parameters().mtp, 3 * 3 * 64 * 64);
+  const ParameterCount count = count_parameters(plan.config());
+  EXPECT_EQ(active_parameters(plan.config(), 2), active_parameters(plain.config(), 2));
+  EXPECT_EQ(count.total(), count_parameters(plain.config()).total());
+  EXPECT_GT(count.prediction_block, 3 * 3 * 64 * 64);
+  EXPECT_EQ(plan.kept_elements(), 0);
   EXPECT_EQ(piece(plan, "mtp.fc").tensor.dtype, DType::kQ8);
   EXPECT_EQ(piece(plan, "mtp.mlp.gate").tensor.dtype, DType::kBF16);
   EXPECT_EQ(piece(plan, "mtp.self_attn.q_proj").tensor.rows, 64);
@@ -235,7 +237,7 @@ TEST(PackPlan, widths_that_have_no_groups_ask_for_keep) {
 }
 
 TEST(PackPlan, fused_projections_are_taken_apart_by_key_head) {
-  // 2 key heads of 3 components, 4 value heads of 5: the row blocks of spec section 3.2.
+  // 2 key heads of 3 components, 4 value heads of 5: the row blocks of docs/model.md, Tensors.
   Json config = test::tiny_config();
   config["linear_num_key_heads"] = 2;
   config["linear_num_value_heads"] = 4;
@@ -275,8 +277,10 @@ TEST(PackPlan, fused_projections_are_taken_apart_by_key_head) {
 }
 
 TEST(Identity, normal_config_is_read_back_equal) {
-  for (const char* name : {"random/r0-gva2", "random/r1-tied", "random/r2-top1",
-                           "random/r3-wrapped", "random/r4-yarn", "layouts/r0-next"}) {
+  for (const char* name :
+       {"random/r0-gva2", "random/r1-tied", "random/r2-top1", "random/r3-wrapped", "random/r4-yarn",
+        "layouts/r0-next", "random/m0-plain", "random/m1-raw", "random/m2-dense",
+        "random/m3-tied"}) {
     const std::string path = test::data_path(name) + std::string("/config.json");
     const std::string text = *read_text(posix_storage(), path, 1 << 20);
     const ModelConfig config = *parse_model_config(*parse_json(text, path), path);
@@ -287,6 +291,10 @@ TEST(Identity, normal_config_is_read_back_equal) {
     EXPECT_EQ(again.rope.yarn, config.rope.yarn);
     EXPECT_EQ(again.rope.attention_factor, config.rope.attention_factor);
     EXPECT_EQ(again.tie_word_embeddings, config.tie_word_embeddings);
+    EXPECT_EQ(again.ffn_types, config.ffn_types);
+    EXPECT_EQ(again.norm_topk_prob, config.norm_topk_prob);
+    EXPECT_TRUE(again.unknown_keys.empty()) << name;
+    EXPECT_TRUE(config.unknown_keys.empty()) << name << ": " << config.unknown_keys.front();
   }
 }
 

@@ -10,6 +10,7 @@
 #include "base/memory.h"
 #include "format/container.h"
 #include "format/text.h"
+#include "model/registry.h"
 #include "pack/identity.h"
 #include "pack/random_weights.h"
 #include "pack/synth_layout.h"
@@ -48,16 +49,17 @@ Result<ExpertParts> expert_parts(const SynthOptions& options) {
 }
 
 Result<void> check_widths(const ModelConfig& config) {
-  const int64_t widths[] = {config.hidden_size, config.moe_intermediate_size,
-                            config.shared_expert_intermediate_size,
-                            config.num_attention_heads * config.head_dim,
-                            config.linear_num_value_heads * config.linear_value_head_dim};
-  for (const int64_t width : widths) {
-    if (width > 0 && width % kGroupColumns == 0) continue;
+  const auto check = [](int64_t width) -> Result<void> {
+    if (width > 0 && width % kGroupColumns == 0) return {};
     return Error{ErrorCode::kInvalidArgument,
                  fmt::format("a synthetic model needs widths that are multiples of {}; one of this "
                              "shape is {}",
                              kGroupColumns, width)};
+  };
+  PENSTOCK_TRY(check(config.hidden_size));
+  PENSTOCK_TRY(check(config.moe_intermediate_size));
+  for (const TensorSpec& tensor : list_tensors(config).resident) {
+    if (tensor.stored != StoredAs::kVector) PENSTOCK_TRY(check(tensor.columns));
   }
   return {};
 }
@@ -141,7 +143,8 @@ Result<void> Synthesiser::append(std::span<const std::byte> bytes) {
 }
 
 Result<void> Synthesiser::write_tensor(size_t index) {
-  const auto& [tensor, fill, value] = parts_.tensors[index];
+  const auto& [tensor, fill] = parts_.tensors[index];
+  const auto value = static_cast<float>(fill.value);
   if (tensor.panels) {
     // Some panels at a time that begin with a whole piece.
     constexpr int64_t kPanels = RandomWeights::kPieceBlocks;
@@ -160,10 +163,10 @@ Result<void> Synthesiser::write_tensor(size_t index) {
     }
   } else {
     std::vector<float> values(static_cast<size_t>(tensor.rows * tensor.columns), value);
-    if (fill == SynthTensor::Fill::kRandom) {
+    if (fill.kind == SyntheticFill::Kind::kRandom) {
       const float width = value * std::sqrt(3.0f);
       weights_.fill_values(index, -width, width, values);
-    } else if (fill == SynthTensor::Fill::kDecay) {
+    } else if (fill.kind == SyntheticFill::Kind::kDecay) {
       weights_.fill_values(index, std::log(kDecayLow), std::log(kDecayHigh), values);
       for (float& decay : values) decay = static_cast<float>(-std::exp(static_cast<double>(decay)));
     }

@@ -1,8 +1,5 @@
-// The resident tensors of a synthetic model: names and shapes as the model binds them, places as a
-// pack lays them out, and what is put into each.
-//
-// Scales are chosen for activations of order one: a matrix has entries of variance 1 / inputs,
-// norms are 1, the delta-net forgets over one to some hundred tokens.
+// The resident tensors of a synthetic model: the family's list (model/tensors.h), which says what
+// is put into each, at the places where a pack puts them.
 //
 // Limits   Widths are multiples of kGroupColumns.
 // See also pack/synth.h
@@ -12,19 +9,13 @@
 #include <vector>
 
 #include "format/manifest.h"
-#include "model/config.h"
+#include "model/tensors.h"
 
 namespace penstock {
 
 struct SynthTensor {
-  enum class Fill : uint8_t {
-    kRandom,    // around zero, with standard deviation `value`
-    kConstant,  // `value`
-    kDecay,     // -x, with log x uniform: a memory of one to some hundred tokens
-  };
   ResidentTensor tensor;
-  Fill fill = Fill::kRandom;
-  float value = 0;
+  SyntheticFill fill;
 };
 std::vector<SynthTensor> synthetic_tensors(const ModelConfig& config, DType resident);
 

@@ -7,7 +7,7 @@
 #include <set>
 
 #include "format/container.h"
-#include "model/qwen3_5_moe.h"
+#include "model/registry.h"
 #include "model/shapes.h"
 #include "pack/random_weights.h"
 #include "pack/synth_layout.h"
@@ -83,6 +83,8 @@ TEST(ModelShapes, config_agrees_with_published_parameter_counts) {
                                      {"122b", 122111526912},
                                      {"397b", 396346350336},
                                      {"next-80b", 79674391296},
+                                     {"30b", 30532122624},
+                                     {"235b", 235093634560},
                                      {"Qwen3.8-2.4T-A95B", 2419804697984}}) {
     const ModelConfig config = *config_of(*find_model_shape(published.name), 0);
     int64_t parameters = config.num_hidden_layers * config.num_experts * 3 * config.hidden_size *
@@ -195,11 +197,27 @@ TEST(Synth, graph_binds_every_tensor_of_every_kind) {
       const ModelConfig config = *parse_model_config(model.config(), "config");
       AlignedMemory resident = *AlignedMemory::create(model.resident_bytes(), "weights");
       ASSERT_TRUE(model.load_resident(resident.bytes(), {}));
-      WeightBinder binder(model, resident.bytes());
-      const auto bound = Qwen35Moe::bind(config, binder, {});
+      const auto bound = bind_model(config, model, resident.bytes(), {});
       EXPECT_TRUE(bound) << bound.error().message;
     }
   }
+}
+
+TEST(Synth, a_family_without_delta_nets_and_shared_experts_binds_too) {
+  SimStorage disk;
+  SynthOptions options = small_options();
+  options.config = *config_of(*find_model_shape("30b"), 2);
+  options.config.vocab_size = options.config.hidden_size = 128;
+  options.config.num_experts = 8;
+  options.config.moe_intermediate_size = 64;
+  ASSERT_TRUE(synthesise(disk, options));
+  const Container model = *Container::open(disk, "box/model");
+  const ModelConfig config = *parse_model_config(model.config(), "config");
+  EXPECT_EQ(config.model_type, "qwen3_moe");
+  AlignedMemory resident = *AlignedMemory::create(model.resident_bytes(), "weights");
+  ASSERT_TRUE(model.load_resident(resident.bytes(), {}));
+  const auto bound = bind_model(config, model, resident.bytes(), {});
+  EXPECT_TRUE(bound) << bound.error().message;
 }
 
 TEST(Synth, same_seed_gives_same_bytes_and_another_seed_others) {

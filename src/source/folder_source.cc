@@ -192,7 +192,7 @@ Result<SourceTensor> FolderReader::resident(const NormalTensor& wanted) {
           : PENSTOCK_TRY(tensors_.module(module_name(wanted.name), 0, wanted.rows, wanted.columns));
   tensor.ranges = {{matrix, 0, wanted.rows}};
   if (wanted.name.ends_with("decay")) tensor.change = ValueChange::kMinusExp;
-  if (is_zero_centred(wanted.name) && !is_mlx_) tensor.change = ValueChange::kAddOne;
+  if (wanted.is_zero_centred && !is_mlx_) tensor.change = ValueChange::kAddOne;
   return tensor;
 }
 

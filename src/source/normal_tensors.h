@@ -1,5 +1,5 @@
 // The resident tensors of a model in normal form: what a source must have, in the order of the
-// forward pass.
+// family's list (model/tensors.h).
 //
 // Source  docs/formats.md, "resident.bin".
 #pragma once
@@ -17,8 +17,9 @@ struct NormalTensor {
   std::string name;
   int64_t rows = 0;
   int64_t columns = 0;
-  bool is_plain = false;      // a vector (one row) or the convolution
-  bool may_quantise = false;  // false: routers and other small matrices that stay as they are
+  bool is_plain = false;         // a vector (one row) or the convolution
+  bool may_quantise = false;     // false: routers and other small matrices that stay as they are
+  bool is_zero_centred = false;  // a norm that a source may store as w or as 1 + w
 };
 
 // With those of the prediction block, if config.mtp_num_hidden_layers is 1, at the end.
@@ -32,9 +33,6 @@ struct NormalName {
   std::string_view rest;  // "self_attn.q_proj"; of no layer: the name, without "mtp."
 };
 NormalName split_normal_name(std::string_view name, const ModelConfig& config);
-
-// The zero-centred norms, which a source may store as w or as 1 + w.
-bool is_zero_centred(std::string_view name);
 
 // Where a value head of the normal order lies in the tiled order of a GGUF file: (h mod r) Hk +
 // h/r.

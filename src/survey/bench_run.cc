@@ -98,7 +98,7 @@ int64_t context_of(const BenchTest& test, const ModelConfig& config, int64_t exp
 Result<Bench> Bench::create(Storage& storage, BenchOptions options) {
   ModelFiles files = PENSTOCK_TRY(open_model(storage, options.engine.model));
   PlanRequest request = PENSTOCK_TRY(resolve_options(files, options.engine)).request;
-  const RoutingShape shape = {files.config.num_hidden_layers, files.config.num_experts,
+  const RoutingShape shape = {files.config.num_expert_layers(), files.config.num_experts,
                               request.experts_per_token};
   RoutingSource routing =
       PENSTOCK_TRY(RoutingSource::open(storage, options.routing, shape, options.seed));

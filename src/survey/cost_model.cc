@@ -65,7 +65,7 @@ double weights_gbps(const MachineRates& rates) {
 }
 
 double routed_bytes(const CostInput& input, uint64_t expert_bytes) {
-  return static_cast<double>(input.experts_per_token * input.config.num_hidden_layers) *
+  return static_cast<double>(input.experts_per_token * input.config.num_expert_layers()) *
          static_cast<double>(expert_bytes);
 }
 
@@ -77,7 +77,7 @@ double state_bytes(const CostInput& input, int64_t position) {
 // Layers that wait for the disk at least once.
 double layers_with_miss(const CostInput& input, double hits) {
   const double all_hit = std::pow(hits, static_cast<double>(input.experts_per_token));
-  return static_cast<double>(input.config.num_hidden_layers) * (1 - all_hit);
+  return static_cast<double>(input.config.num_expert_layers()) * (1 - all_hit);
 }
 
 void check(const CostInput& input) {
@@ -114,7 +114,7 @@ double hit_rate(const HitModel& hits, const ModelConfig& config, int64_t experts
                 int64_t num_slots) {
   const auto experts = static_cast<double>(config.num_experts);
   const double share = std::clamp(
-      static_cast<double>(num_slots) / (experts * static_cast<double>(config.num_hidden_layers)),
+      static_cast<double>(num_slots) / (experts * static_cast<double>(config.num_expert_layers())),
       0.0, 1.0);
   const double chosen = static_cast<double>(experts_per_token) / experts;
   switch (hits.kind) {
@@ -190,7 +190,8 @@ double distinct_experts(const ModelConfig& config, int64_t experts_per_token, in
 PromptCost prompt_cost(const CostInput& input, int64_t tokens) {
   check(input);
   PENSTOCK_CHECK(tokens > 0);
-  const auto layers = static_cast<double>(input.config.num_hidden_layers);
+  const PromptWork work = prompt_work(input.config, input.experts_per_token);
+  const auto layers = static_cast<double>(input.config.num_expert_layers());
   const double record = static_cast<double>(input.sizes.record_bytes);
   // Experts that all fit are read once; else a chunk has pushed out what the next one starts with.
   const bool keeps_all = static_cast<double>(input.num_slots) >=
@@ -207,10 +208,8 @@ PromptCost prompt_cost(const CostInput& input, int64_t tokens) {
     // Every chunk also takes all its weights from memory once.
     const double weight_bytes = static_cast<double>(input.sizes.dense_bytes) +
                                 layers * in_chunk * static_cast<double>(input.sizes.expert_bytes);
-    const double compute_s =
-        std::max(prompt_flops(input.config, input.experts_per_token, first, end) /
-                     (input.rates.prefill_gflops * kGiga),
-                 weight_bytes / (weights_gbps(input.rates) * kGiga));
+    const double compute_s = std::max(work.flops(first, end) / (input.rates.prefill_gflops * kGiga),
+                                      weight_bytes / (weights_gbps(input.rates) * kGiga));
     ++cost.chunks;
     cost.flash_bytes += bytes;
     cost.flash_s += flash_s;
@@ -225,10 +224,10 @@ PromptCost prompt_cost(const CostInput& input, int64_t tokens) {
 double balanced_chunk_tokens(const CostInput& input) {
   check(input);
   const double bytes =
-      static_cast<double>(input.config.num_hidden_layers * input.config.num_experts) *
+      static_cast<double>(input.config.num_expert_layers() * input.config.num_experts) *
       static_cast<double>(input.sizes.record_bytes);
   const double flash_s = bytes / (input.rates.flash_gbps * kGiga);
-  const double token_s = prompt_flops(input.config, input.experts_per_token, 0, 1) /
+  const double token_s = prompt_work(input.config, input.experts_per_token).flops(0, 1) /
                          (input.rates.prefill_gflops * kGiga);
   return flash_s / token_s;
 }

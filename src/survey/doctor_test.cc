@@ -44,6 +44,8 @@ ModelConfig small_config() {
   config.num_hidden_layers = 4;
   config.layer_types = {LayerType::kLinearAttention, LayerType::kLinearAttention,
                         LayerType::kLinearAttention, LayerType::kFullAttention};
+  config.ffn_types.assign(4, FfnType::kExperts);
+  config.attn_output_gate = true;
   config.num_attention_heads = 4;
   config.num_key_value_heads = 2;
   config.head_dim = 32;

@@ -55,7 +55,7 @@ ForecastRequest forecast_request(const ModelConfig& config, const StoredBits& bi
   request.plan.config = config;
   request.plan.experts_per_token = config.num_experts_per_tok;
   request.plan.checksum_bytes =
-      static_cast<uint64_t>(config.num_hidden_layers * config.num_experts) *
+      static_cast<uint64_t>(config.num_expert_layers() * config.num_experts) *
       std::size(kPackedParts) * sizeof(Hash128);
   request.plan.text_bytes = kTextBytesGuess;
   set_sizes(request, model_sizes(config, bits));
@@ -163,7 +163,7 @@ std::string to_text(const Forecast& forecast, const ForecastRequest& request) {
   const double serial_ms = token.serial_ms();
   std::string text = fmt::format(
       "one token, {} experts in each of {} layers, hit rate {:.2f} ({}), {} read from flash\n",
-      request.plan.experts_per_token, request.plan.config.num_hidden_layers, token.hit_rate,
+      request.plan.experts_per_token, request.plan.config.num_expert_layers(), token.hit_rate,
       name_of(request.hits.kind), format_bytes(static_cast<uint64_t>(token.flash_bytes)));
   for (const CostTerm term : kCostTerms) {
     text += item(std::string(name_of(term)).c_str(), token.term_ms(term), serial_ms);

@@ -1,45 +1,20 @@
-// Parameters, bytes and operations of a model, from its shape alone.
+// Bytes and operations of a model, from its shape alone (parameters: model/tensors.h).
 //
 // What the cost model counts with: no file is needed, so that a model can be judged before it is
 // downloaded. Where a packed model exists its own sizes go before these (they differ by padding,
 // less than 0.1 %).
 //
 // Units   bytes; bits are those of storage, scales included: 4.5 for 4-bit groups of 64 (panel.h)
-// Source  spec sections 4.8, 8.1-8.3; the tests compare with its tables
+// Source  docs/model.md, Sizes; the tests compare with published totals
 #pragma once
 
 #include <cstdint>
 
 #include "base/dtype.h"
-#include "model/config.h"
+#include "format/container.h"
+#include "model/tensors.h"
 
 namespace penstock {
-
-// Elements of the text model, without the block for multi-token prediction.
-struct ParameterCount {
-  int64_t embedding = 0;  // read one row per token
-  int64_t head = 0;       // 0 when tied to the embedding
-  int64_t delta_layers = 0;
-  int64_t attention_layers = 0;
-  int64_t routers = 0;
-  int64_t shared_experts = 0;
-  int64_t shared_gates = 0;
-  int64_t norms = 0;  // of blocks, and the final one
-  int64_t one_expert = 0;
-  int64_t experts = 0;
-  int64_t kept_matrices = 0;  // of the above: matrices that no option quantises (routers, gates)
-  int64_t plain_vectors = 0;  // of the above: norms, convolutions, rates; stored as f32
-
-  int64_t resident() const {
-    return embedding + head + delta_layers + attention_layers + routers + shared_experts +
-           shared_gates + norms;
-  }
-  int64_t total() const { return resident() + experts; }
-};
-ParameterCount count_parameters(const ModelConfig& config);
-
-// Elements that one token multiplies with, embedding row apart.
-int64_t active_parameters(const ModelConfig& config, int64_t experts_per_token);
 
 struct StoredBits {
   double experts = 4.5;
@@ -62,9 +37,17 @@ struct ModelSizes {
 };
 ModelSizes model_sizes(const ModelConfig& config, const StoredBits& bits);
 
-// Floating-point operations of prompt positions [first, end): two per active parameter without the
-// head (needed once per prompt), and attention over what came before.
-double prompt_flops(const ModelConfig& config, int64_t experts_per_token, int64_t first,
-                    int64_t end);
+// The same, where a packed model says its own.
+ModelSizes model_sizes(const ModelConfig& config, const Container& model);
+
+// Floating-point operations of prompts: two per active parameter without the head (needed once per
+// prompt), the delta-nets' states, and attention over what came before.
+struct PromptWork {
+  double per_position = 0;
+  double per_seen_position = 0;  // for each position that a position looks back on
+
+  double flops(int64_t first, int64_t end) const;  // of positions [first, end)
+};
+PromptWork prompt_work(const ModelConfig& config, int64_t experts_per_token);
 
 }  // namespace penstock

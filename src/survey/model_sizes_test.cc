@@ -33,12 +33,15 @@ TEST(ModelSizes, counts_the_parameters_of_published_models) {
   EXPECT_EQ(count_parameters(config_named("35b")).total(), 34'660'610'688);
   EXPECT_EQ(count_parameters(config_named("next-80b")).total(), 79'674'391'296);
   EXPECT_EQ(count_parameters(config_named("2.4t")).total(), 2'419'804'697'984);
+  EXPECT_EQ(count_parameters(config_named("30b")).total(), 30'532'122'624);
+  EXPECT_EQ(count_parameters(config_named("235b")).total(), 235'093'634'560);
 }
 
 TEST(ModelSizes, counts_the_active_parameters_without_the_embedding_row) {
   EXPECT_EQ(active_parameters(config_named("397b"), 10), 16'331'922'176);
   EXPECT_EQ(active_parameters(config_named("35b"), 8), 2'946'429'568);
   EXPECT_EQ(active_parameters(config_named("2.4t"), 10), 93'253'629'312);
+  EXPECT_EQ(active_parameters(config_named("30b"), 8), 3'041'867'776);
 }
 
 TEST(ModelSizes, an_embedding_that_is_also_the_head_is_counted_and_read_once) {
@@ -101,14 +104,14 @@ TEST(ModelSizes, stored_bits_include_scales) {
 
 TEST(ModelSizes, later_positions_of_a_prompt_cost_more) {
   const ModelConfig config = config_named("397b");
-  const double early = prompt_flops(config, 10, 0, 512);
-  const double late = prompt_flops(config, 10, 7680, 8192);
+  const double early = prompt_work(config, 10).flops(0, 512);
+  const double late = prompt_work(config, 10).flops(7680, 8192);
   EXPECT_GT(late, early);
   // Attention alone: 15 layers, 32 heads of 256, on average 7,680 positions more, twice.
   EXPECT_NEAR(late - early, 2.0 * 512 * 2.0 * 7680 * 15 * 32 * 256, 1e6);
   // Without attention two operations per active parameter, head excluded, and the states.
-  EXPECT_NEAR(prompt_flops(config, 10, 0, 1) / (2.0 * (16'331'922'176.0 - 1'017'118'720.0)), 1.0,
-              0.02);
+  EXPECT_NEAR(prompt_work(config, 10).flops(0, 1) / (2.0 * (16'331'922'176.0 - 1'017'118'720.0)),
+              1.0, 0.02);
 }
 
 }  // namespace

@@ -50,7 +50,7 @@ struct GateModel {
 
 // Two shapes: many small experts with eight of 32 chosen; and one chosen of four, biases, other
 // convolution.
-constexpr GateModel kModels[] = {{"r3-wrapped", 41}, {"r2-top1", 33}};
+constexpr GateModel kModels[] = {{"r3-wrapped", 41}, {"r2-top1", 33}, {"m2-dense", 37}};
 
 std::vector<TokenId> prompt_for(const Engine& engine, int64_t tokens) {
   return random_tokens(tokens, engine.config().vocab_size, 7);
@@ -112,7 +112,7 @@ TEST_P(Gate, g1_streamed_equals_resident_at_any_number_of_slots) {
   const auto engine = open_engine(options());
   const int64_t all = engine->plan().num_experts;
   const int64_t top_k = engine->experts_per_token();
-  const int64_t floor = top_k * engine->config().num_hidden_layers;
+  const int64_t floor = top_k * engine->config().num_expert_layers();
   EXPECT_EQ(resident().store.evictions, 0u);
   for (const int64_t slots : {all / 2, all / 4, floor, top_k + 1, top_k, int64_t{1}}) {
     EngineOptions with = options();
@@ -220,7 +220,7 @@ TEST_P(Gate, g6_a_cancelled_request_leaves_no_trace) {
   with.num_checkpoints = 1;
   const auto engine = open_engine(with);
   const std::vector<TokenId> prompt = prompt_for(*engine, GetParam().prompt_tokens);
-  const int64_t layers = engine->config().num_hidden_layers;
+  const int64_t layers = engine->config().num_expert_layers();
   Session session = value_of(engine->new_session());
   // Stops inside of every layer of the third chunk, and in the middle of the answer.
   for (int64_t layer = 0; layer < layers; ++layer) {
@@ -377,7 +377,7 @@ TEST_P(Gate, g12_any_budget_that_the_plan_accepts) {
 TEST_P(Gate, g15_experts_are_read_ahead_or_not) {
   const auto engine = open_engine(options());
   const int64_t all = engine->plan().num_experts;
-  const int64_t floor = engine->experts_per_token() * engine->config().num_hidden_layers;
+  const int64_t floor = engine->experts_per_token() * engine->config().num_expert_layers();
   for (const int64_t slots : {all, all - 1, all / 2, floor}) {
     for (const int64_t chunk : {1, 16}) {
       for (const bool prefetch : {true, false}) {

@@ -71,7 +71,7 @@ class Together : public ::testing::TestWithParam<const char*> {
   }
 };
 
-INSTANTIATE_TEST_SUITE_P(Models, Together, ::testing::Values("r3-wrapped", "r2-top1"),
+INSTANTIATE_TEST_SUITE_P(Models, Together, ::testing::Values("r3-wrapped", "r2-top1", "m2-dense"),
                          [](const auto& test) {
                            std::string name = test.param;
                            std::ranges::replace(name, '-', '_');

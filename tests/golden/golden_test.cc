@@ -114,7 +114,7 @@ void check_golden(const std::string& model, const std::string& tensors, const st
   EngineOptions options = small_options(model);
   options.arithmetic = arithmetic;
   const auto engine = open_engine(options);
-  const Golden golden = read_golden(tensors, json, engine->config().num_hidden_layers);
+  const Golden golden = read_golden(tensors, json, engine->config().num_expert_layers());
   const Evaluation ours = evaluate(*engine, golden.input_ids);
   expect_same_logits(ours, golden, name);
   expect_same_routes(ours, golden, engine->config().num_experts_per_tok);
@@ -136,7 +136,8 @@ TEST_P(RandomCheckpoint, agrees_with_the_reference) {
 
 INSTANTIATE_TEST_SUITE_P(All, RandomCheckpoint,
                          ::testing::Values("random/r0-gva2", "random/r1-tied", "random/r2-top1",
-                                           "random/r3-wrapped"),
+                                           "random/r3-wrapped", "random/m0-plain", "random/m1-raw",
+                                           "random/m2-dense", "random/m3-tied"),
                          [](const auto& test) {
                            std::string name = test.param;
                            std::ranges::replace_if(

@@ -83,7 +83,7 @@ std::unique_ptr<Engine> open_engine(const EngineOptions& options) {
 Evaluation evaluate(Engine& engine, std::span<const TokenId> tokens) {
   Evaluation result;
   result.vocab_size = engine.config().vocab_size;
-  const auto layers = static_cast<size_t>(engine.config().num_hidden_layers);
+  const auto layers = static_cast<size_t>(engine.config().num_expert_layers());
   result.experts.resize(layers);
   result.weights.resize(layers);
   Session session = value_of(engine.new_session());

@@ -1,4 +1,4 @@
-"""Runs transformers' own Qwen3.5-MoE and Qwen3-Next classes in float32 on the CPU and records what they compute.
+"""Runs transformers' own Qwen3.5-MoE, Qwen3-Next and Qwen3-MoE classes in float32 on the CPU and records what they compute.
 
 Needs torch and transformers 5.23 (`Qwen3_5MoeForCausalLM`). Attention and experts run in their plain
 ("eager") form, and without the optional kernel packages the delta rule does too.
@@ -11,6 +11,8 @@ import torch
 from transformers import (
     Qwen3_5MoeForCausalLM,
     Qwen3_5MoeTextConfig,
+    Qwen3MoeConfig,
+    Qwen3MoeForCausalLM,
     Qwen3NextConfig,
     Qwen3NextForCausalLM,
 )
@@ -18,6 +20,7 @@ from transformers import (
 CLASSES = {
     "qwen3_5_moe_text": (Qwen3_5MoeTextConfig, Qwen3_5MoeForCausalLM),
     "qwen3_next": (Qwen3NextConfig, Qwen3NextForCausalLM),
+    "qwen3_moe": (Qwen3MoeConfig, Qwen3MoeForCausalLM),
 }
 
 
@@ -47,7 +50,8 @@ def record(model, ids, greedy_steps):
     """-> ({name: numpy array} of the prompt's values, greedy ids, margins of the two best logits)
 
     Names: input_ids, logits [n, V], hidden.embed, hidden.N (residual stream after layer N; the last
-    is before the final norm), hidden.final_norm, router.N.logits / ids / weights, greedy_ids.
+    is before the final norm), hidden.final_norm, router.N.logits / ids / weights (N counts the
+    layers that have experts), greedy_ids.
     """
     captured = {}
     hooks = _hook(model.model, captured)
@@ -83,9 +87,12 @@ def _hook(base, captured):
         base.embed_tokens.register_forward_hook(keep("hidden.embed")),
         base.norm.register_forward_hook(keep("hidden.final_norm")),
     ]
+    routers = 0
     for number, layer in enumerate(base.layers):
         hooks.append(layer.register_forward_hook(keep(f"hidden.{number}")))
-        hooks.append(layer.mlp.gate.register_forward_hook(keep_routing(number)))
+        if hasattr(layer.mlp, "experts"):
+            hooks.append(layer.mlp.gate.register_forward_hook(keep_routing(routers)))
+            routers += 1
     return hooks
 
 

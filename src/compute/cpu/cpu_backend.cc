@@ -177,14 +177,17 @@ void choose(std::span<const float> logits, std::span<int32_t> experts, std::span
   }
 }
 
-// Logits to weights that sum to 1. The softmax over all experts, renormalised over the chosen
-// ones, is the softmax over the chosen ones.
-void to_weights(std::span<float> logits) {
+// Logits to weights: the softmax over `all`, or renormalised over the chosen ones, which is the
+// softmax over these (then `all` is empty). What is not a number counts as the smallest.
+void to_weights(std::span<float> logits, std::span<const float> all) {
   const float largest = logits[0];
   float sum = 0;
+  for (const float logit : all) {
+    if (!std::isnan(logit)) sum += exact_exp(logit - largest);
+  }
   for (float& logit : logits) {
     logit = exact_exp(logit - largest);
-    sum += logit;
+    if (all.empty()) sum += logit;
   }
   const float part = exact_reciprocal(sum);
   for (float& logit : logits) logit = exact_product(logit, part);
@@ -192,18 +195,19 @@ void to_weights(std::span<float> logits) {
 
 }  // namespace
 
-Result<void> CpuBackend::route_top_k(Rows logits, int top_k, Routing& routing) {
+Result<void> CpuBackend::route_top_k(Rows logits, const RoutingRule& rule, Routing& routing) {
+  const int64_t top_k = rule.top_k;
   const auto k = static_cast<size_t>(top_k);
   PENSTOCK_CHECK(top_k >= 1 && top_k <= logits.width);
   PENSTOCK_CHECK(std::ssize(routing.experts) >= logits.count * top_k);
   PENSTOCK_CHECK(std::ssize(routing.weights) >= logits.count * top_k);
   routing.num_tokens = logits.count;
-  routing.top_k = top_k;
+  routing.top_k = rule.top_k;
   for_rows(logits.count, 4 * logits.width, [&](int64_t t) {
     const size_t first = static_cast<size_t>(t) * k;
     const std::span<float> weights(routing.weights.data() + first, k);
     choose(logits.row(t), {routing.experts.data() + first, k}, weights);
-    to_weights(weights);
+    to_weights(weights, rule.renormalise ? std::span<const float>() : logits.row(t));
   });
   return {};
 }
@@ -241,11 +245,14 @@ void CpuBackend::combine(Rows expert_rows, const Routing& routing, Rows shared, 
                          Rows y) {
   const int64_t top_k = routing.top_k;
   PENSTOCK_CHECK(routing.num_tokens == y.count && expert_rows.count >= y.count * top_k);
-  PENSTOCK_CHECK(expert_rows.width == y.width && shared.width == y.width);
+  PENSTOCK_CHECK(expert_rows.width == y.width);
+  const bool has_shared = shared.count > 0;
+  PENSTOCK_CHECK(!has_shared || (shared.count == y.count && shared.width == y.width));
   for_rows(y.count, top_k * y.width, [&](int64_t t) {
     elementwise_.combine(expert_rows.data + t * top_k * expert_rows.stride, expert_rows.stride,
-                         routing.weights.data() + t * top_k, routing.top_k, shared_gate.row(t)[0],
-                         shared.row(t).data(), y.width, y.row(t).data());
+                         routing.weights.data() + t * top_k, routing.top_k,
+                         has_shared ? shared_gate.row(t)[0] : 0.0f,
+                         has_shared ? shared.row(t).data() : nullptr, y.width, y.row(t).data());
   });
 }
 

@@ -187,6 +187,43 @@ TEST_P(RowOpsTest, routing_matches_the_reference_and_sums_to_one) {
   }
 }
 
+TEST_P(RowOpsTest, routing_as_it_is_gives_the_probabilities_over_all_experts) {
+  Values source(7);
+  const OwnedRows logits(source, 40, 33, 3);
+  Routing routing, expected;
+  for (Routing* each : {&routing, &expected}) {
+    each->experts.resize(40 * 5);
+    each->weights.resize(40 * 5);
+  }
+  ops->route_top_k(logits.rows, {5, false}, routing).value();
+  reference.route_top_k(logits.rows, {5, false}, expected).value();
+  EXPECT_EQ(routing.experts, expected.experts);
+  for (size_t t = 0; t < 40; ++t) {
+    double largest = -INFINITY, all = 0;
+    for (const float logit : logits.rows.row(static_cast<int64_t>(t))) {
+      largest = std::max(largest, double{logit});
+    }
+    for (const float logit : logits.rows.row(static_cast<int64_t>(t))) {
+      all += std::exp(logit - largest);
+    }
+    EXPECT_NEAR(routing.weights[t * 5], 1 / all, 1e-6);
+    for (size_t i = t * 5; i < t * 5 + 5; ++i) {
+      EXPECT_NEAR(routing.weights[i], expected.weights[i], 1e-6);
+    }
+  }
+}
+
+TEST_P(RowOpsTest, combining_without_a_shared_expert_is_the_sum_alone) {
+  Values source(8);
+  const OwnedRows rows(source, 6, 19), y(2, 19), expected(2, 19);
+  const Routing routing = {2, 3, std::vector<int32_t>(6), {0.5f, 0.25f, 0.125f, 1, 0, -1}};
+  ops->combine(rows.rows, routing, {}, {}, y.rows);
+  reference.combine(rows.rows, routing, {}, {}, expected.rows);
+  for (size_t i = 0; i < y.values.size(); ++i) EXPECT_NEAR(y.values[i], expected.values[i], 1e-5);
+  const auto last = [&](int64_t row) { return rows.rows.row(row)[18]; };
+  EXPECT_NEAR(y.rows.row(0)[18], 0.5f * last(0) + 0.25f * last(1) + 0.125f * last(2), 1e-5);
+}
+
 TEST_P(RowOpsTest, equal_logits_are_chosen_by_lower_index) {
   OwnedRows logits(1, 6, 0);
   logits.values = {1, 2, 1, 2, 2, 0};

@@ -5,7 +5,7 @@
 // recurrence and the gated norm. A head goes through all tokens by itself, a group of columns of
 // its memory at a time, which stays in the nearest cache meanwhile.
 //
-// One token in the form that reads the old memory S once and writes it once (spec 4.3):
+// One token in the form that reads the old memory S once and writes it once (docs/model.md):
 //   m = S^T k,  p = S^T q          i ascending, each an fma
 //   d = beta * (v - decay * m)     o = decay * p + (k . q) * d
 //   S = decay * S + k d^T          an fma; the line above without, with exact_exp and its kin

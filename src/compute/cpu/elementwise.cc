@@ -46,8 +46,10 @@ void Combine(const float* rows, int64_t stride, const float* weights, int num_ro
       const FloatVec row = LoadFirst(rows + k * stride + i, width - i);
       sum = hn::Add(sum, Product(Floats(), hn::Set(Floats(), weights[k]), row));
     }
-    const FloatVec gated = Product(Floats(), gate, LoadFirst(shared + i, width - i));
-    StoreFirst(hn::Add(sum, gated), y + i, width - i);
+    if (shared != nullptr) {
+      sum = hn::Add(sum, Product(Floats(), gate, LoadFirst(shared + i, width - i)));
+    }
+    StoreFirst(sum, y + i, width - i);
   }
 }
 

@@ -23,7 +23,7 @@ struct ElementwiseKernels {
   void (*silu_multiply)(const float* gate, const float* up, int64_t width, float* out);
 
   // y = sum_k weights[k] * rows[k], k in order from zero; then y = y + sigmoid(shared_gate) *
-  // shared. Row k is at rows + k * stride.
+  // shared, unless `shared` is nullptr. Row k is at rows + k * stride.
   void (*combine)(const float* rows, int64_t stride, const float* weights, int num_rows,
                   float shared_gate, const float* shared, int64_t width, float* y);
 };

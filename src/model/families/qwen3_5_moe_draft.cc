@@ -1,25 +1,20 @@
-// Qwen35Moe: drafts by the prediction block (multi-token prediction, spec section 6.1).
+// Qwen35Moe: drafts by the prediction block (docs/model.md, Prediction block).
 //
 // For position p the block takes the final hidden state of p and the embedding of token p + 1, and
 // predicts token p + 2. Its attention looks back on all positions, so every pass leaves the keys
 // and values of its own positions behind (remember): they follow from the block's input alone,
 // without attention and experts.
-#include "model/qwen3_5_moe.h"
+#include "model/families/qwen3_5_moe.h"
 
 namespace penstock {
 
-Result<Qwen35Moe::PredictionBlock> Qwen35Moe::bind_prediction(WeightBinder& weights) const {
-  const int64_t hidden = config_.hidden_size;
-  const auto norm = [&](const std::string& name) -> Result<std::span<const float>> {
-    const float* values = PENSTOCK_TRY(weights.vector(name, hidden));
-    return std::span(values, static_cast<size_t>(hidden));
-  };
+Result<Qwen35Moe::PredictionBlock> Qwen35Moe::bind_prediction(WeightBinder& weights) {
   PredictionBlock block;
-  block.embedding_norm = PENSTOCK_TRY(norm("mtp.pre_fc_norm_embedding"));
-  block.hidden_norm = PENSTOCK_TRY(norm("mtp.pre_fc_norm_hidden"));
-  block.fc = PENSTOCK_TRY(weights.matrix("mtp.fc", hidden, 2 * hidden));
+  block.embedding_norm = PENSTOCK_TRY(weights.vector("mtp.pre_fc_norm_embedding"));
+  block.hidden_norm = PENSTOCK_TRY(weights.vector("mtp.pre_fc_norm_hidden"));
+  block.fc = PENSTOCK_TRY(weights.matrix("mtp.fc"));
   block.layer = PENSTOCK_TRY(bind_layer("mtp.", LayerType::kFullAttention, weights));
-  block.norm = PENSTOCK_TRY(norm("mtp.norm"));
+  block.norm = PENSTOCK_TRY(weights.vector("mtp.norm"));
   return block;
 }
 
@@ -53,7 +48,7 @@ void Qwen35Moe::remember(Step& step, std::span<const int32_t> tokens, Rows x,
   const int64_t first = state.length();  // position of tokens[0]
   const ScratchRows& rows = step.scratch.rows();
   const Rows hidden = rows.y.first(n);
-  step.backend.rms_norm(x, final_norm_, static_cast<float>(config_.rms_norm_eps), hidden);
+  step.backend.rms_norm(x, head_.norm, static_cast<float>(config_.rms_norm_eps), hidden);
   step.backend.copy(hidden.slice(state.is_on_trial() ? n - 2 : n - 1, 1), state.next_hidden());
   if (state.is_on_trial()) step.backend.copy(hidden.last(1), state.trial_hidden());
   // The first token of a sequence follows no position.
@@ -125,7 +120,7 @@ Result<Rows> Qwen35Moe::draft(Step& step, int32_t next, SequenceState& state) co
   ops.add(x, y, x);
   ops.rms_norm(x, block.norm, eps, h);
   const Rows logits = rows.logits.first(1);
-  const Projection output[] = {{lm_head_, nullptr, logits}};
+  const Projection output[] = {{head_.lm_head, nullptr, logits}};
   ops.matmul(h, output);
   return logits;
 }

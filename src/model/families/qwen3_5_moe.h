@@ -7,13 +7,14 @@
 // Threads  the computing thread
 // Memory   views into resident memory that the caller keeps alive
 // Errors   bind(): kCorrupt naming the tensor. forward(), draft(): those of model/model.h
-// Source   spec section 4; names of tensors as in docs/formats.md
+// Source   docs/model.md; names of tensors as in docs/formats.md
 #pragma once
 
 #include <optional>
 #include <span>
 #include <vector>
 
+#include "model/blocks.h"
 #include "model/config.h"
 #include "model/model.h"
 #include "model/moe.h"
@@ -34,11 +35,6 @@ class Qwen35Moe final : public Model {
   const ModelConfig& config() const override { return config_; }
 
  private:
-  struct AttentionLayer {
-    Matrix q_proj, k_proj, v_proj, o_proj;
-    const float *q_bias = nullptr, *k_bias = nullptr, *v_bias = nullptr, *o_bias = nullptr;
-    AttentionWeights norms{};
-  };
   struct DeltaNetLayer {
     Matrix in_proj_qkv, in_proj_z, in_proj_b, in_proj_a, out_proj;
     DeltaNetWeights weights{};
@@ -50,7 +46,7 @@ class Qwen35Moe final : public Model {
     DeltaNetLayer delta_net;
     MoeWeights moe;
   };
-  // Multi-token prediction (spec section 6): one more attention layer, on the next token's
+  // Multi-token prediction (docs/model.md): one more attention layer, on the next token's
   // embedding and this position's hidden state.
   struct PredictionBlock {
     std::span<const float> embedding_norm, hidden_norm, norm;
@@ -58,18 +54,13 @@ class Qwen35Moe final : public Model {
     Layer layer;
   };
 
-  Result<Layer> bind_layer(const std::string& prefix, LayerType type, WeightBinder& weights) const;
-  Result<PredictionBlock> bind_prediction(WeightBinder& weights) const;
-  Result<AttentionLayer> bind_attention(const std::string& prefix, WeightBinder& weights) const;
-  Result<DeltaNetLayer> bind_delta_net(const std::string& prefix, WeightBinder& weights) const;
-  void attention(Step& step, const Layer& layer, int64_t index, std::span<const Segment> segments,
-                 int64_t tokens) const;
+  static Result<Layer> bind_layer(const std::string& prefix, LayerType type, WeightBinder& weights);
+  static Result<DeltaNetLayer> bind_delta_net(const std::string& prefix, WeightBinder& weights);
+  static Result<PredictionBlock> bind_prediction(WeightBinder& weights);
   void delta_net(Step& step, const Layer& layer, int64_t index, std::span<const Segment> segments,
                  int64_t tokens) const;
-  Result<void> head(Step& step, std::span<const Segment> segments,
-                    const LogitsObserver& on_logits) const;
 
-  // prediction_block.cc: `x` and `tokens` are one segment's rows.
+  // qwen3_5_moe_draft.cc: `x` and `tokens` are one segment's rows.
   void pair(Step& step, std::span<const int32_t> tokens, Rows before, Rows hidden) const;
   void remember(Step& step, std::span<const int32_t> tokens, Rows x, SequenceState& state) const;
   void draft_attention(Step& step, const SequenceState& state) const;
@@ -78,13 +69,10 @@ class Qwen35Moe final : public Model {
   AttentionShape attention_shape_;
   DeltaNetShape delta_net_shape_;
   RopeTable rope_{};
-  Matrix embed_tokens_, lm_head_;
-  std::span<const float> final_norm_;
+  Matrix embed_tokens_;
+  HeadWeights head_;
   std::vector<Layer> layers_;
   std::optional<PredictionBlock> prediction_;
 };
-
-AttentionShape attention_shape(const ModelConfig& config);
-DeltaNetShape delta_net_shape(const ModelConfig& config);
 
 }  // namespace penstock
