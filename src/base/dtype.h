@@ -1,7 +1,7 @@
 // Element types of stored tensors and of weight matrices.
 //
 // kQ8, kQ4, kQ3, kQ2 are affine groups of 64 along the input axis: w = scale * code + bias with an
-// unsigned code and a bf16 scale and bias per group (MLX's arithmetic; spec section 3.4).
+// unsigned code and a bf16 scale and bias per group (MLX's arithmetic; docs/model.md, "Groups").
 #pragma once
 
 #include <bit>

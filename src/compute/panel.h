@@ -56,7 +56,7 @@
 // Where a processor has no fused multiply-add, exact_fma() computes it in f64, slowly.
 //
 // Memory  Nothing here allocates; all functions write into spans of exactly panel_bytes().
-// Source  Quantiser: spec section 3.4 (MLX affine, group 64).
+// Source  Quantiser: docs/model.md, "Groups" (the affine form of MLX).
 #pragma once
 
 #include <cstddef>

@@ -1,12 +1,12 @@
 // From logits to a token: penalties, temperature, top-k, top-p, min-p, draw.
 //
-// The order of operations is the one in common use (spec section 7.4), all on float32 logits.
+// The order of operations is the one in common use (docs/model.md, "Sampling"), all on float32 logits.
 // Temperature 0 is greedy: the largest logit, the lower id on a tie, and no randomness at all.
 // Repetition penalty looks at the prompt and the answer, presence and frequency at the answer.
 //
 // Threads  the computing thread
 // Errors  kInvalidArgument naming the option; sampling_defaults(): kCorrupt naming the key
-// Source   spec section 7.4
+// Source   docs/model.md, "Sampling"
 #pragma once
 
 #include <cstdint>

@@ -6,7 +6,7 @@
 // experts come from the disk. Nobody knows that beforehand, so both are measured, the other kind
 // again now and then. What is delivered does not depend on it.
 //
-// Source  spec section 6
+// Source  docs/model.md, "Prediction block"
 #pragma once
 
 #include <algorithm>

@@ -19,7 +19,7 @@ uint64_t saturated(uint64_t value) {
 
 std::vector<RuleId> called_by_parts(const Rule& rule) {
   std::vector<RuleId> called = rule.items;
-  if (rule.rest != kNone) called.push_back(rule.rest);
+  if (rule.rest != kNoId) called.push_back(rule.rest);
   for (const Member& member : rule.members) called.push_back(member.value);
   if (rule.others) called.push_back(rule.others->value);
   return called;
@@ -57,7 +57,7 @@ class Facts {
       const Rule& rule = source_.rule_at(id);
       const bool needs_expression =
           rule.kind == Rule::Kind::kPlain || rule.kind == Rule::Kind::kLength;
-      if (needs_expression && rule.expression == kNone) return in_rule(id, "is not defined");
+      if (needs_expression && rule.expression == kNoId) return in_rule(id, "is not defined");
       if (rule.min > rule.max) return in_rule(id, "its minimum is above its maximum");
       if (rule.members.size() > kMembersMax) {
         return in_rule(

@@ -28,10 +28,10 @@ struct ByteEdge {
 };
 
 struct RuleCall {
-  RuleId rule = kNone;
+  RuleId rule = kNoId;
   uint32_t target = 0;        // where to go on afterwards
   uint32_t add = 0;           // to the count
-  uint32_t mark = kNone;      // the member that is seen afterwards
+  uint32_t mark = kNoId;      // the member that is seen afterwards
   bool may_be_empty = false;  // the empty text counts as well, and adds or marks
   Guard guard = {};           // of the call itself
 };

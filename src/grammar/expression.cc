@@ -178,7 +178,7 @@ RuleId GrammarSource::add_rule(std::string name, ExpressionId expression) {
 }
 
 RuleId GrammarSource::declare_rule(std::string name) {
-  return add_rule(std::move(name), kNone);
+  return add_rule(std::move(name), kNoId);
 }
 
 void GrammarSource::define_rule(RuleId id, Rule rule) {

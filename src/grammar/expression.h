@@ -30,7 +30,7 @@ using ExpressionId = uint32_t;
 using RuleId = uint32_t;
 
 inline constexpr uint32_t kUnlimited = UINT32_MAX;  // as a maximum
-inline constexpr uint32_t kNone = UINT32_MAX;       // as an id
+inline constexpr uint32_t kNoId = UINT32_MAX;       // as an id
 inline constexpr size_t kExpressionsMax = 200'000;
 inline constexpr size_t kRulesMax = 20'000;
 inline constexpr size_t kMembersMax = 126;
@@ -69,12 +69,12 @@ struct Expression {
   std::vector<ExpressionId> children = {};
   uint32_t min = 0;
   uint32_t max = 0;
-  RuleId rule = kNone;
+  RuleId rule = kNoId;
 };
 
 struct Member {
-  ExpressionId head = kNone;  // what names it
-  RuleId value = kNone;
+  ExpressionId head = kNoId;  // what names it
+  RuleId value = kNoId;
   bool required = false;
 };
 
@@ -82,19 +82,19 @@ struct Rule {
   enum class Kind : uint8_t { kPlain, kLength, kCount, kMembers, kItems };
   std::string name;
   Kind kind = Kind::kPlain;
-  ExpressionId expression = kNone;  // kPlain, kLength
+  ExpressionId expression = kNoId;  // kPlain, kLength
   uint32_t min = 0;
   uint32_t max = kUnlimited;
   bool is_shared = false;  // keeps states of its own even where it is small
 
-  ExpressionId open = kNone;  // kMembers, kItems
-  ExpressionId between = kNone;
-  ExpressionId close = kNone;
-  ExpressionId tail = kNone;     // kMembers: after each value
+  ExpressionId open = kNoId;  // kMembers, kItems
+  ExpressionId between = kNoId;
+  ExpressionId close = kNoId;
+  ExpressionId tail = kNoId;     // kMembers: after each value
   std::vector<Member> members;   // kMembers
   std::optional<Member> others;  // kMembers: any number of them; head excludes the members'
   std::vector<RuleId> items;     // kItems: the first ones
-  RuleId rest = kNone;           // kItems: all further ones; kCount: what is repeated
+  RuleId rest = kNoId;           // kItems: all further ones; kCount: what is repeated
 };
 
 class GrammarSource {
@@ -127,7 +127,7 @@ class GrammarSource {
   size_t rule_count() const { return rules_.size(); }
   bool overflowed() const { return overflowed_; }
 
-  RuleId root = kNone;
+  RuleId root = kNoId;
   uint32_t depth_max = 256;  // of calls in calls, while matching
 
  private:

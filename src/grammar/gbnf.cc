@@ -30,7 +30,7 @@ int hex_value(char c) {
 }
 
 struct Part {
-  ExpressionId id = kNone;
+  ExpressionId id = kNoId;
   uint64_t size = 0;
 };
 
@@ -54,7 +54,7 @@ class Parser {
 
  private:
   struct Known {
-    RuleId id = kNone;
+    RuleId id = kNoId;
     bool is_defined = false;
     int line = 0;
   };

@@ -49,7 +49,7 @@ class Grammar::Compiler {
   // The root's automaton, and those of all rules that are called from there.
   Result<void> build_rules() {
     const std::vector<RuleFacts> facts = PENSTOCK_TRY(rule_facts(source_));
-    compiled_.assign(source_.rule_count(), kNone);
+    compiled_.assign(source_.rule_count(), kNoId);
     compiled_[source_.root] = 0;
     rule_ids_.push_back(source_.root);
     uint64_t steps_left = kStepsMax;
@@ -68,7 +68,7 @@ class Grammar::Compiler {
       }
       for (RuleState& state : states) {
         for (RuleCall& call : state.calls) {
-          if (compiled_[call.rule] == kNone) {
+          if (compiled_[call.rule] == kNoId) {
             compiled_[call.rule] = static_cast<uint32_t>(rule_ids_.size());
             rule_ids_.push_back(call.rule);
           }
@@ -119,7 +119,7 @@ class Grammar::Compiler {
                                  .target = base + call.target,
                                  .add = call.add,
                                  .guard = guard_index(call.guard),
-                                 .mark = call.mark == kNone ? Marks{} : Marks::bit(call.mark),
+                                 .mark = call.mark == kNoId ? Marks{} : Marks::bit(call.mark),
                                  .may_be_empty = call.may_be_empty});
         }
         out_.states_.push_back(state);
@@ -141,7 +141,7 @@ class Grammar::Compiler {
     const Rule& rule = written(r);
     std::vector<uint32_t> parts;
     const auto add = [&](RuleId id, bool is_required) {
-      if (id == kNone || compiled_[id] == kNone || (only_required && !is_required)) return;
+      if (id == kNoId || compiled_[id] == kNoId || (only_required && !is_required)) return;
       parts.push_back(compiled_[id]);
     };
     for (const Member& member : rule.members) add(member.value, member.required);

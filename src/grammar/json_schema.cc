@@ -130,7 +130,7 @@ Result<ExpressionId> SchemaRules::pattern(const Json& schema, const Raw& raw,
   const CharacterWriter plain = [&](std::vector<CodePointRange> ranges) {
     return source_.unit(source_.chars(std::move(ranges)));
   };
-  const bool is_quoted = raw.marker == kNone;
+  const bool is_quoted = raw.marker == kNoId;
   if (text) {
     auto parsed = parse_pattern(source_, *text, is_quoted ? quoted : plain);
     if (parsed && !is_quoted) {
@@ -160,13 +160,13 @@ Result<bool> SchemaRules::can_compile(const Json& schema, bool is_quoted) const 
 
 Result<ExpressionId> SchemaRules::string(const Json& schema, const Raw& raw,
                                          const std::string& where) {
-  const bool is_quoted = raw.marker == kNone;
+  const bool is_quoted = raw.marker == kNoId;
   const Limits limits = PENSTOCK_TRY(limits_of(schema, "minLength", "maxLength", where));
   const bool is_limited = limits.min > 0 || limits.max != kUnlimited;
   const bool has_pattern = schema.contains("pattern") || schema.contains("format");
   if (is_quoted && !is_limited && !has_pattern) return source_.rule(text_.string());
   ExpressionId inside = PENSTOCK_TRY(pattern(schema, raw, where));
-  if (raw.excluded != kNone) inside = source_.other_than(inside, raw.excluded);
+  if (raw.excluded != kNoId) inside = source_.other_than(inside, raw.excluded);
   if (is_quoted) {
     inside = source_.sequence({source_.bytes("\""), inside, source_.bytes("\"")});
   }
@@ -332,7 +332,7 @@ Result<ExpressionId> SchemaRules::json(const SchemaAlternative& alternative,
 
 Result<ExpressionId> SchemaRules::raw_string(const SchemaAlternative& alternative, const Raw& raw,
                                              const std::string& where) {
-  ExpressionId all = kNone;
+  ExpressionId all = kNoId;
   if (!alternative.values.empty()) {
     std::vector<std::string> texts;
     for (const Json* value : alternative.values) texts.push_back(value->get<std::string>());
@@ -343,7 +343,7 @@ Result<ExpressionId> SchemaRules::raw_string(const SchemaAlternative& alternativ
   } else {
     return string(*alternative.schema, raw, where);
   }
-  return raw.excluded == kNone ? all : source_.other_than(all, raw.excluded);
+  return raw.excluded == kNoId ? all : source_.other_than(all, raw.excluded);
 }
 
 Result<ExpressionId> SchemaRules::json(const Json& schema, const std::string& where) {

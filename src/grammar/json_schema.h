@@ -51,11 +51,11 @@ class SchemaRules {
   Result<ExpressionId> json(const Json& schema, const std::string& where);
   Result<ExpressionId> json(const SchemaAlternative& alternative, const std::string& where);
 
-  // A string as it is, not in quotes. `marker` does not occur in it, `excluded` (or kNone) is not
+  // A string as it is, not in quotes. `marker` does not occur in it, `excluded` (or kNoId) is not
   // all of it.
   struct Raw {
-    ExpressionId marker = kNone;
-    ExpressionId excluded = kNone;
+    ExpressionId marker = kNoId;
+    ExpressionId excluded = kNoId;
   };
   Result<ExpressionId> raw_string(const SchemaAlternative& alternative, const Raw& raw,
                                   const std::string& where);
@@ -81,7 +81,7 @@ class SchemaRules {
   Result<ExpressionId> reference(const Json& schema, const std::string& where);
   Result<ExpressionId> array(const Json& schema, const std::string& where);
   Result<ExpressionId> number(const Json& schema, bool is_integer, const std::string& where);
-  // raw.marker: kNone for a string in quotes.
+  // raw.marker: kNoId for a string in quotes.
   Result<ExpressionId> string(const Json& schema, const Raw& raw, const std::string& where);
   Result<ExpressionId> pattern(const Json& schema, const Raw& raw, const std::string& where);
   Result<bool> can_compile(const Json& schema, bool is_quoted) const;

@@ -44,7 +44,7 @@ bool contains_all(const std::vector<CodePointRange>& ranges,
 }  // namespace
 
 RuleId JsonText::blanks() {
-  if (blanks_ == kNone) {
+  if (blanks_ == kNoId) {
     Rule rule;
     rule.name = "blanks";
     rule.kind = Rule::Kind::kLength;
@@ -105,7 +105,7 @@ ExpressionId JsonText::escapes_beyond_ascii() {
 }
 
 ExpressionId JsonText::any_character() {
-  if (any_character_ != kNone) return any_character_;
+  if (any_character_ != kNoId) return any_character_;
   // U+0020 to U+007F as escapes; what lies below has them from character() already.
   const ExpressionId any = source_.chars({{'0', '9'}, {'a', 'f'}, {'A', 'F'}});
   const ExpressionId ascii =
@@ -163,7 +163,7 @@ ExpressionId JsonText::inside_quotes(std::string_view text) {
 }
 
 RuleId JsonText::string() {
-  if (string_ == kNone) {
+  if (string_ == kNoId) {
     Rule rule;
     rule.name = "string";
     rule.is_shared = true;
@@ -176,7 +176,7 @@ RuleId JsonText::string() {
 
 // 40 digits and an exponent of at most 259 stay below the largest double.
 RuleId JsonText::number() {
-  if (number_ == kNone) {
+  if (number_ == kNoId) {
     const ExpressionId digit = source_.chars({{'0', '9'}});
     const ExpressionId whole = source_.choice(
         {source_.bytes("0"),
@@ -202,7 +202,7 @@ RuleId JsonText::number() {
 }
 
 RuleId JsonText::integer() {
-  if (integer_ == kNone) {
+  if (integer_ == kNoId) {
     Rule rule;
     rule.name = "integer";
     rule.is_shared = true;
@@ -234,7 +234,7 @@ Rule JsonText::array_frame(std::string name) {
 }
 
 RuleId JsonText::object() {
-  if (object_ == kNone) {
+  if (object_ == kNoId) {
     object_ = source_.declare_rule("object");
     Rule rule = object_frame("object");
     rule.others = Member{.head = other_name({}), .value = value()};
@@ -244,7 +244,7 @@ RuleId JsonText::object() {
 }
 
 RuleId JsonText::array() {
-  if (array_ == kNone) {
+  if (array_ == kNoId) {
     array_ = source_.declare_rule("array");
     Rule rule = array_frame("array");
     rule.rest = value();
@@ -254,7 +254,7 @@ RuleId JsonText::array() {
 }
 
 RuleId JsonText::value() {
-  if (value_ == kNone) {
+  if (value_ == kNoId) {
     value_ = source_.declare_rule("value");
     Rule rule;
     rule.name = "value";
@@ -273,7 +273,7 @@ ExpressionId JsonText::quoted_name(std::string_view name) {
 }
 
 ExpressionId JsonText::other_name(const std::vector<std::string>& names) {
-  ExpressionId inside = kNone;
+  ExpressionId inside = kNoId;
   if (names.empty()) {
     inside = source_.sequence({source_.rule(string())});
     return source_.sequence({inside, blank(), source_.bytes(":"), blank()});

@@ -56,14 +56,14 @@ class JsonText {
   ExpressionId escapes_beyond_ascii();
 
   GrammarSource& source_;
-  RuleId blanks_ = kNone;
-  RuleId string_ = kNone;
-  RuleId number_ = kNone;
-  RuleId integer_ = kNone;
-  RuleId object_ = kNone;
-  RuleId array_ = kNone;
-  RuleId value_ = kNone;
-  ExpressionId any_character_ = kNone;
+  RuleId blanks_ = kNoId;
+  RuleId string_ = kNoId;
+  RuleId number_ = kNoId;
+  RuleId integer_ = kNoId;
+  RuleId object_ = kNoId;
+  RuleId array_ = kNoId;
+  RuleId value_ = kNoId;
+  ExpressionId any_character_ = kNoId;
 };
 
 }  // namespace penstock

@@ -102,7 +102,7 @@ Result<uint32_t> NfaBuilder::add_call(RuleCall call, uint32_t from) {
   states_[from].calls.push_back(call);
   // A call that marks nothing may be stepped over here; the others are by the matcher.
   if (facts_[call.rule].is_nullable) {
-    if (call.add == 0 && call.mark == kNone) {
+    if (call.add == 0 && call.mark == kNoId) {
       link(from, call.target);
     } else {
       states_[from].calls.back().may_be_empty = true;
@@ -155,7 +155,7 @@ Result<uint32_t> NfaBuilder::add_text_before(const Expression& expression, uint3
   const uint32_t marker = PENSTOCK_TRY(inner.add(expression.children[0], begin));
   inner.states_[marker].is_accepting = true;
   const std::vector<RuleState> text = PENSTOCK_TRY(determinise(inner.states_, steps_left_));
-  std::vector<uint32_t> place(text.size(), kNone);
+  std::vector<uint32_t> place(text.size(), kNoId);
   for (size_t i = 0; i < text.size(); ++i) {
     if (!text[i].calls.empty()) {
       return Error{ErrorCode::kUnsupported, "what ends a text must not contain large rules"};
@@ -163,14 +163,14 @@ Result<uint32_t> NfaBuilder::add_text_before(const Expression& expression, uint3
     if (!text[i].is_accepting) place[i] = PENSTOCK_TRY(new_state());
   }
   const uint32_t end = PENSTOCK_TRY(new_state());
-  if (place[0] == kNone) return end;  // the empty text is a marker: there is nothing before it
+  if (place[0] == kNoId) return end;  // the empty text is a marker: there is nothing before it
   for (size_t i = 0; i < text.size(); ++i) {
-    if (place[i] == kNone) continue;
+    if (place[i] == kNoId) continue;
     NfaState& state = states_[place[i]];
     state.ends_unit = text[i].ends_unit;
     for (ByteEdge edge : text[i].edges) {
       edge.target = place[edge.target];
-      if (edge.target != kNone) state.edges.push_back(edge);
+      if (edge.target != kNoId) state.edges.push_back(edge);
     }
     if (text[i].ends_unit) link(place[i], end);
   }
@@ -194,16 +194,16 @@ Result<std::vector<RuleState>> NfaBuilder::alone(ExpressionId id) {
   return states;
 }
 
-// Both automata side by side; the second may have died (kNone).
+// Both automata side by side; the second may have died (kNoId).
 Result<uint32_t> NfaBuilder::add_other_than(const Expression& expression, uint32_t from) {
   const std::vector<RuleState> allowed = PENSTOCK_TRY(alone(expression.children[0]));
   const std::vector<RuleState> excluded = PENSTOCK_TRY(alone(expression.children[1]));
   const auto next_excluded = [&](uint32_t state, uint8_t byte) {
-    if (state == kNone) return kNone;
+    if (state == kNoId) return kNoId;
     for (const ByteEdge& edge : excluded[state].edges) {
       if (byte >= edge.first && byte <= edge.last) return edge.target;
     }
-    return kNone;
+    return kNoId;
   };
   std::map<std::pair<uint32_t, uint32_t>, uint32_t> places;
   std::vector<std::pair<uint32_t, uint32_t>> pairs;
@@ -215,7 +215,7 @@ Result<uint32_t> NfaBuilder::add_other_than(const Expression& expression, uint32
     places[{a, b}] = state;
     pairs.push_back({a, b});
     states_[state].ends_unit = allowed[a].ends_unit;
-    if (allowed[a].is_accepting && (b == kNone || !excluded[b].is_accepting)) link(state, end);
+    if (allowed[a].is_accepting && (b == kNoId || !excluded[b].is_accepting)) link(state, end);
     return state;
   };
   link(from, PENSTOCK_TRY(place(0, 0)));
@@ -362,7 +362,7 @@ Result<void> NfaBuilder::add_members(const Rule& rule) {
 // open (item (between item)*)? close, where calls are told by the count of items so far.
 Result<void> NfaBuilder::add_items(const Rule& rule) {
   const auto prefix = static_cast<uint32_t>(rule.items.size());
-  const uint32_t last = rule.rest == kNone ? std::min(rule.max, prefix) : rule.max;
+  const uint32_t last = rule.rest == kNoId ? std::min(rule.max, prefix) : rule.max;
   const uint32_t first = PENSTOCK_TRY(add(rule.open, 0));
   const uint32_t after = PENSTOCK_TRY(new_state());
   const Guard has_room = {.has_range = true,
@@ -378,7 +378,7 @@ Result<void> NfaBuilder::add_items(const Rule& rule) {
     return {};
   };
   for (uint32_t i = 0; i < std::min(prefix, last); ++i) PENSTOCK_TRY(add_item(rule.items[i], i, i));
-  if (rule.rest != kNone && last > prefix) {
+  if (rule.rest != kNoId && last > prefix) {
     PENSTOCK_TRY(add_item(rule.rest, prefix, last == kUnlimited ? kUnlimited : last - 1));
   }
   if (last > 1) {

@@ -79,7 +79,7 @@ class Parser {
   }
 
   Result<ExpressionId> parse_item(int nesting) {
-    ExpressionId item = kNone;
+    ExpressionId item = kNoId;
     if (take("(")) {
       item = PENSTOCK_TRY(parse_group(nesting));
     } else if (take("[")) {

@@ -7,7 +7,7 @@
 // MLX stores norms as 1 + w and the convolution as [channels, kernel, 1]; the latter is the sign.
 //
 // Errors  As of ModelSource::open().
-// Source  spec sections 3.1 to 3.4.
+// Source  docs/formats.md, "Sources" and "Normal form"
 #pragma once
 
 #include <string>

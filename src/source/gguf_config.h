@@ -5,7 +5,7 @@
 // matter, which reads the result.
 //
 // Errors  kUnsupported: another architecture. kNotFound, kCorrupt: by the key.
-// Source  spec section 3.5.
+// Source  docs/formats.md, "GGUF"
 #pragma once
 
 #include "base/json.h"

@@ -7,7 +7,7 @@
 // they are used.
 //
 // Errors  As of ModelSource::open().
-// Source  spec section 3.5.
+// Source  docs/formats.md, "GGUF"
 #pragma once
 
 #include <string>

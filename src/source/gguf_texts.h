@@ -8,7 +8,7 @@
 // text.
 //
 // Errors  kUnsupported: another kind of tokenizer. kNotFound, kCorrupt: by the key.
-// Source  spec section 3.5; files of the format's own converter.
+// Source  docs/formats.md, "GGUF"; files of the format's own converter.
 #pragma once
 
 #include <string>

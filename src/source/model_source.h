@@ -14,7 +14,7 @@
 // Errors   kUnsupported: another architecture, or a way of quantising that is not read, by the name
 //          the file gives it, before any weight is looked at. kNotFound, kCorrupt: what is missing
 //          or does not fit, by file, tensor or key; a file that changed since it was opened.
-// Source   spec sections 3.1 to 3.5; docs/formats.md, "Sources".
+// Source   docs/formats.md, "Sources", "GGUF", "Normal form"
 #pragma once
 
 #include <cstdint>

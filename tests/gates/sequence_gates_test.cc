@@ -252,8 +252,8 @@ TEST_P(Together, g21_a_pass_that_fails_or_is_cancelled_has_changed_nothing) {
     const uint64_t kind = random() % 3;
     std::stop_source stop;
     PassObservers observers;
-    const auto stops_at =
-        static_cast<int64_t>(random() % static_cast<uint64_t>(engine->config().num_hidden_layers));
+    const auto stops_at = static_cast<int64_t>(
+        random() % static_cast<uint64_t>(engine->config().num_expert_layers()));
     if (kind == 1) {
       observers.on_route = [&](int64_t layer, const Routing&) {
         if (layer == stops_at) stop.request_stop();

@@ -160,11 +160,13 @@ class Qwen3Moe final : public Model {
     return layer;
   }
 
-  // The next layer's router, if it is the next one of the store as well.
+  // The router of the next layer that has one, dense layers passed over: the guess is the worse for
+  // them, and one look further ahead.
   const Matrix* router_after(int64_t index) const {
-    const auto next = static_cast<size_t>(index) + 1;
-    if (next == layers_.size() || layers_[next].ffn == FfnType::kDense) return nullptr;
-    return &layers_[next].moe.router;
+    for (size_t next = static_cast<size_t>(index) + 1; next < layers_.size(); ++next) {
+      if (layers_[next].ffn == FfnType::kExperts) return &layers_[next].moe.router;
+    }
+    return nullptr;
   }
 
   ModelConfig config_;

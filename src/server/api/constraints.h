@@ -17,7 +17,7 @@
 #include "grammar/grammar.h"
 #include "grammar/token_trie.h"
 #include "grammar/tool_grammar.h"
-#include "server/generator.h"  // before grammar's: their global kNone would be shadowed
+#include "server/generator.h"
 #include "text/model_texts.h"
 
 namespace penstock {

@@ -18,7 +18,7 @@
 
 #include "base/json.h"
 #include "dialogue/answer_parser.h"
-#include "server/generator.h"  // before grammar's: their global kNone would be shadowed
+#include "server/generator.h"
 
 namespace penstock {
 

@@ -11,7 +11,7 @@
 #include "base/json.h"
 #include "engine/sampler.h"
 #include "grammar/tool_grammar.h"
-#include "server/generator.h"  // before grammar's: their global kNone would be shadowed
+#include "server/generator.h"
 #include "text/model_texts.h"
 
 namespace penstock {
