@@ -42,11 +42,14 @@ class ModelError(Exception):
 
 
 def parse_shapes(text):
-    """Shapes from the table of src/model/shapes.cc, which is the one home of these numbers."""
+    """Shapes from the table of src/model/shapes.cc, which is the one home of these numbers; those whose
+    tensors this script can write."""
     table = text[text.index("kShapes[]"):]
     rows = re.findall(r'\{"([^"]+)",\s*"([^"]+)",\s*(\w+),([^}]*)\}', table)
     shapes = []
     for name, short, kind, numbers in rows:
+        if kind not in ARCHITECTURES:
+            continue
         values = [float(v) if "e" in v else int(v) for v in numbers.replace(",", " ").split()]
         shapes.append(Shape(name, short, ARCHITECTURES[kind], *values))
     return shapes
