@@ -11,7 +11,8 @@ Result<ToolTypes> ToolTypes::create(const Json& tools) {
     Tool& tool = all.tools_[function.name];
     const Json* properties = json_find(function.parameters, "properties");
     if (properties == nullptr || !properties->is_object()) continue;
-    SchemaView view(function.parameters, true);
+    GrammarWork work;
+    SchemaView view(function.parameters, true, work);
     for (const auto& [name, schema] : properties->items()) {
       Types types;
       const auto alternatives = view.alternatives(schema, true, name);

@@ -67,7 +67,7 @@ class Determiniser {
   }
 
   uint32_t place(Subset subset) {
-    take(subset.states.size());
+    take(1 + 2 * subset.states.size());  // also to find it among those that are known
     const auto next = static_cast<uint32_t>(subsets_.size());
     const auto [at, is_new] = index_.emplace(std::move(subset), next);
     if (is_new) {

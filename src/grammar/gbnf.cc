@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "grammar/text_cursor.h"
 #include "text/utf8.h"
 
 namespace penstock {
@@ -34,9 +35,9 @@ struct Part {
   uint64_t size = 0;
 };
 
-class Parser {
+class Parser : TextCursor {
  public:
-  explicit Parser(std::string_view text) : text_(text) {}
+  explicit Parser(std::string_view text) : TextCursor(text) {}
 
   Result<GrammarSource> run() {
     for (skip_blank(true); !at_end(); skip_blank(true)) PENSTOCK_TRY(parse_rule());
@@ -61,15 +62,6 @@ class Parser {
 
   Error fail(std::string_view what) const {
     return {ErrorCode::kInvalidArgument, fmt::format("grammar, line {}: {}", line_, what)};
-  }
-  bool at_end() const { return position_ >= text_.size(); }
-  char peek(size_t ahead = 0) const {
-    return position_ + ahead < text_.size() ? text_[position_ + ahead] : '\0';
-  }
-  bool take(std::string_view expected) {
-    if (!text_.substr(position_).starts_with(expected)) return false;
-    position_ += expected.size();
-    return true;
   }
   void skip_blank(bool over_lines) {
     while (!at_end()) {
@@ -294,8 +286,6 @@ class Parser {
     return static_cast<uint32_t>(value);
   }
 
-  std::string_view text_;
-  size_t position_ = 0;
   int line_ = 1;
   GrammarSource source_;
   std::map<std::string, Known> rules_;

@@ -11,7 +11,6 @@
 namespace penstock {
 namespace {
 
-constexpr uint64_t kStepsMax = 6'000'000;  // about 0.2 s
 constexpr size_t kStatesMax = 200'000;
 constexpr uint16_t kUnknown = UINT16_MAX;
 
@@ -19,7 +18,7 @@ constexpr uint16_t kUnknown = UINT16_MAX;
 
 class Grammar::Compiler {
  public:
-  explicit Compiler(const GrammarSource& source) : source_(source) {}
+  Compiler(const GrammarSource& source, GrammarWork& work) : source_(source), work_(work) {}
 
   Result<Grammar> run() {
     if (source_.depth_max == 0 || source_.depth_max >= kUnknown) {
@@ -52,13 +51,12 @@ class Grammar::Compiler {
     compiled_.assign(source_.rule_count(), kNoId);
     compiled_[source_.root] = 0;
     rule_ids_.push_back(source_.root);
-    uint64_t steps_left = kStepsMax;
     size_t total = 0;
     for (size_t i = 0; i < rule_ids_.size(); ++i) {
       const Rule& rule = source_.rule_at(rule_ids_[i]);
-      auto states = PENSTOCK_TRY(build_automaton(source_, facts, rule_ids_[i], steps_left));
+      auto states = PENSTOCK_TRY(build_automaton(source_, facts, rule_ids_[i], work_.steps_left));
       if (rule.kind == Rule::Kind::kLength) {
-        const auto limited = limit_length(states, rule.min, rule.max, steps_left);
+        const auto limited = limit_length(states, rule.min, rule.max, work_.steps_left);
         if (!limited) return limited.error().with_context(fmt::format("rule \"{}\"", rule.name));
       }
       total += states.size();
@@ -337,6 +335,7 @@ class Grammar::Compiler {
   // character lead to `home`. `utf8` is where the character is.
   bool returns_home(uint32_t state, uint8_t utf8, uint32_t home) const {
     if (utf8 == 0) return state == home;
+    if (!work_.take(1)) return false;  // it is then found out while masks are made
     for (uint32_t byte = 0x80; byte < 0xC0;) {
       const uint8_t next = next_utf8_state(utf8, static_cast<uint8_t>(byte));
       if (next == kUtf8Broken) {
@@ -384,8 +383,19 @@ class Grammar::Compiler {
     }
   }
 
+  // Directly, or by a character of several bytes. Of most states it is quickly seen that not.
+  bool may_lead_to(uint32_t s, uint32_t home) const {
+    const State& from = out_.states_[s];
+    for (uint32_t e = 0; e < from.edge_count; ++e) {
+      const ByteEdge& edge = out_.edges_[from.edges_begin + e];
+      if (edge.target == home || edge.last >= 0xF4) return true;
+    }
+    return false;
+  }
+
   // The groups of bytes on which `s` leads to `home`.
   ByteGroups groups_to(uint32_t s, uint32_t home) const {
+    if (!may_lead_to(s, home)) return 0;
     ByteGroups leaves = 0;
     for (uint32_t byte = 0; byte < 128; ++byte) {
       if (out_.next_state(s, static_cast<uint8_t>(byte)) != home) leaves |= kAsciiGroups[byte];
@@ -432,6 +442,7 @@ class Grammar::Compiler {
   }
 
   const GrammarSource& source_;
+  GrammarWork& work_;
   std::vector<uint32_t> compiled_;  // by written rule
   std::vector<RuleId> rule_ids_;    // by compiled rule
   std::vector<uint32_t> accept_min_;
@@ -440,8 +451,8 @@ class Grammar::Compiler {
   Grammar out_;
 };
 
-Result<Grammar> Grammar::compile(const GrammarSource& source) {
-  return Compiler(source).run();
+Result<Grammar> Grammar::compile(const GrammarSource& source, GrammarWork& work) {
+  return Compiler(source, work).run();
 }
 
 int64_t Grammar::memory_bytes() const {

@@ -31,12 +31,18 @@
 #include "grammar/byte_groups.h"
 #include "grammar/expression.h"
 #include "grammar/guard.h"
+#include "grammar/work.h"
 
 namespace penstock {
 
 class Grammar {
  public:
-  static Result<Grammar> compile(const GrammarSource& source);
+  // Takes its steps from the work that the source has left (work.h).
+  static Result<Grammar> compile(const GrammarSource& source, GrammarWork& work);
+  static Result<Grammar> compile(const GrammarSource& source) {
+    GrammarWork work;
+    return compile(source, work);
+  }
 
   size_t state_count() const { return states_.size(); }
   int64_t memory_bytes() const;

@@ -15,6 +15,9 @@
 namespace penstock {
 namespace {
 
+constexpr uint64_t kTrialSteps = 200'000;   // for one pattern; a date takes a tenth of it
+constexpr uint64_t kTrialStepsMin = 2'000;  // what even the smallest costs
+
 // A limit on a number of things: absent, or a whole number from 0 on.
 Result<std::optional<uint32_t>> count_of(const Json& schema, const char* key,
                                          const std::string& where) {
@@ -144,18 +147,37 @@ Result<ExpressionId> SchemaRules::pattern(const Json& schema, const Raw& raw,
   return source_.repeat(text_.any_character(), 0, kUnlimited);
 }
 
-// A pattern may still be too complex for its limits, which only compiling tells.
-Result<bool> SchemaRules::can_compile(const Json& schema, bool is_quoted) const {
+Result<bool> SchemaRules::can_compile(const Json& schema, bool is_quoted) {
+  Json key = Json::array({is_quoted});
+  for (const char* keyword : {"pattern", "format", "minLength", "maxLength"}) {
+    const auto at = schema.find(keyword);
+    key.push_back(at == schema.end() ? Json() : *at);
+  }
+  if (key == Json::array({is_quoted, nullptr, nullptr, nullptr, nullptr})) return true;
+  GrammarWork& work = view_.work();
+  const std::string text = to_text(key);
+  const auto known = work.patterns.find(text);
+  if (known != work.patterns.end()) return known->second;
+  const uint64_t steps = std::min(work.steps_left, kTrialSteps);
+  if (steps <= kTrialStepsMin) return false;
+  GrammarWork trial{.steps_left = steps - kTrialStepsMin};
+  const bool is_within = PENSTOCK_TRY(try_pattern(schema, is_quoted, trial));
+  work.take(steps - trial.steps_left);
+  if (is_within || steps == kTrialSteps) work.patterns[text] = is_within;
+  return is_within;
+}
+
+Result<bool> SchemaRules::try_pattern(const Json& schema, bool is_quoted, GrammarWork& work) const {
   GrammarSource source;
   JsonText text(source);
   const Json document = Json::object();
-  SchemaView view(document, true);
+  SchemaView view(document, true, work);
   SchemaRules rules(source, text, view);
   Raw raw;
   if (!is_quoted) raw.marker = source.bytes("\n</parameter>\n</function>");
   const ExpressionId whole = PENSTOCK_TRY(rules.string(schema, raw, ""));
   source.root = source.add_rule("root", whole);
-  return Grammar::compile(source).has_value();
+  return Grammar::compile(source, work).has_value();
 }
 
 Result<ExpressionId> SchemaRules::string(const Json& schema, const Raw& raw,
@@ -208,6 +230,7 @@ Result<SchemaRules::Properties> SchemaRules::properties(const Json& schema, bool
     if (!listed->is_object()) {
       return Error{ErrorCode::kInvalidArgument, where + ": \"properties\" must be an object"};
     }
+    PENSTOCK_TRY(view_.take(1 + missing.size() * listed->size() / 4, where));
     for (const auto& [name, property] : listed->items()) {
       const bool is_required = std::erase(missing, name) > 0;
       all.listed.push_back({.name = name, .schema = &property, .is_required = is_required});
@@ -381,7 +404,7 @@ Result<RuleId> SchemaRules::json_rule(const Json& schema, const std::string& whe
   return id;
 }
 
-Result<GrammarSource> json_schema_grammar(const Json& schema) {
+Result<GrammarSource> json_schema_grammar(const Json& schema, GrammarWork& work) {
   if (to_text(schema).size() > kSchemaBytesMax) {
     return Error{ErrorCode::kUnsupported,
                  fmt::format("schema: larger than {} KiB", kSchemaBytesMax / 1024)};
@@ -389,7 +412,7 @@ Result<GrammarSource> json_schema_grammar(const Json& schema) {
   GrammarSource source;
   source.depth_max = kNestingMax;
   JsonText text(source);
-  SchemaView view(schema, false);
+  SchemaView view(schema, false, work);
   SchemaRules rules(source, text, view);
   const RuleId value = PENSTOCK_TRY(rules.json_rule(schema, "schema"));
   source.root =

@@ -14,7 +14,7 @@
 // limits have no exponent.
 //
 // Threads  plain functions.
-// Limits   kSchemaBytesMax, kSchemaDepthMax, kNestingMax levels of objects and arrays in an answer.
+// Limits   the work that is left (work.h); kSchemaBytesMax, kSchemaDepthMax, kNestingMax levels of objects and arrays in an answer.
 // Errors   kUnsupported and kInvalidArgument with the place ("schema.properties.age") and keyword.
 // See also schema_view.h, tool_grammar.h
 #pragma once
@@ -36,7 +36,11 @@ inline constexpr size_t kSchemaBytesMax = 256 * 1024;
 inline constexpr uint32_t kNestingMax = 100;
 
 // An answer that is one JSON value of the schema, blanks around it allowed.
-Result<GrammarSource> json_schema_grammar(const Json& schema);
+Result<GrammarSource> json_schema_grammar(const Json& schema, GrammarWork& work);
+inline Result<GrammarSource> json_schema_grammar(const Json& schema) {
+  GrammarWork work;
+  return json_schema_grammar(schema, work);
+}
 
 // An answer that is any JSON object.
 GrammarSource json_object_grammar();
@@ -84,7 +88,9 @@ class SchemaRules {
   // raw.marker: kNoId for a string in quotes.
   Result<ExpressionId> string(const Json& schema, const Raw& raw, const std::string& where);
   Result<ExpressionId> pattern(const Json& schema, const Raw& raw, const std::string& where);
-  Result<bool> can_compile(const Json& schema, bool is_quoted) const;
+  // Whether a text under this schema is within the limits, which only compiling tells.
+  Result<bool> can_compile(const Json& schema, bool is_quoted);
+  Result<bool> try_pattern(const Json& schema, bool is_quoted, GrammarWork& work) const;
 
   GrammarSource& source_;
   JsonText& text_;

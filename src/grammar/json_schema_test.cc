@@ -269,5 +269,64 @@ TEST(JsonSchema, every_random_walk_ends_in_json) {
   }
 }
 
+// Each within the limits of size; what they cost is in how their parts go together.
+std::vector<Json> expensive_schemas() {
+  std::vector<Json> all;
+  Json members = Json::object();
+  for (int i = 0; i < 6000; ++i) members["n" + std::to_string(i)] = true;
+  all.push_back({{"properties", members}});
+  all.back()["allOf"] = Json::array({Json{{"properties", members}, {"title", "x"}}});
+  Json parts = Json::array();
+  for (int i = 0; i < 300; ++i) {
+    Json part = Json::object();
+    for (int k = 0; k < 30; ++k) part["k" + std::to_string(i * 30 + k)] = true;
+    parts.push_back(Json{{"properties", part}});
+  }
+  all.push_back(Json{{"allOf", parts}});
+  Json beside = {{"description", std::string(200'000, 'x')}, {"type", "object"}};
+  beside["anyOf"] = Json::array();
+  for (int i = 0; i < 3000; ++i) beside["anyOf"].push_back(Json{{"type", "object"}});
+  all.push_back(beside);
+  Json kinds = Json::array();
+  for (int i = 0; i < 2500; ++i) {
+    Json kind = {{"type", "object"}, {"required", Json::array({"kind"})}};
+    kind["properties"]["kind"]["const"] = i;
+    kinds.push_back(kind);
+  }
+  all.push_back(Json{{"oneOf", kinds}});
+  Json patterns = {{"type", "object"}};
+  for (int i = 0; i < 120; ++i) {
+    patterns["properties"]["p" + std::to_string(i)] = {{"type", "string"},
+                                                       {"pattern", "^[a-z]*[ab].{9}$"}};
+  }
+  all.push_back(patterns);
+  return all;
+}
+
+TEST(JsonSchema, what_is_expensive_is_refused_when_the_account_is_empty) {
+  for (const Json& schema : expensive_schemas()) {
+    GrammarWork work;
+    const auto source = json_schema_grammar(schema, work);
+    const auto grammar = source ? Grammar::compile(*source, work) : Result<Grammar>(source.error());
+    ASSERT_FALSE(grammar) << to_text(schema).substr(0, 100);
+    EXPECT_EQ(grammar.error().code, ErrorCode::kUnsupported);
+    EXPECT_EQ(work.steps_left, 0u) << grammar.error().message;
+  }
+}
+
+TEST(JsonSchema, an_account_serves_all_that_a_request_asks_for) {
+  const Json schema = parsed(R"({"type": "string", "pattern": "^[a-z]*b.{4}$"})");
+  GrammarWork work;
+  int served = 0;
+  while (served < 1000) {
+    const auto source = json_schema_grammar(schema, work);
+    if (!source || !Grammar::compile(*source, work)) break;
+    ++served;
+  }
+  EXPECT_GT(served, 1);
+  EXPECT_LT(served, 1000);
+  EXPECT_EQ(work.steps_left, 0u);
+}
+
 }  // namespace
 }  // namespace penstock

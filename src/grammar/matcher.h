@@ -108,6 +108,8 @@ class GrammarMatcher {
     std::vector<Leaving> leaving;
   };
 
+  static Error too_ambiguous();
+
   // One byte for all of `from`; false when a limit was met.
   bool step(const Readings& from, uint8_t byte, Readings& to);
   void step_one(const GrammarReading& from, uint8_t byte, bool has_just_begun);

@@ -14,7 +14,8 @@ constexpr int kNestingMax = 512;  // of expressions and copied rules; the stack 
 
 Error too_large() {
   return {ErrorCode::kUnsupported,
-          fmt::format("too large: more than {} states in one rule", kRuleStatesMax)};
+          fmt::format("too large: more than {} states in one rule, or too much work to make them",
+                      kRuleStatesMax)};
 }
 
 struct Utf8Sequence {
@@ -64,13 +65,20 @@ void cut_sequences(char32_t first, char32_t last, int length, std::vector<Utf8Se
 }  // namespace
 
 Result<uint32_t> NfaBuilder::new_state() {
-  if (states_.size() >= kRuleStatesMax) return too_large();
+  if (states_.size() >= kRuleStatesMax || !take(1)) return too_large();
   states_.push_back({});
   states_.back().guard = guard_;
   return static_cast<uint32_t>(states_.size() - 1);
 }
 
-void NfaBuilder::add_chars(const std::vector<CodePointRange>& ranges, uint32_t from, uint32_t to) {
+bool NfaBuilder::take(uint64_t steps) {
+  const bool is_enough = steps <= steps_left_;
+  steps_left_ -= std::min(steps, steps_left_);
+  return is_enough;
+}
+
+Result<void> NfaBuilder::add_chars(const std::vector<CodePointRange>& ranges, uint32_t from,
+                                   uint32_t to) {
   std::vector<Utf8Sequence> sequences;
   for (const CodePointRange& range : ranges) {
     for (int length = 1; length <= 4; ++length) {
@@ -83,18 +91,14 @@ void NfaBuilder::add_chars(const std::vector<CodePointRange>& ranges, uint32_t f
   for (const Utf8Sequence& sequence : sequences) {
     uint32_t at = from;
     for (int i = 0; i < sequence.length; ++i) {
-      uint32_t next = to;
-      if (i + 1 < sequence.length) {
-        next = static_cast<uint32_t>(states_.size());
-        states_.push_back({});
-        states_.back().guard = guard_;
-      }
+      const uint32_t next = i + 1 < sequence.length ? PENSTOCK_TRY(new_state()) : to;
       ByteEdge edge = sequence.bytes[static_cast<size_t>(i)];
       edge.target = next;
       states_[at].edges.push_back(edge);
       at = next;
     }
   }
+  return {};
 }
 
 Result<uint32_t> NfaBuilder::add_call(RuleCall call, uint32_t from) {
@@ -145,7 +149,7 @@ Result<uint32_t> NfaBuilder::add_text_before(const Expression& expression, uint3
     inner.states_[base].edges.push_back({0, 255, base});
   } else {
     const uint32_t after = PENSTOCK_TRY(inner.new_state());
-    inner.add_chars(inverted({}), base, after);
+    PENSTOCK_TRY(inner.add_chars(inverted({}), base, after));
     inner.states_[after].ends_unit = true;
     inner.link(after, base);
   }
@@ -223,6 +227,8 @@ Result<uint32_t> NfaBuilder::add_other_than(const Expression& expression, uint32
     const auto [a, b] = pairs[i];
     const uint32_t state = places[{a, b}];
     for (const ByteEdge& edge : allowed[a].edges) {
+      const uint64_t others = b == kNoId ? 0 : excluded[b].edges.size();
+      if (!take(1 + (edge.last - edge.first + 1u) * others / 4)) return too_large();
       for (uint32_t first = edge.first; first <= edge.last;) {
         const uint32_t other = next_excluded(b, static_cast<uint8_t>(first));
         uint32_t last = first;
@@ -244,8 +250,7 @@ Result<uint32_t> NfaBuilder::add(ExpressionId id, uint32_t from) {
   if (depth_ >= kNestingMax) {
     return Error{ErrorCode::kUnsupported, fmt::format("nested deeper than {}", kNestingMax)};
   }
-  if (steps_left_ == 0) return too_large();
-  --steps_left_;
+  if (!take(1)) return too_large();
   struct Depth {
     int& depth;
     explicit Depth(int& d) : depth(d) { ++depth; }
@@ -269,7 +274,7 @@ Result<uint32_t> NfaBuilder::add(ExpressionId id, uint32_t from) {
       if (expression.kind == Kind::kAnyByte) {
         states_[from].edges.push_back({0, 255, to});
       } else {
-        add_chars(expression.ranges, from, to);
+        PENSTOCK_TRY(add_chars(expression.ranges, from, to));
       }
       return to;
     }

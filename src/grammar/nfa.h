@@ -42,8 +42,9 @@ class NfaBuilder {
   Result<void> add_members(const Rule& rule);
   Result<void> add_items(const Rule& rule);
   Result<void> add_count(const Rule& rule);
-  void add_chars(const std::vector<CodePointRange>& ranges, uint32_t from, uint32_t to);
+  Result<void> add_chars(const std::vector<CodePointRange>& ranges, uint32_t from, uint32_t to);
   Result<uint32_t> new_state();
+  bool take(uint64_t steps);  // false when there are too few
   void link(uint32_t from, uint32_t to) { states_[from].epsilon.push_back(to); }
 
   const GrammarSource& source_;

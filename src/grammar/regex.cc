@@ -6,6 +6,7 @@
 #include <string>
 #include <utility>
 
+#include "grammar/text_cursor.h"
 #include "text/utf8.h"
 
 namespace penstock {
@@ -21,10 +22,10 @@ const Ranges kSpace = {{0x9, 0xD},       {0x20, 0x20},     {0xA0, 0xA0},     {0x
 const Ranges kLineEnds = {{'\n', '\n'}, {'\r', '\r'}, {0x2028, 0x2029}};
 constexpr uint32_t kPatternRepetitionsMax = 2000;
 
-class Parser {
+class Parser : TextCursor {
  public:
   Parser(GrammarSource& source, std::string_view text, const CharacterWriter& character)
-      : source_(source), text_(text), character_(character) {}
+      : TextCursor(text), source_(source), character_(character) {}
 
   Result<ExpressionId> run() {
     const ExpressionId whole = PENSTOCK_TRY(parse_choice(0));
@@ -41,15 +42,6 @@ class Parser {
     Error error = fail(fmt::format("uses {}, which is not supported", what));
     error.code = ErrorCode::kUnsupported;
     return error;
-  }
-  bool at_end() const { return position_ >= text_.size(); }
-  char peek(size_t ahead = 0) const {
-    return position_ + ahead < text_.size() ? text_[position_ + ahead] : '\0';
-  }
-  bool take(std::string_view expected) {
-    if (!text_.substr(position_).starts_with(expected)) return false;
-    position_ += expected.size();
-    return true;
   }
   ExpressionId anything() { return source_.repeat(character_({{0, 0x10FFFF}}), 0, kUnlimited); }
 
@@ -235,9 +227,7 @@ class Parser {
   }
 
   GrammarSource& source_;
-  std::string_view text_;
   const CharacterWriter& character_;
-  size_t position_ = 0;
 };
 
 }  // namespace

@@ -3,162 +3,12 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <array>
-#include <optional>
-#include <set>
 #include <utility>
+
+#include "grammar/schema_keywords.h"
 
 namespace penstock {
 namespace {
-
-// Obeyed by the readers of a view, or by the view itself.
-const std::set<std::string, std::less<>> kObeyed = {"type",
-                                                    "enum",
-                                                    "const",
-                                                    "anyOf",
-                                                    "oneOf",
-                                                    "allOf",
-                                                    "$ref",
-                                                    "$defs",
-                                                    "definitions",
-                                                    "properties",
-                                                    "required",
-                                                    "additionalProperties",
-                                                    "items",
-                                                    "prefixItems",
-                                                    "additionalItems",
-                                                    "minItems",
-                                                    "maxItems",
-                                                    "minLength",
-                                                    "maxLength",
-                                                    "pattern",
-                                                    "format",
-                                                    "minimum",
-                                                    "maximum",
-                                                    "exclusiveMinimum",
-                                                    "exclusiveMaximum",
-                                                    "nullable",
-                                                    "minProperties",
-                                                    "maxProperties"};
-
-// Say nothing about which values are valid.
-const std::set<std::string, std::less<>> kAnnotations = {
-    "$schema",          "$id",       "$anchor",         "$comment",
-    "$vocabulary",      "id",        "title",           "description",
-    "default",          "examples",  "example",         "deprecated",
-    "readOnly",         "writeOnly", "contentEncoding", "contentMediaType",
-    "contentSchema",    "name",      "strict",          "additionalDescription",
-    "enumDescriptions", "enumNames"};
-
-const std::set<std::string, std::less<>> kOfObjects = {
-    "properties", "required", "additionalProperties", "minProperties", "maxProperties"};
-const std::set<std::string, std::less<>> kOfArrays = {"items", "prefixItems", "additionalItems",
-                                                      "minItems", "maxItems"};
-const std::set<std::string, std::less<>> kOfStrings = {"minLength", "maxLength", "pattern",
-                                                       "format"};
-const std::set<std::string, std::less<>> kOfNumbers = {"minimum", "maximum", "exclusiveMinimum",
-                                                       "exclusiveMaximum"};
-
-constexpr std::array<std::pair<std::string_view, SchemaType>, 7> kTypes = {
-    {{"object", SchemaType::kObject},
-     {"array", SchemaType::kArray},
-     {"string", SchemaType::kString},
-     {"number", SchemaType::kNumber},
-     {"integer", SchemaType::kInteger},
-     {"boolean", SchemaType::kBoolean},
-     {"null", SchemaType::kNull}}};
-
-bool is_annotation(std::string_view key) {
-  return kAnnotations.contains(key) || key.starts_with("x-");
-}
-
-std::optional<SchemaType> type_named(const Json& name) {
-  if (!name.is_string()) return std::nullopt;
-  for (const auto& [text, type] : kTypes) {
-    if (text == name.get_ref<const std::string&>()) return type;
-  }
-  return std::nullopt;
-}
-
-bool is_value_of(const Json& value, SchemaType type) {
-  switch (type) {
-    case SchemaType::kObject: return value.is_object();
-    case SchemaType::kArray: return value.is_array();
-    case SchemaType::kString: return value.is_string();
-    case SchemaType::kNumber: return value.is_number();
-    case SchemaType::kInteger: return value.is_number_integer();
-    case SchemaType::kBoolean: return value.is_boolean();
-    case SchemaType::kNull: return value.is_null();
-    default: return true;
-  }
-}
-
-// The types that "type" lists; without one, what the other keywords are about; none: any.
-Result<std::vector<SchemaType>> types_of(const Json& schema, const std::string& where) {
-  std::vector<SchemaType> types;
-  const auto type = schema.find("type");
-  if (type != schema.end()) {
-    const Json list = type->is_array() ? *type : Json::array({*type});
-    for (const Json& name : list) {
-      const auto known = type_named(name);
-      if (!known) {
-        return Error{ErrorCode::kInvalidArgument,
-                     fmt::format("{}: \"type\" {} is not a type", where, to_text(name))};
-      }
-      if (std::ranges::find(types, *known) == types.end()) types.push_back(*known);
-    }
-    const bool has_number = std::ranges::find(types, SchemaType::kNumber) != types.end();
-    if (has_number) std::erase(types, SchemaType::kInteger);
-    return types;
-  }
-  const auto add = [&](const auto& keywords, SchemaType implied) {
-    for (const auto& [key, value] : schema.items()) {
-      if (!keywords.contains(key)) continue;
-      types.push_back(implied);
-      return;
-    }
-  };
-  add(kOfObjects, SchemaType::kObject);
-  add(kOfArrays, SchemaType::kArray);
-  add(kOfStrings, SchemaType::kString);
-  add(kOfNumbers, SchemaType::kNumber);
-  return types;
-}
-
-bool says_something(const Json& schema) {
-  for (const auto& [key, value] : schema.items()) {
-    if (!is_annotation(key) && key != "$defs" && key != "definitions") return true;
-  }
-  return false;
-}
-
-Json without(const Json& schema, std::initializer_list<std::string_view> keys) {
-  Json rest = Json::object();
-  for (const auto& [key, value] : schema.items()) {
-    if (std::ranges::find(keys, key) == keys.end()) rest[key] = value;
-  }
-  return rest;
-}
-
-// a AND b of two "type"s.
-Json common_types(const Json& a, const Json& b) {
-  const Json list_a = a.is_array() ? a : Json::array({a});
-  const Json list_b = b.is_array() ? b : Json::array({b});
-  const auto has = [](const Json& list, const char* name) {
-    return std::ranges::find(list, Json(name)) != list.end();
-  };
-  Json both = Json::array();
-  for (const Json& type : list_a) {
-    if (std::ranges::find(list_b, type) != list_b.end()) {
-      both.push_back(type);
-    } else if (type == "integer" && has(list_b, "number")) {
-      both.push_back(type);
-    } else if (type == "number" && has(list_b, "integer") && !has(list_a, "integer")) {
-      both.push_back("integer");
-    }
-  }
-  return both;
-}
 
 // The property that tells two kinds of objects apart has given values in both.
 const Json* given_values(const Json& object_schema, const std::string& name) {
@@ -173,14 +23,17 @@ const Json* given_values(const Json& object_schema, const std::string& name) {
   return json_find(*property, "enum");
 }
 
-bool have_common_value(const Json& a, const Json& b) {
+// Where it would take too many steps to find out, there is one.
+bool have_common_value(const Json& a, const Json& b, GrammarWork& work) {
+  if (!work.take(1 + uint64_t{a.size()} * b.size())) return true;
   const Json list_a = a.is_array() ? a : Json::array({a});
   const Json list_b = b.is_array() ? b : Json::array({b});
   return std::ranges::any_of(
       list_a, [&](const Json& x) { return std::ranges::find(list_b, x) != list_b.end(); });
 }
 
-bool are_told_apart(const SchemaAlternative& a, const SchemaAlternative& b) {
+bool are_told_apart(const SchemaAlternative& a, const SchemaAlternative& b, GrammarWork& work) {
+  if (!work.take(1 + uint64_t{a.values.size()} * b.values.size())) return false;
   const auto given = [](const SchemaAlternative& x) { return !x.values.empty(); };
   if (given(a) && given(b)) {
     for (const Json* x : a.values) {
@@ -206,9 +59,10 @@ bool are_told_apart(const SchemaAlternative& a, const SchemaAlternative& b) {
   const Json* properties = json_find(*a.schema, "properties");
   if (properties == nullptr || !properties->is_object()) return false;
   for (const auto& [name, unused] : properties->items()) {
+    if (!work.take(1 + a.schema->size() + b.schema->size() + properties->size())) return false;
     const Json* in_a = given_values(*a.schema, name);
     const Json* in_b = given_values(*b.schema, name);
-    if (in_a != nullptr && in_b != nullptr && !have_common_value(*in_a, *in_b)) return true;
+    if (in_a != nullptr && in_b != nullptr && !have_common_value(*in_a, *in_b, work)) return true;
   }
   return false;
 }
@@ -226,16 +80,7 @@ Result<void> SchemaView::leave_out(std::string_view keyword, const std::string& 
   return {};
 }
 
-Result<const Json*> SchemaView::keep(Json schema, const std::string& where) {
-  if (kept_.size() >= kSchemasMax) {
-    return Error{ErrorCode::kUnsupported,
-                 fmt::format("{}: the schema is too large when its parts are put together", where)};
-  }
-  kept_.push_back(std::move(schema));
-  return &kept_.back();
-}
-
-Result<const Json*> SchemaView::target(const Json& schema, const std::string& where) const {
+Result<const Json*> SchemaView::target(const Json& schema, const std::string& where) {
   const auto bad = [&](std::string_view what) {
     return Error{ErrorCode::kInvalidArgument, fmt::format("{}: \"$ref\" {}", where, what)};
   };
@@ -258,6 +103,7 @@ Result<const Json*> SchemaView::target(const Json& schema, const std::string& wh
       i += is_escape ? 1 : 0;
     }
     rest.remove_prefix(end);
+    PENSTOCK_TRY(take(1 + name.size() / 32 + at->size() / 4, where));
     const Json* next = nullptr;
     if (at->is_object() && at->contains(name)) next = &(*at)[name];
     if (at->is_array() && name.size() < 6 && !name.empty() &&
@@ -273,105 +119,10 @@ Result<const Json*> SchemaView::target(const Json& schema, const std::string& wh
 
 Result<void> SchemaView::check_keywords(const Json& schema, const std::string& where) {
   for (const auto& [key, value] : schema.items()) {
-    if (kObeyed.contains(key) || is_annotation(key)) continue;
+    if (is_obeyed_keyword(key) || is_annotation(key)) continue;
     PENSTOCK_TRY(leave_out(key, where));
   }
   return {};
-}
-
-// One schema that says what both say. Both are without references.
-Result<const Json*> SchemaView::merged(const Json& a, const Json& b, int depth,
-                                       const std::string& where) {
-  if (depth > kSchemaDepthMax) {
-    return Error{ErrorCode::kUnsupported,
-                 fmt::format("{}: nested deeper than {}", where, kSchemaDepthMax)};
-  }
-  if (a.is_boolean()) return a.get<bool>() ? &b : &a;
-  if (b.is_boolean()) return b.get<bool>() ? &a : &b;
-  if (!a.is_object() || !b.is_object()) {
-    return Error{ErrorCode::kInvalidArgument,
-                 fmt::format("{}: a schema must be an object or a boolean", where)};
-  }
-  if (a.contains("$ref")) {
-    const Json* pointed = PENSTOCK_TRY(target(a, where));
-    const Json* rest = PENSTOCK_TRY(keep(without(a, {"$ref"}), where));
-    const Json* whole = PENSTOCK_TRY(merged(*pointed, *rest, depth + 1, where));
-    return merged(*whole, b, depth + 1, where);
-  }
-  if (b.contains("$ref")) {
-    const Json* pointed = PENSTOCK_TRY(target(b, where));
-    const Json* rest = PENSTOCK_TRY(keep(without(b, {"$ref"}), where));
-    const Json* whole = PENSTOCK_TRY(merged(*pointed, *rest, depth + 1, where));
-    return merged(a, *whole, depth + 1, where);
-  }
-  Json both = a;
-  for (const auto& [key, value] : b.items()) {
-    if (is_annotation(key) || key == "$defs" || key == "definitions") continue;
-    if (!both.contains(key)) {
-      both[key] = value;
-      continue;
-    }
-    Json& mine = both[key];
-    if (mine == value) continue;
-    const bool is_upper = key == "maximum" || key == "exclusiveMaximum" || key == "maxLength" ||
-                          key == "maxItems" || key == "maxProperties";
-    const bool is_lower = key == "minimum" || key == "exclusiveMinimum" || key == "minLength" ||
-                          key == "minItems" || key == "minProperties";
-    if ((is_upper || is_lower) && mine.is_number() && value.is_number()) {
-      if ((value < mine) == is_upper) mine = value;
-    } else if (key == "type") {
-      mine = common_types(mine, value);
-    } else if (key == "required" && mine.is_array() && value.is_array()) {
-      for (const Json& name : value) {
-        if (std::ranges::find(mine, name) == mine.end()) mine.push_back(name);
-      }
-    } else if (key == "properties" && mine.is_object() && value.is_object()) {
-      for (const auto& [name, property] : value.items()) {
-        mine[name] =
-            mine.contains(name) ? Json{{"allOf", Json::array({mine[name], property})}} : property;
-      }
-    } else if (key == "items") {
-      mine = Json{{"allOf", Json::array({mine, value})}};
-    } else if (key == "allOf" && mine.is_array() && value.is_array()) {
-      for (const Json& part : value) mine.push_back(part);
-    } else if (key == "enum" && mine.is_array() && value.is_array()) {
-      Json kept = Json::array();
-      for (const Json& item : mine) {
-        if (std::ranges::find(value, item) != value.end()) kept.push_back(item);
-      }
-      mine = std::move(kept);
-    } else if (key == "additionalProperties") {
-      if (mine == Json(true)) {
-        mine = value;
-      } else if (value != Json(true) && mine != Json(false) && value != Json(false)) {
-        PENSTOCK_TRY(leave_out("allOf", where, "has two schemas for additionalProperties"));
-      } else if (value == Json(false)) {
-        mine = false;
-      }
-    } else if (key == "anyOf" || key == "oneOf") {
-      // Both must hold: the second becomes a part of its own.
-      Json part = Json::object();
-      part[key] = value;
-      if (!both.contains("allOf")) both["allOf"] = Json::array();
-      both["allOf"].push_back(std::move(part));
-    } else {
-      PENSTOCK_TRY(leave_out(key, where, "is given twice and differs"));
-    }
-  }
-  // What one side closes is closed: only the properties that it lists itself remain.
-  for (const Json* side : {&a, &b}) {
-    const auto additional = side->find("additionalProperties");
-    if (additional == side->end() || *additional != Json(false)) continue;
-    const auto listed = side->find("properties");
-    Json properties = Json::object();
-    if (both.contains("properties") && listed != side->end()) {
-      for (const auto& [name, property] : both["properties"].items()) {
-        if (listed->contains(name)) properties[name] = property;
-      }
-    }
-    both["properties"] = std::move(properties);
-  }
-  return keep(std::move(both), where);
 }
 
 Result<void> SchemaView::add_values(const Json& schema, const std::string& where,
@@ -396,9 +147,7 @@ Result<void> SchemaView::add_values(const Json& schema, const std::string& where
     });
   }
   for (const auto& [key, value] : schema.items()) {
-    const bool limits = kOfObjects.contains(key) || kOfArrays.contains(key) ||
-                        kOfStrings.contains(key) || kOfNumbers.contains(key);
-    if (limits)
+    if (is_limit(key))
       PENSTOCK_TRY(leave_out(key, where, "beside \"enum\" or \"const\" is not supported"));
   }
   SchemaAlternative texts{.type = SchemaType::kString, .schema = &schema};
@@ -424,14 +173,11 @@ Result<void> SchemaView::add_types(const Json& schema, const std::string& where,
   return {};
 }
 
-Result<bool> SchemaView::are_disjoint(const Alternatives& a, const Alternatives& b,
-                                      const std::string&) {
-  for (const SchemaAlternative& x : a) {
-    for (const SchemaAlternative& y : b) {
-      if (!are_told_apart(x, y)) return false;
-    }
-  }
-  return true;
+bool SchemaView::are_disjoint(const Alternatives& a, const Alternatives& b) {
+  return std::ranges::all_of(a, [&](const SchemaAlternative& x) {
+    return std::ranges::all_of(
+        b, [&](const SchemaAlternative& y) { return are_told_apart(x, y, work_); });
+  });
 }
 
 Result<void> SchemaView::add_branches(const Json& schema, const char* keyword, bool follows,
@@ -454,7 +200,7 @@ Result<void> SchemaView::add_branches(const Json& schema, const char* keyword, b
       PENSTOCK_TRY(add(*branch, true, depth + 1, below, mine));
       bool is_apart = true;
       for (const Alternatives& other : seen) {
-        is_apart = is_apart && PENSTOCK_TRY(are_disjoint(mine, other, below));
+        is_apart = is_apart && are_disjoint(mine, other);
       }
       if (!is_apart) {
         PENSTOCK_TRY(leave_out("oneOf", where,
@@ -481,6 +227,7 @@ Result<void> SchemaView::add(const Json& schema, bool follows, int depth, const 
     return Error{ErrorCode::kInvalidArgument,
                  fmt::format("{}: a schema must be an object or a boolean", where)};
   }
+  PENSTOCK_TRY(take(4 + schema.size(), where));
   PENSTOCK_TRY(check_keywords(schema, where));
   if (schema.contains("$ref")) {
     const Json* rest = PENSTOCK_TRY(keep(without(schema, {"$ref"}), where));

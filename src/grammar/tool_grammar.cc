@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <map>
 #include <optional>
+#include <span>
 #include <utility>
 
 #include "grammar/json_schema.h"
@@ -223,15 +224,24 @@ class ParameterRules {
   KnownValues& known_;
 };
 
+// What the stages of a request with hostile tools may take. All tools at once; where that is too
+// much, trials find out which are hostile; then those that are not, and at last none of them. 512
+// honest tools of a dozen parameters take 2,100,000.
+constexpr uint64_t kWholeSteps = GrammarWork::kSteps;
+constexpr uint64_t kTrialSteps = GrammarWork::kSteps * 3;
+constexpr uint64_t kToolSteps = 7'000;        // of a tool among many
+constexpr uint64_t kTrialStepsMin = 500'000;  // of one: what texts and any JSON are takes half
+
 struct Building {
   GrammarSource& source;
   JsonText& text;
+  GrammarWork& work;
   KnownValues known = {};
   std::vector<std::string> left_out = {};
 };
 
 Result<RuleId> parameters(Building& building, const ToolFunction& tool, ToolForm form) {
-  SchemaView view(tool.parameters, true);
+  SchemaView view(tool.parameters, true, building.work);
   ParameterRules rules(building.source, building.text, view, building.known);
   const RuleId id = PENSTOCK_TRY(form == ToolForm::kJson ? rules.json(tool) : rules.tagged(tool));
   for (const std::string& keyword : view.left_out()) {
@@ -240,17 +250,69 @@ Result<RuleId> parameters(Building& building, const ToolFunction& tool, ToolForm
   return id;
 }
 
-// The grammar of a tool alone tells whether it is within the limits.
-bool is_within_limits(const ToolFunction& tool, ToolForm form) {
-  GrammarSource source;
-  source.depth_max = kNestingMax;
-  JsonText text(source);
-  Building building{source, text};
-  const auto root = parameters(building, tool, form);
-  if (!root) return false;
-  source.root = *root;
-  return Grammar::compile(source).has_value();
+// Takes anything from now on; how it is named in left_out.
+std::string set_free(ToolFunction& tool) {
+  tool.parameters = Json{{"type", "object"}, {"additionalProperties", true}};
+  return fmt::format("{}: parameters", tool.name);
 }
+
+std::vector<std::string> free_all(std::vector<ToolFunction>& tools) {
+  std::vector<std::string> freed;
+  for (ToolFunction& tool : tools) freed.push_back(set_free(tool));
+  return freed;
+}
+
+// Finds the tools that are too expensive: those that alone are, and those with which all others
+// would be. Halves are tried, then their halves, so that one among hundreds is soon found.
+class HostileTools {
+ public:
+  HostileTools(ToolForm form, GrammarWork& work) : form_(form), work_(work) {}
+
+  std::vector<std::string> set_free_among(std::span<ToolFunction> tools) {
+    const size_t half = tools.size() / 2;
+    if (half == 0) return {set_free(tools[0])};
+    std::vector<std::string> freed;
+    for (const auto part : {tools.first(half), tools.subspan(half)}) {
+      if (is_within_limits(part)) continue;
+      for (std::string& name : set_free_among(part)) freed.push_back(std::move(name));
+    }
+    return freed;
+  }
+
+ private:
+  bool is_within_limits(std::span<ToolFunction> tools) {
+    const uint64_t steps = std::min(
+        {trial_steps_left_, whole_steps_left_, kTrialStepsMin + kToolSteps * tools.size()});
+    if (steps == 0) return false;
+    work_.steps_left = steps;
+    const bool is_within = compiles(tools);
+    const uint64_t used = steps - work_.steps_left;
+    trial_steps_left_ -= used;
+    if (is_within) whole_steps_left_ -= used;
+    return is_within;
+  }
+
+  bool compiles(std::span<const ToolFunction> tools) {
+    GrammarSource source;
+    source.depth_max = kNestingMax;
+    JsonText text(source);
+    Building building{source, text, work_};
+    std::vector<ExpressionId> choices;
+    for (const ToolFunction& tool : tools) {
+      const auto rule = parameters(building, tool, form_);
+      if (!rule) return false;
+      choices.push_back(
+          source.sequence({source.bytes(fmt::format("{}>", tool.name)), source.rule(*rule)}));
+    }
+    source.root = source.add_rule("tools", source.choice(std::move(choices)));
+    return Grammar::compile(source, work_).has_value();
+  }
+
+  ToolForm form_;
+  GrammarWork& work_;
+  uint64_t trial_steps_left_ = kTrialSteps;
+  uint64_t whole_steps_left_ = kWholeSteps;  // less what the tools that were accepted take
+};
 
 // One call: which tool, then its parameters. The names share one automaton, so that a text that
 // may still be any of hundreds is one reading.
@@ -291,11 +353,12 @@ ExpressionId call_markers(GrammarSource& source, ToolForm form, bool in_reasonin
 }
 
 Result<ToolGrammar> whole_grammar(const std::vector<ToolFunction>& functions,
-                                  const ToolGrammarOptions& options) {
+                                  const ToolGrammarOptions& options, GrammarWork& work) {
+  work.steps_left = kWholeSteps;
   GrammarSource source;
   source.depth_max = kNestingMax;
   JsonText text(source);
-  Building building{source, text};
+  Building building{source, text, work};
   const RuleId call =
       source.add_rule("call", PENSTOCK_TRY(one_call(building, functions, options.form)));
   const ExpressionId another =
@@ -318,7 +381,7 @@ Result<ToolGrammar> whole_grammar(const std::vector<ToolFunction>& functions,
                               is_required ? rest : source.optional(rest)});
   }
   source.root = source.add_rule("root", answer);
-  Grammar grammar = PENSTOCK_TRY(Grammar::compile(source));
+  Grammar grammar = PENSTOCK_TRY(Grammar::compile(source, work));
   return ToolGrammar{std::move(grammar), std::move(building.left_out)};
 }
 
@@ -367,17 +430,15 @@ Result<ToolGrammar> tool_grammar(const Json& tools, const ToolGrammarOptions& op
     }
   }
   if (functions.empty()) return Error{ErrorCode::kInvalidArgument, "tools: there are none"};
-  auto grammar = whole_grammar(functions, options);
+  GrammarWork work;  // what was found out about patterns serves all stages
+  auto grammar = whole_grammar(functions, options, work);
   if (grammar) return grammar;
-  // One of them is beyond the limits: it takes anything.
-  std::vector<std::string> freed;
-  for (ToolFunction& tool : functions) {
-    if (is_within_limits(tool, options.form)) continue;
-    tool.parameters = Json{{"type", "object"}, {"additionalProperties", true}};
-    freed.push_back(fmt::format("{}: parameters", tool.name));
+  std::vector<std::string> freed = HostileTools(options.form, work).set_free_among(functions);
+  grammar = whole_grammar(functions, options, work);
+  if (!grammar) {
+    freed = free_all(functions);
+    grammar = whole_grammar(functions, options, work);
   }
-  if (freed.empty()) return grammar;
-  grammar = whole_grammar(functions, options);
   if (grammar) {
     grammar->left_out.insert(grammar->left_out.end(), freed.begin(), freed.end());
   }

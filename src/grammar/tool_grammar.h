@@ -15,8 +15,8 @@
 // be a text or something else, texts that read as the something else (they would be taken for it).
 //
 // Threads  plain functions.
-// Limits   kToolsMax, kToolBytesMax; then those of json_schema.h. A tool whose schema is beyond
-//          them takes anything, and is named.
+// Limits   kToolsMax, kToolBytesMax; then those of json_schema.h, and work (work.h) for all of them
+//          together. A tool whose schema is beyond them takes anything, and is named.
 // Errors   kInvalidArgument: no list of functions, a name that no call can carry, an unknown name
 //          as the choice.
 // Source   the chat templates of Qwen3.5 and Qwen3.

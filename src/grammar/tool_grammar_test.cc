@@ -173,6 +173,52 @@ TEST(ToolGrammar, hundreds_of_tools_are_one_reading) {
   EXPECT_FALSE(fits(tool->grammar, tagged("tool_500", parameter("text", "x"))));
 }
 
+// Parameters that are texts; the pattern of the n-th has n in place of every #.
+Json text_parameters(int count, std::string_view pattern) {
+  Json properties = Json::object();
+  for (int i = 0; i < count; ++i) {
+    std::string own;
+    for (const char c : pattern) own += c == '#' ? std::to_string(i) : std::string(1, c);
+    Json text = {{"type", "string"}};
+    if (!own.empty()) text["pattern"] = own;
+    properties["name_" + std::to_string(i)] = text;
+  }
+  return Json{{"type", "object"}, {"properties", properties}};
+}
+
+Json tool_named(int i, Json parameters) {
+  return Json{{"name", "tool_" + std::to_string(i)}, {"parameters", std::move(parameters)}};
+}
+
+TEST(ToolGrammar, one_hostile_tool_among_hundreds_is_the_only_one_set_free) {
+  for (const ToolForm form : {ToolForm::kTagged, ToolForm::kJson}) {
+    Json many = Json::array();
+    for (int i = 0; i < 300; ++i) {
+      // Each of its patterns is within the limits, all together are not.
+      const bool is_hostile = i == 150;
+      many.push_back(tool_named(
+          i, is_hostile ? text_parameters(120, "^[a-z#]*[a#].{6}$") : text_parameters(8, "")));
+    }
+    const auto tool = tool_grammar(many, {.form = form});
+    ASSERT_TRUE(tool) << tool.error().message;
+    ASSERT_FALSE(tool->left_out.empty());
+    for (const std::string& name : tool->left_out) EXPECT_TRUE(name.starts_with("tool_150: "));
+  }
+}
+
+TEST(ToolGrammar, hundreds_of_hostile_tools_share_one_account) {
+  Json many = Json::array();
+  for (int i = 0; i < 100; ++i) {
+    many.push_back(tool_named(i, text_parameters(40, "^[a-z#]*[a#].{" + std::to_string(i % 7 + 5) +
+                                                         "}x" + std::to_string(i) + "$")));
+  }
+  for (const ToolForm form : {ToolForm::kTagged, ToolForm::kJson}) {
+    const auto tool = tool_grammar(many, {.form = form});
+    ASSERT_TRUE(tool) << tool.error().message;
+    EXPECT_GE(tool->left_out.size(), 80u);
+  }
+}
+
 TEST(ToolGrammar, a_reasoning_goes_before_any_grammar) {
   GrammarSource source = json_object_grammar();
   begin_in_reasoning(source);
