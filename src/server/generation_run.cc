@@ -63,7 +63,7 @@ void GenerationRun::begin_choice() {
   sampling.seed += static_cast<uint64_t>(choice_);
   sampler_.emplace(sampling, engine_.sampled_vocab(), request.prompt);
   text_.emplace(*engine_.tokenizer(), request.stop_strings, request.opens_reasoning);
-  constraint_ = request.make_constraint ? request.make_constraint() : nullptr;
+  mask_ = request.make_mask ? request.make_mask() : nullptr;
   told_ = reasoned_ = 0;
   reads_prompt_ = true;
   if (choice_ == 0) {
@@ -136,30 +136,34 @@ void GenerationRun::finish_prompt() {
   }
 }
 
-std::optional<TokenId> GenerationRun::forced_token() const {
+// The end of a reasoning whose budget is spent, as soon as the mask lets it stand here.
+std::optional<TokenId> GenerationRun::forced_token(std::span<const uint64_t> allowed) const {
   const auto& budget = job_->request().reasoning_budget;
   if (!budget || !text_->in_reasoning() || reasoned_ < *budget) return {};
-  return engine_.tokenizer()->find("</think>");
+  const auto end = engine_.tokenizer()->find("</think>");
+  if (!end || allowed.empty()) return end;
+  const auto at = static_cast<size_t>(*end);
+  const bool is_allowed = at / 64 < allowed.size() && (allowed[at / 64] >> (at % 64) & 1) != 0;
+  return is_allowed ? end : std::nullopt;
 }
 
-std::optional<TokenId> GenerationRun::pick(GenerationEvent& event) {
+Result<TokenId> GenerationRun::pick(GenerationEvent& event) {
   const GenerationRequest& request = job_->request();
   const auto vocab = static_cast<size_t>(engine_.sampled_vocab());
   const std::span<const float> given = session_.logits();
   logits_.assign(given.begin(), given.begin() + static_cast<std::ptrdiff_t>(vocab));
   metrics_.logits_hash = checksum(std::as_bytes(given), metrics_.logits_hash).low;
+  const bool is_bound = mask_ != nullptr && (request.masks_reasoning || !text_->in_reasoning());
+  std::span<const uint64_t> allowed;
+  if (is_bound) allowed = PENSTOCK_TRY(mask_->allowed());
   TokenId token = 0;
-  if (const auto forced = forced_token()) {
+  if (const auto forced = forced_token(allowed)) {
     token = *forced;
-    if (constraint_ != nullptr && request.constrains_reasoning) constraint_->accept(token);
   } else {
     for (const auto& [id, bias] : request.logit_bias) logits_[static_cast<size_t>(id)] += bias;
-    const bool is_bound =
-        constraint_ != nullptr && (request.constrains_reasoning || !text_->in_reasoning());
-    if (is_bound && !constraint_->apply(logits_)) return {};
-    token = sampler_->sample(logits_);
-    if (is_bound) constraint_->accept(token);
+    token = sampler_->sample(logits_, allowed);
   }
+  if (is_bound) PENSTOCK_TRY(mask_->accept(token));
   event.token = token;
   tell_logprobs(given.first(vocab), token, event);
   return token;
@@ -169,8 +173,8 @@ void GenerationRun::choose() {
   const GenerationRequest& request = job_->request();
   const Clock::time_point begin = Clock::now();
   GenerationEvent event = event_of(Kind::kToken, choice_);
-  const std::optional<TokenId> picked = pick(event);
-  if (!picked) return end_choice(FinishReason::kStop);
+  const Result<TokenId> picked = pick(event);
+  if (!picked) return fail(picked.error());
   const TokenId token = *picked;
   const int64_t sampling_ns = std::chrono::nanoseconds(Clock::now() - begin).count();
   metrics_.answer.times.sampling_ns += sampling_ns;

@@ -11,7 +11,7 @@
 //
 // Threads  the computing thread
 // Memory   a row of logits; a sampler's counts for each token of the vocabulary
-// Errors   none of its own: fail() tells those of a pass
+// Errors   fail() tells those of a pass; an answer whose mask lets nothing follow ends with its error
 #pragma once
 
 #include <memory>
@@ -53,9 +53,9 @@ class GenerationRun {
 
   void begin_choice();
   void finish_prompt();
-  void choose();                                        // the next token, and tells it
-  std::optional<TokenId> pick(GenerationEvent& event);  // nothing: no token is allowed
-  std::optional<TokenId> forced_token() const;
+  void choose();                                 // the next token, and tells it
+  Result<TokenId> pick(GenerationEvent& event);  // an error: no token may follow, see TokenMask
+  std::optional<TokenId> forced_token(std::span<const uint64_t> allowed) const;
   void tell_logprobs(std::span<const float> logits, TokenId token, GenerationEvent& event) const;
   void echo_logprobs(int64_t row, std::span<const float> logits);
   void end_choice(FinishReason reason);
@@ -69,7 +69,7 @@ class GenerationRun {
   bool reads_prompt_ = true, has_ended_ = false;
   std::optional<Sampler> sampler_;
   std::optional<ChoiceText> text_;
-  std::unique_ptr<TokenConstraint> constraint_;
+  std::unique_ptr<TokenMask> mask_;
   TokenId pending_ = 0;              // chosen, and not evaluated yet
   int64_t told_ = 0, reasoned_ = 0;  // tokens of this choice; of these, before </think>
   uint64_t new_tokens_ = 0;

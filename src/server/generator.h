@@ -29,17 +29,9 @@
 #include "engine/sampler.h"
 #include "engine/session.h"
 #include "text/token.h"
+#include "text/token_mask.h"
 
 namespace penstock {
-
-// Which tokens may come next, for one choice of one answer (a compiled grammar at some place in it).
-class TokenConstraint {
- public:
-  virtual ~TokenConstraint() = default;
-  // Lowers the logits of all tokens that are not allowed to minus infinity. False when no token is.
-  virtual bool apply(std::span<float> logits) = 0;
-  virtual void accept(TokenId token) = 0;
-};
 
 struct GenerationRequest {
   std::vector<TokenId> prompt;
@@ -54,10 +46,10 @@ struct GenerationRequest {
   std::vector<std::pair<TokenId, float>> logit_bias;
   std::optional<int> logprobs;  // how many alternatives are told with each token
   bool echo_logprobs = false;   // also for the tokens of the prompt, in kPromptToken events
-  // Makes the constraint of one choice; it takes effect after </think>, or where it knows about the
-  // reasoning itself from the beginning. May be empty.
-  std::function<std::unique_ptr<TokenConstraint>()> make_constraint;
-  bool constrains_reasoning = false;
+  // Makes the mask of one choice; it takes effect after </think>, or where it knows about the
+  // reasoning itself from the beginning. May be empty. Called by the computing thread.
+  std::function<std::unique_ptr<TokenMask>()> make_mask;
+  bool masks_reasoning = false;
 };
 
 struct TokenLogprob {

@@ -152,8 +152,8 @@ std::optional<ApiError> constrain(const ServedModel& model, ChatCall& call) {
                              : call.schema    ? "response_format"
                                               : "grammar"};
   }
-  call.generation.make_constraint = made->make;
-  call.generation.constrains_reasoning = !has_form;
+  call.generation.make_mask = made->make;
+  call.generation.masks_reasoning = !has_form;
   call.ignored.insert(call.ignored.end(), made->left_out.begin(), made->left_out.end());
   return {};
 }

@@ -17,8 +17,8 @@
 #include "grammar/grammar.h"
 #include "grammar/token_trie.h"
 #include "grammar/tool_grammar.h"
-#include "server/generator.h"
 #include "text/model_texts.h"
+#include "text/token_mask.h"
 
 namespace penstock {
 
@@ -31,8 +31,8 @@ class Constraints {
   ToolForm form() const { return form_; }
 
   struct Made {
-    std::function<std::unique_ptr<TokenConstraint>()> make;
-    std::vector<std::string> left_out;  // keywords of tools that are not held to
+    std::function<std::unique_ptr<TokenMask>()> make;  // choices of one request share a matcher
+    std::vector<std::string> left_out;                 // keywords of tools that are not held to
   };
   Result<Made> of_schema(const Json& schema);  // true: any object
   Result<Made> of_gbnf(const std::string& text);
@@ -50,7 +50,7 @@ class Constraints {
 
   const Tokenizer& tokenizer_;
   const std::vector<TokenId> stop_ids_;
-  const TokenTrie trie_;
+  const std::shared_ptr<const TokenTrie> trie_;  // shared with the masks
   const ToolForm form_;
   std::mutex mutex_;
   std::list<Compiled> kept_;  // guarded by mutex_; the one used last is the first

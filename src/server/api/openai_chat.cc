@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "server/api/messages.h"
+#include "server/api/openai_words.h"
 #include "server/api/sampling_fields.h"
 
 namespace penstock {
@@ -99,15 +100,10 @@ void read_continuation(Fields& fields, ChatCall& call) {
   call.conversation.continues_last = true;
 }
 
+constexpr std::string_view kChunk = "chat.completion.chunk";  // the kind of object
+
 Json chunk_json(const ReplyState& reply, Json choices) {
-  Json chunk{{"id", reply.id},
-             {"object", "chat.completion.chunk"},
-             {"created", reply.created},
-             {"model", reply.model.id},
-             {"system_fingerprint", reply.model.fingerprint},
-             {"choices", std::move(choices)}};
-  if (reply.call.includes_usage) chunk["usage"] = nullptr;
-  return chunk;
+  return openai_chunk(reply, kChunk, std::move(choices));
 }
 
 Json logprobs_json(const ReplyState& reply, const std::vector<ReplyToken>& tokens) {
@@ -240,13 +236,7 @@ std::string OpenAiChatReplier::end_choice(const ReplyState& reply, int index) {
 }
 
 std::string OpenAiChatReplier::end(const ReplyState& reply) {
-  std::string words;
-  if (reply.call.includes_usage) {
-    Json chunk = chunk_json(reply, Json::array());
-    chunk["usage"] = usage_json(reply.progress);
-    words = sse(chunk);
-  }
-  return words + "data: [DONE]\n\n";
+  return openai_end(reply, kChunk);
 }
 
 std::string OpenAiChatReplier::error(const ReplyState&, const ApiError& error) {
@@ -262,15 +252,7 @@ Json OpenAiChatReplier::whole(const ReplyState& reply) {
                            {"logprobs", logprobs_json(reply, choice.tokens)},
                            {"finish_reason", finish_word(choice)}});
   }
-  return Json{{"id", reply.id},
-              {"object", "chat.completion"},
-              {"created", reply.created},
-              {"model", reply.model.id},
-              {"system_fingerprint", reply.model.fingerprint},
-              {"choices", std::move(choices)},
-              {"usage", usage_json(reply.progress)},
-              {"timings", timings_of(reply.progress)},
-              {"seed", reply.call.generation.sampling.seed}};
+  return openai_whole(reply, "chat.completion", std::move(choices));
 }
 
 }  // namespace penstock

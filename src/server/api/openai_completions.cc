@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include "server/api/openai_words.h"
 #include "server/api/sampling_fields.h"
 #include "text/utf8.h"
 
@@ -33,15 +34,10 @@ void read_prompt(Fields& fields, const ServedModel& model, ChatCall& call) {
   if (tokens.empty() && !model.stop_ids.empty()) tokens = {model.stop_ids.back()};
 }
 
+constexpr std::string_view kChunk = "text_completion";  // the kind of object
+
 Json chunk_json(const ReplyState& reply, Json choices) {
-  Json chunk{{"id", reply.id},
-             {"object", "text_completion"},
-             {"created", reply.created},
-             {"model", reply.model.id},
-             {"system_fingerprint", reply.model.fingerprint},
-             {"choices", std::move(choices)}};
-  if (reply.call.includes_usage) chunk["usage"] = nullptr;
-  return chunk;
+  return openai_chunk(reply, kChunk, std::move(choices));
 }
 
 Json logprobs_json(const ReplyState& reply, const std::vector<ReplyToken>& tokens,
@@ -155,13 +151,7 @@ std::string OpenAiCompletionReplier::end_choice(const ReplyState& reply, int ind
 }
 
 std::string OpenAiCompletionReplier::end(const ReplyState& reply) {
-  std::string words;
-  if (reply.call.includes_usage) {
-    Json chunk = chunk_json(reply, Json::array());
-    chunk["usage"] = usage_json(reply.progress);
-    words = sse(chunk);
-  }
-  return words + "data: [DONE]\n\n";
+  return openai_end(reply, kChunk);
 }
 
 std::string OpenAiCompletionReplier::error(const ReplyState&, const ApiError& error) {
@@ -177,15 +167,7 @@ Json OpenAiCompletionReplier::whole(const ReplyState& reply) {
                            {"logprobs", logprobs_json(reply, choice.tokens, 0)},
                            {"finish_reason", finish_word(choice)}});
   }
-  return Json{{"id", reply.id},
-              {"object", "text_completion"},
-              {"created", reply.created},
-              {"model", reply.model.id},
-              {"system_fingerprint", reply.model.fingerprint},
-              {"choices", std::move(choices)},
-              {"usage", usage_json(reply.progress)},
-              {"timings", timings_of(reply.progress)},
-              {"seed", reply.call.generation.sampling.seed}};
+  return openai_whole(reply, "text_completion", std::move(choices));
 }
 
 }  // namespace penstock
