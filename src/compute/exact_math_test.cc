@@ -66,9 +66,9 @@ uint32_t to_bits(float value) {
   return std::bit_cast<uint32_t>(value);
 }
 
-// In units of the last place of a result of this size.
+// In units of the last place of a result of this size; zero has those of the least normal number.
 double error_in_units(double actual, double exact) {
-  return std::fabs(actual - exact) / std::ldexp(1.0, std::ilogb(exact) - 23);
+  return std::fabs(actual - exact) / std::ldexp(1.0, std::max(std::ilogb(exact), -126) - 23);
 }
 
 // Random bits with exponents from 2^first to 2^last, of both signs.

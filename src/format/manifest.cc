@@ -308,8 +308,9 @@ Result<Manifest> parse_manifest(std::string_view text, const std::string& what) 
   manifest.experts = PENSTOCK_TRY(parse_experts(experts, what + ": \"experts\""));
   PENSTOCK_TRY(parse_files(json, what, manifest));
   for (const Json& entry : *PENSTOCK_TRY(member(json, "sources", what, Json::value_t::array))) {
-    manifest.sources.push_back({PENSTOCK_TRY(json_string(entry, "name", what)),
-                                PENSTOCK_TRY(byte_count(entry, "bytes", what))});
+    std::string name = PENSTOCK_TRY(json_string(entry, "name", what));
+    const uint64_t bytes = PENSTOCK_TRY(byte_count(entry, "bytes", what));
+    manifest.sources.push_back({std::move(name), bytes});
   }
   return manifest;
 }

@@ -69,13 +69,14 @@ class ParameterRules {
     for (const auto& property : all.listed) {
       names.push_back(property.name);
       const std::string where = tool.name + "." + property.name;
+      const ExpressionId value = PENSTOCK_TRY(schemas_.json_rule(*property.schema, where));
       rule.members.push_back({.head = text_.quoted_name(property.name),
-                              .value = PENSTOCK_TRY(schemas_.json_rule(*property.schema, where)),
+                              .value = value,
                               .required = property.is_required});
     }
     if (all.others != nullptr) {
-      rule.others = Member{.head = text_.other_name(names),
-                           .value = PENSTOCK_TRY(schemas_.json_rule(*all.others, tool.name))};
+      const ExpressionId value = PENSTOCK_TRY(schemas_.json_rule(*all.others, tool.name));
+      rule.others = Member{.head = text_.other_name(names), .value = value};
     }
     return source_.add_rule(std::move(rule));
   }
@@ -94,9 +95,10 @@ class ParameterRules {
     for (const auto& property : all.listed) {
       names.push_back(property.name);
       const std::string where = tool.name + "." + property.name;
+      const ExpressionId value = PENSTOCK_TRY(tagged_value(*property.schema, where));
       rule.members.push_back(
           {.head = source_.bytes(fmt::format("{}{}>", kParameterBegin, property.name)),
-           .value = PENSTOCK_TRY(tagged_value(*property.schema, where)),
+           .value = value,
            .required = property.is_required});
     }
     if (all.others != nullptr) {
@@ -104,9 +106,10 @@ class ParameterRules {
           source_.chars(inverted({{'>', '>'}, {'<', '<'}, {'\n', '\n'}})), 1, kUnlimited);
       const ExpressionId other =
           names.empty() ? key : source_.other_than(key, source_.any_of(names));
+      const ExpressionId value = PENSTOCK_TRY(tagged_value(*all.others, tool.name));
       rule.others = Member{
           .head = source_.sequence({source_.bytes(kParameterBegin), other, source_.bytes(">")}),
-          .value = PENSTOCK_TRY(tagged_value(*all.others, tool.name))};
+          .value = value};
     }
     return source_.add_rule(std::move(rule));
   }
@@ -133,11 +136,11 @@ class ParameterRules {
     }
     const std::optional<std::string> key = key_of(alternatives);
     if (key && known_.contains(*key)) return known_[*key];
-    const ExpressionId on_lines =
-        source_.sequence({source_.bytes("\n"), PENSTOCK_TRY(value(alternatives, true, where)),
-                          source_.bytes(fmt::format("\n{}", kParameterEnd))});
-    const ExpressionId in_line = source_.sequence(
-        {PENSTOCK_TRY(value(alternatives, false, where)), source_.bytes(kParameterEnd)});
+    const ExpressionId lines = PENSTOCK_TRY(value(alternatives, true, where));
+    const ExpressionId on_lines = source_.sequence(
+        {source_.bytes("\n"), lines, source_.bytes(fmt::format("\n{}", kParameterEnd))});
+    const ExpressionId line = PENSTOCK_TRY(value(alternatives, false, where));
+    const ExpressionId in_line = source_.sequence({line, source_.bytes(kParameterEnd)});
     std::vector<ExpressionId> choices = {on_lines, in_line};
     const bool may_be_empty_text =
         std::ranges::any_of(alternatives, [](const SchemaAlternative& alternative) {

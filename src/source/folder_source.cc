@@ -315,7 +315,8 @@ Result<void> read_texts(Storage& storage, const Checkpoint& checkpoint, SourcePa
                            "chat_template.jinja", "generation_config.json"}) {
     const std::string path = checkpoint.path_of(name);
     if (!PENSTOCK_TRY(exists(storage, path))) continue;
-    parts.texts.push_back({name, PENSTOCK_TRY(read_text(storage, path, kTextBytesMax))});
+    std::string text = PENSTOCK_TRY(read_text(storage, path, kTextBytesMax));
+    parts.texts.push_back({name, std::move(text)});
     has_generation = has_generation || std::string_view(name) == "generation_config.json";
   }
   const Json* stop = json_find(checkpoint.config(), "eos_token_id");

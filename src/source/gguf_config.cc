@@ -109,7 +109,8 @@ Result<void> ConfigReader::read_delta_net(Json& json) const {
 }
 
 Result<Json> ConfigReader::rope(int64_t head_dim) const {
-  Json json = {{"rope_type", "default"}, {"rope_theta", PENSTOCK_TRY(number("rope.freq_base"))}};
+  Json json = {{"rope_type", "default"}};
+  json["rope_theta"] = PENSTOCK_TRY(number("rope.freq_base"));
   const int64_t rotary = PENSTOCK_TRY(integer_or("rope.dimension_count", head_dim));
   json["partial_rotary_factor"] = static_cast<double>(rotary) / static_cast<double>(head_dim);
   if (!has("rope.scaling.type")) return json;
@@ -145,12 +146,12 @@ Result<Json> ConfigReader::read() {
   }
   Json json = {{"model_type", architecture_ == "qwen3next" ? "qwen3_next" : "qwen3_5_moe_text"},
                {"vocab_size", embedding->rows()},
-               {"hidden_size", PENSTOCK_TRY(integer("embedding_length"))},
                {"num_hidden_layers", layers},
-               {"layer_types", PENSTOCK_TRY(layer_types(layers))},
-               {"num_attention_heads", PENSTOCK_TRY(heads("attention.head_count"))},
-               {"num_key_value_heads", PENSTOCK_TRY(heads("attention.head_count_kv"))},
                {"head_dim", head_dim}};
+  json["hidden_size"] = PENSTOCK_TRY(integer("embedding_length"));
+  json["layer_types"] = PENSTOCK_TRY(layer_types(layers));
+  json["num_attention_heads"] = PENSTOCK_TRY(heads("attention.head_count"));
+  json["num_key_value_heads"] = PENSTOCK_TRY(heads("attention.head_count_kv"));
   bool has_bias = false;
   for (int64_t layer = 0; layer < layers; ++layer) {
     has_bias = has_bias || model_.find(fmt::format("blk.{}.attn_q.bias", layer)) != nullptr;

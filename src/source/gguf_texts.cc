@@ -124,8 +124,9 @@ Result<std::string> TextReader::tokenizer() const {
   for (const std::string_view merge : PENSTOCK_TRY(keys_.strings("tokenizer.ggml.merges"))) {
     merges.push_back(std::string(merge));
   }
+  const std::string regex = PENSTOCK_TRY(split_regex());
   const Json split = {{"type", "Split"},
-                      {"pattern", {{"Regex", PENSTOCK_TRY(split_regex())}}},
+                      {"pattern", {{"Regex", regex}}},
                       {"behavior", "Isolated"},
                       {"invert", false}};
   const Json bytes = {{"type", "ByteLevel"},
@@ -193,12 +194,15 @@ Result<std::vector<SourceText>> TextReader::read() {
   std::vector<SourceText> texts;
   if (!keys_.has("tokenizer.ggml.model")) return texts;  // weights alone
   PENSTOCK_TRY(read_tokens());
-  texts.push_back({"tokenizer.json", PENSTOCK_TRY(tokenizer())});
-  texts.push_back({"tokenizer_config.json", to_text(PENSTOCK_TRY(tokenizer_config()))});
+  const auto add = [&](const char* name, std::string text) {
+    texts.push_back({name, std::move(text)});
+  };
+  add("tokenizer.json", PENSTOCK_TRY(tokenizer()));
+  add("tokenizer_config.json", to_text(PENSTOCK_TRY(tokenizer_config())));
   if (keys_.has("tokenizer.chat_template")) {
-    texts.push_back({"chat_template.jinja", PENSTOCK_TRY(keys_.string("tokenizer.chat_template"))});
+    add("chat_template.jinja", PENSTOCK_TRY(keys_.string("tokenizer.chat_template")));
   }
-  texts.push_back({"generation_config.json", to_text(PENSTOCK_TRY(generation_config()))});
+  add("generation_config.json", to_text(PENSTOCK_TRY(generation_config())));
   return texts;
 }
 

@@ -2,6 +2,7 @@
 // Linux has, what a header says before anything else.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <fstream>
 #include <functional>
@@ -9,6 +10,7 @@
 #include <regex>
 #include <set>
 #include <string>
+#include <vector>
 
 namespace penstock {
 namespace {
@@ -112,6 +114,47 @@ TEST(Rules, only_the_named_files_call_what_only_linux_has) {
     std::smatch match;
     EXPECT_FALSE(std::regex_search(source.text, match, linux_only))
         << source.name << ": " << match.str();
+  });
+}
+
+// How often PENSTOCK_TRY stands behind another element of a braced list. It leaves by a return from
+// within, and then GCC forgets to destroy the elements that were made before: a leak.
+int tries_behind_elements(const std::string& code) {
+  struct Bracket {
+    char open;
+    bool has_comma = false, has_statement = false;
+  };
+  std::vector<Bracket> open;
+  int found = 0;
+  for (size_t i = 0; i < code.size(); ++i) {
+    const char c = code[i];
+    if (c == '\'' && i + 2 < code.size() && (code[i + 1] == '\\' || code[i + 2] == '\'')) {
+      i = code.find('\'', i + 2);  // a character
+      if (i == std::string::npos) break;
+    } else if (c == '(' || c == '{' || c == '[') {
+      open.push_back({c});
+    } else if ((c == ')' || c == '}' || c == ']') && !open.empty()) {
+      open.pop_back();
+    } else if (c == ',' && !open.empty()) {
+      open.back().has_comma = true;
+    } else if (c == ';' && !open.empty()) {
+      open.back().has_statement = true;
+    } else if (code.compare(i, 13, "PENSTOCK_TRY(") == 0) {
+      const auto brace = std::find_if(open.rbegin(), open.rend(),
+                                      [](const Bracket& bracket) { return bracket.open == '{'; });
+      if (brace != open.rend() && brace->has_comma && !brace->has_statement) ++found;
+    }
+  }
+  return found;
+}
+
+TEST(Rules, nothing_leaves_from_the_middle_of_a_braced_list) {
+  EXPECT_EQ(tries_behind_elements("f() { Json j = {{a, PENSTOCK_TRY(x)}}; }"), 1);
+  EXPECT_EQ(tries_behind_elements("v.push_back({name, PENSTOCK_TRY(x)});"), 1);
+  EXPECT_EQ(tries_behind_elements("v.push_back({PENSTOCK_TRY(x), name});"), 0);
+  EXPECT_EQ(tries_behind_elements("f(a, b) { g(a, b); h(a, PENSTOCK_TRY(x)); }"), 0);
+  for_each_source([](const Source& source) {
+    EXPECT_EQ(tries_behind_elements(code_of(source.text)), 0) << source.name;
   });
 }
 
