@@ -9,6 +9,9 @@ import unittest
 from scripts import load
 
 import gguf_model
+import peer_caps
+import peer_runs
+import peer_table
 
 peers = load("peers")
 
@@ -69,18 +72,18 @@ class ModelTest(unittest.TestCase):
 class PeersTest(unittest.TestCase):
     def test_caps(self):
         self.assertEqual(peers.parse_caps("0,12G,512M"), [0, 12 << 30, 512 << 20])
-        self.assertEqual([peers.cap_name(cap) for cap in (0, 8 << 30, 512 << 20)],
+        self.assertEqual([peer_table.cap_name(cap) for cap in (0, 8 << 30, 512 << 20)],
                          ["none", "8 GiB", "512 MiB"])
 
     def test_what_a_stopped_worker_printed_counts(self):
         out = ('{"load_s": 2.0}\n{"prompt_s": 1.0, "prompt_tokens": 16}\n'
                '{"token_s": 0.5, "read_bytes": 4096}\n{"token_s": 0.25, "read_bytes": 0}\n{"tok')
-        figures = peers.llama_figures(out, "decode")
+        figures = peer_runs.llama_figures(out, "decode")
         self.assertEqual(figures["tokens"], 2)
         self.assertAlmostEqual(figures["tok_s"], 2 / 0.75)
         self.assertEqual(figures["read_per_token"], 2048)
-        self.assertEqual(peers.llama_figures(out, "first token")["first_token_s"], 3.0)
-        self.assertEqual(peers.llama_figures("", "decode"), {})
+        self.assertEqual(peer_runs.llama_figures(out, "first token")["first_token_s"], 3.0)
+        self.assertEqual(peer_runs.llama_figures("", "decode"), {})
 
     def test_the_table_shows_medians_ranges_and_failures(self):
         def row(engine, cap, test, **figures):
@@ -90,19 +93,19 @@ class PeersTest(unittest.TestCase):
                 row("penstock", 4 << 30, "decode", tok_s=7.0, read_per_token=1e8),
                 row("llama.cpp", 4 << 30, "decode", note="killed: out of memory"),
                 row("penstock", 0, "prefill", tok_s=100.0)]
-        lines = peers.table(rows).splitlines()[2:]
+        lines = peer_table.table(rows).splitlines()[2:]
         self.assertEqual(lines, [
             "| none | penstock |  | 100.00 |  |  | 1,024 MiB |",
             "| 4 GiB | penstock | 6.00 (5.00–7.00) |  |  | 100 MB | 1,024 MiB |",
             "| 4 GiB | llama.cpp | none |  |  |  | 1,024 MiB |"])
-        self.assertEqual(peers.notes_of(rows),
+        self.assertEqual(peer_table.notes_of(rows),
                          "- llama.cpp, cap 4 GiB, decode: killed: out of memory")
 
     def test_cached_bytes_of_a_file_just_written(self):
         with tempfile.NamedTemporaryFile() as file:
             file.write(bytes(1 << 20))
             file.flush()
-            self.assertGreaterEqual(1 << 20, peers.cached_bytes(file.name))
+            self.assertGreaterEqual(1 << 20, peer_caps.cached_bytes(file.name))
 
 
 if __name__ == "__main__":
