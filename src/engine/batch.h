@@ -25,6 +25,7 @@
 
 #include "engine/metrics.h"
 #include "engine/prefix_cache.h"
+#include "engine/prefix_store.h"
 #include "model/model.h"
 #include "text/token.h"
 
@@ -41,6 +42,7 @@ struct PassParts {
   SequenceMemory& memory;
   PrefixCache& prefixes;
   BetweenLayers between_layers;
+  PrefixStore* prefix_store = nullptr;  // on disk, where there is one
 
   int64_t rows_max() const { return scratch.shape().chunk_tokens; }
 };

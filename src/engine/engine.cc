@@ -128,6 +128,9 @@ Result<ResolvedOptions> resolve_options(const ModelFiles& files, const EngineOpt
       options.context > 0 ? options.context : std::min(kContextDefault, config.context_max());
   request.parallel = options.parallel;
   request.num_checkpoints = options.num_checkpoints;
+  if (!options.prefix_store.directory.empty()) {
+    request.prefix_store_bytes = PrefixStore::kMemoryBytes;
+  }
   const int processors = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
   request.threads = options.threads > 0 ? options.threads : processors;
   request.chunk_tokens = std::min(options.chunk_tokens, request.context);
@@ -178,17 +181,18 @@ Result<std::unique_ptr<Engine>> Engine::open(Storage& storage, const EngineOptio
                                            .full = static_cast<int>(plan.num_slots),
                                            .slot_bytes = engine->request_.record_bytes},
                                 plan.total_bytes, resident_bytes());
+  PENSTOCK_TRY(engine->open_prefix_store(storage, options));
   engine->prefixes_.emplace(resolved.request.num_checkpoints);
-  engine->parts_.emplace(
-      PassParts{.model = *engine->model_,
-                .backend = *engine->backend_,
-                .experts = *engine->experts_,
-                .store = *engine->store_,
-                .scratch = *engine->scratch_,
-                .moe = engine->moe_scratch_,
-                .memory = *engine->sequence_memory_,
-                .prefixes = *engine->prefixes_,
-                .between_layers = [&engine = *engine] { engine.watch_memory(); }});
+  engine->parts_.emplace(PassParts{.model = *engine->model_,
+                                   .backend = *engine->backend_,
+                                   .experts = *engine->experts_,
+                                   .store = *engine->store_,
+                                   .scratch = *engine->scratch_,
+                                   .moe = engine->moe_scratch_,
+                                   .memory = *engine->sequence_memory_,
+                                   .prefixes = *engine->prefixes_,
+                                   .between_layers = [&engine = *engine] { engine.watch_memory(); },
+                                   .prefix_store = engine->prefix_store_.get()});
   return engine;
 }
 
@@ -221,6 +225,21 @@ Result<void> Engine::open_expert_source(Storage& storage, const EngineOptions& o
   PENSTOCK_TRY(check_table(source_.table));
   request_.record_bytes = SlotLayout(source_.table).slot_bytes();
   request_.checksum_bytes = source_.table.checksum_bytes();
+  return {};
+}
+
+// Whose states may be taken for ours: all that their bits depend on.
+Result<void> Engine::open_prefix_store(Storage& storage, const EngineOptions& options) {
+  if (options.prefix_store.directory.empty()) return {};
+  constexpr int kEdition = 1;  // raised whenever the same model computes other bits
+  const std::string identity =
+      fmt::format("{} {} {} {} {} {}", kEdition, files_.container.id_text(),
+                  static_cast<int>(options.arithmetic), request_.experts_per_token,
+                  request_.config.mtp_num_hidden_layers, kKvPagePositions);
+  Storage* own = options.prefix_store.storage;
+  prefix_store_ =
+      PENSTOCK_TRY(PrefixStore::open(own == nullptr ? storage : *own, options.prefix_store,
+                                     checksum(std::as_bytes(std::span(identity)), 0)));
   return {};
 }
 

@@ -99,6 +99,7 @@ class Engine {
   Result<void> read_generation_config();
   Result<void> load_weights(const LoadObserver& on_load);
   Result<void> open_expert_source(Storage& storage, const EngineOptions& options);
+  Result<void> open_prefix_store(Storage& storage, const EngineOptions& options);
   Result<void> open_store(const EngineOptions& options, ThreadPool& team);
 
   ModelFiles files_;
@@ -119,6 +120,7 @@ class Engine {
   std::optional<MemoryWatch> memory_watch_;
   std::unique_ptr<Model> model_;
   MoeScratch moe_scratch_;
+  std::unique_ptr<PrefixStore> prefix_store_;
   std::optional<PrefixCache> prefixes_;  // gives its marks back before sequence_memory_ goes
   std::optional<PassParts> parts_;
 };

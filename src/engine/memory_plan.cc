@@ -42,7 +42,7 @@ uint64_t sequence_bytes(const PlanRequest& request, int marks) {
 
 uint64_t fixed_bytes(const PlanRequest& request) {
   return request.resident_bytes + request.checksum_bytes + request.text_bytes + kProgramBytes +
-         rope_bytes(request) + logits_bytes(request) +
+         request.prefix_store_bytes + rope_bytes(request) + logits_bytes(request) +
          sequence_bytes(request, request.num_checkpoints);
 }
 
@@ -127,7 +127,7 @@ Result<MemoryPlan> plan_memory(const PlanRequest& request) {
       {"rotary tables", rope_bytes(request)},
       {"expert checksums", request.checksum_bytes},
       {"tokenizer and template", request.text_bytes},
-      {"program", kProgramBytes},
+      {"program", kProgramBytes + request.prefix_store_bytes},
   };
   for (const PlanItem& item : plan.items) plan.total_bytes += item.bytes;
   return plan;

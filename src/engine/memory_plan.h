@@ -25,9 +25,10 @@ struct PlanRequest {
   uint64_t checksum_bytes = 0;  // of all experts
   uint64_t text_bytes = 0;      // tokenizer and template
   int64_t experts_per_token = 0;
-  int64_t context = 0;      // positions
-  int parallel = 1;         // sequences
-  int num_checkpoints = 0;  // kept places
+  int64_t context = 0;              // positions
+  int parallel = 1;                 // sequences
+  int num_checkpoints = 0;          // kept places
+  uint64_t prefix_store_bytes = 0;  // to keep places on disk
   int threads = 1;
   int64_t chunk_tokens = 0;  // 0: choose
   int64_t num_slots = 0;     // 0: all that fit; a number below the floor is for tests

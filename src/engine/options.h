@@ -8,6 +8,7 @@
 
 #include "compute/panel.h"
 #include "engine/memory_watch.h"
+#include "engine/prefix_store.h"
 #include "engine/speculation.h"
 #include "experts/expert_source.h"
 #include "io/reader.h"
@@ -28,6 +29,7 @@ struct EngineOptions {
   // Drafts by the model's prediction block, where it has one. kAuto: while the measured time pays,
   // and only where at least half of the experts fit, since each draft reads experts of its own.
   Speculation speculation = Speculation::kAuto;
+  PrefixStoreOptions prefix_store;  // without a directory: nothing is kept on disk
   MemoryWatchOptions memory_watch;  // gives slots back when memory runs short
   ReaderOptions reader;
   EvictionPolicy policy{};  // the store's default

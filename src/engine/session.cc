@@ -51,7 +51,79 @@ Result<void> Session::check_prompt(std::span<const TokenId> prompt) const {
   return {};
 }
 
+int64_t Session::held_of(std::span<const TokenId> prompt) const {
+  const std::vector<TokenId>& tokens = sequence_.tokens;
+  const auto common =
+      std::mismatch(tokens.begin(), tokens.end(), prompt.begin(), prompt.end()).first -
+      tokens.begin();
+  const bool is_whole = common == std::ssize(tokens);
+  const bool can_cut = !engine_->parts().memory.has_recurrent_state() && !sequence_.state.drafts();
+  const StateMark* mark = engine_->parts().prefixes.find(prompt, std::ssize(prompt) - 1);
+  return std::max<int64_t>(is_whole || can_cut ? common : 0, mark == nullptr ? 0 : mark->length());
+}
+
+// Room for a sequence in place of this one; what is only kept gives way.
+Result<void> Session::make_room(int64_t positions) {
+  SequenceMemory& memory = engine_->parts().memory;
+  drop_draft();
+  sequence_.state.reset();
+  sequence_.tokens.clear();
+  sequence_.logits_known = false;
+  while (memory.num_free_pages() < SequenceState::pages_for(positions) ||
+         memory.num_free_sets() < 1) {
+    if (!engine_->parts().prefixes.drop_oldest()) {
+      return Error{ErrorCode::kOutOfMemory, "no memory is planned for another sequence"};
+    }
+  }
+  return {};
+}
+
+int64_t Session::reuse_from_disk(std::span<const TokenId> prompt, int64_t held) {
+  PrefixStore* store = engine_->parts().prefix_store;
+  if (store == nullptr) return 0;
+  for (;;) {
+    const int64_t length = store->find(prompt, held, std::ssize(prompt) - 1);
+    if (length == 0 || !make_room(length)) return 0;
+    const auto prefix = prompt.first(static_cast<size_t>(length));
+    if (!store->load(prefix, sequence_.state)) {
+      held = 0;  // what this session held has made room
+      continue;
+    }
+    sequence_.tokens.assign(prefix.begin(), prefix.end());
+    return length;
+  }
+}
+
+Result<uint64_t> Session::save_as(const std::string& name) const {
+  PrefixStore* store = engine_->parts().prefix_store;
+  if (store == nullptr) return Error{ErrorCode::kUnsupported, "there is no --kv-dir"};
+  return store->save_named(name, sequence_.tokens, sequence_.state);
+}
+
+Result<uint64_t> Session::restore_from(const std::string& name) {
+  PrefixStore* store = engine_->parts().prefix_store;
+  if (store == nullptr) return Error{ErrorCode::kUnsupported, "there is no --kv-dir"};
+  std::vector<TokenId> tokens = PENSTOCK_TRY(store->tokens_named(name, context()));
+  PENSTOCK_TRY(check_prompt(tokens));
+  PENSTOCK_TRY(make_room(std::ssize(tokens)));
+  const uint64_t bytes = PENSTOCK_TRY(store->load_named(name, tokens, sequence_.state));
+  sequence_.tokens = std::move(tokens);
+  return bytes;
+}
+
+bool Session::keeps_long_place(int64_t position) const {
+  return engine_->parts().prefix_store != nullptr && position > 0 &&
+         position % PrefixStore::kTokensBetween == 0;
+}
+
+int64_t Session::next_long_place(int64_t position) const {
+  if (engine_->parts().prefix_store == nullptr) return INT64_MAX;
+  return (position / PrefixStore::kTokensBetween + 1) * PrefixStore::kTokensBetween;
+}
+
 int64_t Session::reuse(std::span<const TokenId> prompt) {
+  const int64_t from_disk = reuse_from_disk(prompt, held_of(prompt));
+  if (from_disk > 0) return from_disk;
   std::vector<TokenId>& tokens = sequence_.tokens;
   SequenceState& state = sequence_.state;
   const auto [mine, theirs] =
@@ -86,8 +158,10 @@ void Session::restore(const StateMark& mark, std::span<const TokenId> tokens) {
   sequence_.logits_known = false;
 }
 
-void Session::keep_place() {
-  engine_->parts().prefixes.keep(sequence_.tokens, sequence_.state);
+void Session::keep_place(Place place) {
+  PassParts& parts = engine_->parts();
+  if (place == Place::kBoundary) parts.prefixes.keep(sequence_.tokens, sequence_.state);
+  if (parts.prefix_store != nullptr) parts.prefix_store->save(sequence_.tokens, sequence_.state);
 }
 
 Result<void> Session::feed(std::span<const TokenId> tokens, const SegmentWish& wish,
@@ -106,7 +180,7 @@ Result<void> Session::sync(std::span<const TokenId> prompt, const SyncOptions& o
   const auto total = std::ssize(prompt);
   while (sequence_.state.length() < total) {
     const int64_t begin = sequence_.state.length();
-    int64_t end = std::min(begin + rows_max, total);
+    int64_t end = std::min({begin + rows_max, total, next_long_place(begin)});
     for (const int64_t checkpoint : options.checkpoints) {
       if (checkpoint > begin && checkpoint < end) end = checkpoint;
     }
@@ -115,7 +189,11 @@ Result<void> Session::sync(std::span<const TokenId> prompt, const SyncOptions& o
     wish.logits_of = end == total ? LogitsOf::kLastRow : LogitsOf::kNone;
     PENSTOCK_TRY(feed(chunk, wish, metrics.prompt, options.observers, stop));
     ++metrics.chunks;
-    if (std::ranges::find(options.checkpoints, end) != options.checkpoints.end()) keep_place();
+    if (std::ranges::find(options.checkpoints, end) != options.checkpoints.end()) {
+      keep_place();
+    } else if (keeps_long_place(end)) {
+      keep_place(Place::kLong);
+    }
     if (options.on_chunk) options.on_chunk(end, total);
     if (stop.stop_requested()) return Error{ErrorCode::kCancelled, "interrupted"};
   }

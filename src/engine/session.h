@@ -27,6 +27,7 @@
 #include <optional>
 #include <span>
 #include <stop_token>
+#include <string>
 #include <vector>
 
 #include "engine/batch.h"
@@ -80,8 +81,16 @@ class Session {
   // Evaluates the next token, so that logits() are those after it.
   Result<void> advance(TokenId token, PhaseMetrics& phase, const std::stop_token& stop,
                        const PassObservers& observers = {});
-  // Keeps the present place in the engine, for this and other sessions to come back to.
-  void keep_place();
+  // Keeps the present place in the engine, for this and other sessions to come back to; on disk
+  // too, where the engine keeps places there. kLong: only there, as memory has room for few.
+  enum class Place { kBoundary, kLong };
+  void keep_place(Place place = Place::kBoundary);
+  // Where evaluating `prompt` is to stop and keep its place besides `checkpoints`: rising.
+  bool keeps_long_place(int64_t position) const;
+  int64_t next_long_place(int64_t position) const;  // behind it; INT64_MAX: none
+  // As they are named in the engine's folder of slots; how many bytes.
+  Result<uint64_t> save_as(const std::string& name) const;
+  Result<uint64_t> restore_from(const std::string& name);
   StateMark snapshot() const { return sequence_.state.mark(); }
   // Back to a place of this or another session; `tokens` led to it.
   void restore(const StateMark& mark, std::span<const TokenId> tokens);
@@ -109,6 +118,12 @@ class Session {
  private:
   friend class Engine;
   explicit Session(Engine& engine);
+
+  // How much of `prompt` is held, or kept in memory.
+  int64_t held_of(std::span<const TokenId> prompt) const;
+  // From the disk, where more is kept there than `held`; 0: nothing came.
+  int64_t reuse_from_disk(std::span<const TokenId> prompt, int64_t held);
+  Result<void> make_room(int64_t positions);
 
   // One pass over `tokens` alone.
   Result<void> feed(std::span<const TokenId> tokens, const SegmentWish& wish, PhaseMetrics& phase,

@@ -1,6 +1,7 @@
 #include "model/sequence_memory.h"
 
 #include <algorithm>
+#include <thread>
 
 #include "base/check.h"
 
@@ -10,6 +11,12 @@ namespace {
 // Each layer's part starts on a cache line.
 int64_t padded(int64_t floats) {
   return (floats + 15) / 16 * 16;
+}
+
+void append_pieces(float* begin, int64_t floats, std::vector<SequenceMemory::Piece>& pieces) {
+  for (int64_t done = 0; done < floats; done += SequenceMemory::kPieceFloatsMax) {
+    pieces.push_back({begin + done, std::min(floats - done, SequenceMemory::kPieceFloatsMax)});
+  }
 }
 
 struct Sizes {
@@ -59,6 +66,8 @@ Result<SequenceMemory> SequenceMemory::create(const ModelConfig& config,
       backend.memory().take(bytes_needed(config, limits), "KV cache and delta-net states"));
   result.limits_ = limits;
   result.drafts_ = sizes.drafts;
+  result.kv_heads_ = config.num_key_value_heads;
+  result.head_dim_ = config.head_dim;
   result.part_floats_ = sizes.part;
   result.page_floats_ = sizes.page;
   result.history_floats_ = sizes.history;
@@ -155,6 +164,38 @@ Rows SequenceMemory::hidden(int set) const {
 
 void SequenceMemory::clear_set(int set) {
   backend_->clear(row(sets_begin_ + set * set_floats_, set_floats_));
+}
+
+std::vector<SequenceMemory::Piece> SequenceMemory::page_pieces(int page, int64_t positions,
+                                                               int64_t drafted) const {
+  std::vector<Piece> pieces;
+  const int64_t layers = attention_layers_ + (drafts_ ? 1 : 0);
+  for (int64_t layer = 0; layer < layers; ++layer) {
+    const int64_t count = layer == attention_layers_ ? drafted : positions;
+    if (count == 0) continue;
+    for (int64_t part = 2 * layer; part < 2 * layer + 2; ++part) {
+      for (int64_t head = 0; head < kv_heads_; ++head) {
+        float* begin = page_data(page) + part * part_floats_ + head * kKvPagePositions * head_dim_;
+        append_pieces(begin, count * head_dim_, pieces);
+      }
+    }
+  }
+  return pieces;
+}
+
+std::vector<SequenceMemory::Piece> SequenceMemory::set_pieces(int set) const {
+  std::vector<Piece> pieces;
+  append_pieces(sets_begin_ + set * set_floats_, set_floats_, pieces);
+  return pieces;
+}
+
+Result<void> SequenceMemory::read_piece(const Piece& piece, std::span<float> to) const {
+  return backend_->read_back(row(piece.data, piece.floats), to);
+}
+
+void SequenceMemory::write_piece(std::span<const float> from, const Piece& piece) {
+  const Fence written = backend_->upload(from, row(piece.data, piece.floats));
+  while (!backend_->has_passed(written)) std::this_thread::yield();
 }
 
 void SequenceMemory::copy_page(int from, int to) {

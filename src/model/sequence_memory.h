@@ -66,6 +66,18 @@ class SequenceMemory {
   float* page_data(int page) const { return pages_begin_ + page * page_floats_; }
   void copy_page(int from, int to);
 
+  // What is to be written to a disk of a page and of a set, in one order: for a page its first
+  // `positions`, and of the prediction block's cache its first `drafted`.
+  struct Piece {
+    float* data = nullptr;
+    int64_t floats = 0;  // at most kPieceFloatsMax
+  };
+  static constexpr int64_t kPieceFloatsMax = 256 * 1024;
+  std::vector<Piece> page_pieces(int page, int64_t positions, int64_t drafted) const;
+  std::vector<Piece> set_pieces(int set) const;
+  Result<void> read_piece(const Piece& piece, std::span<float> to) const;
+  void write_piece(std::span<const float> from, const Piece& piece);
+
   // A layer's part of pages and of a set. `layer`: an attention layer; a delta-net layer.
   KvCache kv(int64_t layer, std::span<float* const> pages) const;
   KvCache draft_kv(std::span<float* const> pages) const;
@@ -89,6 +101,7 @@ class SequenceMemory {
   Buffer buffer_;
   SequenceLimits limits_;
   bool drafts_ = false;
+  int64_t kv_heads_ = 0, head_dim_ = 0;
   int64_t part_floats_ = 0;  // keys, or values, of one layer in a page
   int64_t page_floats_ = 0;
   int64_t history_floats_ = 0;  // convolution history per layer

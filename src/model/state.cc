@@ -6,14 +6,6 @@
 #include "base/check.h"
 
 namespace penstock {
-namespace {
-
-int64_t pages_for(int64_t positions) {
-  return (positions + kKvPagePositions - 1) / kKvPagePositions;
-}
-
-}  // namespace
-
 StateMark& StateMark::operator=(StateMark&& other) noexcept {
   if (this == &other) return *this;
   clear();
@@ -147,6 +139,17 @@ void SequenceState::reset() {
   drop_sets();
   length_ = rows_ = 0;
   is_in_pass_ = is_on_trial_ = has_trial_ = false;
+}
+
+void SequenceState::take(int64_t length) {
+  PENSTOCK_CHECK(length >= 1 && length <= context());
+  reset();
+  while (std::ssize(pages_) < pages_for(length)) {
+    pages_.push_back(memory_->take_page());
+    page_data_.push_back(memory_->page_data(pages_.back()));
+  }
+  set_ = memory_->take_set();
+  length_ = length;
 }
 
 void SequenceState::truncate(int64_t length) {

@@ -103,6 +103,16 @@ class SequenceState {
   StateMark mark() const;  // length() >= 1, no trial
   void restore(const StateMark& mark);
 
+  // For copies on a disk: what is held, and an empty sequence made one of `length` positions whose
+  // bytes the caller then writes. There must be pages_for(length) free pages and a set.
+  std::span<const int> pages() const { return pages_; }
+  int set() const { return set_; }
+  SequenceMemory& memory() const { return *memory_; }
+  static int64_t pages_for(int64_t positions) {
+    return (positions + kKvPagePositions - 1) / kKvPagePositions;
+  }
+  void take(int64_t length);
+
  private:
   void drop_sets();
 

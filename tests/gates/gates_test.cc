@@ -24,6 +24,8 @@
 //   G20 sequences evaluated together, in any mix of prompts and answers, joining and leaving at any
 //       pass, with drafts, forked and gone back == each alone (sequence_gates_test.cc)
 //   G21 a pass that failed or was cancelled, for one sequence or several == as if it had never been
+//   G22 prefixes from a disk, after a restart, with files that are damaged, torn, missing or another
+//       model's, and disks that fail or are full == computed anew (prefix_gates_test.cc)
 //
 // Numbers are given once and never reused. A gate also asserts that what it is about really
 // happened: evictions, chunks, retries.
