@@ -181,6 +181,7 @@ Result<std::optional<std::string>> history_path(const Call& call) {
 Result<int> chat_verb(Call& call) {
   EngineOptions options = PENSTOCK_TRY(engine_options(call.settings));
   options.num_checkpoints = kCheckpoints;
+  options.prefix_store = PENSTOCK_TRY(prefix_store_options(call));
   Conversation conversation = PENSTOCK_TRY(conversation_of(call.storage, call.settings));
   const std::unique_ptr<Engine> engine = PENSTOCK_TRY(load_engine(call, options));
   const SamplingChoice sampling =

@@ -2,6 +2,9 @@
 
 #include <fmt/format.h>
 
+#include <filesystem>
+#include <system_error>
+
 #include "cli/figures.h"
 #include "cli/progress.h"
 
@@ -54,6 +57,23 @@ Result<EngineOptions> engine_options(const Settings& settings) {
   if (settings.text("arithmetic") == "float32") options.arithmetic = Arithmetic::kFloat32;
   if (settings.is_given("eviction")) {
     options.policy = PENSTOCK_TRY(eviction_policy(settings.text("eviction")));
+  }
+  return options;
+}
+
+Result<PrefixStoreOptions> prefix_store_options(Call& call) {
+  PrefixStoreOptions options;
+  options.directory = call.settings.text("kv-dir");
+  if (options.directory.empty()) return options;
+  options.bytes_max = call.settings.bytes("kv-disk-max");
+  options.on_trouble = [&call](const std::string& line) { call.terminal.warning(line); };
+  std::error_code failure;
+  if (std::filesystem::create_directories(options.directory, failure)) {
+    std::filesystem::permissions(options.directory, std::filesystem::perms::owner_all, failure);
+  }
+  if (failure) {
+    return Error{ErrorCode::kIo,
+                 fmt::format("--kv-dir {}: {}", options.directory, failure.message())};
   }
   return options;
 }

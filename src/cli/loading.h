@@ -18,6 +18,9 @@ ReaderKind reader_kind(const std::string& name);  // of a choice of --reader
 // The options of the table's group "Machine"; the model is the verb's first argument.
 Result<EngineOptions> engine_options(const Settings& settings);
 
+// --kv-dir and --kv-disk-max. Makes the folder, for its owner alone: its files tell what was said.
+Result<PrefixStoreOptions> prefix_store_options(Call& call);
+
 // Opens the engine and says on standard error what it is going to work with. From here on Ctrl-C
 // stops the work instead of ending the program at once.
 // `on_load`, where given, is told of the progress as well.

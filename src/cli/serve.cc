@@ -172,6 +172,7 @@ Result<int> serve_verb(Call& call) {
   }
   EngineOptions engine_opts = PENSTOCK_TRY(engine_options(call.settings));
   engine_opts.num_checkpoints = kCheckpoints;
+  engine_opts.prefix_store = PENSTOCK_TRY(prefix_store_options(call));
   engine_opts.parallel = static_cast<int>(call.settings.integer("parallel"));
 
   const std::unique_ptr<Server> server = PENSTOCK_TRY(Server::start(std::move(options)));

@@ -82,6 +82,7 @@ bool BatchGenerator::is_busy() const {
 
 void BatchGenerator::run(std::stop_token stop) {
   while (!stop.stop_requested()) {
+    do_actions(false);
     admit(stop, !is_busy());
     if (!is_busy()) {
       has_idle_work_ = has_idle_work_ && options_.idle_work();
@@ -95,6 +96,60 @@ void BatchGenerator::run(std::stop_token stop) {
     if (slot.run) slot.run->job()->cancel();
   }
   sweep();
+  do_actions(true);
+}
+
+SlotOutcome BatchGenerator::act(const SlotAction& action) {
+  Asked asked{action, {}};
+  std::unique_lock lock(mutex_);
+  if (!is_over_) {
+    asked_.push_back(&asked);
+    acted_.wait(lock, [&] { return asked.outcome.has_value(); });
+    return *asked.outcome;
+  }
+  return {.error = Error{ErrorCode::kCancelled, "the server is shutting down"}};
+}
+
+// What was asked since the last pass. The lock is not held while a file is written.
+void BatchGenerator::do_actions(bool is_last) {
+  std::unique_lock lock(mutex_);
+  is_over_ = is_last;
+  while (!asked_.empty()) {
+    Asked* asked = asked_.front();
+    asked_.pop_front();
+    lock.unlock();
+    SlotOutcome outcome = carry_out(asked->action);
+    take_figures();
+    lock.lock();
+    asked->outcome = std::move(outcome);
+    acted_.notify_all();
+  }
+}
+
+SlotOutcome BatchGenerator::carry_out(const SlotAction& action) {
+  const auto start = GenerationJob::Clock::now();
+  SlotOutcome outcome;
+  if (action.slot < 0 || action.slot >= std::ssize(slots_)) {
+    outcome.error = Error{ErrorCode::kNotFound, fmt::format("there is no slot {}", action.slot)};
+    return outcome;
+  }
+  Slot& slot = slots_[static_cast<size_t>(action.slot)];
+  if (slot.run) {
+    outcome.is_busy = true;
+    return outcome;
+  }
+  Result<uint64_t> bytes = uint64_t{0};
+  if (action.kind == SlotAction::Kind::kSave) bytes = slot.session.save_as(action.name);
+  if (action.kind == SlotAction::Kind::kRestore) bytes = slot.session.restore_from(action.name);
+  outcome.tokens = std::ssize(slot.session.tokens());
+  if (action.kind == SlotAction::Kind::kErase) slot.session.reset();
+  if (!bytes) outcome.error = bytes.error();
+  if (bytes) outcome.bytes = *bytes;
+  outcome.ms =
+      std::chrono::duration_cast<std::chrono::milliseconds>(GenerationJob::Clock::now() - start)
+          .count();
+  slot.last_used = ++clock_;
+  return outcome;
 }
 
 // Free sessions take the requests that have waited longest.
@@ -106,6 +161,8 @@ void BatchGenerator::admit(const std::stop_token& stop, bool may_wait) {
     Slot& slot = choose_slot(job->request().prompt);
     slot.last_used = ++clock_;
     slot.run.emplace(job, slot.session, engine_);
+    slot.run->set_times(&times_);
+    times_.queue.add(static_cast<double>(job->progress().queue_ms) / 1e3);
     take_figures();
     sweep();  // it may have ended already, with a prompt that was all known
   }
@@ -209,6 +266,7 @@ void BatchGenerator::finish(Slot& slot) {
       GenerationJob::Clock::now() - job->submitted() - std::chrono::milliseconds(progress.queue_ms);
   slot.run.reset();
   queue_.done(job, seconds.count());
+  times_.request.add(seconds.count() + static_cast<double>(progress.queue_ms) / 1e3);
   const GenerationMetrics& metrics = progress.metrics;
   const std::scoped_lock lock(mutex_);
   ++figures_.requests;
@@ -238,6 +296,10 @@ void BatchGenerator::take_figures() {
     if (slot.run) figures_.answer_tokens += slot.run->take_new_tokens();
   }
   figures_.store = store.stats();
+  figures_.seconds = times_;
+  if (const PrefixStore* prefixes = engine_.parts().prefix_store) {
+    figures_.prefixes = prefixes->figures();
+  }
   figures_.num_slots = store.num_slots();
   figures_.num_experts = engine_.plan().num_experts;
   figures_.memory_budget_bytes = engine_.plan_request().budget_bytes;

@@ -17,6 +17,7 @@
 // See also    engine/batch.h, server/generation_run.h
 #pragma once
 
+#include <condition_variable>
 #include <deque>
 #include <functional>
 #include <mutex>
@@ -47,6 +48,7 @@ class BatchGenerator : public Generator {
 
   Submitted submit(GenerationRequest request) override;
   GeneratorFigures figures() const override;
+  SlotOutcome act(const SlotAction& action) override;
   void drain() override { queue_.drain(); }
   void stop() override { queue_.stop(); }
 
@@ -74,6 +76,8 @@ class BatchGenerator : public Generator {
   void finish(Slot& slot);
   void note_fault(const std::optional<Error>& error);
   void take_figures();
+  void do_actions(bool is_last);
+  SlotOutcome carry_out(const SlotAction& action);
 
   Engine& engine_;
   BatchGeneratorOptions options_;
@@ -81,7 +85,16 @@ class BatchGenerator : public Generator {
   std::deque<Slot> slots_;  // which never move: runs refer to their sessions
   uint64_t clock_ = 0;
   bool has_idle_work_;
+  // An asker waits in act() until its outcome is there.
+  struct Asked {
+    SlotAction action;
+    std::optional<SlotOutcome> outcome;
+  };
+  GenerationTimes times_;  // the computing thread's; a copy is in figures_
   mutable std::mutex mutex_;
+  std::condition_variable acted_;
+  std::deque<Asked*> asked_;  // guarded by mutex_
+  bool is_over_ = false;      // guarded by mutex_: nobody will do them any more
   GeneratorFigures figures_;  // guarded by mutex_
 };
 

@@ -79,7 +79,7 @@ std::span<const TokenId> GenerationRun::next_tokens(int64_t rows_max) const {
   if (!reads_prompt_) return {&pending_, 1};
   const std::vector<TokenId>& prompt = job_->request().prompt;
   const auto begin = std::ssize(session_.tokens());
-  int64_t end = std::min(begin + rows_max, std::ssize(prompt));
+  int64_t end = std::min({begin + rows_max, std::ssize(prompt), session_.next_long_place(begin)});
   for (const int64_t place : places_) {
     if (place > begin && place < end) end = place;
   }
@@ -114,7 +114,11 @@ void GenerationRun::take(const PassFigures& figures, size_t segment, int64_t row
   if (choice_ == 0) metrics_.prompt.add(figures, segment, rows);
   if (choice_ == 0) ++metrics_.chunks;
   const auto held = std::ssize(session_.tokens());
-  if (wants_place(held)) session_.keep_place();
+  if (wants_place(held)) {
+    session_.keep_place();
+  } else if (session_.keeps_long_place(held)) {
+    session_.keep_place(Session::Place::kLong);
+  }
   if (choice_ == 0) {
     job_->update([&](GenerationProgress& progress) {
       progress.processed_tokens = held;
@@ -187,6 +191,7 @@ void GenerationRun::choose() {
     return end_choice(FinishReason::kStop);
   }
   const bool was_reasoning = text_->in_reasoning();
+  note_time();
   event.text = text_->push(token);
   ++told_;
   ++new_tokens_;
@@ -206,6 +211,15 @@ void GenerationRun::choose() {
   } else if (is_full || (request.max_tokens && told_ >= *request.max_tokens)) {
     end_choice(FinishReason::kLength);
   }
+}
+
+void GenerationRun::note_time() {
+  if (times_ == nullptr) return;
+  const Clock::time_point now = Clock::now();
+  const bool is_first = choice_ == 0 && told_ == 0;
+  const std::chrono::duration<double> seconds = now - last_token_;
+  (is_first ? times_->first_token : times_->between_tokens).add(seconds.count());
+  last_token_ = now;
 }
 
 void GenerationRun::tell_logprobs(std::span<const float> logits, TokenId token,

@@ -43,6 +43,8 @@ class GenerationRun {
   void take(const PassFigures& figures, size_t segment, int64_t rows);
   // Tokens that were told since the last call.
   uint64_t take_new_tokens() { return std::exchange(new_tokens_, 0); }
+  // Adds the times of tokens to histograms: to the first, and between two.
+  void set_times(GenerationTimes* times) { times_ = times; }
 
   void fail(const Error& error);
   // When it was cancelled: says why, and that it has ended.
@@ -53,6 +55,7 @@ class GenerationRun {
 
   void begin_choice();
   void finish_prompt();
+  void note_time();
   void choose();                                 // the next token, and tells it
   Result<TokenId> pick(GenerationEvent& event);  // an error: no token may follow, see TokenMask
   std::optional<TokenId> forced_token(std::span<const uint64_t> allowed) const;
@@ -73,6 +76,8 @@ class GenerationRun {
   TokenId pending_ = 0;              // chosen, and not evaluated yet
   int64_t told_ = 0, reasoned_ = 0;  // tokens of this choice; of these, before </think>
   uint64_t new_tokens_ = 0;
+  GenerationTimes* times_ = nullptr;
+  Clock::time_point last_token_ = start_;
   std::vector<float> logits_;
   GenerationMetrics metrics_;
   std::vector<int64_t> places_;  // positions of the prompt to keep, rising

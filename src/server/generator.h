@@ -26,8 +26,10 @@
 #include <vector>
 
 #include "engine/metrics.h"
+#include "engine/prefix_store.h"
 #include "engine/sampler.h"
 #include "engine/session.h"
+#include "server/histogram.h"
 #include "text/token.h"
 #include "text/token_mask.h"
 
@@ -105,10 +107,31 @@ struct SubmitError {
   int retry_after_s = 0;
 };
 
+// In seconds, of requests that have begun.
+struct GenerationTimes {
+  Histogram queue, first_token, between_tokens, request;
+};
+
 struct SlotFigures {
   int id = 0;
   bool is_busy = false;
   int64_t context = 0, held_tokens = 0;
+};
+
+// What is done with a slot's sequence and the file of a name, below --kv-dir.
+struct SlotAction {
+  enum class Kind { kSave, kRestore, kErase };
+  Kind kind = Kind::kSave;
+  int slot = 0;
+  std::string name;  // not of kErase, which empties the slot
+};
+
+struct SlotOutcome {
+  std::optional<Error> error;  // kNotFound: no such slot, or file
+  bool is_busy = false;        // a request is at work in it: nothing was done
+  int64_t tokens = 0;
+  uint64_t bytes = 0;
+  int64_t ms = 0;
 };
 
 // Totals since the start.
@@ -119,6 +142,8 @@ struct GeneratorFigures {
   uint64_t drafts = 0, drafts_accepted = 0;
   int64_t prompt_ns = 0, answer_ns = 0;
   StoreStats store;
+  PrefixStoreFigures prefixes;  // on disk
+  GenerationTimes seconds;
   StepTimes times;  // of answers
   uint64_t memory_budget_bytes = 0, memory_used_bytes = 0;
   int64_t num_slots = 0, num_experts = 0;  // of experts
@@ -136,6 +161,8 @@ class Generator {
   virtual ~Generator() = default;
   virtual Submitted submit(GenerationRequest request) = 0;
   virtual GeneratorFigures figures() const = 0;
+  // Waits until it is done, between two passes.
+  virtual SlotOutcome act(const SlotAction& action) = 0;
   // No new requests; those that wait are refused, those that run go on.
   virtual void drain() = 0;
   // Those that run end with kFailed: the server is shutting down.

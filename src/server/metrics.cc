@@ -18,6 +18,32 @@ void single(std::string& out, std::string_view name, std::string_view type, std:
   out += fmt::format("penstock_{} {}\n", name, value);
 }
 
+void histogram(std::string& out, std::string_view name, std::string_view help,
+               const Histogram& times) {
+  family(out, name, "histogram", help);
+  uint64_t count = 0;
+  for (size_t i = 0; i < Histogram::kBounds.size(); ++i) {
+    count += times.count(i);
+    out += fmt::format("penstock_{}_bucket{{le=\"{}\"}} {}\n", name, Histogram::kBounds[i], count);
+  }
+  count += times.count(Histogram::kBounds.size());
+  out += fmt::format("penstock_{0}_bucket{{le=\"+Inf\"}} {1}\npenstock_{0}_sum {2}\n", name, count,
+                     times.sum());
+  out += fmt::format("penstock_{}_count {}\n", name, count);
+}
+
+void prefix_metrics(std::string& out, const PrefixStoreFigures& prefixes) {
+  single(out, "kv_disk_saved_total", "counter", "files of states written", prefixes.saved);
+  single(out, "kv_disk_loaded_total", "counter", "files of states read", prefixes.loaded);
+  single(out, "kv_disk_loaded_tokens_total", "counter", "tokens of prompts that came from files",
+         prefixes.loaded_tokens);
+  single(out, "kv_disk_damaged_total", "counter", "files that were damaged", prefixes.damaged);
+  single(out, "kv_disk_evicted_total", "counter", "files removed to make room", prefixes.evicted);
+  single(out, "kv_disk_written_bytes_total", "counter", "bytes written", prefixes.written_bytes);
+  single(out, "kv_disk_read_bytes_total", "counter", "bytes read", prefixes.read_bytes);
+  single(out, "kv_disk_bytes", "gauge", "bytes of files that are kept", prefixes.held_bytes);
+}
+
 void store_metrics(std::string& out, const StoreStats& store) {
   single(out, "expert_reads_total", "counter", "reads of experts", store.reads);
   single(out, "expert_bytes_read_total", "counter", "bytes read for experts", store.bytes_read);
@@ -53,6 +79,14 @@ void generator_metrics(std::string& out, const GeneratorFigures& figures) {
   single(out, "memory_used_bytes", "gauge", "planned of it", figures.memory_used_bytes);
   single(out, "expert_slots", "gauge", "experts that memory can hold now", figures.num_slots);
   store_metrics(out, figures.store);
+  prefix_metrics(out, figures.prefixes);
+  histogram(out, "queue_seconds", "time in the queue", figures.seconds.queue);
+  histogram(out, "time_to_first_token_seconds", "from the queue's end to the first token",
+            figures.seconds.first_token);
+  histogram(out, "inter_token_seconds", "between two tokens of an answer",
+            figures.seconds.between_tokens);
+  histogram(out, "request_seconds", "of whole requests, the queue included",
+            figures.seconds.request);
 }
 
 }  // namespace

@@ -3,9 +3,11 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <charconv>
 
 #include "server/api/anthropic.h"
 #include "server/api/body.h"
+#include "server/api/fields.h"
 #include "server/api/info.h"
 #include "server/api/ollama.h"
 #include "server/api/openai_chat.h"
@@ -119,6 +121,39 @@ void answer_slots(RouteContext& context) {
   respond_json(context, slots_json(context.generator->figures()));
 }
 
+std::optional<SlotAction::Kind> action_named(std::string_view query) {
+  if (query == "action=save") return SlotAction::Kind::kSave;
+  if (query == "action=restore") return SlotAction::Kind::kRestore;
+  if (query == "action=erase") return SlotAction::Kind::kErase;
+  return {};
+}
+
+// POST /slots/ID?action=save|restore|erase, as llama-server has it.
+void answer_slot_action(RouteContext& context) {
+  const HttpRequest& request = context.exchange.request();
+  const auto body = body_of(context);
+  if (!body) return;
+  const auto bad = [&](std::string message, std::string param = "", int status = 400) {
+    respond_error(context, {.status = status, .message = std::move(message), .param = param});
+  };
+  SlotAction action;
+  const std::string id = request.path.substr(std::string_view("/slots/").size());
+  const auto [end, failure] = std::from_chars(id.data(), id.data() + id.size(), action.slot);
+  if (failure != std::errc{} || end != id.data() + id.size() || action.slot < 0) {
+    return bad("a slot has a number: /slots/0?action=save", "id_slot", 404);
+  }
+  const auto kind = action_named(request.query);
+  if (!kind) return bad("\"action\" must be save, restore or erase", "action");
+  action.kind = *kind;
+  Fields fields(*body);
+  if (const auto name = fields.text("filename", 1024)) action.name = *name;
+  if (fields.error()) return respond_error(context, *fields.error());
+  const SlotOutcome outcome = context.generator->act(action);
+  if (outcome.is_busy) return bad("the slot is at work; try again later", "id_slot", 503);
+  if (outcome.error) return respond_error(context, slot_error(*outcome.error));
+  respond_json(context, slot_action_json(action, outcome));
+}
+
 void answer_figures(RouteContext& context) {
   respond_json(context, figures_json(context.generator->figures()));
 }
@@ -154,6 +189,8 @@ constexpr Route kRoutes[] = {
     {"GET", "/v1/models/*", false, true, true, answer_model, "one model"},
     {"GET", "/props", false, false, true, answer_props, "defaults and facts of the model"},
     {"GET", "/slots", false, true, true, answer_slots, "sequences and what they hold"},
+    {"POST", "/slots/*", false, false, true, answer_slot_action,
+     "save, restore or empty a slot, with ?action= and a filename below --kv-dir"},
     {"POST", "/v1/chat/completions", false, false, true,
      answer_chat<read_openai_chat, OpenAiChatReplier>, "answer a conversation (OpenAI)"},
     {"POST", "/v1/completions", false, false, true,

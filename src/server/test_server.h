@@ -33,6 +33,7 @@ class FakeGenerator : public Generator {
 
   Submitted submit(GenerationRequest request) override { return queue_.submit(std::move(request)); }
   GeneratorFigures figures() const override { return {}; }
+  SlotOutcome act(const SlotAction&) override { return {}; }
   void drain() override { queue_.drain(); }
   void stop() override { queue_.stop(); }
 

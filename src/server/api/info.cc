@@ -79,4 +79,34 @@ Json slots_json(const GeneratorFigures& figures) {
   return slots;
 }
 
+Json slot_action_json(const SlotAction& action, const SlotOutcome& outcome) {
+  Json json{{"id_slot", action.slot}};
+  switch (action.kind) {
+    case SlotAction::Kind::kSave:
+      json.update(Json{{"filename", action.name},
+                       {"n_saved", outcome.tokens},
+                       {"n_written", outcome.bytes},
+                       {"timings", {{"save_ms", outcome.ms}}}});
+      break;
+    case SlotAction::Kind::kRestore:
+      json.update(Json{{"filename", action.name},
+                       {"n_restored", outcome.tokens},
+                       {"n_read", outcome.bytes},
+                       {"timings", {{"restore_ms", outcome.ms}}}});
+      break;
+    case SlotAction::Kind::kErase: json["n_erased"] = outcome.tokens; break;
+  }
+  return json;
+}
+
+ApiError slot_error(const Error& error) {
+  ApiError told = api_error(error);
+  if (error.code == ErrorCode::kNotFound)
+    told = {.status = 404, .message = "there is no such file"};
+  // A file that is damaged, or another model's, is a wrong name to give.
+  if (error.code == ErrorCode::kCorrupt) told.status = 400;
+  if (told.status < 500) told.param = "filename";
+  return told;
+}
+
 }  // namespace penstock

@@ -1,6 +1,7 @@
 // What the server tells about itself and its model, beside answers.
 #pragma once
 
+#include "server/api/api_error.h"
 #include "server/api/served_model.h"
 #include "server/generator.h"
 
@@ -10,6 +11,9 @@ Json model_json(const ServedModel& model, const std::string& id);  // of OpenAI'
 Json models_json(const ServedModel& model);
 Json props_json(const ServedModel& model, const GeneratorFigures& figures);
 Json slots_json(const GeneratorFigures& figures);
+// As llama-server tells it.
+Json slot_action_json(const SlotAction& action, const SlotOutcome& outcome);
+ApiError slot_error(const Error& error);
 Json figures_json(const GeneratorFigures& figures);
 Json sampling_json(const ServedModel& model);  // the defaults of a request
 
