@@ -45,8 +45,9 @@ constexpr VerbText kVerbs[] = {
      "Markdown, or with --json one object a line with the keys of llama-bench."},
     {Verb::kSynth, "synth", "SHAPE TARGET", 2, 2,
      "write a model of a published shape with random weights",
-     "For benchmarks without downloads: 35b, 122b, 397b, next-80b, coder-next, 2.4t, or the full\n"
-     "name. Interrupted, it goes on where it was when the same command is given again."},
+     "For benchmarks without downloads: 35b, 122b, 397b, next-80b, coder-next, 30b, 235b, 2.4t, "
+     "or\n"
+     "the full name. Interrupted, it goes on where it was when the same command is given again."},
     {Verb::kLogits, "logits", "MODEL", 1, 1, "write the logits of given tokens to a file",
      "--ids names a JSON file: a list of token ids, or an object with the key input_ids.\n"
      "Writes safetensors: logits [tokens, vocabulary], with --routes also router.L.ids and\n"

@@ -269,7 +269,7 @@ class ExactVectorTest : public testing::TestWithParam<std::string> {
  protected:
   std::vector<float> apply(Function function, const Triples& inputs) const {
     std::vector<float> out(inputs.x.size());
-    const int64_t target = find_target(GetParam()).value();
+    const int64_t target = find_target(GetParam()).value().target;
     PENSTOCK_AT_TARGET(Apply, target)
     (static_cast<int>(function), inputs.x.data(), inputs.y.data(), inputs.z.data(),
      std::ssize(inputs.x), out.data());

@@ -7,7 +7,6 @@
 #include <limits>
 
 #include "base/check.h"
-#include "compute/cpu/target.h"
 #include "compute/exact_math.h"
 
 namespace penstock {
@@ -36,24 +35,28 @@ struct CpuBackend::Scratch {
 
 Result<std::unique_ptr<CpuBackend>> CpuBackend::create(int threads, const BackendLimits& limits,
                                                        const CpuBackendOptions& options) {
-  const int64_t target = PENSTOCK_TRY(find_target(options.target));
+  const InstructionSet set = PENSTOCK_TRY(find_target(options.target));
   const auto bytes = static_cast<uint64_t>(scratch_bytes(threads, limits));
   AlignedMemory memory = PENSTOCK_TRY(AlignedMemory::create(bytes, "the scratch of the kernels"));
   const Scratch scratch(threads, limits, ScratchCursor(memory.bytes()));
+  const ByteTiles byte_tiles = options.emulate_byte_tiles ? ByteTiles::kEmulated
+                               : set.has_byte_tiles       ? ByteTiles::kProcessor
+                                                          : ByteTiles::kNone;
+  const KernelChoice choice = {set.target, options.arithmetic, byte_tiles};
   return std::unique_ptr<CpuBackend>(
-      new CpuBackend(threads, target, options.arithmetic, std::move(memory), scratch));
+      new CpuBackend(threads, set, choice, std::move(memory), scratch));
 }
 
-CpuBackend::CpuBackend(int threads, int64_t target, Arithmetic arithmetic, AlignedMemory memory,
-                       const Scratch& scratch)
+CpuBackend::CpuBackend(int threads, const InstructionSet& set, const KernelChoice& choice,
+                       AlignedMemory memory, const Scratch& scratch)
     : memory_(std::move(memory)),
       pool_(threads),
-      target_(target),
-      arithmetic_(arithmetic),
-      elementwise_(elementwise_kernels(target)),
-      products_(pool_, target, arithmetic, scratch.products),
-      delta_net_(pool_, target, scratch.delta_net),
-      attention_(pool_, target, scratch.attention),
+      set_(set),
+      choice_(choice),
+      elementwise_(elementwise_kernels(choice.target)),
+      products_(pool_, choice, scratch.products),
+      delta_net_(pool_, choice.target, scratch.delta_net),
+      attention_(pool_, choice.target, scratch.attention),
       ffn_hidden_(scratch.ffn_hidden) {}
 
 int64_t CpuBackend::scratch_bytes(int threads, const BackendLimits& limits) {
@@ -65,7 +68,7 @@ std::vector<std::string> CpuBackend::targets() {
 }
 
 std::string CpuBackend::description() const {
-  return fmt::format("{}, {}, {} thread{}", target_name(target_), name_of(arithmetic_),
+  return fmt::format("{}, {}, {} thread{}", name_of(set_), name_of(choice_.arithmetic),
                      pool_.num_threads(), pool_.num_threads() == 1 ? "" : "s");
 }
 

@@ -20,12 +20,14 @@
 #include "compute/cpu/delta_net.h"
 #include "compute/cpu/elementwise.h"
 #include "compute/cpu/products.h"
+#include "compute/cpu/target.h"
 
 namespace penstock {
 
 struct CpuBackendOptions {
   std::string target;  // one of targets(); empty: the best one
   Arithmetic arithmetic = Arithmetic::kFixed16;
+  bool emulate_byte_tiles = false;  // for tests: as a unit for tiles would compute, in plain code
 };
 
 class CpuBackend final : public Backend {
@@ -67,8 +69,8 @@ class CpuBackend final : public Backend {
  private:
   struct Scratch;
 
-  CpuBackend(int threads, int64_t target, Arithmetic arithmetic, AlignedMemory memory,
-             const Scratch& scratch);
+  CpuBackend(int threads, const InstructionSet& set, const KernelChoice& choice,
+             AlignedMemory memory, const Scratch& scratch);
 
   // Runs body(first, end) over [0, rows), on one thread where there is too little to share.
   template <class Body>
@@ -77,8 +79,8 @@ class CpuBackend final : public Backend {
   HostMemory host_memory_;
   AlignedMemory memory_;
   ThreadPool pool_;
-  int64_t target_;
-  Arithmetic arithmetic_;
+  InstructionSet set_;
+  KernelChoice choice_;
   const ElementwiseKernels& elementwise_;
   Products products_;
   DeltaNet delta_net_;

@@ -411,17 +411,15 @@ HWY_INLINE void PairUp(const uint32_t* numbers, uint32_t* codes) {
   }
 }
 
-// One row of one block in fixed point; -> the sum of what the codes stand for.
-template <class Format>
-HWY_INLINE float PackFixedBlock(const float* x, float factor, float scale, uint32_t* codes) {
+// One row of one block in fixed point, numbers: [64]; -> the sum of what they stand for.
+HWY_INLINE float FixedNumbers(const float* x, float factor, float scale, uint32_t* numbers) {
   if (scale != scale) {  // what is not finite shall show in the products
-    std::fill_n(codes, kGroupColumns / 2, 0u);
+    std::fill_n(numbers, kGroupColumns, 0u);
     return scale;
   }
   const FloatVec factors = hn::Set(Floats(), factor);
   const FloatVec round = hn::Set(Floats(), exact::kRound);
   const IntVec round_bits = hn::Set(Ints(), std::bit_cast<int32_t>(exact::kRound));
-  alignas(64) uint32_t numbers[kGroupColumns];
   IntVec totals = hn::Zero(Ints());
   for (int64_t c = 0; c < kGroupColumns; c += kLanes) {
     const FloatVec shifted = TwiceRounded(hn::LoadU(Floats(), x + c), factors, round);
@@ -429,8 +427,15 @@ HWY_INLINE float PackFixedBlock(const float* x, float factor, float scale, uint3
     totals = hn::Add(totals, number);
     hn::Store(hn::BitCast(Words(), number), Words(), numbers + c);
   }
-  PairUp<Format>(numbers, codes);
   return static_cast<float>(hn::GetLane(hn::SumOfLanes(Ints(), totals))) * scale;
+}
+
+template <class Format>
+HWY_INLINE float PackFixedBlock(const float* x, float factor, float scale, uint32_t* codes) {
+  alignas(64) uint32_t numbers[kGroupColumns];
+  const float sum = FixedNumbers(x, factor, scale, numbers);
+  PairUp<Format>(numbers, codes);
+  return sum;
 }
 
 template <class Format>

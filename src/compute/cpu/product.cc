@@ -4,7 +4,20 @@
 
 namespace penstock {
 
-const ProductKernel& product_kernel(DType dtype, int64_t target, Arithmetic arithmetic) {
+namespace {
+
+// With fewer rows, the tiles' empty rows cost more than the vectors'.
+constexpr int64_t kByteTileRowsMin = 10;
+
+}  // namespace
+
+const ProductKernel& product_kernel(DType dtype, const KernelChoice& choice, int64_t rows) {
+  const int64_t target = choice.target;
+  const Arithmetic arithmetic = choice.arithmetic;
+  if (choice.byte_tiles != ByteTiles::kNone && rows >= kByteTileRowsMin && is_quantised(dtype) &&
+      arithmetic == Arithmetic::kFixed16) {
+    return byte_tile_kernel(dtype, target, choice.byte_tiles);
+  }
   switch (dtype) {
     case DType::kF32: return product_kernel_f32(target);
     case DType::kBF16: return product_kernel_bf16(target);

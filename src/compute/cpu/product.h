@@ -19,12 +19,13 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "compute/cpu/byte_tiles.h"
 #include "compute/panel.h"
 
 namespace penstock {
 
 struct ProductKernel {
-  int tile_rows;       // rows of x that one call takes at most
+  int tile_rows;       // rows of x that one call takes at most; kTileRowsMax or fewer
   int panels_at_once;  // of a single row: a list of panels is best a multiple of it
   bool needs_sums;     // product() reads `sums`
 
@@ -45,8 +46,17 @@ struct ProductKernel {
                   const std::byte* packed, const float* sums, int padded, float* totals);
 };
 
-// The kernel of a number format for an instruction set (a Highway target of this build).
-const ProductKernel& product_kernel(DType dtype, int64_t target, Arithmetic arithmetic);
+inline constexpr int kTileRowsMax = 32;
+
+// What kernels are chosen by, beside the number format and the number of rows.
+struct KernelChoice {
+  int64_t target;  // a Highway target of this build
+  Arithmetic arithmetic;
+  ByteTiles byte_tiles = ByteTiles::kNone;  // not kAuto
+};
+
+// The kernel for `rows` rows of x or, where that is more than it takes, for the first of them.
+const ProductKernel& product_kernel(DType dtype, const KernelChoice& choice, int64_t rows);
 
 // One per format, each in its own file.
 const ProductKernel& product_kernel_f32(int64_t target);
@@ -55,5 +65,8 @@ const ProductKernel& product_kernel_q8(int64_t target, Arithmetic arithmetic);
 const ProductKernel& product_kernel_q4(int64_t target, Arithmetic arithmetic);
 const ProductKernel& product_kernel_q3(int64_t target, Arithmetic arithmetic);
 const ProductKernel& product_kernel_q2(int64_t target, Arithmetic arithmetic);
+
+// Of a quantised format in fixed point, by tiles of bytes (byte_tile_product.cc).
+const ProductKernel& byte_tile_kernel(DType dtype, int64_t target, ByteTiles byte_tiles);
 
 }  // namespace penstock

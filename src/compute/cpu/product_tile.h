@@ -18,21 +18,24 @@
 namespace penstock {
 
 inline constexpr int64_t kTaskPanels = 16;  // of one task, at most
-inline constexpr int kTileRows = 12;        // of any kernel, at most
+
+// Of packed rows in a block, with their scales and sums: kernels of up to twelve rows hold four
+// bytes a number, those of more two.
+inline constexpr int64_t kPackedBlockFloats = kTileRowsMax * kGroupColumns / 2 + kTileRowsMax * 2;
+static_assert(kPackedBlockFloats >= 12 * kGroupColumns + 12 * 2);
 
 class ProductTile {
  public:
   ProductTile() = default;
-  ProductTile(float* memory, int64_t max_blocks, int64_t target, Arithmetic arithmetic)
+  ProductTile(float* memory, int64_t max_blocks, const KernelChoice& choice)
       : packed_(memory),
-        packed_sums_(packed_ + max_blocks * kTileRows * kGroupColumns),
-        totals_(packed_sums_ + ceil_div(max_blocks * kTileRows, 16) * 16),
+        packed_sums_(packed_ + max_blocks * kPackedBlockFloats),
+        totals_(packed_sums_ + ceil_div(max_blocks * kTileRowsMax, 16) * 16),
         gate_totals_(totals_ + kTotals),
-        target_(target),
-        arithmetic_(arithmetic) {}
+        choice_(choice) {}
 
   static int64_t floats(int64_t max_blocks) {
-    return max_blocks * kTileRows * kGroupColumns + ceil_div(max_blocks * kTileRows, 16) * 16 +
+    return max_blocks * kPackedBlockFloats + ceil_div(max_blocks * kTileRowsMax, 16) * 16 +
            2 * kTotals;
   }
 
@@ -91,11 +94,11 @@ class ProductTile {
   }
 
  private:
-  static constexpr int64_t kTotals = (kTaskPanels + 1) * kTileRows * kPanelRows;
+  static constexpr int64_t kTotals = (kTaskPanels + 1) * kTileRowsMax * kPanelRows;
 
   // totals: [count, padded, 16]
   void multiply(const Matrix& matrix, int64_t first, int64_t count, float* totals) {
-    const ProductKernel& kernel = product_kernel(matrix.dtype, target_, arithmetic_);
+    const ProductKernel& kernel = product_kernel(matrix.dtype, choice_, num_rows_);
     pack(matrix, kernel);
     const int64_t panel_size = matrix.num_blocks() * block_bytes(matrix.dtype);
     std::array<const std::byte*, kTaskPanels + 1> panels;
@@ -130,9 +133,8 @@ class ProductTile {
   float* packed_sums_ = nullptr;  // [blocks, padded]
   float* totals_ = nullptr;       // [panels, padded, 16]
   float* gate_totals_ = nullptr;
-  int64_t target_ = 0;
-  Arithmetic arithmetic_ = Arithmetic::kFloat32;
-  std::array<const float*, kTileRows> rows_ = {}, sums_ = {};
+  KernelChoice choice_ = {};
+  std::array<const float*, kTileRowsMax> rows_ = {}, sums_ = {};
   uint64_t op_ = 0;
   int num_rows_ = 0;
   int padded_ = 0;  // of what is packed

@@ -9,6 +9,7 @@ namespace {
 
 constexpr int64_t kProjectionsMax = 16;  // of one matmul
 constexpr int64_t kTaskRows = 96;        // at most
+constexpr int64_t kFewRows = 12;         // weights are read from memory, not from caches
 constexpr int64_t kParallelSums = 64 << 10;
 
 // The sums of eight blocks run side by side, as each is a chain of dependent additions. Sums of a
@@ -52,16 +53,14 @@ ProductScratch::ProductScratch(int threads, const BackendLimits& limits, Scratch
   tiles = cursor.take<float>(threads * tile_floats);
 }
 
-Products::Products(ThreadPool& pool, int64_t target, Arithmetic arithmetic,
-                   const ProductScratch& scratch)
+Products::Products(ThreadPool& pool, const KernelChoice& choice, const ProductScratch& scratch)
     : pool_(pool),
-      elementwise_(elementwise_kernels(target)),
-      target_(target),
-      arithmetic_(arithmetic),
+      elementwise_(elementwise_kernels(choice.target)),
+      choice_(choice),
       scratch_(scratch) {
   for (int worker = 0; worker < scratch_.num_threads; ++worker) {
     tiles_.emplace_back(scratch_.tiles + worker * scratch_.tile_floats,
-                        ceil_div(scratch_.max_columns, kGroupColumns), target_, arithmetic_);
+                        ceil_div(scratch_.max_columns, kGroupColumns), choice_);
   }
 }
 
@@ -81,8 +80,8 @@ void Products::need_sums(const ProductJob& job) {
   PENSTOCK_CHECK(job.first_row + job.out.width <= job.weight.rows);
   PENSTOCK_CHECK(!job.has_gate() ||
                  (job.gate.columns == x_.width && job.out.width <= job.gate.rows));
-  const bool is_needed =
-      kernel_of(job.weight).needs_sums || (job.has_gate() && kernel_of(job.gate).needs_sums);
+  const bool is_needed = kernel_of(job.weight, job.num_rows).needs_sums ||
+                         (job.has_gate() && kernel_of(job.gate, job.num_rows).needs_sums);
   if (!is_needed) return;
   for (int64_t j = 0; j < job.num_rows; ++j) {
     const int64_t row = job.x_rows.empty() ? j : job.x_rows[static_cast<size_t>(j)];
@@ -106,9 +105,9 @@ void Products::make_sums() {
 }
 
 int64_t Products::task_panels(const ProductJob& job) const {
-  if (job.num_rows > kTileRows) return kTaskPanels;
+  if (job.num_rows > kFewRows) return kTaskPanels;
   const int64_t panel_size = job.weight.num_blocks() * block_bytes(job.weight.dtype);
-  const int64_t at_once = kernel_of(job.weight).panels_at_once;
+  const int64_t at_once = kernel_of(job.weight, job.num_rows).panels_at_once;
   const int64_t groups = task_bytes_ / (panel_size * at_once * (job.has_gate() ? 2 : 1));
   return std::clamp<int64_t>(groups, 1, kTaskPanels / at_once) * at_once;
 }
@@ -127,11 +126,13 @@ void Products::run_task(const ProductJob& job, int64_t task, int worker) {
   const int64_t width = std::min(task_panels(job) * kPanelRows, job.out.width - first_out);
   const int64_t panels = ceil_div(width, kPanelRows);
   const int64_t shift = job.first_row % kPanelRows;
-  const int64_t tile_rows = std::min(kernel_of(job.weight).tile_rows,
-                                     job.has_gate() ? kernel_of(job.gate).tile_rows : kTileRows);
   ProductTile& tile = tiles_[static_cast<size_t>(worker)];
-  for (int64_t row = first_row; row < end_row; row += tile_rows) {
-    const int count = static_cast<int>(std::min(tile_rows, end_row - row));
+  int count = 0;
+  for (int64_t row = first_row; row < end_row; row += count) {
+    const int64_t rows = end_row - row;
+    count = std::min({kernel_of(job.weight, rows).tile_rows,
+                      job.has_gate() ? kernel_of(job.gate, rows).tile_rows : kTileRowsMax,
+                      static_cast<int>(rows)});
     const auto x_row = [&](int r) {
       return job.x_rows.empty() ? row + r : job.x_rows[static_cast<size_t>(row + r)];
     };

@@ -52,7 +52,7 @@ struct ProductScratch {
 
 class Products {
  public:
-  Products(ThreadPool& pool, int64_t target, Arithmetic arithmetic, const ProductScratch& scratch);
+  Products(ThreadPool& pool, const KernelChoice& choice, const ProductScratch& scratch);
 
   // Runs job_at(0), ..., job_at(num_jobs - 1), which all have the same x.
   template <class JobAt>
@@ -85,14 +85,13 @@ class Products {
   int64_t task_panels(const ProductJob& job) const;
   int64_t num_tasks(const ProductJob& job) const;
   void run_task(const ProductJob& job, int64_t task, int worker);
-  const ProductKernel& kernel_of(const Matrix& matrix) const {
-    return product_kernel(matrix.dtype, target_, arithmetic_);
+  const ProductKernel& kernel_of(const Matrix& matrix, int64_t rows) const {
+    return product_kernel(matrix.dtype, choice_, rows);
   }
 
   ThreadPool& pool_;
   const ElementwiseKernels& elementwise_;
-  int64_t target_;
-  Arithmetic arithmetic_;
+  KernelChoice choice_;
   ProductScratch scratch_;
   std::vector<ProductTile> tiles_;  // one a thread
   uint64_t op_ = 0;

@@ -3,33 +3,40 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include "compute/cpu/byte_tiles.h"
+
 namespace penstock {
 namespace {
 
 // Best first: better targets have lower bits.
-std::vector<int64_t> targets_here() {
-  std::vector<int64_t> targets;
+std::vector<InstructionSet> sets_here() {
+  std::vector<InstructionSet> sets;
   for (int64_t rest = HWY_SUPPORTED_TARGETS & HWY_TARGETS; rest != 0; rest &= rest - 1) {
-    targets.push_back(rest & -rest);
+    const int64_t target = rest & -rest;
+#if HWY_ARCH_X86
+    // AVX-512 and what came after it have lower numbers.
+    if (sets.empty() && target <= HWY_AVX3 && has_byte_tiles()) sets.push_back({target, true});
+#endif
+    sets.push_back({target, false});
   }
-  return targets;
+  return sets;
 }
 
 }  // namespace
 
 std::vector<std::string> target_names() {
   std::vector<std::string> names;
-  for (const int64_t target : targets_here()) names.emplace_back(hwy::TargetName(target));
+  for (const InstructionSet& set : sets_here()) names.push_back(name_of(set));
   return names;
 }
 
-std::string target_name(int64_t target) {
-  return hwy::TargetName(target);
+std::string name_of(const InstructionSet& set) {
+  return std::string(hwy::TargetName(set.target)) + (set.has_byte_tiles ? "_AMX" : "");
 }
 
-Result<int64_t> find_target(const std::string& name) {
-  for (const int64_t target : targets_here()) {
-    if (name.empty() || name == hwy::TargetName(target)) return target;
+Result<InstructionSet> find_target(const std::string& name) {
+  for (const InstructionSet& set : sets_here()) {
+    if (name.empty() || name == name_of(set)) return set;
   }
   return Error{ErrorCode::kInvalidArgument,
                fmt::format("this processor has no instruction set \"{}\"; it has {}", name,

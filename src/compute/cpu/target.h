@@ -28,11 +28,17 @@
 
 namespace penstock {
 
-// Instruction sets of this build that this processor has, best first, and one of them by name
-// (empty: the best). Errors: kInvalidArgument, listing the names.
+// A Highway target, with or without the processor's unit for tiles of bytes (byte_tiles.h).
+struct InstructionSet {
+  int64_t target = 0;
+  bool has_byte_tiles = false;
+};
+
+// Instruction sets of this build that this processor has, best first ("AVX3_AMX", "AVX3", ...), and
+// one of them by name (empty: the best). Errors: kInvalidArgument, listing the names.
 std::vector<std::string> target_names();
-std::string target_name(int64_t target);
-Result<int64_t> find_target(const std::string& name);
+std::string name_of(const InstructionSet& set);
+Result<InstructionSet> find_target(const std::string& name);
 
 // Where kernels of integer dot products run for `target`: AVX-512 has them on all processors but
 // the first, which do better with AVX2.

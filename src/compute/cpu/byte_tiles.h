@@ -1,0 +1,54 @@
+// The processor's unit for products of tiles of bytes (AMX on x86), and the same in plain code.
+//
+// Activations in 16-bit fixed point split exactly into two bytes (compute/fixed16.h), so the sums
+// of a block of 64 columns are two products of tiles: [16 rows of x, 64] bytes times the codes
+// [64, 16 rows of a panel]. Integer sums are exact, so the bits are those of every other kernel.
+//
+// Threads  functions of their arguments alone; the unit's registers are set up and given back
+//          within one product
+// Source   Intel 64 manual, volume 1, chapter 18 (tiles), volume 2 (TDPBSUD, TDPBUUD)
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace penstock {
+
+enum class ByteTiles : uint8_t {
+  kNone,
+  kEmulated,  // for tests, on every instruction set
+  kProcessor,
+};
+
+// Whether processor and system offer the unit. Asks the system for its use, once.
+bool has_byte_tiles();
+
+// A tile has 16 rows of 64 bytes. Of x: per tile the high bytes (signed), then the low bytes
+// (unsigned). Of the codes: row k holds four columns of each of 16 rows of the panel.
+inline constexpr int kByteTileRows = 16;
+inline constexpr int kByteTileBytes = 1024;
+inline constexpr int kByteTileSums = 256;  // [16 rows of x, 16 rows of the panel] of 32 bits
+
+// The registers that the unit has room for: two tiles of x by one of codes, in two sums each.
+inline constexpr int kByteTilesAtOnce = 2;
+
+struct ProcessorTiles {
+  static void begin();
+  static void end();
+
+  // x: [kCount, 2 tiles]; codes: [1 tile]; sums: [kCount, 2, kByteTileSums], of the high bytes and
+  // of the low ones.
+  template <int kCount>
+  static void products(const std::byte* x, const uint32_t* codes, int32_t* sums);
+};
+
+struct EmulatedTiles {
+  static void begin() {}
+  static void end() {}
+  template <int kCount>
+  static void products(const std::byte* x, const uint32_t* codes, int32_t* sums);
+};
+
+}  // namespace penstock
+
+#include "compute/cpu/byte_tiles-inl.h"
