@@ -216,7 +216,7 @@ class KeyTest(unittest.TestCase):
 class DrainTest(unittest.TestCase):
     def test_running_answers_end_and_new_requests_are_refused(self):
         server = Server()
-        events = server.stream("/v1/chat/completions", chat("Tell me a story.", stream=True, ignore_eos=True, max_tokens=400))
+        events = server.stream("/v1/chat/completions", chat("Tell me a story.", stream=True, ignore_eos=True, max_tokens=2500))
         next(events)
         server.send()
         time.sleep(0.2)
