@@ -243,10 +243,30 @@ struct Building {
   std::vector<std::string> left_out = {};
 };
 
+// The parameters as one object, with all that references and "allOf" say. Where they may be one of
+// several objects, what holds for each of these is all that is held to.
+Result<Json> one_object(SchemaView& view, const ToolFunction& tool) {
+  auto alternatives = PENSTOCK_TRY(view.alternatives(tool.parameters, true, tool.name));
+  std::erase_if(alternatives, [](const SchemaAlternative& alternative) {
+    return alternative.type != SchemaType::kObject || !alternative.values.empty();
+  });
+  if (alternatives.size() == 1) return *alternatives[0].schema;
+  Json common = tool.parameters;
+  for (const char* keyword : {"anyOf", "oneOf", "allOf", "$ref", "enum", "const"}) {
+    if (!common.contains(keyword)) continue;
+    PENSTOCK_TRY(view.leave_out(keyword, tool.name));
+    if (!common.contains("additionalProperties")) common["additionalProperties"] = true;
+  }
+  return common;
+}
+
 Result<RuleId> parameters(Building& building, const ToolFunction& tool, ToolForm form) {
   SchemaView view(tool.parameters, true, building.work);
+  ToolFunction plain;
+  plain.name = tool.name;
+  plain.parameters = PENSTOCK_TRY(one_object(view, tool));
   ParameterRules rules(building.source, building.text, view, building.known);
-  const RuleId id = PENSTOCK_TRY(form == ToolForm::kJson ? rules.json(tool) : rules.tagged(tool));
+  const RuleId id = PENSTOCK_TRY(form == ToolForm::kJson ? rules.json(plain) : rules.tagged(plain));
   for (const std::string& keyword : view.left_out()) {
     building.left_out.push_back(fmt::format("{}: {}", tool.name, keyword));
   }

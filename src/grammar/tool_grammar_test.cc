@@ -173,6 +173,38 @@ TEST(ToolGrammar, hundreds_of_tools_are_one_reading) {
   EXPECT_FALSE(fits(tool->grammar, tagged("tool_500", parameter("text", "x"))));
 }
 
+TEST(ToolGrammar, parameters_may_be_put_together_and_what_is_beyond_is_named) {
+  const auto made = [](const char* parameters, ToolForm form) {
+    Json tool = {{"name", "f"}};
+    tool["parameters"] = *parse_json(parameters, "parameters");
+    return *tool_grammar(Json::array({tool}), {.form = form});
+  };
+  const auto call = [](ToolForm form, const char* name, const char* value) {
+    if (form == ToolForm::kTagged) return tagged("f", parameter(name, value));
+    return "<tool_call>\n{\"name\": \"f\", \"arguments\": {\"" + std::string(name) +
+           "\": " + value + "}}\n</tool_call>";
+  };
+  for (const ToolForm form : {ToolForm::kTagged, ToolForm::kJson}) {
+    for (const char* whole :
+         {R"({"$ref": "#/$defs/a", "$defs": {"a": {"properties": {"n": {"type": "integer"}}}}})",
+          R"({"allOf": [{"properties": {"n": {"type": "integer"}}}, {"required": ["n"]}]})",
+          R"({"type": ["object", "null"], "properties": {"n": {"type": "integer"}}})"}) {
+      const ToolGrammar tool = made(whole, form);
+      EXPECT_TRUE(tool.left_out.empty()) << whole;
+      EXPECT_TRUE(fits(tool.grammar, call(form, "n", "5"))) << whole;
+      EXPECT_FALSE(fits(tool.grammar, call(form, "n", "true"))) << whole;
+      EXPECT_FALSE(fits(tool.grammar, call(form, "m", "5"))) << whole;
+    }
+    const ToolGrammar either = made(
+        R"({"anyOf": [{"properties": {"n": {"type": "integer"}}}, {"properties": {"m": {}}}],
+            "properties": {"k": {"type": "integer"}}, "patternProperties": {}})",
+        form);
+    EXPECT_EQ(either.left_out, (std::vector<std::string>{"f: patternProperties", "f: anyOf"}));
+    EXPECT_TRUE(fits(either.grammar, call(form, "m", "true")));
+    EXPECT_FALSE(fits(either.grammar, call(form, "k", "true")));
+  }
+}
+
 // Parameters that are texts; the pattern of the n-th has n in place of every #.
 Json text_parameters(int count, std::string_view pattern) {
   Json properties = Json::object();
