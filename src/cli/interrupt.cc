@@ -7,6 +7,7 @@
 #include <cerrno>
 #include <csignal>
 #include <cstdint>
+#include <utility>
 
 #include "io/system_error.h"
 
@@ -18,6 +19,7 @@ std::atomic<int> g_policy{0};
 std::atomic<int> g_count{0};
 std::atomic<int> g_wake{-1};
 std::atomic<bool> g_terminated{false};
+std::atomic<bool> g_hung_up{false};
 static_assert(std::atomic<int>::is_always_lock_free);
 
 void raise_event(int descriptor) {
@@ -38,12 +40,19 @@ void handle_signal(int signal) {
   errno = kept_errno;
 }
 
+void handle_hangup(int) {
+  const int kept_errno = errno;
+  g_hung_up = true;
+  raise_event(g_wake);
+  errno = kept_errno;
+}
+
 // A parent that ignores a signal (nohup, a shell's background job) wants it ignored.
-void take_over(int signal) {
+void take_over(int signal, void (*handler)(int) = handle_signal) {
   struct sigaction old {};
   if (::sigaction(signal, nullptr, &old) != 0 || old.sa_handler == SIG_IGN) return;
   struct sigaction action {};
-  action.sa_handler = handle_signal;
+  action.sa_handler = handler;
   action.sa_flags = SA_RESTART;
   ::sigaction(signal, &action, nullptr);
 }
@@ -83,8 +92,20 @@ void Interrupt::watch(std::stop_token quit) {
     uint64_t events = 0;
     static_cast<void>(!::read(wake_, &events, sizeof events));
     if (quit.stop_requested()) return;
-    request();
+    if (g_hung_up.exchange(false)) {
+      const std::lock_guard lock(hangup_mutex_);
+      if (on_hangup_) on_hangup_();
+    }
+    if (g_count > 0) request();
   }
+}
+
+void Interrupt::set_hangup(std::function<void()> on_hangup) {
+  {
+    const std::lock_guard lock(hangup_mutex_);
+    on_hangup_ = std::move(on_hangup);
+  }
+  take_over(SIGHUP, handle_hangup);
 }
 
 void Interrupt::request() {

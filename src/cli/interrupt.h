@@ -1,4 +1,4 @@
-// Ctrl-C (and SIGTERM) as a std::stop_token.
+// Ctrl-C (and SIGTERM) as a std::stop_token; SIGHUP as a call.
 //
 // A signal handler may do next to nothing, and requesting a stop takes a lock; so the handler only
 // counts and wakes a thread, and that thread requests.
@@ -12,6 +12,7 @@
 // Errors   install(): kIo (no descriptors left)
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <stop_token>
@@ -39,6 +40,10 @@ class Interrupt {
   // Stopped by the first signal since begin(), or since the program started.
   std::stop_token token();
 
+  // What SIGHUP does from now on, on a thread of its own; before, it ends the program. Returns when
+  // what was set before is not running any more.
+  void set_hangup(std::function<void()> on_hangup);
+
   // Forgets earlier interrupts: tokens from now on are fresh.
   void begin();
 
@@ -57,6 +62,8 @@ class Interrupt {
   int noticed_;  // the watching thread writes, poll() sees it
   std::mutex mutex_;
   std::stop_source source_;  // guarded by mutex_
+  std::mutex hangup_mutex_;
+  std::function<void()> on_hangup_;  // guarded by hangup_mutex_
   std::jthread watcher_;
 };
 

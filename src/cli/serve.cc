@@ -73,6 +73,27 @@ Result<ServerOptions> server_options(Call& call) {
   return options;
 }
 
+// SIGHUP: the keys of the file as they are now; those of before where it cannot be read, so that
+// nobody gets in by breaking it.
+class KeysOnHangup {
+ public:
+  KeysOnHangup(Call& call, Server& server) : call_(call) {
+    call.interrupt.set_hangup([&call, &server] {
+      if (!call.settings.is_given("api-key-file")) return;
+      const Result<std::vector<std::string>> keys = read_keys(call);
+      if (keys) server.set_keys(*keys);
+      if (keys) call.terminal.note("the keys were read again");
+      if (!keys) call.terminal.warning(keys.error().message + "; the keys stay as they were");
+    });
+  }
+  ~KeysOnHangup() { call_.interrupt.set_hangup({}); }
+  KeysOnHangup(const KeysOnHangup&) = delete;
+  KeysOnHangup& operator=(const KeysOnHangup&) = delete;
+
+ private:
+  Call& call_;
+};
+
 std::string last_part(std::string path) {
   while (path.size() > 1 && path.ends_with('/')) path.pop_back();
   std::string name = path.substr(path.find_last_of('/') + 1);
@@ -176,6 +197,7 @@ Result<int> serve_verb(Call& call) {
   engine_opts.parallel = static_cast<int>(call.settings.integer("parallel"));
 
   const std::unique_ptr<Server> server = PENSTOCK_TRY(Server::start(std::move(options)));
+  const KeysOnHangup keys_on_hangup(call, *server);
   terminal.note("listening at " + server->address());
 
   const std::unique_ptr<Engine> engine = PENSTOCK_TRY(load_engine(
@@ -186,6 +208,8 @@ Result<int> serve_verb(Call& call) {
   ServedModel model = served_model(call, *engine, sampling.options);
   Constraints constraints(engine->texts(), engine->stop_ids());
   model.constraints = &constraints;
+  TurnMemory turns;
+  model.turns = &turns;
   model.tool_form = constraints.form();
   WarmStartTeller warm(call, *engine);
   if (warm.is_eager()) warm.read_all(call.interrupt.token());

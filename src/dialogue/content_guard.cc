@@ -64,6 +64,14 @@ std::string ContentGuard::mark(std::string_view content, Trust trust) {
   return marked;
 }
 
+size_t ContentGuard::find_special(std::string_view rendered, size_t from) const {
+  for (auto match = tokenizer_->find_added(rendered, from); match;
+       match = tokenizer_->find_added(rendered, match->end)) {
+    if (tokenizer_->is_special(match->id)) return match->begin;
+  }
+  return std::string_view::npos;
+}
+
 bool ContentGuard::is_control(TokenId id) const {
   const std::string text(tokenizer_->token_bytes(id));
   const std::vector<TokenId> alone = {id};

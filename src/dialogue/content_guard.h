@@ -44,6 +44,8 @@ class ContentGuard {
 
   std::string mark(std::string_view content, Trust trust);
   std::vector<TokenId> encode(const std::string& rendered) const;
+  // Where the first special token (not one like <think>) begins at or behind a place; npos: nowhere.
+  size_t find_special(std::string_view rendered, size_t from) const;
 
  private:
   ContentGuard(const Tokenizer& tokenizer, std::string mark)

@@ -89,6 +89,20 @@ Result<ChatPrompt> continued_prompt(const ModelTexts& texts, const ContentGuard&
   return prompt;
 }
 
+// Tokens of a rendered prompt, those of a turn that the model wrote itself as they were.
+std::vector<TokenId> encode_with_turns(const ContentGuard& guard, const std::string& rendered,
+                                       const std::optional<KeptTurn>& turn) {
+  if (!turn || !rendered.starts_with(turn->prompt_text)) return guard.encode(rendered);
+  // No content can hold a special token, so the first one ends the turn.
+  const size_t end = guard.find_special(rendered, turn->prompt_text.size());
+  if (end == std::string_view::npos) return guard.encode(rendered);
+  std::vector<TokenId> tokens = turn->prompt;
+  tokens.insert(tokens.end(), turn->answer.begin(), turn->answer.end());
+  const std::vector<TokenId> rest = guard.encode(rendered.substr(end));
+  tokens.insert(tokens.end(), rest.begin(), rest.end());
+  return tokens;
+}
+
 }  // namespace
 
 Result<const Tokenizer*> tokenizer_of(const ModelTexts& texts) {
@@ -108,7 +122,8 @@ Result<void> check_can_chat(const ModelTexts& texts) {
                            texts.folder, texts.template_note)};
 }
 
-Result<ChatPrompt> make_chat_prompt(const ModelTexts& texts, const Conversation& conversation) {
+Result<ChatPrompt> make_chat_prompt(const ModelTexts& texts, const Conversation& conversation,
+                                    TurnMemory* turns) {
   PENSTOCK_TRY(check_can_chat(texts));
   Json messages = all_messages(conversation);
   Json tools = conversation.tools;
@@ -126,13 +141,18 @@ Result<ChatPrompt> make_chat_prompt(const ModelTexts& texts, const Conversation&
     return continued_prompt(texts, guard, std::move(messages), tools, options);
   }
   const std::string rendered = PENSTOCK_TRY(texts.chat_template->render(messages, tools, options));
+  std::optional<KeptTurn> turn;
+  // Where contents may be control tokens, nothing tells the end of a turn.
+  if (turns != nullptr && !conversation.parse_special)
+    turn = turns->find(conversation.messages, rendered);
   ChatPrompt prompt;
-  prompt.tokens = guard.encode(rendered);
+  prompt.text = rendered;
+  prompt.tokens = encode_with_turns(guard, rendered, turn);
   prompt.opens_reasoning = without_space_at_end(rendered).ends_with(kThinkBegin);
   options.add_generation_prompt = false;
   const std::string without_answer =
       PENSTOCK_TRY(texts.chat_template->render(messages, tools, options));
-  const std::vector<TokenId> stable = guard.encode(without_answer);
+  const std::vector<TokenId> stable = encode_with_turns(guard, without_answer, turn);
   if (is_prefix(stable, prompt.tokens)) prompt.stable_tokens = std::ssize(stable);
   return prompt;
 }

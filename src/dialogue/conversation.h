@@ -12,6 +12,7 @@
 
 #include "base/json.h"
 #include "base/result.h"
+#include "dialogue/turn_memory.h"
 #include "text/model_texts.h"
 
 namespace penstock {
@@ -27,6 +28,7 @@ struct Conversation {
 };
 
 struct ChatPrompt {
+  std::string text;  // as the template made it, for TurnMemory
   std::vector<TokenId> tokens;
   // The tokens up to the place where the answer's turn begins, which the next turn's prompt will
   // have in common with this one; 0 when the template does not work like that.
@@ -38,7 +40,9 @@ struct ChatPrompt {
 Result<void> check_can_chat(const ModelTexts& texts);
 
 // The errors of check_can_chat; kInvalidArgument when the template refuses the messages.
-Result<ChatPrompt> make_chat_prompt(const ModelTexts& texts, const Conversation& conversation);
+// turns: the model's own turns, to be used as they were; none: all text is cut into tokens anew.
+Result<ChatPrompt> make_chat_prompt(const ModelTexts& texts, const Conversation& conversation,
+                                    TurnMemory* turns = nullptr);
 
 struct Reply {
   std::string reasoning, content;

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "dialogue/content_guard.h"
+#include "dialogue/turn_memory.h"
 #include "io/storage.h"
 
 namespace penstock {
@@ -10,13 +11,15 @@ namespace {
 
 using Trust = ContentGuard::Trust;
 
+Tokenizer load_tokenizer() {
+  const std::string path = PENSTOCK_TEST_DATA "/text/tokenizer.json";
+  const Result<std::string> text = read_text(posix_storage(), path, 64 << 20);
+  EXPECT_TRUE(text) << text.error().message;
+  return Tokenizer::create(*text, path, 0).value();
+}
+
 const Tokenizer& tokenizer() {
-  static const Tokenizer loaded = [] {
-    const std::string path = PENSTOCK_TEST_DATA "/text/tokenizer.json";
-    const Result<std::string> text = read_text(posix_storage(), path, 64 << 20);
-    EXPECT_TRUE(text) << text.error().message;
-    return Tokenizer::create(*text, path, 0).value();
-  }();
+  static const Tokenizer loaded = load_tokenizer();
   return loaded;
 }
 
@@ -150,6 +153,111 @@ TEST(Reply, outside_of_reasoning_is_all_content) {
   EXPECT_EQ(split_reply("Yes </think>", false).content, "Yes </think>");
   EXPECT_EQ(split_reply("<think>\na</think>b", false).reasoning, "a");
   EXPECT_EQ(split_reply("<think>\na</think>b", false).content, "b");
+}
+
+// A template that keeps all of an answer, and one that drops reasoning from past turns.
+ModelTexts texts_with(const char* assistant) {
+  const std::string source =
+      std::string(
+          "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.role == 'assistant' %}") +
+      assistant +
+      "{% else %}{{ m.content }}{% endif %}<|im_end|>\n{% endfor %}"
+      "{% if add_generation_prompt %}<|im_start|>assistant\n<think>\n{% endif %}";
+  ModelTexts texts;
+  texts.tokenizer = load_tokenizer();
+  texts.chat_template = ChatTemplate::create(source, "test").value();
+  return texts;
+}
+
+constexpr const char* kKeeps = "<think>\n{{ m.reasoning_content }}\n</think>\n\n{{ m.content }}";
+
+Conversation asked() {
+  Conversation conversation;
+  conversation.messages.push_back(Json{{"role", "user"}, {"content", "What is a river?"}});
+  return conversation;
+}
+
+// "water" cut in another way than the tokenizer would.
+std::vector<TokenId> odd_answer() {
+  std::vector<TokenId> tokens = tokenizer().encode("hm\n</think>\n\nSome w");
+  for (const char* part : {"at", "er", "."}) {
+    for (const TokenId id : tokenizer().encode(part)) tokens.push_back(id);
+  }
+  return tokens;
+}
+
+const Json kTold = {{"content", "Some water."}, {"reasoning_content", "hm"}};
+
+std::vector<TokenId> next_prompt(const ModelTexts& texts, TurnMemory& turns, const Json& sent) {
+  Conversation conversation = asked();
+  const ChatPrompt first = make_chat_prompt(texts, conversation, &turns).value();
+  turns.remember({1, first.text, first.tokens, odd_answer(), kTold});
+  conversation.messages.push_back(sent);
+  conversation.messages.push_back(Json{{"role", "user"}, {"content", "And a lake?"}});
+  return make_chat_prompt(texts, conversation, &turns).value().tokens;
+}
+
+TEST(TurnMemory, a_turn_that_comes_back_is_read_as_it_was_written) {
+  const ModelTexts texts = texts_with(kKeeps);
+  TurnMemory turns;
+  const Json sent = {
+      {"role", "assistant"}, {"content", "Some water."}, {"reasoning_content", "hm"}};
+  const std::vector<TokenId> tokens = next_prompt(texts, turns, sent);
+  std::vector<TokenId> begin = make_chat_prompt(texts, asked()).value().tokens;
+  for (const TokenId id : odd_answer()) begin.push_back(id);
+  ASSERT_LT(begin.size(), tokens.size());
+  EXPECT_TRUE(std::equal(begin.begin(), begin.end(), tokens.begin()));
+  EXPECT_EQ(tokens[begin.size()], tokenizer().find("<|im_end|>"));
+  // The same text as without the memory; other cuts of it.
+  TurnMemory empty;
+  Conversation conversation = asked();
+  conversation.messages.push_back(sent);
+  conversation.messages.push_back(Json{{"role", "user"}, {"content", "And a lake?"}});
+  const std::vector<TokenId> anew = make_chat_prompt(texts, conversation, &empty).value().tokens;
+  EXPECT_NE(tokens, anew);
+  EXPECT_EQ(tokenizer().decode(tokens), tokenizer().decode(anew));
+}
+
+TEST(TurnMemory, what_was_edited_or_is_shown_differently_is_rendered) {
+  const std::vector<TokenId> odd = odd_answer();
+  const auto holds_odd = [&](const std::vector<TokenId>& tokens) {
+    return !std::ranges::search(tokens, odd).empty();
+  };
+  const Json same = {
+      {"role", "assistant"}, {"content", "Some water.\n"}, {"reasoning_content", ""}};
+  const Json other = {
+      {"role", "assistant"}, {"content", "Some wine."}, {"reasoning_content", "hm"}};
+  const Json thought = {
+      {"role", "assistant"}, {"content", "Some water."}, {"reasoning_content", "ha"}};
+  const Json user = {{"role", "user"}, {"content", "Some water."}, {"reasoning_content", "hm"}};
+  TurnMemory turns;
+  EXPECT_TRUE(holds_odd(next_prompt(texts_with(kKeeps), turns, same)));
+  EXPECT_FALSE(holds_odd(next_prompt(texts_with(kKeeps), turns, other)));
+  EXPECT_FALSE(holds_odd(next_prompt(texts_with(kKeeps), turns, thought)));
+  EXPECT_FALSE(holds_odd(next_prompt(texts_with(kKeeps), turns, user)));
+  EXPECT_FALSE(holds_odd(next_prompt(texts_with("{{ m.content }}"), turns, same)));
+}
+
+TEST(TurnMemory, calls_are_the_same_however_their_arguments_are_written) {
+  const auto message = [](const char* name, const Json& arguments) {
+    Json made = {{"role", "assistant"}, {"content", ""}};
+    made["tool_calls"] =
+        Json::array({Json{{"function", {{"name", name}, {"arguments", arguments}}}}});
+    return made;
+  };
+  const Json told = message("f", R"({"a": 1,  "b": [true]})");
+  EXPECT_TRUE(is_same_turn(told, message("f", Json{{"a", 1}, {"b", {true}}})));
+  EXPECT_FALSE(is_same_turn(told, message("f", Json{{"a", 2}, {"b", {true}}})));
+  EXPECT_FALSE(is_same_turn(told, message("g", Json{{"a", 1}, {"b", {true}}})));
+  EXPECT_FALSE(is_same_turn(told, Json{{"role", "assistant"}, {"content", ""}}));
+}
+
+TEST(TurnMemory, holds_a_bounded_amount) {
+  TurnMemory turns;
+  for (int i = 0; i < 100; ++i) turns.remember({1, std::string(1 << 20, 'x'), {}, {}, kTold});
+  EXPECT_LE(turns.size(), 8u);
+  turns.remember({1, std::string(kTurnBytesMax, 'x'), {}, {}, kTold});
+  EXPECT_LE(turns.size(), 8u);
 }
 
 }  // namespace

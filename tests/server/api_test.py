@@ -141,6 +141,29 @@ class AnswersTest(unittest.TestCase):
         third = self.server.post("/v1/chat/completions", {"messages": other, "temperature": 0, "reasoning_effort": "none"})[2]
         self.assertGreater(third["usage"]["prompt_tokens_details"]["cached_tokens"], 100)
 
+    def test_calls_that_come_back_are_read_as_they_were_written(self):
+        tools = [{"type": "function", "function": {"name": "look", "parameters": {
+            "type": "object", "properties": {"place": {"type": "string"}, "depth": {"type": "integer"}},
+            "required": ["place", "depth"]}}}]
+        messages = user("Look at the river.")
+        for turn in range(3):
+            body = {"messages": messages, "tools": tools, "tool_choice": "required", "temperature": 1.3,
+                    "seed": turn, "max_tokens": 200, "parallel_tool_calls": False}
+            status, _, answer = self.server.post("/v1/chat/completions", body)
+            self.assertEqual(status, 200, answer)
+            usage = answer["usage"]
+            if turn > 0:
+                self.assertEqual(usage["prompt_tokens_details"]["cached_tokens"], held)
+            choice = answer["choices"][0]
+            if choice["finish_reason"] != "tool_calls":
+                break  # a reasoning that took all of it
+            held = usage["total_tokens"]
+            call = choice["message"]["tool_calls"][0]
+            arguments = json.loads(call["function"]["arguments"])
+            call["function"]["arguments"] = json.dumps(arguments, indent=3)  # as clients like to write them
+            messages = [*messages, choice["message"], {"role": "tool", "tool_call_id": call["id"], "content": "water"}]
+        self.assertGreater(turn, 0)
+
     def test_echoed_logprobs_begin_with_null(self):
         body = {"prompt": "The capital of Portugal is", "max_tokens": 0, "echo": True, "logprobs": 1}
         choice = self.server.post("/v1/completions", body)[2]["choices"][0]

@@ -183,6 +183,38 @@ class KeyTest(unittest.TestCase):
         ):
             self.assertEqual(server.get("/v1/models", headers=headers)[0], 401, headers)
 
+    def test_a_hangup_reads_the_keys_again(self):
+        with tempfile.NamedTemporaryFile("w") as keys:
+            def write(text):
+                keys.seek(0)
+                keys.truncate()
+                keys.write(text)
+                keys.flush()
+
+            def told_after_hangup(line):
+                server.send(signal.SIGHUP)
+                end = time.monotonic() + 10
+                while line not in server.text() and time.monotonic() < end:
+                    time.sleep(0.02)
+                self.assertIn(line, server.text())
+
+            def status(key):
+                return server.get("/v1/models", headers={"X-Api-Key": key})[0]
+
+            write("old\n")
+            server = Server("--api-key-file", keys.name)
+            try:
+                self.assertEqual((status("old"), status("new")), (200, 401))
+                write("new\n")
+                self.assertEqual(status("new"), 401)
+                told_after_hangup("the keys were read again")
+                self.assertEqual((status("old"), status("new")), (401, 200))
+                write("# nobody\n")
+                told_after_hangup("the keys stay as they were")
+                self.assertEqual((status("old"), status("new")), (401, 200))
+            finally:
+                self.assertEqual(server.stop(), 0)
+
     def test_others_are_not_served_without_a_key(self):
         with self.assertRaisesRegex(AssertionError, "--api-key"):
             Server("--host", "0.0.0.0", "--port", "0")

@@ -162,13 +162,14 @@ std::optional<ApiError> constrain(const ServedModel& model, ChatCall& call) {
 
 std::optional<ApiError> prepare(const ServedModel& model, ChatCall& call) {
   if (call.tool_choice == CallChoice::kNever) call.conversation.tools = Json();
-  const Result<ChatPrompt> prompt = make_chat_prompt(*model.texts, call.conversation);
+  const Result<ChatPrompt> prompt = make_chat_prompt(*model.texts, call.conversation, model.turns);
   if (!prompt) {
     return ApiError{.status = prompt.error().code == ErrorCode::kInvalidArgument ? 400 : 501,
                     .message = prompt.error().message,
                     .param = "messages"};
   }
   call.generation.prompt = prompt->tokens;
+  call.prompt_text = prompt->text;
   call.generation.checkpoints = checkpoints_of(model, call, *prompt);
   call.generation.opens_reasoning = prompt->opens_reasoning;
   return constrain(model, call);

@@ -23,6 +23,7 @@ struct ChatCall {
   std::optional<Json> schema;    // the content must be such JSON; true: any object
   std::string grammar;           // GBNF, in place of a schema
   GenerationRequest generation;  // the prompt is still missing
+  std::string prompt_text;       // its text, where a template made it
 
   bool echoes = false;  // the prompt is told before the answer
   bool streams = false;

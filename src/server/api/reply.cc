@@ -26,6 +26,7 @@ class Answering {
     options.call_id_prefix = replier.call_id_prefix();
     options.allows_several_calls = reply.call.parallel_calls;
     for (int i = 0; i < reply.call.generation.num_choices; ++i) parsers_.emplace_back(options);
+    answers_.resize(parsers_.size());
   }
 
   // Nothing when all went well or nobody listens any more.
@@ -86,13 +87,39 @@ class Answering {
     }
     if (event.kind == Kind::kPromptToken) return;
     ReplyParser& parser = parsers_[static_cast<size_t>(event.choice)];
+    if (event.kind == Kind::kToken) {
+      answers_[static_cast<size_t>(event.choice)].push_back(event.token);
+    }
     take_deltas(event.choice, parser.push(event.text));
     if (event.kind == Kind::kToken) return;
     take_deltas(event.choice, parser.finish(event.reason == FinishReason::kLength));
     choice.reason = event.reason;
     choice.stop_string = event.stop_string;
+    remember(choice, answers_[static_cast<size_t>(event.choice)]);
     if (streams) tell(replier_.end_choice(reply_, event.choice));
     reply_.new_tokens.clear();
+  }
+
+  // A whole turn, to be read as it was written when the client sends it back.
+  void remember(const ReplyChoice& choice, const std::vector<TokenId>& answer) {
+    const ChatCall& call = reply_.call;
+    const bool is_whole = choice.reason == FinishReason::kStop && choice.stop_string.empty();
+    TurnMemory* turns = reply_.model.turns;
+    if (turns == nullptr || !is_whole || call.prompt_text.empty() || !call.splits_reasoning ||
+        call.conversation.continues_last) {
+      return;
+    }
+    Json message{{"content", choice.content}, {"reasoning_content", choice.reasoning}};
+    message["tool_calls"] = Json::array();
+    for (const ReplyCall& made : choice.calls) {
+      message["tool_calls"].push_back(
+          Json{{"function", {{"name", made.name}, {"arguments", made.arguments}}}});
+    }
+    turns->remember({.messages = call.conversation.messages.size(),
+                     .prompt_text = call.prompt_text,
+                     .prompt = call.generation.prompt,
+                     .answer = answer,
+                     .message = std::move(message)});
   }
 
   void take_deltas(int choice, const std::vector<ReplyDelta>& deltas) {
@@ -109,6 +136,7 @@ class Answering {
   ReplyState& reply_;
   Replier& replier_;
   std::vector<ReplyParser> parsers_;
+  std::vector<std::vector<TokenId>> answers_;
   Clock::time_point last_told_ = Clock::now();
 };
 

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "base/json.h"
+#include "dialogue/turn_memory.h"
 #include "engine/sampler.h"
 #include "grammar/tool_grammar.h"
 #include "server/generator.h"
@@ -24,6 +25,7 @@ struct ServedModel {
   const ModelTexts* texts = nullptr;
   ToolForm tool_form = ToolForm::kTagged;
   Constraints* constraints = nullptr;  // outlives the server, as the texts do
+  TurnMemory* turns = nullptr;         // likewise
   SamplingOptions sampling;            // where a request says nothing
   std::vector<TokenId> stop_ids;
   int64_t context = 0;          // positions of one sequence
