@@ -1,5 +1,7 @@
 #include "server/openapi.h"
 
+#include <algorithm>
+
 #include "server/api/messages.h"
 #include "server/api/sampling_fields.h"
 #include "server/routes.h"
@@ -30,27 +32,41 @@ Json sampling_properties() {
 
 Json message_schema() {
   return Json{{"type", "object"},
-              {"required", {"role", "content"}},
+              {"required", Json::array({"role"})},
               {"properties",
                {{"role", {{"type", "string"}, {"enum", {"user", "assistant"}}}},
-                {"content", {{"type", "string"}}}}}};
+                {"content", {{"type", {"string", "null"}}}}}}};
 }
 
+// What may be left out may also be null.
 Json object_schema(Json properties, std::vector<std::string> required) {
+  for (auto& [name, property] : properties.items()) {
+    if (std::ranges::find(required, name) != required.end()) continue;
+    property["type"] = Json::array({property["type"], "null"});
+  }
   return Json{{"type", "object"}, {"properties", std::move(properties)}, {"required", required}};
 }
+
+// Passed over and named in a header where they are sent.
+constexpr const char* kNotOfAnthropic[] = {"min_p", "presence_penalty", "frequency_penalty",
+                                           "seed"};
 
 // What the body of a route is, as far as a description can say it.
 Json body_schema(std::string_view path) {
   Json properties = sampling_properties();
   const Json messages{
       {"type", "array"}, {"items", message_schema()}, {"minItems", 1}, {"maxItems", kMessagesMax}};
-  if (path == "/v1/chat/completions" || path == "/apply-template") {
+  if (path == "/v1/messages/count_tokens") {
+    return object_schema(Json{{"messages", messages}}, {"messages"});
+  }
+  if (path == "/apply-template") return object_schema(Json{{"messages", messages}}, {"messages"});
+  if (path == "/v1/chat/completions") {
     properties["messages"] = messages;
     properties["n"] = integer(1, kChoicesMax);
     return object_schema(std::move(properties), {"messages"});
   }
-  if (path == "/v1/messages" || path == "/v1/messages/count_tokens") {
+  if (path == "/v1/messages") {
+    for (const char* unknown : kNotOfAnthropic) properties.erase(unknown);
     properties["messages"] = messages;
     return object_schema(std::move(properties), {"messages", "max_tokens"});
   }
@@ -59,7 +75,9 @@ Json body_schema(std::string_view path) {
     return object_schema(std::move(properties), {"prompt"});
   }
   if (path == "/v1/responses") {
+    for (const char* unknown : kNotOfAnthropic) properties.erase(unknown);
     properties.erase("max_tokens");
+    properties.erase("top_k");
     properties["input"] = Json{{"type", "string"}};
     return object_schema(std::move(properties), {"input"});
   }

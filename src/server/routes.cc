@@ -238,6 +238,15 @@ std::span<const Route> all_routes() {
   return kRoutes;
 }
 
+std::string allowed_methods(std::string_view path) {
+  std::string methods = "OPTIONS";
+  for (const Route& route : kRoutes) {
+    if (!matches(route, path)) continue;
+    methods += route.method == "GET" ? ", GET, HEAD" : ", " + std::string(route.method);
+  }
+  return methods;
+}
+
 const Route* find_route(std::string_view method, std::string_view path, bool& knows_path) {
   knows_path = false;
   const std::string_view wanted = method == "HEAD" ? "GET" : method;

@@ -28,6 +28,8 @@ struct Route {
 
 std::span<const Route> all_routes();
 
+// For the header "Allow".
+std::string allowed_methods(std::string_view path);
 // nullptr when there is none; `knows_path`: it has another method.
 const Route* find_route(std::string_view method, std::string_view path, bool& knows_path);
 

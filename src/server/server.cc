@@ -126,7 +126,7 @@ std::optional<HttpResponse> Server::check_head(const HttpRequest& head) {
     response.status = 204;
     response.content_type = "";
     response.headers = access_.cors_headers(head);
-    response.headers.push_back({"Allow", "GET, HEAD, POST, OPTIONS"});
+    response.headers.push_back({"Allow", allowed_methods(head.path)});
     return response;
   }
   if (route == nullptr || !route->is_public) {
@@ -138,7 +138,7 @@ std::optional<HttpResponse> Server::check_head(const HttpRequest& head) {
   }
   if (route == nullptr && knows_path) {
     return refuse({405, fmt::format("{} is not what this path takes", head.method)},
-                  {{"Allow", "GET, HEAD, POST, OPTIONS"}});
+                  {{"Allow", allowed_methods(head.path)}});
   }
   if (route == nullptr) return refuse({404, "there is no such path; /openapi.json lists them"});
   if (head.find("Content-Encoding") != nullptr) {
