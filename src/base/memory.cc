@@ -2,7 +2,6 @@
 
 #include <fmt/format.h>
 #include <sys/mman.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
@@ -12,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/pages.h"
 #include "base/thread.h"
 
 namespace penstock {
@@ -33,21 +33,6 @@ Error no_memory(const char* purpose, uint64_t bytes, int error) {
                   static_cast<double>(bytes) / (1 << 20), std::generic_category().message(error))};
 }
 
-// The kernel does it in one call and reports a lack of memory; before Linux 5.14 the pages are
-// touched one by one. What the bytes hold stays.
-int make_piece_present(std::span<std::byte> bytes) {
-#ifdef MADV_POPULATE_WRITE
-  if (::madvise(bytes.data(), bytes.size(), MADV_POPULATE_WRITE) == 0) return 0;
-  if (errno != EINVAL) return errno;
-#endif
-  const auto page_bytes = static_cast<uint64_t>(::sysconf(_SC_PAGESIZE));
-  for (uint64_t at = 0; at < bytes.size(); at += page_bytes) {
-    auto* byte = static_cast<volatile std::byte*>(bytes.data() + at);
-    *byte = *byte;
-  }
-  return 0;
-}
-
 // In pieces, by several threads: a page is cleared by the thread that asks for it, and a virtual
 // machine's host hands out memory to each processor by itself. 0.5 GB/s with one thread, 0.8 with two.
 int make_present(std::span<std::byte> bytes) {
@@ -60,7 +45,7 @@ int make_present(std::span<std::byte> bytes) {
       const uint64_t begin = next.fetch_add(kPieceBytes);
       if (begin >= bytes.size() || error.load() != 0) return;
       const uint64_t count = std::min<uint64_t>(kPieceBytes, bytes.size() - begin);
-      if (const int failed = make_piece_present(bytes.subspan(begin, count)); failed != 0) {
+      if (const int failed = make_pages_present(bytes.subspan(begin, count)); failed != 0) {
         error.store(failed);
       }
     }
@@ -89,13 +74,13 @@ Result<AlignedMemory> AlignedMemory::create(uint64_t bytes, const char* purpose,
   if (is_told_to_fail()) return no_memory(purpose, bytes, ENOMEM);
   AlignedMemory memory;
   if (bytes == 0) return memory;
-  const auto page_bytes = static_cast<uint64_t>(::sysconf(_SC_PAGESIZE));
-  const uint64_t alignment = bytes >= kHugePageBytes ? kHugePageBytes : page_bytes;
+  const uint64_t page = page_bytes();
+  const uint64_t alignment = bytes >= kHugePageBytes ? kHugePageBytes : page;
   if (bytes > UINT64_MAX / 2) return no_memory(purpose, bytes, ENOMEM);
-  const uint64_t whole_bytes = (bytes + page_bytes - 1) / page_bytes * page_bytes;
+  const uint64_t whole_bytes = (bytes + page - 1) / page * page;
 
   // A mapping starts at a page: map one alignment more and return what lies outside.
-  const uint64_t slack_bytes = alignment - page_bytes;
+  const uint64_t slack_bytes = alignment - page;
   void* mapping = ::mmap(nullptr, whole_bytes + slack_bytes, PROT_READ | PROT_WRITE,
                          MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (mapping == MAP_FAILED) return no_memory(purpose, bytes, errno);
@@ -111,8 +96,7 @@ Result<AlignedMemory> AlignedMemory::create(uint64_t bytes, const char* purpose,
   memory.alignment_ = alignment;
   memory.purpose_ = purpose;
 
-  // Advice: a kernel without huge pages ignores it.
-  if (alignment == kHugePageBytes) ::madvise(memory.bytes_.data(), whole_bytes, MADV_HUGEPAGE);
+  if (alignment == kHugePageBytes) ask_for_huge_pages({memory.bytes_.data(), whole_bytes});
   if (prefault == Prefault::kYes) {
     if (const int error = make_present(memory.bytes_); error != 0) {
       return no_memory(purpose, bytes, error);
@@ -124,15 +108,12 @@ Result<AlignedMemory> AlignedMemory::create(uint64_t bytes, const char* purpose,
 void AlignedMemory::give_back_after(uint64_t kept) {
   if (kept >= bytes_.size()) return;
   const uint64_t begin = (kept + alignment_ - 1) / alignment_ * alignment_;
-  if (begin < mapped_bytes_) {
-    ::madvise(bytes_.data() + begin, mapped_bytes_ - begin, MADV_DONTNEED);
-  }
+  if (begin < mapped_bytes_) give_back_pages({bytes_.data() + begin, mapped_bytes_ - begin});
 }
 
 Result<void> AlignedMemory::take_again(uint64_t begin, uint64_t end) {
   PENSTOCK_CHECK(begin <= end && end <= bytes_.size());
-  const auto page_bytes = static_cast<uint64_t>(::sysconf(_SC_PAGESIZE));
-  const uint64_t first = begin / page_bytes * page_bytes;
+  const uint64_t first = begin / page_bytes() * page_bytes();
   const int error = is_told_to_fail() ? ENOMEM : make_present(bytes_.subspan(first, end - first));
   if (error != 0) return no_memory(purpose_, end - begin, error);
   return {};

@@ -4,6 +4,8 @@
 
 #include <string_view>
 
+extern "C" char** environ;  // as POSIX has it: not every system's headers declare it
+
 namespace penstock {
 
 Environment Environment::of_process() {

@@ -1,15 +1,11 @@
 #include "cli/interrupt.h"
 
-#include <sys/eventfd.h>
 #include <unistd.h>
 
 #include <atomic>
 #include <cerrno>
 #include <csignal>
-#include <cstdint>
 #include <utility>
-
-#include "io/system_error.h"
 
 namespace penstock {
 namespace {
@@ -22,12 +18,6 @@ std::atomic<bool> g_terminated{false};
 std::atomic<bool> g_hung_up{false};
 static_assert(std::atomic<int>::is_always_lock_free);
 
-void raise_event(int descriptor) {
-  const uint64_t one = 1;
-  // The only failure is a full counter, which is an event already raised.
-  static_cast<void>(!::write(descriptor, &one, sizeof one));
-}
-
 void handle_signal(int signal) {
   const int kept_errno = errno;
   if (signal == SIGTERM) g_terminated = true;
@@ -36,14 +26,14 @@ void handle_signal(int signal) {
   if (policy == Interrupt::Policy::kExit || (policy == Interrupt::Policy::kStop && again)) {
     ::_exit(128 + SIGINT);
   }
-  raise_event(g_wake);
+  EventPipe::raise_at(g_wake);
   errno = kept_errno;
 }
 
 void handle_hangup(int) {
   const int kept_errno = errno;
   g_hung_up = true;
-  raise_event(g_wake);
+  EventPipe::raise_at(g_wake);
   errno = kept_errno;
 }
 
@@ -61,16 +51,16 @@ void take_over(int signal, void (*handler)(int) = handle_signal) {
 
 Result<std::unique_ptr<Interrupt>> Interrupt::install() {
   PENSTOCK_CHECK(g_wake == -1);
-  const int wake = ::eventfd(0, EFD_CLOEXEC);
-  const int noticed = ::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-  if (wake < 0 || noticed < 0) return system_error("eventfd", "for signals", errno);
-  return std::unique_ptr<Interrupt>(new Interrupt(wake, noticed));
+  EventPipe wake = PENSTOCK_TRY(EventPipe::open());
+  EventPipe noticed = PENSTOCK_TRY(EventPipe::open());
+  return std::unique_ptr<Interrupt>(new Interrupt(std::move(wake), std::move(noticed)));
 }
 
-Interrupt::Interrupt(int wake, int noticed) : wake_(wake), noticed_(noticed) {
+Interrupt::Interrupt(EventPipe wake, EventPipe noticed)
+    : wake_(std::move(wake)), noticed_(std::move(noticed)) {
   g_policy = static_cast<int>(Policy::kExit);
   g_count = 0;
-  g_wake = wake;
+  g_wake = wake_.raising_end();
   watcher_ = std::jthread([this](std::stop_token quit) { watch(std::move(quit)); });
   take_over(SIGINT);
   take_over(SIGTERM);
@@ -81,16 +71,13 @@ Interrupt::~Interrupt() {
   std::signal(SIGTERM, SIG_DFL);
   g_wake = -1;
   watcher_.request_stop();
-  raise_event(wake_);
+  wake_.raise();
   watcher_.join();
-  ::close(wake_);
-  ::close(noticed_);
 }
 
 void Interrupt::watch(std::stop_token quit) {
   for (;;) {
-    uint64_t events = 0;
-    static_cast<void>(!::read(wake_, &events, sizeof events));
+    wake_.wait();
     if (quit.stop_requested()) return;
     if (g_hung_up.exchange(false)) {
       const std::lock_guard lock(hangup_mutex_);
@@ -111,7 +98,7 @@ void Interrupt::set_hangup(std::function<void()> on_hangup) {
 void Interrupt::request() {
   const std::lock_guard lock(mutex_);
   source_.request_stop();
-  raise_event(noticed_);
+  noticed_.raise();
 }
 
 void Interrupt::set_policy(Policy policy) {
@@ -126,8 +113,7 @@ std::stop_token Interrupt::token() {
 void Interrupt::begin() {
   const std::lock_guard lock(mutex_);
   g_count = 0;
-  uint64_t events = 0;
-  static_cast<void>(!::read(noticed_, &events, sizeof events));
+  noticed_.clear();
   source_ = std::stop_source();
 }
 

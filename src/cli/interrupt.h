@@ -19,6 +19,7 @@
 #include <thread>
 
 #include "base/result.h"
+#include "cli/event_pipe.h"
 
 namespace penstock {
 
@@ -50,16 +51,16 @@ class Interrupt {
   // The same as a signal: when nobody reads the output any more.
   void stop();
 
-  bool was_terminated() const;                 // SIGTERM, ever
-  int descriptor() const { return noticed_; }  // readable once token() was stopped
+  bool was_terminated() const;                              // SIGTERM, ever
+  int descriptor() const { return noticed_.descriptor(); }  // readable once token() was stopped
 
  private:
-  Interrupt(int wake, int noticed);
+  Interrupt(EventPipe wake, EventPipe noticed);
   void watch(std::stop_token quit);
   void request();
 
-  int wake_;     // the handler writes, the watching thread reads
-  int noticed_;  // the watching thread writes, poll() sees it
+  EventPipe wake_;     // raised by the handler for the watching thread
+  EventPipe noticed_;  // raised by the watching thread for whoever polls
   std::mutex mutex_;
   std::stop_source source_;  // guarded by mutex_
   std::mutex hangup_mutex_;

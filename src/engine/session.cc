@@ -129,8 +129,8 @@ int64_t Session::reuse(std::span<const TokenId> prompt) {
   const auto [mine, theirs] =
       std::mismatch(tokens.begin(), tokens.end(), prompt.begin(), prompt.end());
   const int64_t common = mine - tokens.begin();
-  const auto held = std::ssize(tokens);
-  const auto wanted = std::ssize(prompt);
+  const int64_t held = std::ssize(tokens);
+  const int64_t wanted = std::ssize(prompt);
   const bool extends = common == held && (held < wanted || sequence_.logits_known);
   const bool can_cut = !engine_->parts().memory.has_recurrent_state() && !state.drafts();
   int64_t kept = extends ? held : can_cut ? std::min(common, wanted - 1) : 0;
@@ -177,7 +177,7 @@ Result<void> Session::feed(std::span<const TokenId> tokens, const SegmentWish& w
 Result<void> Session::sync(std::span<const TokenId> prompt, const SyncOptions& options,
                            GenerationMetrics& metrics, const std::stop_token& stop) {
   const int64_t rows_max = engine_->parts().rows_max();
-  const auto total = std::ssize(prompt);
+  const int64_t total = std::ssize(prompt);
   while (sequence_.state.length() < total) {
     const int64_t begin = sequence_.state.length();
     int64_t end = std::min({begin + rows_max, total, next_long_place(begin)});

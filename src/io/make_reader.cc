@@ -7,7 +7,9 @@ Result<std::unique_ptr<Reader>> make_reader(const ReaderOptions& options, std::s
     return Error{ErrorCode::kInvalidArgument,
                  "a reader needs a depth and a thread count of 1 or more"};
   }
-  if (options.kind != ReaderKind::kThreads) {
+  const bool wants_uring = options.kind == ReaderKind::kUring ||
+                           (options.kind == ReaderKind::kAuto && system_has_uring());
+  if (wants_uring) {
     Result<std::unique_ptr<Reader>> uring = make_uring_reader(options.depth);
     if (uring || options.kind == ReaderKind::kUring) return uring;
     if (note != nullptr) *note = "reading with threads: " + uring.error().message;

@@ -1,8 +1,5 @@
-// Storage on the system's files.
-//
-// O_DIRECT is not believed but tried: file systems accept the flag and refuse the read, or the
-// other way round. The alignment is what the kernel reports, else 512, else 4096, whichever a real
-// read at that granularity confirms; no such read means a buffered file.
+// Storage on the system's files, in plain POSIX; what differs from system to system is behind
+// io/file_calls.h.
 
 #include <fcntl.h>
 #include <fmt/format.h>
@@ -17,6 +14,7 @@
 #include <filesystem>
 
 #include "base/check.h"
+#include "io/file_calls.h"
 #include "io/places.h"
 #include "io/storage.h"
 #include "io/system_error.h"
@@ -42,9 +40,9 @@ class Descriptor {
 
 FileStat to_file_stat(const struct stat& status) {
   return {.bytes = static_cast<uint64_t>(status.st_size),
-          .device = status.st_dev,
+          .device = static_cast<uint64_t>(status.st_dev),
           .inode = status.st_ino,
-          .modified_ns = int64_t{status.st_mtim.tv_sec} * 1'000'000'000 + status.st_mtim.tv_nsec};
+          .modified_ns = modified_ns(status)};
 }
 
 Error disk_full(const std::string& path, uint64_t needed_bytes, uint64_t free_bytes) {
@@ -57,42 +55,6 @@ uint64_t free_bytes_of(int descriptor) {
   struct statvfs status {};
   if (::fstatvfs(descriptor, &status) != 0) return 0;
   return uint64_t{status.f_bavail} * status.f_frsize;
-}
-
-// True when one read of `alignment` bytes into memory that is aligned to no more than that works.
-// An empty file reads nothing, which is an answer too.
-bool direct_read_works(int descriptor, uint64_t alignment) {
-  void* memory = std::aligned_alloc(2 * alignment, 4 * alignment);
-  if (memory == nullptr) return false;
-  std::byte* target = static_cast<std::byte*>(memory) + alignment;
-  const ssize_t got = ::pread(descriptor, target, alignment, 0);
-  std::free(memory);
-  return got >= 0;
-}
-
-// What the kernel says about direct reads of this file; 0 when it says nothing.
-uint64_t reported_alignment(int descriptor) {
-#ifdef STATX_DIOALIGN
-  struct statx status {};
-  if (::statx(descriptor, "", AT_EMPTY_PATH, STATX_DIOALIGN, &status) == 0 &&
-      (status.stx_mask & STATX_DIOALIGN) != 0) {
-    return std::max<uint64_t>(status.stx_dio_mem_align, status.stx_dio_offset_align);
-  }
-#else
-  static_cast<void>(descriptor);
-#endif
-  return 0;
-}
-
-// 0: direct reads do not work here, or only at a granularity that our records do not have.
-uint64_t direct_alignment(int descriptor) {
-  const uint64_t reported = reported_alignment(descriptor);
-  for (const uint64_t alignment : {reported, uint64_t{512}, kDirectAlignmentMax}) {
-    const bool possible = alignment >= std::max<uint64_t>(reported, 512) &&
-                          alignment <= kDirectAlignmentMax && (alignment & (alignment - 1)) == 0;
-    if (possible && direct_read_works(descriptor, alignment)) return alignment;
-  }
-  return 0;
 }
 
 class PosixFile final : public StorageFile {
@@ -140,16 +102,11 @@ class PosixFile final : public StorageFile {
     const uint64_t free = free_bytes_of(descriptor_.get());
     // None at all may mean that the file system does not tell; then the writes will.
     if (free > 0 && missing > free) return disk_full(path_, missing, free);
-    int error = 0;
-    do {
-      const int failed =
-          ::fallocate(descriptor_.get(), FALLOC_FL_KEEP_SIZE, 0, static_cast<off_t>(bytes));
-      error = failed != 0 ? errno : 0;
-    } while (error == EINTR);
+    const int error = reserve_room(descriptor_.get(), bytes);
     if (error == ENOSPC || error == EDQUOT) {
       return disk_full(path_, missing, free_bytes_of(descriptor_.get()));
     }
-    // File systems without fallocate: the comparison above is all that can be done.
+    // File systems that cannot: the comparison above is all that can be done.
     if (error != 0 && error != EOPNOTSUPP && error != ENOSYS) {
       return system_error("reserve", path_, error);
     }
@@ -159,7 +116,8 @@ class PosixFile final : public StorageFile {
   // Not repeated after a failure: the kernel may have dropped the dirty pages, and a second fsync
   // would report success for bytes that are lost.
   Result<void> sync() override {
-    if (::fsync(descriptor_.get()) != 0) return system_error("sync", path_, errno);
+    const int error = make_durable(descriptor_.get());
+    if (error != 0) return system_error("sync", path_, error);
     return {};
   }
 
@@ -170,8 +128,7 @@ class PosixFile final : public StorageFile {
   }
 
   void drop_cached(uint64_t offset, uint64_t bytes) const override {
-    ::posix_fadvise(descriptor_.get(), static_cast<off_t>(offset), static_cast<off_t>(bytes),
-                    POSIX_FADV_DONTNEED);
+    drop_from_cache(descriptor_.get(), offset, bytes);
   }
 
  private:
@@ -248,7 +205,7 @@ class PosixStorage final : public Storage, public Places {
       return Error{ErrorCode::kIo, fmt::format("open {}: not a regular file", path)};
     }
     if (mode == OpenMode::kReadDirect) {
-      Descriptor direct(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_DIRECT));
+      Descriptor direct(open_past_cache(path));
       const uint64_t alignment = direct.get() >= 0 ? direct_alignment(direct.get()) : 0;
       if (alignment != 0) return make_file(path, std::move(direct), alignment);
     }

@@ -79,7 +79,8 @@ std::span<const TokenId> GenerationRun::next_tokens(int64_t rows_max) const {
   if (!reads_prompt_) return {&pending_, 1};
   const std::vector<TokenId>& prompt = job_->request().prompt;
   const auto begin = std::ssize(session_.tokens());
-  int64_t end = std::min({begin + rows_max, std::ssize(prompt), session_.next_long_place(begin)});
+  int64_t end =
+      std::min<int64_t>({begin + rows_max, std::ssize(prompt), session_.next_long_place(begin)});
   for (const int64_t place : places_) {
     if (place > begin && place < end) end = place;
   }

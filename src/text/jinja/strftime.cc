@@ -61,7 +61,8 @@ Result<std::string> format_time(const LocalTime& time, const std::string& format
   const std::string wanted = with_own_directives(time, format) + ".";
   std::tm fields = time.fields;
   fields.tm_isdst = -1;  // without a zone, also for %_z and the like
-  fields.tm_zone = "";
+  char no_zone[] = "";   // a char* on some systems
+  fields.tm_zone = no_zone;
   std::vector<char> buffer(1024);
   for (;;) {
     const size_t bytes =

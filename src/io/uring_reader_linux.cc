@@ -178,6 +178,10 @@ class UringReader final : public Reader {
 
 }  // namespace
 
+bool system_has_uring() {
+  return true;
+}
+
 Result<std::unique_ptr<Reader>> make_uring_reader(int depth) {
   auto reader = std::make_unique<UringReader>(depth);
   if (const int error = reader->set_up(); error != 0) {

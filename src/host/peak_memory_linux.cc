@@ -1,6 +1,6 @@
-#include "host/peak_memory.h"
-
 #include <fstream>
+
+#include "host/peak_memory.h"
 
 namespace penstock {
 

@@ -1,5 +1,3 @@
-#include "host/memory_limits.h"
-
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -9,6 +7,7 @@
 #include <string_view>
 #include <vector>
 
+#include "host/memory_limits.h"
 #include "host/proc_files.h"
 
 namespace penstock {

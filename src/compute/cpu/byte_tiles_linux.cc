@@ -1,6 +1,6 @@
 #include "compute/cpu/byte_tiles.h"
 
-#if defined(__x86_64__) && defined(__linux__)
+#if defined(__x86_64__)
 #include <cpuid.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -9,7 +9,7 @@
 namespace penstock {
 namespace {
 
-#if defined(__x86_64__) && defined(__linux__)
+#if defined(__x86_64__)
 
 // The registers of tiles are 8 KiB of every thread's state, which the system keeps for those only
 // that ask (arch/x86/include/uapi/asm/prctl.h).
