@@ -38,6 +38,7 @@ Result<void> check_switches(ConfigReader& config, int64_t num_layers) {
   PENSTOCK_TRY(config.require_flag("attn_output_gate", true));
   PENSTOCK_TRY(config.require_flag("norm_topk_prob", true));
   PENSTOCK_TRY(config.require_flag("mtp_use_dedicated_embeddings", false));
+  PENSTOCK_TRY(config.require_flag("use_sliding_window", false));
   for (const FfnType type : PENSTOCK_TRY(read_ffn_types(config, num_layers))) {
     if (type == FfnType::kExperts) continue;
     return config.unsupported(
