@@ -4,8 +4,6 @@
 
 #include <algorithm>
 #include <cstring>
-#include <map>
-#include <set>
 #include <utility>
 
 #include "format/text.h"
@@ -31,8 +29,8 @@ Result<bool> exists(const Storage& storage, const std::string& path) {
 }
 
 // weight_map, turned around: shard -> its tensors.
-Result<std::map<std::string, std::set<std::string>>> parse_index(Storage& storage,
-                                                                 const std::string& path) {
+Result<std::map<std::string, std::set<std::string, std::less<>>>> parse_index(
+    Storage& storage, const std::string& path) {
   const std::string text = PENSTOCK_TRY(read_text(storage, path, kIndexBytesMax));
   if (text.empty() || text.front() != '{') {
     const std::string guess = looks_like(text);
@@ -43,7 +41,7 @@ Result<std::map<std::string, std::set<std::string>>> parse_index(Storage& storag
   if (weight_map == nullptr || !weight_map->is_object() || weight_map->empty()) {
     return corrupt(path, "\"weight_map\" is missing or empty");
   }
-  std::map<std::string, std::set<std::string>> shards;
+  std::map<std::string, std::set<std::string, std::less<>>> shards;
   for (const auto& [tensor, shard] : weight_map->items()) {
     if (!shard.is_string() || !is_plain_file_name(shard.get_ref<const std::string&>())) {
       return corrupt(path, fmt::format("tensor {} is mapped to {}, which is not a file name",
@@ -71,6 +69,12 @@ Error no_weights(const std::string& directory, const std::vector<std::string>& n
             fmt::format("{}: no safetensors in it, perhaps PyTorch files; penstock packs from "
                         "safetensors",
                         directory)};
+  }
+  if (any_ends_with(".safetensors")) {
+    return {ErrorCode::kNotFound,
+            fmt::format("{}: safetensors in it, but neither {} nor {}, which says what they hold; "
+                        "fetch it from the same repository",
+                        directory, kSingleName, kIndexName)};
   }
   return {ErrorCode::kNotFound,
           fmt::format("{}: neither {} nor {} in it", directory, kSingleName, kIndexName)};
@@ -115,13 +119,14 @@ Result<Checkpoint> Checkpoint::open(Storage& storage, const std::string& directo
   result.config_text_ = PENSTOCK_TRY(read_text(storage, config_path, kConfigBytesMax));
   result.config_ = PENSTOCK_TRY(parse_json(result.config_text_, config_path));
 
-  if (PENSTOCK_TRY(exists(storage, result.path_of(kSingleName)))) {
-    PENSTOCK_TRY(result.add_shard(std::string(kSingleName)));
-  } else if (PENSTOCK_TRY(exists(storage, result.path_of(kIndexName)))) {
+  if (PENSTOCK_TRY(exists(storage, result.path_of(kIndexName)))) {
     PENSTOCK_TRY(result.open_sharded());
+  } else if (PENSTOCK_TRY(exists(storage, result.path_of(kSingleName)))) {
+    PENSTOCK_TRY(result.add_shard(std::string(kSingleName)));
   } else {
     return no_weights(directory, PENSTOCK_TRY(storage.list(directory)));
   }
+  PENSTOCK_TRY(result.note_other_files());
   result.index_tensors();
   return result;
 }
@@ -135,27 +140,82 @@ Result<void> Checkpoint::open_sharded() {
     missing += (missing.empty() ? "" : ", ") + shard;
   }
   if (!missing.empty()) {
-    return Error{ErrorCode::kNotFound, fmt::format("{}: shards that {} names are not there: {}",
-                                                   directory_, kIndexName, missing)};
+    const bool has_single = PENSTOCK_TRY(exists(*storage_, path_of(kSingleName)));
+    return Error{
+        ErrorCode::kNotFound,
+        fmt::format(
+            "{}: shards that {} names are not there: {}{}", directory_, kIndexName, missing,
+            has_single ? fmt::format("; if {} is the model, remove the index", kSingleName) : "")};
   }
-  for (const auto& [shard, names] : index) {
-    const size_t first = tensors_.size();
-    PENSTOCK_TRY(add_shard(shard));
-    std::set<std::string> expected = names;
-    for (size_t i = first; i < tensors_.size(); ++i) {
-      if (expected.erase(tensors_[i].info.name) == 0) {
-        return corrupt(path_of(shard),
-                       fmt::format("holds tensor {}, which {} does not place there: a shard of "
-                                   "another model, or a doubled one",
-                                   escaped(tensors_[i].info.name), kIndexName));
-      }
+  for (const auto& [shard, names] : index) PENSTOCK_TRY(add_indexed_shard(shard, names));
+  return check_absent();
+}
+
+Result<void> Checkpoint::add_indexed_shard(const std::string& name, const TensorNames& names) {
+  const SafetensorsFile file = PENSTOCK_TRY(SafetensorsFile::open(*storage_, path_of(name)));
+  TensorNames expected = names;
+  size_t num_other = 0, num_used = 0;
+  std::string other;
+  for (const TensorInfo& info : file.tensors()) {
+    if (expected.erase(info.name) > 0) {
+      tensors_.push_back({info, shards_.size()});
+      ++num_used;
+      continue;
     }
-    if (!expected.empty()) {
-      return corrupt(
-          path_of(shard),
-          fmt::format("lacks {} of its tensors, among them {}: a shard of another model?",
-                      expected.size(), escaped(*expected.begin())));
-    }
+    if (num_other++ == 0) other = info.name;
+    left_out_[info.name] = name;
+  }
+  if (num_used == 0) {
+    return corrupt(path_of(name),
+                   fmt::format("holds none of the {} tensors that {} places there, such as {}: a "
+                               "shard of another model",
+                               names.size(), kIndexName, escaped(*names.begin())));
+  }
+  for (const std::string& absent : expected) absent_[absent] = name;
+  if (num_other > 0) {
+    notes_.push_back(
+        fmt::format("{}: {} tensors that {} does not place there are left out, such as {}", name,
+                    num_other, kIndexName, escaped(other)));
+  }
+  shards_.push_back({name, file.stat(), file.header_sum()});
+  return {};
+}
+
+// A tensor that is there, but elsewhere, may be of another version: nobody can tell which is meant.
+Result<void> Checkpoint::check_absent() const {
+  for (const auto& [tensor, shard] : absent_) {
+    const auto found = left_out_.find(tensor);
+    if (found == left_out_.end()) continue;
+    return corrupt(
+        directory_,
+        fmt::format("{} places tensor {} in {}, which lacks it; {} has one of that name: "
+                    "index and shards are not of the same version",
+                    kIndexName, escaped(tensor), shard, found->second));
+  }
+  return {};
+}
+
+std::string Checkpoint::where_missing(std::string_view name) const {
+  const auto found = absent_.find(name);
+  if (found == absent_.end()) return "";
+  return fmt::format(" ({} places it in {}, which lacks it)", kIndexName, found->second);
+}
+
+// Other safetensors in the folder: earlier releases, half downloads, adapters.
+Result<void> Checkpoint::note_other_files() {
+  std::vector<std::string> names = PENSTOCK_TRY(storage_->list(directory_));
+  std::erase_if(names, [&](const std::string& name) {
+    return !name.ends_with(".safetensors") ||
+           std::ranges::find(shards_, name, &CheckpointShard::name) != shards_.end();
+  });
+  if (names.empty()) return {};
+  std::ranges::sort(names);
+  notes_.push_back(
+      fmt::format("{} is left out: {} is used", escaped(names.front()),
+                  shards_.size() == 1 ? shards_.front().name : "what the index names"));
+  if (names.size() > 1) {
+    notes_.back() = fmt::format("{} files that are not of the model are left out, such as {}",
+                                names.size(), escaped(names.front()));
   }
   return {};
 }
@@ -173,7 +233,7 @@ void Checkpoint::index_tensors() {
               return a.info.name < b.info.name;
             });
   for (size_t i = 0; i < tensors_.size(); ++i) {
-    // The index names one shard per tensor and add_shard() holds the shards to it.
+    // The index names one shard per tensor; what lies elsewhere was left out.
     PENSTOCK_CHECK(by_name_.emplace(tensors_[i].info.name, i).second);
   }
 }

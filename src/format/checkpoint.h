@@ -1,18 +1,23 @@
 // Checkpoint: a Hugging Face folder, opened and checked.
 //
-// One model.safetensors, or shards with model.safetensors.index.json: then index and shards must
-// agree tensor by tensor, so that a missing, foreign or truncated shard is found before any work.
-// Names and shapes are the file's; what they mean is the packer's matter.
+// One model.safetensors, or shards with model.safetensors.index.json: then the index decides which
+// shard a tensor comes from. What it does not name (superseded copies, files beside the shards) is
+// left out and told by notes(); a shard that is missing, or truncated, or whose tensors lie in another
+// one than the index says, is found before any work. A name of the index that no shard has is an error
+// only if somebody needs the tensor: where_missing(). Names and shapes are the file's; what they mean
+// is the packer's matter.
 //
 // Threads  One thread: files are opened when needed, a few at a time.
-// Errors   kNotFound: config, shard. kCorrupt: index and shards differ, shards cut short, or a
-//          file changed since opening (check_unchanged). kUnsupported: no safetensors in the
+// Errors   kNotFound: config, shard. kCorrupt: a tensor lies in another shard than the index says,
+//          shards cut short, or a file changed since opening (check_unchanged). kUnsupported: no safetensors in the
 //          folder, or a dtype that cannot be widened to f32. Messages name the file and the tensor.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
+#include <map>
 #include <memory>
+#include <set>
 #include <span>
 #include <string>
 #include <string_view>
@@ -55,6 +60,10 @@ class Checkpoint {
   const std::vector<CheckpointTensor>& tensors() const { return tensors_; }  // by name
   const CheckpointTensor* find(std::string_view name) const;
   std::string path_of(std::string_view file) const;
+  // What lies in the folder and is not used, a sentence each.
+  const std::vector<std::string>& notes() const { return notes_; }
+  // For the message about a tensor that find() does not find: what the index says of it, or nothing.
+  std::string where_missing(std::string_view name) const;
 
   // Bytes of the stored tensor, from `offset` in it. Not kept in the page cache.
   Result<void> read(const CheckpointTensor& tensor, uint64_t offset, std::span<std::byte> target);
@@ -70,8 +79,12 @@ class Checkpoint {
   static Result<DType> float_dtype(const CheckpointTensor& tensor);
 
  private:
+  using TensorNames = std::set<std::string, std::less<>>;
   Result<void> open_sharded();
   Result<void> add_shard(const std::string& name);
+  Result<void> add_indexed_shard(const std::string& name, const TensorNames& names);
+  Result<void> check_absent() const;
+  Result<void> note_other_files();
   void index_tensors();
   Result<const StorageFile*> file_of(size_t shard);
 
@@ -83,6 +96,9 @@ class Checkpoint {
   std::vector<CheckpointShard> shards_;
   std::vector<CheckpointTensor> tensors_;
   std::unordered_map<std::string, size_t> by_name_;
+  std::vector<std::string> notes_;
+  std::map<std::string, std::string, std::less<>> absent_;    // name of the index -> its shard
+  std::map<std::string, std::string, std::less<>> left_out_;  // tensor -> a shard that has it
 
   struct OpenShard {
     size_t shard;

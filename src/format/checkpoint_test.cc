@@ -82,31 +82,96 @@ TEST(Checkpoint, lists_all_missing_shards) {
 }
 
 TEST(Checkpoint, refuses_a_shard_of_another_model) {
-  SimStorage disk;
-  store_sharded(disk);
-  store_shard(disk, "/m/two.safetensors", {"z"});
-  const Error error = open_error(disk);
-  EXPECT_EQ(error.code, ErrorCode::kCorrupt);
-  EXPECT_THAT(error.message, HasSubstr("two.safetensors"));
-  EXPECT_THAT(error.message, HasSubstr("\"z\""));
+  for (const std::vector<std::string>& foreign :
+       {std::vector<std::string>{"z"}, {"x", "y", "z"}, {"a", "b"}}) {  // the last: a doubled one
+    SimStorage disk;
+    store_sharded(disk);
+    store_shard(disk, "/m/two.safetensors", foreign);
+    const Error error = open_error(disk);
+    EXPECT_EQ(error.code, ErrorCode::kCorrupt);
+    EXPECT_THAT(error.message, HasSubstr("two.safetensors"));
+    EXPECT_THAT(error.message, HasSubstr("none of the 1 tensors"));
+    EXPECT_THAT(error.message, HasSubstr("\"c\""));
+  }
 }
 
-TEST(Checkpoint, refuses_a_shard_that_lacks_a_tensor) {
+TEST(Checkpoint, a_name_of_the_index_without_a_tensor_is_told_to_whoever_needs_it) {
   SimStorage disk;
   store_sharded(disk);
   store_shard(disk, "/m/one.safetensors", {"a"});
-  const Error error = open_error(disk);
-  EXPECT_EQ(error.code, ErrorCode::kCorrupt);
-  EXPECT_THAT(error.message, HasSubstr("lacks 1 of its tensors, among them \"b\""));
+  const Checkpoint checkpoint = *Checkpoint::open(disk, "/m");
+  EXPECT_EQ(checkpoint.tensors().size(), 2u);
+  EXPECT_EQ(checkpoint.find("b"), nullptr);
+  EXPECT_THAT(checkpoint.where_missing("b"), HasSubstr("places it in one.safetensors"));
+  EXPECT_EQ(checkpoint.where_missing("d"), "");
 }
 
-TEST(Checkpoint, refuses_a_doubled_shard) {
+TEST(Checkpoint, superseded_copies_are_left_out_and_told) {
   SimStorage disk;
   store_sharded(disk);
-  store_shard(disk, "/m/two.safetensors", {"a", "b"});
+  std::vector<SafetensorsWriter::Plan> plan = {
+      {"b", "F32", {2}}, {"c", "F32", {2}}, {"old", "F32", {2}}};
+  auto writer = *SafetensorsWriter::create(disk, "/m/two.safetensors", plan, {});
+  const std::vector<float> values = {8, 9};
+  for (size_t i = 0; i < plan.size(); ++i) writer.append(std::as_bytes(std::span(values))).value();
+  writer.finish().value();
+
+  Checkpoint checkpoint = *Checkpoint::open(disk, "/m");
+  EXPECT_EQ(checkpoint.tensors().size(), 3u);
+  EXPECT_EQ(checkpoint.find("old"), nullptr);
+  std::vector<float> read(2);
+  checkpoint.read_rows(*checkpoint.find("b"), 0, read).value();
+  EXPECT_EQ(read, (std::vector<float>{1, 2})) << "of the shard that the index names";
+  checkpoint.read_rows(*checkpoint.find("c"), 0, read).value();
+  EXPECT_EQ(read, values);
+  ASSERT_EQ(checkpoint.notes().size(), 1u);
+  EXPECT_THAT(checkpoint.notes()[0], HasSubstr("two.safetensors: 2 tensors"));
+}
+
+TEST(Checkpoint, refuses_a_tensor_that_lies_elsewhere_than_the_index_says) {
+  SimStorage disk;
+  store_sharded(disk);
+  store_shard(disk, "/m/one.safetensors", {"a"});
+  store_shard(disk, "/m/two.safetensors", {"b", "c"});
   const Error error = open_error(disk);
   EXPECT_EQ(error.code, ErrorCode::kCorrupt);
-  EXPECT_THAT(error.message, HasSubstr("doubled"));
+  EXPECT_THAT(error.message,
+              HasSubstr("\"b\" in one.safetensors, which lacks it; two.safetensors"));
+}
+
+TEST(Checkpoint, files_beside_the_shards_are_left_out_and_told) {
+  for (const char* stray : {"adapter_model.safetensors", "model-00001-of-00002 (1).safetensors",
+                            "model.safetensors", "consolidated.safetensors"}) {
+    SimStorage disk;
+    store_sharded(disk);
+    store(disk, "/m/README.md", "no matter");
+    store(disk, std::string("/m/") + stray, "a half download");
+    const Checkpoint checkpoint = *Checkpoint::open(disk, "/m");
+    EXPECT_EQ(checkpoint.tensors().size(), 3u);
+    ASSERT_EQ(checkpoint.notes().size(), 1u);
+    EXPECT_THAT(checkpoint.notes()[0], HasSubstr(stray));
+  }
+}
+
+TEST(Checkpoint, a_whole_file_beside_an_index_without_shards_is_no_guess) {
+  SimStorage disk;
+  store_sharded(disk);
+  disk.remove("/m/one.safetensors").value();
+  store_shard(disk, "/m/model.safetensors", {"a"});
+  EXPECT_THAT(open_error(disk).message, HasSubstr("remove the index"));
+  disk.remove("/m/model.safetensors.index.json").value();
+  const Checkpoint checkpoint = *Checkpoint::open(disk, "/m");
+  EXPECT_EQ(checkpoint.shards()[0].name, "model.safetensors");
+  EXPECT_THAT(checkpoint.notes()[0], HasSubstr("\"two.safetensors\" is left out"));
+}
+
+TEST(Checkpoint, shards_without_an_index_ask_for_it) {
+  SimStorage disk;
+  store_sharded(disk);
+  disk.remove("/m/model.safetensors.index.json").value();
+  const Error error = open_error(disk);
+  EXPECT_EQ(error.code, ErrorCode::kNotFound);
+  EXPECT_THAT(error.message, HasSubstr("fetch it"));
 }
 
 TEST(Checkpoint, refuses_a_truncated_shard_at_every_length) {

@@ -151,6 +151,8 @@ Result<Description> describe_checkpoint(Storage& storage, const std::string& pat
     const Result<PackPlan> plan = PackPlan::make(checkpoint, *config, {});
     if (plan) {
       write_parameters(out, plan->config(), plan->kept_elements());
+      for (const std::string& note : plan->notes()) out.line("note", note);
+      out.json()["source_notes"] = plan->notes();
       out.fact("vision_parameters", "vision tower", plan->vision_elements(),
                count_text(plan->vision_elements()));
     } else {

@@ -49,6 +49,7 @@ Result<uint64_t> derive_model_id(Checkpoint& checkpoint, const StoredTypes& type
   update_number(sum, kFormatVersion);
   update_text(sum, option_text(types.experts));
   update_text(sum, option_text(types.resident));
+  if (types.without_prediction) update_text(sum, "without prediction");
   update_text(sum, checkpoint.config_text());
   for (const CheckpointShard& shard : checkpoint.shards()) {
     update_text(sum, shard.name);

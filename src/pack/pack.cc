@@ -427,9 +427,10 @@ Result<PackReport> pack_model(Storage& storage, const PackOptions& options,
                     options.source,
                     quantisation.kind == Quantisation::Kind::kFp8 ? "FP8" : "quantised by MLX")};
   }
-  const StoredTypes types = {options.experts, options.resident};
+  const StoredTypes types = {options.experts, options.resident, options.without_prediction};
   const PackPlan plan = PENSTOCK_TRY(PackPlan::make(checkpoint, config, types));
   const uint64_t model_id = PENSTOCK_TRY(derive_model_id(checkpoint, types));
+  if (options.on_note) std::ranges::for_each(plan.notes(), options.on_note);
   Converter converter = PENSTOCK_TRY(Converter::create(checkpoint, plan, options.num_threads));
   AlignedMemory record =
       PENSTOCK_TRY(AlignedMemory::create(plan.experts().record_bytes, "one packed expert"));

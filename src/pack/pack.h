@@ -34,10 +34,13 @@ namespace penstock {
 struct PackOptions {
   std::string source;
   std::string target;
-  std::optional<DType> experts;   // q8, q4, q3, q2; nullopt: keep the source's precision
-  std::optional<DType> resident;  // q8, q4; nullopt: keep
-  bool force = false;             // replace a model at `target`, once the new one is complete
+  std::optional<DType> experts;     // q8, q4, q3, q2; nullopt: keep the source's precision
+  std::optional<DType> resident;    // q8, q4; nullopt: keep
+  bool without_prediction = false;  // leave the prediction block out
+  bool force = false;               // replace a model at `target`, once the new one is complete
   int num_threads = 1;
+  // Told before the work: what of the source is left out or not used, a sentence each. May be empty.
+  std::function<void(const std::string&)> on_note;
   uint64_t sync_bytes = uint64_t{256} << 20;  // written between two syncs: what a crash can cost
 };
 

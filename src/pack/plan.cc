@@ -37,6 +37,7 @@ class PlanMaker {
 
   const Checkpoint& checkpoint_;
   const StoredTypes& types_;
+  std::string advice_;  // for whoever lacks the tensor that is looked for
   TensorList list_;
   std::unordered_set<const CheckpointTensor*> taken_;
   bool all_experts_bf16_ = true;
@@ -48,8 +49,8 @@ Result<const CheckpointTensor*> PlanMaker::take(const std::string& name,
   const CheckpointTensor* tensor = checkpoint_.find(name);
   if (tensor == nullptr) {
     return Error{ErrorCode::kNotFound,
-                 fmt::format("{}: tensor {} {} is missing", checkpoint_.directory(), name,
-                             shape_text(shape))};
+                 fmt::format("{}: tensor {} {} is missing{}{}", checkpoint_.directory(), name,
+                             shape_text(shape), checkpoint_.where_missing(name), advice_)};
   }
   if (tensor->info.shape != shape) {
     return Error{
@@ -79,12 +80,13 @@ Result<std::string_view> PlanMaker::find_prefix(const Family& family) const {
                            fmt::join(family.text_prefixes, " or "))};
 }
 
-// With the prediction block where the checkpoint has one, whatever its configuration says; some
-// releases carry only pieces of it, which are kept as they are.
+// With the prediction block where the checkpoint has one, whatever its configuration says, unless it
+// is not wanted; some releases carry only pieces of it, which are kept as they are.
 Result<void> PlanMaker::make_list() {
   const std::string_view prefix = PENSTOCK_TRY(find_prefix(family_of(plan_.config_)));
-  plan_.config_.mtp_num_hidden_layers = 1;
+  plan_.config_.mtp_num_hidden_layers = types_.without_prediction ? 0 : 1;
   list_ = list_tensors(plan_.config_, prefix);
+  if (types_.without_prediction) return {};
   const auto is_there = [&](const SourceRange& marker) {
     const CheckpointTensor* tensor = checkpoint_.find(marker.tensor);
     return tensor != nullptr && (marker.shape.empty() || tensor->info.shape == marker.shape);
@@ -211,9 +213,14 @@ Result<void> PlanMaker::check_leftovers() {
     } else if (rule->kind == Leftover::Kind::kVision) {
       plan_.vision_elements_ += elements;
     } else if (rule->kind == Leftover::Kind::kPrediction) {
+      if (types_.without_prediction) continue;
       plan_.kept_elements_ += elements;
       plan_.mtp_.push_back(&tensor);
     }
+  }
+  if (!plan_.mtp_.empty()) {
+    plan_.notes_.push_back(fmt::format(
+        "its prediction block is not whole ({} tensors): kept, but not used", plan_.mtp_.size()));
   }
   if (count == 0) return {};
   return Error{ErrorCode::kCorrupt,
@@ -223,9 +230,20 @@ Result<void> PlanMaker::check_leftovers() {
 }
 
 Result<PackPlan> PlanMaker::make() {
+  plan_.notes_ = checkpoint_.notes();
   PENSTOCK_TRY(make_list());
-  for (const TensorSpec& tensor : list_.resident) PENSTOCK_TRY(plan_tensor(tensor));
-  for (const ExpertSpec& layer : list_.experts) PENSTOCK_TRY(plan_experts(layer));
+  const auto advise = [&](bool of_prediction_block) {
+    advice_ =
+        of_prediction_block ? "; --without-prediction leaves the whole prediction block out" : "";
+  };
+  for (const TensorSpec& tensor : list_.resident) {
+    advise(tensor.of_prediction_block);
+    PENSTOCK_TRY(plan_tensor(tensor));
+  }
+  for (const ExpertSpec& layer : list_.experts) {
+    advise(layer.of_prediction_block);
+    PENSTOCK_TRY(plan_experts(layer));
+  }
   PENSTOCK_TRY(lay_out_records());
   PENSTOCK_TRY(check_leftovers());
   return std::move(plan_);

@@ -12,6 +12,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "base/dtype.h"
@@ -23,10 +24,11 @@
 
 namespace penstock {
 
-// nullopt: keep the source's own precision.
+// What the packed model is to be. nullopt: keep the source's own precision.
 struct StoredTypes {
   std::optional<DType> experts;
   std::optional<DType> resident;
+  bool without_prediction = false;  // leave a prediction block out
 };
 
 struct RowRange {
@@ -59,6 +61,9 @@ class PackPlan {
   // Tensors of a block that is not whole, kept as they are.
   const std::vector<const CheckpointTensor*>& mtp() const { return mtp_; }
 
+  // What of the checkpoint is left out or not used, a sentence each.
+  const std::vector<std::string>& notes() const { return notes_; }
+
   // Of what will be packed: the source's, with the prediction block that is there.
   const ModelConfig& config() const { return config_; }
   int64_t prediction_layers() const { return config_.mtp_num_hidden_layers; }
@@ -85,6 +90,7 @@ class PackPlan {
   std::vector<LayerExperts> layers_;
   ModelConfig config_;
   std::vector<const CheckpointTensor*> mtp_;
+  std::vector<std::string> notes_;
   int64_t vision_elements_ = 0, kept_elements_ = 0;
 };
 

@@ -13,6 +13,8 @@ using test::Files;
 using test::TinyTensor;
 using testing::HasSubstr;
 
+constexpr StoredTypes kWithoutPrediction = {std::nullopt, std::nullopt, true};
+
 struct Planned {
   SimStorage disk;
   std::optional<Checkpoint> checkpoint;
@@ -121,7 +123,32 @@ TEST(PackPlan, names_every_missing_tensor_of_a_prediction_block) {
     const bool fused = left_out.name.ends_with("gate_up_proj");  // then single ones are looked for
     EXPECT_THAT(plan.error().message,
                 HasSubstr(fused ? "mtp.layers.0.mlp.experts.0.gate_proj" : left_out.name));
+    EXPECT_THAT(plan.error().message, HasSubstr("--without-prediction"));
+    const PackPlan without = *planned.make(kWithoutPrediction);
+    EXPECT_EQ(without.prediction_layers(), 0);
+    EXPECT_TRUE(without.mtp().empty());
   }
+}
+
+TEST(PackPlan, without_its_prediction_block_a_model_is_the_same_one) {
+  std::vector<TinyTensor> tensors = test::tiny_tensors();
+  std::erase_if(tensors, [](const TinyTensor& t) { return t.name.starts_with("mtp."); });
+  Planned bare(tensors), whole(tensors_with_block());
+  const PackPlan expected = *bare.make();
+  const PackPlan plan = *whole.make(kWithoutPrediction);
+  EXPECT_TRUE(plan.notes().empty());
+  EXPECT_EQ(plan.resident_bytes(), expected.resident_bytes());
+  EXPECT_EQ(plan.experts().num_layers, expected.experts().num_layers);
+  EXPECT_EQ(plan.kept_elements(), 0);
+  EXPECT_NE(*derive_model_id(*whole.checkpoint, kWithoutPrediction),
+            *derive_model_id(*whole.checkpoint, {}));
+}
+
+TEST(PackPlan, pieces_of_a_prediction_block_are_told) {
+  Planned planned(test::tiny_tensors());
+  const PackPlan plan = *planned.make();
+  ASSERT_EQ(plan.notes().size(), 1u);
+  EXPECT_THAT(plan.notes()[0], HasSubstr("prediction block is not whole"));
 }
 
 TEST(PackPlan, quantises_what_may_be_and_nothing_else) {

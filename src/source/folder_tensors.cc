@@ -45,7 +45,8 @@ Result<const CheckpointTensor*> FolderTensors::take(const std::string& name,
   const CheckpointTensor* tensor = checkpoint_->find(name);
   if (tensor == nullptr) {
     return error(ErrorCode::kNotFound,
-                 fmt::format("tensor {} {} is missing", escaped(name), shape_text(shape)));
+                 fmt::format("tensor {} {} is missing{}", escaped(name), shape_text(shape),
+                             checkpoint_->where_missing(name)));
   }
   if (tensor->info.shape != shape) {
     return error(ErrorCode::kCorrupt,
