@@ -39,6 +39,13 @@ Result<std::string> read_manifest(Storage& storage, const std::string& directory
   return text;
 }
 
+// How a text that somebody edited becomes the model's own.
+std::string texts_hint(std::string_view name) {
+  const bool is_text =
+      (name.ends_with(".json") || name.ends_with(".jinja")) && name != "config.json";
+  return is_text ? "; `penstock pack --texts FOLDER MODEL` takes over texts that were changed" : "";
+}
+
 bool is_aligned(const std::byte* address) {
   return reinterpret_cast<uintptr_t>(address) % kFileAlignment == 0;
 }
@@ -68,8 +75,9 @@ Result<void> Container::check_files() const {
     const std::string path = path_of(name);
     const FileStat stat = PENSTOCK_TRY(storage_->stat(path));
     if (stat.bytes != bytes) {
-      return corrupt(path, fmt::format("has {} bytes, the manifest says {}: cut short or replaced",
-                                       stat.bytes, bytes));
+      return corrupt(path,
+                     fmt::format("has {} bytes, the manifest says {}: cut short or replaced{}",
+                                 stat.bytes, bytes, texts_hint(name)));
     }
     return {};
   };
@@ -174,7 +182,8 @@ Result<std::string> Container::text_file(std::string_view name) const {
   const std::string path = path_of(name);
   std::string text = PENSTOCK_TRY(read_text(*storage_, path, kTextBytesMax));
   if (checksum(std::as_bytes(std::span(text)), 0) != listed->sum) {
-    return corrupt(path, "its checksum does not match: changed after packing, or damaged");
+    return corrupt(
+        path, "its checksum does not match: changed after packing, or damaged" + texts_hint(name));
   }
   return text;
 }

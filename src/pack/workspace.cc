@@ -44,9 +44,10 @@ std::string parent_of(const std::string& path) {
 }
 
 bool is_ours(std::string_view name) {
-  constexpr std::array<std::string_view, 7> kOurs = {
-      kManifestName,   kResidentName, kResidentSumsName,        kExpertsName,
-      kExpertSumsName, kMtpName,      "mtp.safetensors.partial"};
+  constexpr std::array<std::string_view, 6> kOurs = {
+      kManifestName, kResidentName, kResidentSumsName, kExpertsName, kExpertSumsName, kMtpName};
+  // As OutputFile leaves them when the power fails.
+  if (name.ends_with(".partial")) name.remove_suffix(std::string_view(".partial").size());
   return std::find(kOurs.begin(), kOurs.end(), name) != kOurs.end() ||
          std::find(kCopiedNames.begin(), kCopiedNames.end(), name) != kCopiedNames.end();
 }
@@ -84,14 +85,20 @@ Result<void> make_durable_directory(Storage& storage, const std::string& path) {
 }
 
 Result<void> check_free_space(const Storage& storage, const WorkspaceOptions& options) {
-  const std::string parent = parent_of(options.target);
+  // Of the folder that is there already: those on the way to the target may still have to be made.
+  std::string place = parent_of(options.target);
+  while (place != parent_of(place) && !PENSTOCK_TRY(exists(storage, place))) {
+    place = parent_of(place);
+  }
   const uint64_t needed =
       options.resident_bytes + options.experts_bytes + options.other_bytes + kSpareBytes;
-  const uint64_t free = PENSTOCK_TRY(storage.free_bytes(parent));
-  if (free >= needed) return {};
+  const uint64_t free = PENSTOCK_TRY(storage.free_bytes(place));
+  // Some network and user-space file systems tell no free space at all.
+  if (free >= needed || options.replace) return {};
   return Error{ErrorCode::kOutOfMemory,
-               fmt::format("the disk of {} is too small: the packed model needs {}, {} are free",
-                           parent, format_bytes(needed), format_bytes(free))};
+               fmt::format("the disk of {} is too small: the packed model needs {}, {} are free; "
+                           "--force tries all the same",
+                           place, format_bytes(needed), format_bytes(free))};
 }
 
 }  // namespace
@@ -147,6 +154,9 @@ Result<Workspace> Workspace::start_over(Storage& storage, const WorkspaceOptions
 }
 
 Result<Workspace> Workspace::open(Storage& storage, const WorkspaceOptions& options) {
+  const bool is_new = !PENSTOCK_TRY(exists(storage, partial_path(options.target)));
+  // Asked before anything is made, so that nothing is left behind.
+  if (is_new) PENSTOCK_TRY(check_free_space(storage, options));
   PENSTOCK_TRY(make_durable_directory(storage, parent_of(options.target)));
   const std::string journal_file = journal_path(options.target);
   const bool had_journal = PENSTOCK_TRY(exists(storage, journal_file));
