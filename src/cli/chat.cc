@@ -14,13 +14,12 @@
 #include "cli/loading.h"
 #include "cli/sampling_flags.h"
 #include "cli/warm_start_teller.h"
+#include "dialogue/text_limit.h"
 #include "text/utf8.h"
 
 namespace penstock {
 namespace {
 
-// For the turn before, for /undo of it and for one more.
-constexpr int kCheckpoints = 3;
 constexpr char kQuotes[] = "\"\"\"";
 constexpr std::chrono::milliseconds kIdleStep(250);
 
@@ -95,6 +94,7 @@ Result<int> Chat::run() {
     const Line typed = read_message();
     if (call_.interrupt.was_terminated()) return kExitInterrupted;
     if (typed.status == Line::Status::kEnd) return kExitDone;
+    if (typed.status == Line::Status::kTooLong) return text_too_long(engine_);
     if (typed.status == Line::Status::kInterrupted) {
       if (interrupted_before || !interactive) return kExitInterrupted;
       interrupted_before = true;
@@ -116,13 +116,14 @@ Result<int> Chat::run() {
 Result<void> Chat::handle(const std::string& message, bool& leaves) {
   const Json before = state_.conversation.messages;
   Result<void> handled;
-  if (message.starts_with('/')) {
+  if (is_chat_command(message)) {
     const ChatAction action = PENSTOCK_TRY(run_chat_command(call_, engine_, state_, message));
     leaves = action == ChatAction::kLeave;
     if (action == ChatAction::kAnswer) handled = answer();
   } else {
     state_.conversation.messages.push_back(
-        Json{{"role", "user"}, {"content", replace_invalid_utf8(state_.attached + message)}});
+        Json{{"role", "user"},
+             {"content", replace_invalid_utf8(state_.attached + message_of(message))}});
     handled = answer();
     if (handled) state_.attached.clear();
   }
@@ -145,8 +146,9 @@ Result<void> Chat::answer() {
                        prompt.opens_reasoning);
   trace_.begin_sequence();
   const GenerateResult result = PENSTOCK_TRY(generate_answer(
-      call_, engine_, session_, {prompt.tokens, sampling, state_.max_tokens, prompt.stable_tokens},
-      &printer, call_.interrupt.token()));
+      call_, engine_, session_,
+      {prompt.tokens, sampling, state_.max_tokens, prompt.stable_tokens, prompt.stop_ids}, &printer,
+      call_.interrupt.token()));
   const Reply reply = split_reply(printer.text(), prompt.opens_reasoning);
   if (call_.json()) print_json(result, reply);
   state_.last = result.metrics;
@@ -180,7 +182,6 @@ Result<std::optional<std::string>> history_path(const Call& call) {
 
 Result<int> chat_verb(Call& call) {
   EngineOptions options = PENSTOCK_TRY(engine_options(call.settings));
-  options.num_checkpoints = kCheckpoints;
   options.prefix_store = PENSTOCK_TRY(prefix_store_options(call));
   Conversation conversation = PENSTOCK_TRY(conversation_of(call.storage, call.settings));
   const std::unique_ptr<Engine> engine = PENSTOCK_TRY(load_engine(call, options));
@@ -188,13 +189,14 @@ Result<int> chat_verb(Call& call) {
       PENSTOCK_TRY(choose_sampling(call.settings, engine->sampling_defaults()));
   PENSTOCK_TRY(check_can_chat(engine->texts()));
   call.terminal.note("sampling: " + sampling.text);
+  tell_endless_answers(call, *engine, true);
   if (call.terminal.input_is_interactive()) call.terminal.note("/help lists the commands");
 
   call.interrupt.set_policy(Interrupt::Policy::kPatient);
   Session session = PENSTOCK_TRY(engine->new_session());
   TraceFile trace(call, *engine);
-  const auto lines =
-      make_line_reader(call.terminal, call.interrupt, PENSTOCK_TRY(history_path(call)));
+  const auto lines = make_line_reader(call.terminal, call.interrupt,
+                                      PENSTOCK_TRY(history_path(call)), text_bytes_max(*engine));
   WarmStartTeller warm(call, *engine);
   if (warm.is_eager()) {
     warm.read_all(call.interrupt.token());

@@ -4,11 +4,14 @@
 #include "cli/chat_state.h"
 #include "cli/figures.h"
 #include "cli/sampling_flags.h"
+#include "cli/suggest.h"
+#include "io/output_file.h"
 
 namespace penstock {
 namespace {
 
 constexpr uint64_t kFileBytesMax = 64 << 20;
+constexpr size_t kNameShown = 40;
 
 struct Context {
   Call& call;
@@ -28,6 +31,11 @@ struct Command {
 
 Error wrong(const std::string& message) {
   return {ErrorCode::kInvalidArgument, message};
+}
+
+// What a command answers is what was asked for: also with --quiet.
+void say(const Context& context, const std::string& text) {
+  context.call.terminal.show(text.ends_with('\n') ? text : text + '\n');
 }
 
 Result<ChatAction> leave(Context&) {
@@ -87,54 +95,77 @@ std::string thinking_text(const std::optional<bool>& thinking) {
 
 Result<ChatAction> show(Context& context) {
   const ChatState& state = context.state;
-  context.call.terminal.note(plan_line(context.engine));
-  context.call.terminal.note(fmt::format("sampling: {}", to_text(sampling_json(state.sampling))));
-  context.call.terminal.note(
+  say(context, plan_line(context.engine));
+  say(context, fmt::format("sampling: {}", to_text(sampling_json(state.sampling))));
+  say(context,
       fmt::format("max-tokens {}, thinking {}, {} messages, context of {} tokens", state.max_tokens,
                   thinking_text(state.conversation.thinking), state.conversation.messages.size(),
                   context.engine.plan_request().context));
   if (!state.conversation.system.empty()) {
-    context.call.terminal.note("system: " + printable(state.conversation.system));
+    say(context, "system: " + printable(state.conversation.system));
   }
   return ChatAction::kStay;
 }
 
 Result<ChatAction> save(Context& context) {
   if (context.rest.empty()) return wrong("write /save FILE");
-  const Json json{{"system", context.state.conversation.system},
-                  {"messages", context.state.conversation.messages}};
+  Json json{{"system", context.state.conversation.system},
+            {"messages", context.state.conversation.messages}};
+  const Json& tools = context.state.conversation.tools;
+  if (!tools.is_null()) json["tools"] = tools;
   const std::string text = to_text(json, 1) + '\n';
-  const auto file = PENSTOCK_TRY(context.call.storage.open(context.rest, OpenMode::kCreate));
-  PENSTOCK_TRY(file->write(0, std::as_bytes(std::span(text))));
-  PENSTOCK_TRY(file->sync());
+  PENSTOCK_TRY(write_output(context.call.storage, context.rest, std::as_bytes(std::span(text))));
   context.call.terminal.note("saved");
   return ChatAction::kStay;
 }
 
-Result<void> check_messages(const Json* messages, const std::string& path) {
-  if (messages == nullptr || !messages->is_array()) return wrong(path + " has no list of messages");
-  for (const Json& message : *messages) {
+// As /save and the clients of chat APIs write them: a content is a text, null where there are tool
+// calls alone, or a list of parts.
+Result<void> check_messages(const Json& messages, const std::string& path) {
+  for (const Json& message : messages) {
     PENSTOCK_TRY(json_string(message, "role", path));
-    PENSTOCK_TRY(json_string(message, "content", path));
+    const auto content = message.find("content");
+    if (content == message.end() || content->is_null() || content->is_string()) continue;
+    if (content->is_array()) continue;
+    return wrong(fmt::format("{}: a content is neither text nor a list of parts", path));
   }
   return {};
+}
+
+// A list of messages, or an object that has one. API clients put the system message first among them.
+Result<ChatAction> take_conversation(Context& context, const Json& json) {
+  const Json* messages = json.is_array() ? &json : json_find(json, "messages");
+  if (messages == nullptr || !messages->is_array()) {
+    return wrong(context.rest + " has no list of messages");
+  }
+  PENSTOCK_TRY(check_messages(*messages, context.rest));
+  std::string system;
+  if (json_find(json, "system") != nullptr) {
+    system = PENSTOCK_TRY(json_string(json, "system", context.rest));
+  }
+  Json rest = *messages;
+  const bool begins_with_system =
+      system.empty() && !rest.empty() && rest.front().at("role") == "system" &&
+      rest.front().contains("content") && rest.front().at("content").is_string();
+  if (begins_with_system) {
+    system = rest.front().at("content").get<std::string>();
+    rest.erase(0);
+  }
+  Conversation& conversation = context.state.conversation;
+  if (const Json* tools = json_find(json, "tools"); tools != nullptr && tools->is_array()) {
+    conversation.tools = *tools;
+  }
+  conversation.messages = std::move(rest);
+  conversation.system = system;
+  context.call.terminal.note(fmt::format("{} messages", conversation.messages.size()));
+  return ChatAction::kStay;
 }
 
 Result<ChatAction> load(Context& context) {
   if (context.rest.empty()) return wrong("write /load FILE");
   const std::string text =
       PENSTOCK_TRY(read_text(context.call.storage, context.rest, kFileBytesMax));
-  const Json json = PENSTOCK_TRY(parse_json(text, context.rest));
-  const Json* messages = json_find(json, "messages");
-  PENSTOCK_TRY(check_messages(messages, context.rest));
-  std::string system;
-  if (json_find(json, "system") != nullptr) {
-    system = PENSTOCK_TRY(json_string(json, "system", context.rest));
-  }
-  context.state.conversation.messages = *messages;
-  context.state.conversation.system = system;
-  context.call.terminal.note(fmt::format("{} messages", messages->size()));
-  return ChatAction::kStay;
+  return take_conversation(context, PENSTOCK_TRY(parse_json(text, context.rest)));
 }
 
 Result<ChatAction> read(Context& context) {
@@ -169,22 +200,22 @@ Result<ChatAction> do_not_think(Context& context) {
 Result<ChatAction> stats(Context& context) {
   if (!context.state.last) return wrong("there was no answer yet");
   const GenerationMetrics& metrics = *context.state.last;
-  context.call.terminal.note(last_line(metrics));
-  context.call.terminal.note(fmt::format("{} tokens of the prompt were cached, {} evaluated",
-                                         metrics.cached_tokens, metrics.prompt.tokens));
+  say(context, last_line(metrics));
+  say(context, fmt::format("{} tokens of the prompt were cached, {} evaluated",
+                           metrics.cached_tokens, metrics.prompt.tokens));
   const PreloadReport& preloaded = context.engine.experts().preloaded();
   if (preloaded.wanted > 0) {
-    context.call.terminal.note(
+    say(context,
         fmt::format("warm start: {} of {} experts read", preloaded.experts, preloaded.wanted));
   }
-  context.call.terminal.note(waits_text(metrics));
+  say(context, waits_text(metrics));
   return ChatAction::kStay;
 }
 
 Result<ChatAction> toggle_figures(Context& context) {
   context.state.shows_figures = !context.state.shows_figures;
-  context.call.terminal.note(context.state.shows_figures ? "figures after each answer"
-                                                         : "no figures after answers");
+  say(context,
+      context.state.shows_figures ? "figures after each answer" : "no figures after answers");
   return ChatAction::kStay;
 }
 
@@ -212,14 +243,27 @@ constexpr Command kCommands[] = {
 Result<ChatAction> help(Context& context) {
   for (const Command& command : kCommands) {
     const std::string usage = fmt::format("/{} {}", command.name, command.arguments);
-    context.call.terminal.note(fmt::format("  {:<18} {}", usage, command.help));
+    say(context, fmt::format("  {:<18} {}", usage, command.help));
   }
-  context.call.terminal.note("  \"\"\"                begins and ends a message of several lines");
-  context.call.terminal.note("  Ctrl-C             stops an answer; twice at the prompt leaves");
+  say(context, "  //TEXT             a message that begins with a slash");
+  say(context, "  \"\"\"                begins and ends a message of several lines");
+  say(context, "  Ctrl-C             stops an answer; twice at the prompt leaves");
   return ChatAction::kStay;
 }
 
 }  // namespace
+
+bool is_chat_command(const std::string& message) {
+  if (!message.starts_with('/') || message.starts_with("//")) return false;
+  // /usr/bin/env and the like are no slip of a command, nor is what has lines.
+  const std::string_view word =
+      std::string_view(message).substr(1, message.find_first_of(" \t\n") - 1);
+  return message.find('\n') == std::string::npos && word.find('/') == std::string_view::npos;
+}
+
+std::string message_of(const std::string& typed) {
+  return typed.starts_with("//") ? typed.substr(1) : typed;
+}
 
 Result<ChatAction> run_chat_command(Call& call, Engine& engine, ChatState& state,
                                     const std::string& line) {
@@ -232,7 +276,12 @@ Result<ChatAction> run_chat_command(Call& call, Engine& engine, ChatState& state
   for (const Command& command : kCommands) {
     if (command.name == name) return command.handler(context);
   }
-  return wrong(fmt::format("there is no command /{}; /help lists them", printable(name)));
+  std::vector<std::string_view> names;
+  for (const Command& command : kCommands) names.push_back(command.name);
+  return wrong(
+      fmt::format("there is no command /{}{}; /help lists them, and a message that begins "
+                  "with a slash is written with two",
+                  printable(name.substr(0, kNameShown)), suggestion(name, names, "/")));
 }
 
 }  // namespace penstock

@@ -28,7 +28,13 @@ enum class ChatAction {
   kAnswer,  // the last message is the user's and wants an answer (again)
 };
 
-// `line` begins with '/'. What it says goes to standard error. Errors are for the person at the
+// A message of one line that begins with one '/' and is no path.
+bool is_chat_command(const std::string& message);
+
+// What is meant by what was typed: of two slashes at the beginning, one.
+std::string message_of(const std::string& typed);
+
+// `line` is a command. What it says goes to standard error. Errors are for the person at the
 // keyboard: the chat goes on.
 Result<ChatAction> run_chat_command(Call& call, Engine& engine, ChatState& state,
                                     const std::string& line);

@@ -3,6 +3,7 @@
 // Errors  kInvalidArgument with a sentence that names the flag and says what to do.
 #pragma once
 
+#include <optional>
 #include <span>
 #include <string>
 
@@ -14,8 +15,7 @@ namespace penstock {
 // --help alone are the verbs of these names.
 Result<CommandLine> parse_command_line(std::span<const char* const> arguments);
 
-// True when --json stands on a command line, even on one that cannot be parsed: its error is to be
-// JSON too.
-bool wants_json(std::span<const char* const> arguments);
+// What a command line says about --json, even one that cannot be parsed: its error is to be JSON too.
+std::optional<bool> wants_json(std::span<const char* const> arguments);
 
 }  // namespace penstock

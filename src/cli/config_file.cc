@@ -83,6 +83,7 @@ class ConfigParser {
   explicit ConfigParser(const std::string& path) { file_.path = path; }
 
   Result<ConfigFile> parse(std::string_view text) {
+    if (text.starts_with("\xef\xbb\xbf")) text.remove_prefix(3);  // as some editors begin
     if (!is_valid_utf8(text)) return wrong("the file is not UTF-8 text");
     while (!text.empty()) {
       ++line_;

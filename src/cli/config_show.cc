@@ -18,13 +18,18 @@ std::string place_text(const Option& option, const Setting& setting) {
 
 // A verb's settings as these flags, this environment and this file would give them. The same name
 // can take other values at another verb: a flag counts for the verbs that take it.
+// What is wrong with one of them is told, and the rest shown without the place it comes from.
 Result<Settings> settings_of(const Call& call, Verb verb) {
   CommandLine line{verb, {}, {}};
   for (const auto& [name, text] : call.line.flags) {
     const Option* option = find_option(verb, name);
     if (option != nullptr && check_value(*option, text)) line.flags[name] = text;
   }
-  return Settings::resolve(line, call.environment, call.config_file);
+  Result<Settings> settings = Settings::resolve(line, call.environment, call.config_file);
+  if (settings) return settings;
+  call.terminal.warning(fmt::format("[{}] {}", text_of(verb).name, settings.error().message));
+  settings = Settings::resolve(line, call.environment, {});
+  return settings ? settings : Settings::resolve(line, Environment({}), {});
 }
 
 // A flag that no verb would take.

@@ -11,6 +11,7 @@
 #include "cli/loading.h"
 #include "cli/program.h"
 #include "engine/engine.h"
+#include "io/output_file.h"
 #include "model/shapes.h"
 
 namespace penstock {
@@ -87,6 +88,9 @@ std::string report_text(const DoctorReport& report) {
 
 Result<int> doctor_verb(Call& call) {
   const DoctorOptions options = PENSTOCK_TRY(doctor_options(call));
+  if (call.settings.is_given("machine")) {
+    PENSTOCK_TRY(check_output(call.storage, call.settings.text("machine")));
+  }
   call.interrupt.set_policy(Interrupt::Policy::kStop);
   const DoctorReport report = PENSTOCK_TRY(examine(
       call.storage, options,

@@ -4,6 +4,7 @@
 
 #include <charconv>
 
+#include "io/output_file.h"
 #include "model/shapes.h"
 #include "survey/machine_profile.h"
 #include "survey/svg_chart.h"
@@ -14,6 +15,10 @@ namespace {
 constexpr int kBudgetRows = 9;
 constexpr int kBudgetPoints = 48;  // of a chart
 constexpr int64_t kShapeContext = 8192;
+
+// Where nobody says how fast prompts are computed: what processors of a few years have for each byte
+// that their memory delivers.
+constexpr double kFlopPerMemoryByte = 20;
 
 struct KnownRates {
   MachineRates rates;
@@ -43,6 +48,14 @@ Result<std::optional<KnownRates>> known_rates(Call& call, uint64_t read_bytes, D
     const MachineRates rates{.flash_gbps = flash, .memory_gbps = memory, .prefill_gflops = gflops};
     return std::optional(KnownRates{rates, "as given"});
   }
+  if (flash > 0 && memory > 0 && !settings.is_given("machine")) {
+    const double assumed = kFlopPerMemoryByte * memory;
+    const MachineRates rates{.flash_gbps = flash, .memory_gbps = memory, .prefill_gflops = assumed};
+    return std::optional(KnownRates{
+        rates, fmt::format("as given; prompts at {:.0f} GFLOP/s, taken from the rate of memory "
+                           "(--gflops says it better)",
+                           assumed)});
+  }
   const bool any = flash > 0 || memory > 0 || gflops > 0;
   const std::string path = profile_path(call);
   const Result<MachineProfile> profile =
@@ -53,8 +66,8 @@ Result<std::optional<KnownRates>> known_rates(Call& call, uint64_t read_bytes, D
     if (!is_missing || settings.is_given("machine")) return profile.error();
     if (!any) return std::optional<KnownRates>();
     return Error{ErrorCode::kInvalidArgument,
-                 "a forecast needs --flash-gbps, --dram-gbps and --gflops, or a profile of the "
-                 "machine: run `penstock doctor MODEL`"};
+                 "a forecast needs --flash-gbps and --dram-gbps (and knows prompts better with "
+                 "--gflops), or a profile of the machine: run `penstock doctor MODEL`"};
   }
   for (const std::string& difference : differences(profile->machine, this_machine())) {
     call.terminal.note(fmt::format("{} is of another machine: {}", path, difference));
@@ -125,9 +138,7 @@ Chart term_chart(const std::vector<ForecastRow>& rows, const std::string& axis) 
 }
 
 Result<void> write_file(Call& call, const std::string& path, const std::string& text) {
-  const auto file = PENSTOCK_TRY(call.storage.open(path, OpenMode::kCreate));
-  PENSTOCK_TRY(file->write(0, std::as_bytes(std::span(text))));
-  return file->sync();
+  return write_output(call.storage, path, std::as_bytes(std::span(text)));
 }
 
 std::string forecast_text(const Forecast& forecast, const ForecastRequest& request,

@@ -15,8 +15,12 @@ struct AnswerRequest {
   std::span<const TokenId> prompt;
   SamplingOptions sampling;
   int64_t max_tokens = 0;
-  int64_t stable_tokens = 0;  // ChatPrompt::stable_tokens
+  int64_t stable_tokens = 0;          // ChatPrompt::stable_tokens
+  std::span<const TokenId> stop_ids;  // ChatPrompt::stop_ids
 };
+
+// Warns where nothing but a limit will end an answer. `chats`: prompts are made by the template.
+void tell_endless_answers(Call& call, const Engine& engine, bool chats);
 
 // `printer` may be nullptr: a model without tokenizer has no text.
 Result<GenerateResult> generate_answer(Call& call, Engine& engine, Session& session,

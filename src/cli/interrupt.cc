@@ -1,11 +1,16 @@
 #include "cli/interrupt.h"
 
+#include <poll.h>
+#include <termios.h>
 #include <unistd.h>
 
 #include <atomic>
 #include <cerrno>
 #include <csignal>
+#include <string_view>
 #include <utility>
+
+#include "base/thread.h"
 
 namespace penstock {
 namespace {
@@ -20,7 +25,7 @@ static_assert(std::atomic<int>::is_always_lock_free);
 
 void handle_signal(int signal) {
   const int kept_errno = errno;
-  if (signal == SIGTERM) g_terminated = true;
+  if (signal != SIGINT) g_terminated = true;
   const bool again = g_count.fetch_add(1) > 0;
   const auto policy = static_cast<Interrupt::Policy>(g_policy.load());
   if (policy == Interrupt::Policy::kExit || (policy == Interrupt::Policy::kStop && again)) {
@@ -35,6 +40,25 @@ void handle_hangup(int) {
   g_hung_up = true;
   EventPipe::raise_at(g_wake);
   errno = kept_errno;
+}
+
+// Longer than any tidying takes, shorter than what service managers wait before they kill.
+constexpr int kGraceSeconds = 8;
+
+constexpr int kSignals[] = {SIGINT, SIGTERM, SIGHUP};
+
+// How the terminal was before anybody changed it, for an end that does not pass those who would
+// restore it.
+struct termios g_terminal {};
+bool g_has_terminal = false;
+
+[[noreturn]] void end_without_tidying() {
+  constexpr std::string_view kText =
+      "penstock: it did not stop within 8 s (a disk or a pipe does not answer); ended at once\n";
+  static_assert(kGraceSeconds == 8);
+  if (g_has_terminal) ::tcsetattr(STDIN_FILENO, TCSANOW, &g_terminal);
+  static_cast<void>(!::write(STDERR_FILENO, kText.data(), kText.size()));
+  ::_exit(128 + SIGINT);
 }
 
 // A parent that ignores a signal (nohup, a shell's background job) wants it ignored.
@@ -53,7 +77,13 @@ Result<std::unique_ptr<Interrupt>> Interrupt::install() {
   PENSTOCK_CHECK(g_wake == -1);
   EventPipe wake = PENSTOCK_TRY(EventPipe::open());
   EventPipe noticed = PENSTOCK_TRY(EventPipe::open());
-  return std::unique_ptr<Interrupt>(new Interrupt(std::move(wake), std::move(noticed)));
+  std::unique_ptr<Interrupt> interrupt(new Interrupt(std::move(wake), std::move(noticed)));
+  Interrupt* const self = interrupt.get();
+  interrupt->watcher_ =
+      PENSTOCK_TRY(start_thread([self](std::stop_token quit) { self->watch(std::move(quit)); }));
+  g_has_terminal = ::tcgetattr(STDIN_FILENO, &g_terminal) == 0;
+  for (const int signal : kSignals) take_over(signal);
+  return interrupt;
 }
 
 Interrupt::Interrupt(EventPipe wake, EventPipe noticed)
@@ -61,24 +91,30 @@ Interrupt::Interrupt(EventPipe wake, EventPipe noticed)
   g_policy = static_cast<int>(Policy::kExit);
   g_count = 0;
   g_wake = wake_.raising_end();
-  watcher_ = std::jthread([this](std::stop_token quit) { watch(std::move(quit)); });
-  take_over(SIGINT);
-  take_over(SIGTERM);
 }
 
 Interrupt::~Interrupt() {
-  std::signal(SIGINT, SIG_DFL);
-  std::signal(SIGTERM, SIG_DFL);
+  for (const int signal : kSignals) std::signal(signal, SIG_DFL);
   g_wake = -1;
-  watcher_.request_stop();
-  wake_.raise();
-  watcher_.join();
+  if (watcher_.joinable()) {
+    watcher_.request_stop();
+    wake_.raise();
+    watcher_.join();
+  }
 }
 
 void Interrupt::watch(std::stop_token quit) {
+  const auto is_ending = [this] {
+    const bool must_end = g_terminated || g_policy == static_cast<int>(Policy::kStop);
+    return must_end && token().stop_requested();
+  };
+  pollfd watched{wake_.descriptor(), POLLIN, 0};
   for (;;) {
-    wake_.wait();
+    const int ready = ::poll(&watched, 1, is_ending() ? kGraceSeconds * 1000 : -1);
     if (quit.stop_requested()) return;
+    if (ready == 0) end_without_tidying();
+    if (ready < 0) continue;
+    wake_.clear();
     if (g_hung_up.exchange(false)) {
       const std::lock_guard lock(hangup_mutex_);
       if (on_hangup_) on_hangup_();

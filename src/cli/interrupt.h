@@ -1,7 +1,8 @@
-// Ctrl-C (and SIGTERM) as a std::stop_token; SIGHUP as a call.
+// Ctrl-C, SIGTERM and SIGHUP (a closed window) as a std::stop_token; or SIGHUP as a call.
 //
 // A signal handler may do next to nothing, and requesting a stop takes a lock; so the handler only
-// counts and wakes a thread, and that thread requests.
+// counts and wakes a thread, and that thread requests. Work that does not end, because the system
+// holds it (a disk, a pipe), is ended by that thread after some seconds, as a power cut would.
 //
 //   interrupt->set_policy(Interrupt::Policy::kStop);
 //   work(interrupt->token());
@@ -9,7 +10,7 @@
 //
 // Threads  all calls from one thread
 // Limits   one per program at a time: the handler finds it through a global
-// Errors   install(): kIo (no descriptors left)
+// Errors   install(): kIo (no descriptors left), kOutOfMemory (no thread)
 #pragma once
 
 #include <functional>
@@ -41,8 +42,8 @@ class Interrupt {
   // Stopped by the first signal since begin(), or since the program started.
   std::stop_token token();
 
-  // What SIGHUP does from now on, on a thread of its own; before, it ends the program. Returns when
-  // what was set before is not running any more.
+  // What SIGHUP does from now on, on a thread of its own, instead of ending the program. Returns
+  // when what was set before is not running any more.
   void set_hangup(std::function<void()> on_hangup);
 
   // Forgets earlier interrupts: tokens from now on are fresh.
@@ -51,7 +52,7 @@ class Interrupt {
   // The same as a signal: when nobody reads the output any more.
   void stop();
 
-  bool was_terminated() const;                              // SIGTERM, ever
+  bool was_terminated() const;                              // SIGTERM or SIGHUP, ever
   int descriptor() const { return noticed_.descriptor(); }  // readable once token() was stopped
 
  private:

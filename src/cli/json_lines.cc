@@ -5,7 +5,8 @@
 namespace penstock {
 namespace {
 
-constexpr uint64_t kFileBytesMax = 512 << 20;
+constexpr uint64_t kReadBytes = 256 << 10;
+constexpr size_t kLineBytesMax = 16 << 20;  // far beyond what a context holds
 
 Error wrong(const std::string& message) {
   return {ErrorCode::kInvalidArgument, message};
@@ -13,28 +14,66 @@ Error wrong(const std::string& message) {
 
 }  // namespace
 
-Result<std::vector<Json>> read_json_lines(Storage& storage, const Settings& settings,
-                                          const std::string& name) {
+Result<JsonLines> JsonLines::open(Storage& storage, const Settings& settings,
+                                  const std::string& name) {
   if (!settings.is_given(name)) return wrong(fmt::format("--{} FILE is missing", name));
-  const std::string& path = settings.text(name);
-  const Result<std::string> text = read_text(storage, path, kFileBytesMax);
-  if (!text) return wrong(fmt::format("--{}: {}", name, text.error().message));
-  std::vector<Json> lines;
-  std::string_view rest = *text;
-  for (int number = 1; !rest.empty(); ++number) {
-    const size_t end = std::min(rest.find('\n'), rest.size());
-    const std::string_view line = rest.substr(0, end);
-    rest.remove_prefix(std::min(end + 1, rest.size()));
-    if (line.find_first_not_of(" \t\r") == std::string_view::npos) continue;
-    const std::string place = fmt::format("{}:{}", path, number);
+  Result<std::unique_ptr<StorageFile>> file = storage.open(settings.text(name), OpenMode::kRead);
+  if (!file) return wrong(fmt::format("--{}: {}", name, file.error().message));
+  JsonLines lines(*std::move(file));
+  size_t count = 0;
+  while (PENSTOCK_TRY(lines.next())) ++count;
+  lines.rewind();
+  lines.count_ = count;
+  return lines;
+}
+
+void JsonLines::rewind() {
+  offset_ = 0;
+  buffer_.clear();
+  position_ = 0;
+  number_ = 0;
+}
+
+// False at the end of the file.
+Result<bool> JsonLines::next_line(std::string& line) {
+  line.clear();
+  for (;;) {
+    const size_t end = buffer_.find('\n', position_);
+    line.append(buffer_, position_, std::min(end, buffer_.size()) - position_);
+    if (line.size() > kLineBytesMax) {
+      return wrong(fmt::format("{}:{}: the line is longer than {} MiB", file_->path(), number_ + 1,
+                               kLineBytesMax >> 20));
+    }
+    if (end != std::string::npos) {
+      position_ = end + 1;
+      break;
+    }
+    buffer_.resize(kReadBytes);
+    position_ = 0;
+    const uint64_t got =
+        PENSTOCK_TRY(file_->read_some(offset_, std::as_writable_bytes(std::span(buffer_))));
+    buffer_.resize(got);
+    offset_ += got;
+    if (got == 0 && line.empty()) return false;
+    if (got == 0) break;
+  }
+  ++number_;
+  return true;
+}
+
+Result<std::optional<Json>> JsonLines::next() {
+  std::string line;
+  while (PENSTOCK_TRY(next_line(line))) {
+    if (line.find_first_not_of(" \t\r") == std::string::npos) continue;
+    const std::string place = fmt::format("{}:{}", file_->path(), number_);
     Result<Json> json = parse_json(line, place);
     if (!json) return wrong(json.error().message);
     if (json_find(*json, "id") == nullptr) {
       return wrong(fmt::format("{}: expected an object with an id", place));
     }
-    lines.push_back(std::move(*json));
+    return std::optional<Json>(*std::move(json));
   }
-  return lines;
+  return std::optional<Json>();
 }
 
 std::string id_text(const Json& line) {

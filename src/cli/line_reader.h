@@ -17,7 +17,7 @@
 namespace penstock {
 
 struct Line {
-  enum class Status { kLine, kInterrupted, kEnd };
+  enum class Status { kLine, kInterrupted, kTooLong, kEnd };
   Status status = Status::kEnd;
   std::string text;  // without the end of line; valid UTF-8
 };
@@ -40,8 +40,11 @@ class LineReader {
   virtual void remember(const std::string& text) = 0;
 };
 
-// Edits where both input and output are terminals. `history_path`: nothing is kept without it.
+// Edits where both input and output are terminals; text that is pasted is one line of the
+// conversation, whatever ends of lines it has. `history_path`: nothing is kept without it. A longer
+// line than `line_bytes_max` from anywhere else is kTooLong, and what follows is the rest of it.
 std::unique_ptr<LineReader> make_line_reader(const Terminal& terminal, const Interrupt& interrupt,
-                                             const std::optional<std::string>& history_path);
+                                             const std::optional<std::string>& history_path,
+                                             uint64_t line_bytes_max);
 
 }  // namespace penstock

@@ -7,6 +7,7 @@
 
 #include "cli/figures.h"
 #include "cli/progress.h"
+#include "io/output_file.h"
 
 namespace penstock {
 namespace {
@@ -20,8 +21,21 @@ Result<EvictionPolicy> eviction_policy(const std::string& name) {
                fmt::format("--eviction: \"{}\" is not one of{}", name, names)};
 }
 
-Speculation speculation_of(const Settings& settings) {
-  if (find_option(settings.verb(), "speculate") == nullptr) return Speculation::kOff;
+// The verb that will run: of a plan, the one that it is for.
+Verb running_verb(const Settings& settings) {
+  if (settings.verb() != Verb::kPlan) return settings.verb();
+  return find_verb(settings.text("for"))->verb;
+}
+
+// Kept states, to go back to. chat: the turn before, /undo of it and one more; serve: the turn
+// before, and prefixes that several requests share.
+int checkpoints_of(Verb verb) {
+  if (verb == Verb::kChat) return 3;
+  return verb == Verb::kServe ? 4 : 0;
+}
+
+Speculation speculation_of(const Settings& settings, Verb running) {
+  if (find_option(running, "speculate") == nullptr) return Speculation::kOff;
   // A pass with a draft asks for experts that the answer alone would not: no trace of the model.
   const bool is_traced =
       find_option(settings.verb(), "trace-routing") && settings.is_given("trace-routing");
@@ -39,6 +53,10 @@ ReaderKind reader_kind(const std::string& name) {
 }
 
 Result<EngineOptions> engine_options(const Settings& settings) {
+  return engine_options(settings, running_verb(settings));
+}
+
+Result<EngineOptions> engine_options(const Settings& settings, Verb running) {
   EngineOptions options;
   options.model = settings.arguments().front();
   options.memory_bytes = settings.bytes("memory");
@@ -47,13 +65,20 @@ Result<EngineOptions> engine_options(const Settings& settings) {
   options.experts_per_token = settings.integer("experts-per-token");
   options.chunk_tokens = settings.integer("chunk-tokens");
   options.num_slots = settings.integer("slots");
-  options.speculation = speculation_of(settings);
+  options.speculation = speculation_of(settings, running);
+  options.num_checkpoints = checkpoints_of(running);
+  if (running == Verb::kServe) {
+    options.parallel = static_cast<int>(settings.integer("parallel"));
+  }
   if (settings.verb() == Verb::kPlan) return options;
   options.reader.kind = reader_kind(settings.text("reader"));
   options.verify = settings.is_on("verify");
   options.prefetch = settings.text("prefetch") != "off";
   options.memory_watch.is_on = settings.text("memory-pressure") == "shrink";
   options.simd_target = settings.text("simd");
+  if (find_option(settings.verb(), "chat-template-file") != nullptr) {
+    options.chat_template_file = settings.text("chat-template-file");
+  }
   if (settings.text("arithmetic") == "float32") options.arithmetic = Arithmetic::kFloat32;
   if (settings.is_given("eviction")) {
     options.policy = PENSTOCK_TRY(eviction_policy(settings.text("eviction")));
@@ -80,9 +105,15 @@ Result<PrefixStoreOptions> prefix_store_options(Call& call) {
 
 Result<std::unique_ptr<Engine>> load_engine(Call& call, const EngineOptions& options,
                                             const LoadObserver& on_load) {
+  // Written when all is done; that it cannot be is not to be found out then.
+  const bool traces = find_option(call.settings.verb(), "trace-routing") != nullptr &&
+                      call.settings.is_given("trace-routing");
+  if (traces) PENSTOCK_TRY(check_output(call.storage, call.settings.text("trace-routing")));
   Progress progress(call.terminal, "loading", Progress::Unit::kBytes);
+  EngineOptions told = options;
+  told.tell = [&](const std::string& text) { call.terminal.warning(text); };
   std::unique_ptr<Engine> engine =
-      PENSTOCK_TRY(Engine::open(call.storage, options, [&](uint64_t done, uint64_t total) {
+      PENSTOCK_TRY(Engine::open(call.storage, told, [&](uint64_t done, uint64_t total) {
         progress.update(done, total);
         if (on_load) on_load(done, total);
       }));

@@ -17,6 +17,8 @@ ReaderKind reader_kind(const std::string& name);  // of a choice of --reader
 
 // The options of the table's group "Machine"; the model is the verb's first argument.
 Result<EngineOptions> engine_options(const Settings& settings);
+// As `running` would have them, for a plan of it.
+Result<EngineOptions> engine_options(const Settings& settings, Verb running);
 
 // --kv-dir and --kv-disk-max. Makes the folder, for its owner alone: its files tell what was said.
 Result<PrefixStoreOptions> prefix_store_options(Call& call);

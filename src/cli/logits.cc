@@ -13,6 +13,9 @@
 namespace penstock {
 namespace {
 
+// Where no --context says how many: beyond the longest context of any model of today.
+constexpr int64_t kTokensMax = 1 << 20;
+
 // The choices of one layer for all tokens, kept until the logits are written.
 struct LayerRoutes {
   std::vector<int32_t> experts;
@@ -118,16 +121,13 @@ Result<int> logits_verb(Call& call) {
   const std::string ids_path =
       PENSTOCK_TRY(required(call.settings, "ids", "the tokens to evaluate"));
   const std::string path = PENSTOCK_TRY(required(call.settings, "out", "the file to write"));
-  const std::vector<TokenId> ids = PENSTOCK_TRY(read_token_file(call.storage, ids_path));
+  const int64_t context = call.settings.integer("context");
+  const std::vector<TokenId> ids =
+      PENSTOCK_TRY(read_token_file(call.storage, ids_path, context > 0 ? context : kTokensMax));
   EngineOptions options = PENSTOCK_TRY(engine_options(call.settings));
   if (options.context == 0) options.context = std::max<int64_t>(1, std::ssize(ids));
   const std::unique_ptr<Engine> engine = PENSTOCK_TRY(load_engine(call, options));
-  const Result<void> written = write_logits(call, *engine, ids, path);
-  if (!written) {
-    // Nobody can continue a half-written file; the error to tell is the first one.
-    static_cast<void>(call.storage.remove(path + ".partial").has_value());
-    return written.error();
-  }
+  PENSTOCK_TRY(write_logits(call, *engine, ids, path));
   if (call.json()) {
     call.output.write_line(Json{{"out", path},
                                 {"tokens", ids.size()},

@@ -24,16 +24,21 @@ constexpr VerbText kVerbs[] = {
      "Listens at http://127.0.0.1:8080, for this machine only. --host with another address needs\n"
      "--api-key or --api-key-file; a path that ends with .sock is a unix socket. SIGTERM lets\n"
      "running answers end. Requests and what they may hold: docs/server.md."},
-    {Verb::kPack, "pack", "SOURCE TARGET | --verify MODEL", 1, 2,
+    {Verb::kPack, "pack", "SOURCE TARGET | --verify MODEL | --texts SOURCE MODEL", 1, 2,
      "turn a Hugging Face folder into a penstock model",
      "SOURCE stays as it is. Interrupted packing goes on where it was when the same command is\n"
-     "given again. With --verify and one folder: check every byte of a packed model."},
+     "given again. With --verify and one folder: check every byte of a packed model. With "
+     "--texts:\n"
+     "give a packed model the tokenizer, template and generation config of SOURCE, those that it\n"
+     "has; SOURCE may be MODEL itself, after its texts were edited."},
     {Verb::kShow, "show", "MODEL|FOLDER|FILE", 1, 1,
      "say what is in a model, a Hugging Face or MLX folder, or a GGUF file", ""},
     {Verb::kPlan, "plan", "MODEL|SHAPE", 1, 1,
      "say what would be kept in memory and how fast it would be, without loading",
-     "Speeds need the rates of a machine: --flash-gbps, --dram-gbps and --gflops, or the profile\n"
-     "that `penstock doctor` keeps. SHAPE is a model that need not be here: 35b, 122b, 397b,\n"
+     "Speeds need the rates of a machine: --flash-gbps and --dram-gbps, better with --gflops, or "
+     "the\n"
+     "profile that `penstock doctor` keeps. SHAPE is a model that need not be here: 35b, 122b, "
+     "397b,\n"
      "next-80b, 2.4t, as in `penstock plan 397b --memory 48G --flash-gbps 7 --dram-gbps 60\n"
      "--gflops 1200`."},
     {Verb::kDoctor, "doctor", "[MODEL]", 0, 1, "measure this machine and say what makes it slow",
@@ -119,6 +124,8 @@ constexpr Option kOptions[] = {
     per_call(Option{"tools", 0, kText, kTalk, kInput, "FILE", "", "JSON list of tools to offer"}),
     {"think", 0, kChoice, kAsks, kInput, "on|off|auto", "auto",
      "reasoning before the answer; auto: the template's default", "on|off|auto"},
+    {"chat-template-file", 0, kText, kAsks | kAnswer, kInput, "FILE", "",
+     "a chat template (Jinja) in place of the model's own"},
     {"parse-special", 0, kFlag, kTalk, kInput, "", "",
      "let text like <|im_end|> in messages become control tokens"},
     per_call(Option{"ids", 0, kText, kRun | bit(Verb::kLogits), kInput, "FILE", "",
@@ -223,8 +230,8 @@ constexpr Option kOptions[] = {
     {"cors-origin", 0, kText, kServe, kServing, "URL,...", "",
      "web pages of other origins that may ask; * is all of them"},
     {"alias", 0, kText, kServe, kServing, "NAME,...", "", "further names of the model"},
-    in_range(Option{"parallel", 0, kInteger, kServe, kServing, "N", "1",
-                    "requests that are answered side by side"},
+    in_range(Option{"parallel", 0, kInteger, kServe | kPlan, kServing, "N", "1",
+                    "requests that are answered side by side (plan: with --for serve)"},
              1, 64),
     in_range(Option{"max-queue", 0, kInteger, kServe, kServing, "N", "32",
                     "requests that may wait; the next one gets 429"},
@@ -251,6 +258,9 @@ constexpr Option kOptions[] = {
     {"page", 0, kSwitch, kServe, kServing, "on|off", "on", "serve the web page at /"},
 
     // Forecasts.
+    per_call(Option{"for", 0, kChoice, kPlan, kForecast, "run|chat|serve", "run",
+                    "the verb that will run: chat and serve keep states to go back to",
+                    "run|chat|serve"}),
     {"machine", 0, kText, kPlan | kDoctor, kForecast, "FILE", "",
      "measured rates of a machine; default: $XDG_STATE_HOME/penstock/profile.json"},
     in_range(Option{"sustained", 0, kNumber, kDoctor, kForecast, "MINUTES", "0",
@@ -324,8 +334,12 @@ constexpr Option kOptions[] = {
     in_range(Option{"num-experts", 0, kInteger, kSynth, "Packing", "N", "0",
                     "experts per layer, for studies of scaling; 0: as the shape has"},
              0, 65536),
+    per_call(Option{"without-prediction", 0, kFlag, kPack, "Packing", "", "",
+                    "leave the block out that drafts tokens"}),
+    per_call(Option{"texts", 0, kFlag, kPack, "Packing", "", "",
+                    "replace the texts of a packed model; its weights stay"}),
     per_call(Option{"force", 0, kFlag, kPack | kSynth, "Packing", "", "",
-                    "replace TARGET if it exists"}),
+                    "replace TARGET if it exists; try also where the disk tells too little room"}),
     {"verify", 0, kFlag, kPack, "Packing", "", "", "check every byte after packing"},
 
     per_call(Option{"man", 0, kFlag, bit(Verb::kHelp), kInput, "", "",

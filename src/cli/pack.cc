@@ -4,12 +4,13 @@
 
 #include <fmt/format.h>
 
-#include <thread>
-
 #include "base/byte_text.h"
+#include "cli/folders.h"
 #include "cli/program.h"
 #include "cli/progress.h"
 #include "format/text.h"
+#include "host/processors.h"
+#include "pack/replace_texts.h"
 #include "pack/verify.h"
 
 namespace penstock {
@@ -24,17 +25,17 @@ std::optional<DType> dtype_of_bits(const std::string& bits) {
   return std::nullopt;
 }
 
-PackOptions pack_options(const Call& call) {
+Result<PackOptions> pack_options(const Call& call) {
   const Settings& settings = call.settings;
   PackOptions options;
   options.source = call.argument(0);
-  options.target = call.argument(1);
+  options.target = PENSTOCK_TRY(target_folder(call.storage, call.argument(1)));
   options.experts = dtype_of_bits(settings.text("experts"));
   options.resident = dtype_of_bits(settings.text("resident"));
+  options.without_prediction = settings.is_on("without-prediction");
   options.force = settings.is_on("force");
-  const int processors = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
   const auto threads = static_cast<int>(settings.integer("threads"));
-  options.num_threads = threads > 0 ? threads : processors;
+  options.num_threads = threads > 0 ? threads : usable_processors().count;
   return options;
 }
 
@@ -58,6 +59,26 @@ Result<int> verify(Call& call, const std::string& model, std::stop_token stop) {
   if (report.num_faults == 0) return kExitDone;
   call.terminal.error(fmt::format("{}: {} faults; pack it again", model, report.num_faults));
   return exit_code_of(ErrorCode::kCorrupt);
+}
+
+// Takes over the texts of a folder, once they are known to be of use.
+Result<int> replace(Call& call) {
+  const std::string& folder = call.argument(0);
+  const std::string& model = call.argument(1);
+  for (const std::string& note : PENSTOCK_TRY(judge_replacement(call.storage, folder, model))) {
+    call.terminal.warning(note);
+  }
+  const ReplacedTexts replaced = PENSTOCK_TRY(replace_texts(call.storage, folder, model));
+  if (call.json()) {
+    call.output.write_line(
+        Json{{"target", model}, {"id", replaced.id}, {"replaced", replaced.names}});
+  } else if (replaced.names.empty()) {
+    call.output.write(fmt::format("{}: has these texts already; id {}\n", model, replaced.id));
+  } else {
+    call.output.write(fmt::format("{}: {} from {}; id {}\n", model, fmt::join(replaced.names, ", "),
+                                  folder, replaced.id));
+  }
+  return kExitDone;
 }
 
 Result<PackReport> pack(Call& call, const PackOptions& options, std::stop_token stop) {
@@ -95,11 +116,20 @@ Result<int> pack_verb(Call& call) {
   const std::stop_token stop = call.interrupt.token();
   const bool wants_verify = call.settings.is_on("verify");
   if (call.settings.arguments().size() == 1) {
-    if (wants_verify) return verify(call, call.argument(0), stop);
+    if (wants_verify && !call.settings.is_on("texts")) return verify(call, call.argument(0), stop);
     return Error{ErrorCode::kInvalidArgument,
                  "pack needs SOURCE and TARGET, or --verify and a model; see `penstock help pack`"};
   }
-  const PackOptions options = pack_options(call);
+  if (call.settings.is_on("texts")) {
+    const int code = PENSTOCK_TRY(replace(call));
+    return wants_verify ? verify(call, call.argument(1), stop) : code;
+  }
+  PackOptions options = PENSTOCK_TRY(pack_options(call));
+  // Before a byte is written: what `run` would find out about the texts after hours of packing.
+  for (const std::string& note : PENSTOCK_TRY(judge_folder(call.storage, options.source))) {
+    call.terminal.warning(note);
+  }
+  options.on_note = [&](const std::string& note) { call.terminal.warning(note); };
   const PackReport report = PENSTOCK_TRY(pack(call, options, stop));
   for (const std::string& key : report.unknown_keys) {
     call.terminal.detail("config.json: " + escaped(key) + " is not understood and changed nothing");

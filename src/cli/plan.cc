@@ -32,6 +32,28 @@ Json plan_json(const MemoryPlan& plan, const ResolvedOptions& resolved) {
               {"budget_reason", resolved.budget_reason}};
 }
 
+// The smallest workable budget of each verb that a person would start.
+Result<Json> floors(const Call& call, const ModelFiles& files) {
+  Json floors = Json::object();
+  for (const char* verb : {"run", "chat", "serve"}) {
+    const EngineOptions options =
+        PENSTOCK_TRY(engine_options(call.settings, find_verb(verb)->verb));
+    PlanRequest request = PENSTOCK_TRY(resolve_options(files, options)).request;
+    request.budget_bytes = uint64_t{1} << 62;
+    floors[verb] = PENSTOCK_TRY(plan_memory(request)).minimum_bytes;
+  }
+  return floors;
+}
+
+std::string floors_text(const Json& floors) {
+  std::string text = "  smallest budgets:";
+  for (const auto& [verb, bytes] : floors.items()) {
+    text += fmt::format("{} {} {}", text.ends_with(':') ? "" : ",", verb,
+                        format_bytes(bytes.get<uint64_t>()));
+  }
+  return text + '\n';
+}
+
 // The plan of the smallest budget that would work: the needs, when a budget was refused.
 Result<MemoryPlan> smallest_plan(PlanRequest request) {
   request.budget_bytes = uint64_t{1} << 62;
@@ -65,6 +87,7 @@ Result<int> plan_verb(Call& call) {
   const auto forecast = PENSTOCK_TRY(forecast_of_model(call, files, resolved.request));
   if (call.json()) {
     Json json = plan_json(*plan, resolved);
+    json["memory_min_bytes_of"] = PENSTOCK_TRY(floors(call, files));
     if (forecast) json.update(PENSTOCK_TRY(forecast_json(call, *forecast, options.model)));
     call.output.write_line(json);
     return kExitDone;
@@ -73,6 +96,7 @@ Result<int> plan_verb(Call& call) {
                                 resolved.request.context, resolved.request.threads));
   call.output.write(to_table(*plan, resolved.request.budget_bytes));
   call.output.write(fmt::format("  the budget is {}\n", resolved.budget_reason));
+  call.output.write(floors_text(PENSTOCK_TRY(floors(call, files))));
   if (forecast) PENSTOCK_TRY(print_forecast(call, *forecast, options.model));
   return kExitDone;
 }

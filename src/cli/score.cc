@@ -53,7 +53,7 @@ struct Totals {
   Score score;
 };
 
-Result<Totals> score_texts(Call& call, Engine& engine, const std::vector<Json>& lines) {
+Result<Totals> score_texts(Call& call, Engine& engine, JsonLines& lines) {
   const Tokenizer* tokenizer = PENSTOCK_TRY(tokenizer_of(engine.texts()));
   Session session = PENSTOCK_TRY(engine.new_session());
   TraceFile trace(call, engine);
@@ -66,10 +66,10 @@ Result<Totals> score_texts(Call& call, Engine& engine, const std::vector<Json>& 
                                       window_tokens, kWindowTokens));
   }
   Totals totals;
-  for (const Json& line : lines) {
+  while (const std::optional<Json> line = PENSTOCK_TRY(lines.next())) {
     if (!call.output.is_usable()) break;
-    progress.update(totals.texts, lines.size());
-    const std::string text = PENSTOCK_TRY(json_string(line, "text", id_text(line)));
+    progress.update(totals.texts, lines.count());
+    const std::string text = PENSTOCK_TRY(json_string(*line, "text", id_text(*line)));
     trace.begin_sequence();
     const Score score =
         PENSTOCK_TRY(score_tokens(session, tokenizer->encode(text), window_tokens, stop));
@@ -78,7 +78,7 @@ Result<Totals> score_texts(Call& call, Engine& engine, const std::vector<Json>& 
     totals.score.tokens += score.tokens;
     totals.score.nll += score.nll;
     if (call.json()) {
-      call.output.write_line(Json{{"id", line.at("id")},
+      call.output.write_line(Json{{"id", line->at("id")},
                                   {"tokens", score.tokens},
                                   {"nll", score.nll},
                                   {"bytes", text.size()}});
@@ -99,8 +99,7 @@ Result<int64_t> context_for_windows(const Call& call, const EngineOptions& optio
 }  // namespace
 
 Result<int> score_verb(Call& call) {
-  const std::vector<Json> lines =
-      PENSTOCK_TRY(read_json_lines(call.storage, call.settings, "texts"));
+  JsonLines lines = PENSTOCK_TRY(JsonLines::open(call.storage, call.settings, "texts"));
   EngineOptions options = PENSTOCK_TRY(engine_options(call.settings));
   if (options.context == 0) options.context = PENSTOCK_TRY(context_for_windows(call, options));
   const std::unique_ptr<Engine> engine = PENSTOCK_TRY(load_engine(call, options));

@@ -2,16 +2,19 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <condition_variable>
 #include <mutex>
 #include <thread>
 
 #include "cli/figures.h"
+#include "cli/generation.h"
 #include "cli/loading.h"
 #include "cli/progress.h"
 #include "cli/sampling_flags.h"
 #include "cli/warm_start_teller.h"
 #include "dialogue/conversation.h"
+#include "dialogue/turn_end.h"
 #include "server/api/constraints.h"
 #include "server/batch_generator.h"
 #include "server/server.h"
@@ -21,8 +24,6 @@ namespace {
 
 using namespace std::chrono_literals;
 
-// Checkpoints of the states: for the turn before, and for prefixes that several requests share.
-constexpr int kCheckpoints = 4;
 // Beside requests that compute or wait: what is parsed, refused, or told about the server.
 constexpr int kFurtherWorkers = 8;
 
@@ -101,14 +102,23 @@ std::string last_part(std::string path) {
   return name.empty() || name == "." ? "penstock" : name;
 }
 
-ServedModel served_model(const Call& call, const Engine& engine, const SamplingOptions& sampling) {
+// Those of the model's files and of its template.
+std::vector<TokenId> all_stop_ids(const Engine& engine) {
+  std::vector<TokenId> ids = engine.stop_ids();
+  const auto end = turn_end(engine.texts());
+  if (end && std::ranges::find(ids, *end) == ids.end()) ids.push_back(*end);
+  return ids;
+}
+
+ServedModel served_model(const Call& call, const Engine& engine, const SamplingOptions& sampling,
+                         const std::vector<TokenId>& stop_ids) {
   const Settings& settings = call.settings;
   ServedModel model;
   model.id = last_part(call.argument(0));
   model.aliases = split_list(settings.text("alias"));
   model.texts = &engine.texts();
   model.sampling = sampling;
-  model.stop_ids = engine.stop_ids();
+  model.stop_ids = stop_ids;
   model.context = engine.plan_request().context;
   model.vocab = engine.sampled_vocab();
   model.created = std::chrono::duration_cast<std::chrono::seconds>(
@@ -192,9 +202,7 @@ Result<int> serve_verb(Call& call) {
     options.log = [&terminal](const std::string& line) { terminal.detail(line); };
   }
   EngineOptions engine_opts = PENSTOCK_TRY(engine_options(call.settings));
-  engine_opts.num_checkpoints = kCheckpoints;
   engine_opts.prefix_store = PENSTOCK_TRY(prefix_store_options(call));
-  engine_opts.parallel = static_cast<int>(call.settings.integer("parallel"));
 
   const std::unique_ptr<Server> server = PENSTOCK_TRY(Server::start(std::move(options)));
   const KeysOnHangup keys_on_hangup(call, *server);
@@ -205,8 +213,10 @@ Result<int> serve_verb(Call& call) {
   PENSTOCK_TRY(tokenizer_of(engine->texts()));
   const SamplingChoice sampling =
       PENSTOCK_TRY(choose_sampling(call.settings, engine->sampling_defaults()));
-  ServedModel model = served_model(call, *engine, sampling.options);
-  Constraints constraints(engine->texts(), engine->stop_ids());
+  tell_endless_answers(call, *engine, true);
+  const std::vector<TokenId> stop_ids = all_stop_ids(*engine);
+  ServedModel model = served_model(call, *engine, sampling.options, stop_ids);
+  Constraints constraints(engine->texts(), stop_ids);
   model.constraints = &constraints;
   TurnMemory turns;
   model.turns = &turns;

@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 
 #include "base/byte_text.h"
+#include "cli/folders.h"
 #include "cli/program.h"
 #include "cli/progress.h"
 #include "model/shapes.h"
@@ -37,7 +38,7 @@ Result<SynthOptions> synth_options(const Call& call) {
   const Settings& settings = call.settings;
   const ModelShape shape = PENSTOCK_TRY(find_model_shape(call.argument(0)));
   SynthOptions options;
-  options.target = call.argument(1);
+  options.target = PENSTOCK_TRY(target_folder(call.storage, call.argument(1)));
   options.name = shape.name;
   options.config = PENSTOCK_TRY(config_of(shape, settings.integer("layers")));
   options.config.mtp_num_hidden_layers = settings.is_on("mtp") ? 1 : 0;

@@ -3,6 +3,7 @@
 // Errors  those of reading it; kInvalidArgument when it holds something else
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -12,7 +13,9 @@
 
 namespace penstock {
 
-// kInvalidArgument for a file that is missing or holds anything else.
-Result<std::vector<TokenId>> read_token_file(Storage& storage, const std::string& path);
+// kInvalidArgument for a file that is missing, holds anything else, or more than tokens_max ids: that
+// is found before they are held.
+Result<std::vector<TokenId>> read_token_file(Storage& storage, const std::string& path,
+                                             int64_t tokens_max);
 
 }  // namespace penstock

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "dialogue/content_guard.h"
+#include "dialogue/turn_end.h"
 
 namespace penstock {
 namespace {
@@ -154,6 +155,7 @@ Result<ChatPrompt> make_chat_prompt(const ModelTexts& texts, const Conversation&
       PENSTOCK_TRY(texts.chat_template->render(messages, tools, options));
   const std::vector<TokenId> stable = encode_with_turns(guard, without_answer, turn);
   if (is_prefix(stable, prompt.tokens)) prompt.stable_tokens = std::ssize(stable);
+  if (const auto end = turn_end(texts)) prompt.stop_ids.push_back(*end);
   return prompt;
 }
 

@@ -33,7 +33,8 @@ struct ChatPrompt {
   // The tokens up to the place where the answer's turn begins, which the next turn's prompt will
   // have in common with this one; 0 when the template does not work like that.
   int64_t stable_tokens = 0;
-  bool opens_reasoning = false;  // the answer begins inside <think>
+  bool opens_reasoning = false;   // the answer begins inside <think>
+  std::vector<TokenId> stop_ids;  // end the answer, besides those that the model's files name
 };
 
 // kUnsupported when the model has no tokenizer or no chat template.

@@ -1,6 +1,8 @@
 #include "dialogue/warm_start.h"
 
+#include <algorithm>
 #include <chrono>
+#include <filesystem>
 #include <utility>
 
 namespace penstock {
@@ -27,6 +29,7 @@ Result<size_t> WarmStart::load() {
     if (usage.error().code == ErrorCode::kNotFound) return size_t{0};
     return usage.error();
   }
+  counts_at_load_ = usage->counts;
   // The file knows the prediction block's experts too, the store only where it is used.
   usage->set_layers(static_cast<int>(engine_.plan_request().config.num_moe_layers()));
   const std::vector<ExpertId> experts = most_used(*usage);
@@ -39,10 +42,25 @@ bool WarmStart::read_more() {
   return report().wanted > 0 && engine_.experts().preload_more(kReadStep);
 }
 
+// Counts of the file that were not there when this run began.
+void WarmStart::add_what_others_kept(ExpertUsage& usage) const {
+  const Result<ExpertUsage> now = load_usage(storage_, path_, owner());
+  if (!now || now->counts.size() != usage.counts.size()) return;
+  for (size_t i = 0; i < usage.counts.size(); ++i) {
+    const float before = i < counts_at_load_.size() ? counts_at_load_[i] : 0;
+    usage.counts[i] += std::max(0.0f, now->counts[i] - before);
+  }
+}
+
 Result<void> WarmStart::save() {
   if (path_.empty() || engine_.experts().stats().steps == 0) return {};
   ExpertUsage usage = engine_.experts().usage();
   usage.set_layers(owner().num_layers);
+  const std::string folder = std::filesystem::path(path_).parent_path();
+  PENSTOCK_TRY(storage_.make_directory(folder));
+  // Against another run between reading and writing; without a lock the later one stays.
+  const auto lock = storage_.lock(folder + ".lock");
+  add_what_others_kept(usage);
   return save_usage(storage_, path_, owner(), usage);
 }
 

@@ -16,6 +16,7 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
 #include "engine/engine.h"
 #include "io/storage.h"
@@ -33,15 +34,18 @@ class WarmStart {
   // A few milliseconds of reading; false when there is nothing left to read.
   bool read_more();
   const PreloadReport& report() const { return engine_.experts().preloaded(); }
-  // Keeps what this run used, for the next one, where it computed anything.
+  // Keeps what this run used, for the next one, where it computed anything. What other runs have
+  // kept since load() stays.
   Result<void> save();
 
  private:
   UsageOwner owner() const;
+  void add_what_others_kept(ExpertUsage& usage) const;
 
   Engine& engine_;
   Storage& storage_;
   std::string path_;
+  std::vector<float> counts_at_load_;  // of the file
 };
 
 }  // namespace penstock

@@ -3,13 +3,16 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <thread>
 
 #include "base/byte_text.h"
 #include "compute/cpu/cpu_backend.h"
+#include "engine/budget.h"
 #include "engine/limits.h"
+#include "engine/stop_tokens.h"
+#include "format/text.h"
 #include "host/heap.h"
 #include "host/memory_limits.h"
+#include "host/processors.h"
 #include "model/registry.h"
 #include "model/rope.h"
 
@@ -55,23 +58,16 @@ Result<void> read_text_files(ModelFiles& files) {
   return {};
 }
 
-struct Budget {
-  uint64_t bytes = 0;
-  std::string reason;
-};
-
-// What is available less a reserve for everyone else, but no more than the model can use.
-Result<Budget> default_budget(uint64_t all_resident_bytes) {
-  constexpr uint64_t kReserveMin = 1ull << 30;
-  const MemoryAvailability available = PENSTOCK_TRY(memory_available());
-  const uint64_t reserve = std::max(kReserveMin, available.available_bytes / 20);
-  const uint64_t bytes =
-      available.available_bytes > reserve ? available.available_bytes - reserve : 0;
-  if (all_resident_bytes <= bytes) {
-    return Budget{all_resident_bytes, "enough for every expert"};
-  }
-  return Budget{bytes,
-                fmt::format("{}, less a reserve of {}", available.binding, format_bytes(reserve))};
+// A template that somebody names has to be one: no fallback.
+Result<void> read_template_file(Storage& storage, const std::string& path, ModelFiles& files) {
+  constexpr uint64_t kTemplateBytesMax = 16 << 20;
+  const std::string text = PENSTOCK_TRY(read_text(storage, path, kTemplateBytesMax));
+  const auto config = PENSTOCK_TRY(optional_file(files.container, "tokenizer_config.json"));
+  Result<ChatTemplate> loaded = load_chat_template(text, view(config));
+  if (!loaded) return loaded.error().with_context("--chat-template-file " + path);
+  files.texts.chat_template = std::move(*loaded);
+  files.texts.template_note.clear();
+  return {};
 }
 
 Result<void> check_option(const char* flag, int64_t value, int64_t low, int64_t high) {
@@ -80,11 +76,53 @@ Result<void> check_option(const char* flag, int64_t value, int64_t low, int64_t 
                fmt::format("{} is {}, expected {} to {}", flag, value, low, high)};
 }
 
+// A machine that does not tell what it has is believed to have enough.
+Result<std::string> check_machine(const MemoryPlan& plan) {
+  const Result<MemoryAvailability> available = memory_available();
+  const Result<MemoryCeiling> ceiling = memory_ceiling();
+  if (!available || !ceiling) return std::string();
+  return check_plan(plan, *available, *ceiling);
+}
+
 // Below half of the experts in memory a draft costs more reads than it can save time (and memory
 // that slots would use better), so nothing is set aside for it.
 bool may_draft(const PlanRequest& request) {
   const Result<MemoryPlan> plan = plan_memory(request);
   return plan && 2 * plan->num_slots >= plan->num_experts;
+}
+
+// Makes the slots present piece by piece, as long as the machine has room beside them: of engines
+// that start together each sees memory that all of them are about to take. Those that are left out
+// come when the watch finds room. The floor is always taken.
+void make_slots_present(ExpertStore& store, const MemoryPlan& plan, uint64_t slot_bytes,
+                        const MemoryWatchOptions& watch) {
+  constexpr uint64_t kPieces = 32;
+  const int full = store.num_slots();
+  store.resize(std::max(1, std::min(full, static_cast<int>(plan.floor_slots))));
+  const auto missing_bytes = [&] {
+    return static_cast<uint64_t>(full - store.num_slots()) * slot_bytes;
+  };
+  Result<MemoryReading> reading =
+      watch.is_on ? watch.probe() : Error{ErrorCode::kNotFound, "not asked"};
+  const bool watches = reading.has_value();
+  const auto spare = [&](uint64_t wanted) {
+    return reading->available_bytes > wanted ? reading->available_bytes - wanted : 0;
+  };
+  const uint64_t in_use = resident_bytes();
+  const uint64_t to_come = plan.total_bytes > in_use ? plan.total_bytes - in_use : 0;
+  const uint64_t reserve = watches ? memory_reserve(spare(to_come), reading->limit_bytes) : 0;
+  while (store.num_slots() < full) {
+    uint64_t piece = missing_bytes();
+    if (watches && reading) {
+      piece = std::max(reserve / 8, spare(reserve + missing_bytes()) / kPieces);
+      if (spare(reserve) < std::min(piece, missing_bytes())) break;
+    }
+    const int before = store.num_slots();
+    const auto more = static_cast<int64_t>(piece / slot_bytes) + 1;
+    if (store.resize(static_cast<int>(std::min<int64_t>(full, before + more))) == before) break;
+    if (watches) reading = watch.probe();
+  }
+  store.reset_stats();  // of a store that has done nothing yet
 }
 
 }  // namespace
@@ -131,8 +169,7 @@ Result<ResolvedOptions> resolve_options(const ModelFiles& files, const EngineOpt
   if (!options.prefix_store.directory.empty()) {
     request.prefix_store_bytes = PrefixStore::kMemoryBytes;
   }
-  const int processors = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
-  request.threads = options.threads > 0 ? options.threads : processors;
+  request.threads = options.threads > 0 ? options.threads : usable_processors().count;
   request.chunk_tokens = std::min(options.chunk_tokens, request.context);
   request.num_slots = options.num_slots;
   if (options.memory_bytes > 0) {
@@ -141,7 +178,8 @@ Result<ResolvedOptions> resolve_options(const ModelFiles& files, const EngineOpt
   } else {
     request.budget_bytes = uint64_t{1} << 62;
     const uint64_t all_resident = PENSTOCK_TRY(plan_memory(request)).all_resident_bytes;
-    const Budget budget = PENSTOCK_TRY(default_budget(all_resident));
+    const MemoryAvailability available = PENSTOCK_TRY(memory_available());
+    const Budget budget = PENSTOCK_TRY(default_budget(available, all_resident));
     request.budget_bytes = budget.bytes;
     resolved.budget_reason = budget.reason;
   }
@@ -154,14 +192,20 @@ Result<ResolvedOptions> resolve_options(const ModelFiles& files, const EngineOpt
 Result<std::unique_ptr<Engine>> Engine::open(Storage& storage, const EngineOptions& options,
                                              const LoadObserver& on_load) {
   ModelFiles files = PENSTOCK_TRY(open_model(storage, options.model));
+  if (!options.chat_template_file.empty()) {
+    PENSTOCK_TRY(read_template_file(storage, options.chat_template_file, files));
+  }
   const ResolvedOptions resolved = PENSTOCK_TRY(resolve_options(files, options));
   std::unique_ptr<Engine> engine(new Engine(std::move(files)));
   engine->request_ = resolved.request;
   engine->budget_reason_ = resolved.budget_reason;
   PENSTOCK_TRY(engine->open_expert_source(storage, options));
   engine->plan_ = PENSTOCK_TRY(plan_memory(engine->request_));
+  const Result<std::string> shortage = check_machine(engine->plan_);
+  if (!shortage) return shortage.error();
+  if (options.tell && !shortage->empty()) options.tell(*shortage);
   engine->speculation_ = engine->can_draft() ? options.speculation : Speculation::kOff;
-  PENSTOCK_TRY(engine->read_generation_config());
+  PENSTOCK_TRY(engine->read_generation_config(options.tell));
   const ModelConfig& config = resolved.request.config;
   const ScratchShape shape = scratch_shape(
       engine->plan_.chunk_tokens, resolved.request.experts_per_token, resolved.request.parallel);
@@ -176,6 +220,14 @@ Result<std::unique_ptr<Engine>> Engine::open(Storage& storage, const EngineOptio
   PENSTOCK_TRY(engine->open_store(options, team));
   PENSTOCK_TRY(engine->load_weights(on_load));
   const MemoryPlan& plan = engine->plan_;
+  make_slots_present(*engine->store_, plan, engine->request_.record_bytes, options.memory_watch);
+  const int slots = engine->store_->num_slots();
+  if (options.tell && slots < plan.num_slots) {
+    options.tell(
+        fmt::format("memory is short: {} of {} slots of experts for now; the others follow "
+                    "when there is room",
+                    slots, plan.num_slots));
+  }
   engine->memory_watch_.emplace(options.memory_watch,
                                 SlotLimits{.floor = static_cast<int>(plan.floor_slots),
                                            .full = static_cast<int>(plan.num_slots),
@@ -198,19 +250,30 @@ Result<std::unique_ptr<Engine>> Engine::open(Storage& storage, const EngineOptio
 
 Engine::~Engine() = default;
 
-Result<void> Engine::read_generation_config() {
+Result<void> Engine::read_generation_config(const TellNote& tell) {
   const Json& config = files_.generation_config;
-  sampling_defaults_ = PENSTOCK_TRY(penstock::sampling_defaults(config));
-  const auto add = [&](const Json& id) {
-    if (id.is_number_integer()) stop_ids_.push_back(id.get<TokenId>());
+  std::vector<std::string> notes;
+  sampling_defaults_ = penstock::sampling_defaults(config, notes);
+  const auto json_of = [&](const char* name, Json otherwise) -> Result<Json> {
+    const auto text = PENSTOCK_TRY(optional_file(files_.container, name));
+    if (!text) return otherwise;
+    Result<Json> parsed = parse_json(*text, files_.container.path_of(name));
+    if (parsed) return parsed;
+    notes.push_back(parsed.error().message);
+    return otherwise;
   };
-  const Json* eos = json_find(config, "eos_token_id");
-  if (eos == nullptr) eos = json_find(files_.container.config(), "eos_token_id");
-  if (eos != nullptr && eos->is_array()) {
-    std::for_each(eos->begin(), eos->end(), add);
-  } else if (eos != nullptr) {
-    add(*eos);
-  }
+  const Json tokenizer_config = PENSTOCK_TRY(json_of("tokenizer_config.json", Json()));
+  // The manifest's has only what is computed from.
+  const Json model_config = PENSTOCK_TRY(json_of("config.json", files_.container.config()));
+  const auto& tokenizer = files_.texts.tokenizer;
+  StopTokens stops = stop_tokens({.generation_config = config,
+                                  .config = model_config,
+                                  .tokenizer_config = tokenizer_config,
+                                  .tokenizer = tokenizer ? &*tokenizer : nullptr,
+                                  .vocab_size = this->config().vocab_size});
+  stop_ids_ = std::move(stops.ids);
+  notes.insert(notes.end(), stops.notes.begin(), stops.notes.end());
+  if (tell) std::ranges::for_each(notes, tell);
   return {};
 }
 

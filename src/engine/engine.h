@@ -96,7 +96,7 @@ class Engine {
 
  private:
   explicit Engine(ModelFiles files) : files_(std::move(files)) {}
-  Result<void> read_generation_config();
+  Result<void> read_generation_config(const TellNote& tell);
   Result<void> load_weights(const LoadObserver& on_load);
   Result<void> open_expert_source(Storage& storage, const EngineOptions& options);
   Result<void> open_prefix_store(Storage& storage, const EngineOptions& options);

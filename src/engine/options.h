@@ -16,6 +16,9 @@
 
 namespace penstock {
 
+// Called with a sentence for a person, while the engine opens.
+using TellNote = std::function<void(const std::string&)>;
+
 struct EngineOptions {
   std::string model;              // folder of a penstock model
   uint64_t memory_bytes = 0;      // the whole budget; 0: what is available less a reserve
@@ -35,6 +38,8 @@ struct EngineOptions {
   EvictionPolicy policy{};  // the store's default
   std::string simd_target;  // empty: the best that this processor has
   Arithmetic arithmetic = Arithmetic::kFixed16;
+  std::string chat_template_file;  // in place of the model's own template; empty: that
+  TellNote tell;                   // may be empty
 
   // For tests and experiments; 0: planned.
   int64_t chunk_tokens = 0;

@@ -6,6 +6,8 @@
 #include <cmath>
 #include <limits>
 
+#include "format/text.h"
+
 namespace penstock {
 namespace {
 
@@ -15,11 +17,47 @@ Result<void> in_range(const char* name, double value, double low, double high) {
                fmt::format("{} is {}, expected {} to {}", name, value, low, high)};
 }
 
-Result<void> read_float(const Json& config, const char* key, float& field) {
-  if (json_find(config, key) == nullptr) return {};
-  field = static_cast<float>(PENSTOCK_TRY(json_number(config, key, "generation_config.json")));
-  return {};
-}
+// Members of generation_config.json; what cannot be used is noted and left as it was.
+class Defaults {
+ public:
+  Defaults(const Json& config, std::vector<std::string>& notes) : config_(config), notes_(notes) {}
+
+  bool is_on(const char* key) {
+    const Json* value = json_find(config_, key);
+    if (value == nullptr || value->is_boolean()) return value != nullptr && value->get<bool>();
+    refuse(key, *value, "true or false");
+    return false;
+  }
+
+  void read(const char* key, double low, double high, float& field) {
+    double value = 0;
+    if (read_number(key, low, high, value)) field = static_cast<float>(value);
+  }
+
+  // -1 is how others write "off".
+  void read_top_k(int& field) {
+    double value = 0;
+    if (read_number("top_k", -1, 1 << 24, value)) field = std::max(0, static_cast<int>(value));
+  }
+
+ private:
+  bool read_number(const char* key, double low, double high, double& number) {
+    const Json* value = json_find(config_, key);
+    if (value == nullptr) return false;
+    if (value->is_number()) number = value->get<double>();
+    if (value->is_number() && number >= low && number <= high) return true;
+    refuse(key, *value, fmt::format("a number from {} to {}", low, high));
+    return false;
+  }
+
+  void refuse(const char* key, const Json& value, const std::string& expected) {
+    notes_.push_back(fmt::format("generation_config.json: {} is {}, expected {}; it is not used",
+                                 key, escaped(to_text(value)), expected));
+  }
+
+  const Json& config_;
+  std::vector<std::string>& notes_;
+};
 
 }  // namespace
 
@@ -34,29 +72,19 @@ Result<void> SamplingOptions::check() const {
   return {};
 }
 
-Result<SamplingOptions> sampling_defaults(const Json& config) {
+SamplingOptions sampling_defaults(const Json& config, std::vector<std::string>& notes) {
   SamplingOptions options;
-  bool do_sample = false;
-  if (json_find(config, "do_sample") != nullptr) {
-    do_sample = PENSTOCK_TRY(json_bool(config, "do_sample", "generation_config.json"));
-  }
-  if (do_sample) {
+  Defaults defaults(config, notes);
+  if (defaults.is_on("do_sample")) {
     options.temperature = 1.0f;
-    PENSTOCK_TRY(read_float(config, "temperature", options.temperature));
+    defaults.read("temperature", 0, 5, options.temperature);
   }
-  if (json_find(config, "top_k") != nullptr) {
-    options.top_k = static_cast<int>(
-        PENSTOCK_TRY(json_int(config, "top_k", "generation_config.json", 0, 1 << 24)));
-  }
-  PENSTOCK_TRY(read_float(config, "top_p", options.top_p));
-  PENSTOCK_TRY(read_float(config, "min_p", options.min_p));
-  PENSTOCK_TRY(read_float(config, "presence_penalty", options.presence_penalty));
-  PENSTOCK_TRY(read_float(config, "frequency_penalty", options.frequency_penalty));
-  PENSTOCK_TRY(read_float(config, "repetition_penalty", options.repetition_penalty));
-  const Result<void> checked = options.check();
-  if (!checked) {
-    return Error{ErrorCode::kCorrupt, "generation_config.json: " + checked.error().message};
-  }
+  defaults.read_top_k(options.top_k);
+  defaults.read("top_p", 1e-6, 1, options.top_p);
+  defaults.read("min_p", 0, 1, options.min_p);
+  defaults.read("presence_penalty", -2, 2, options.presence_penalty);
+  defaults.read("frequency_penalty", -2, 2, options.frequency_penalty);
+  defaults.read("repetition_penalty", 1e-3, 10, options.repetition_penalty);
   return options;
 }
 

@@ -11,6 +11,7 @@
 
 #include <cstdint>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "base/json.h"
@@ -33,8 +34,10 @@ struct SamplingOptions {
   Result<void> check() const;
 };
 
-// The model's own defaults, from generation_config.json. Absent fields keep theirs.
-Result<SamplingOptions> sampling_defaults(const Json& generation_config);
+// The model's own defaults, from generation_config.json. Absent fields keep theirs, and so do those
+// with a value that cannot be used: a note tells, because a flag can give another. A top_k of -1 or
+// 0 is off.
+SamplingOptions sampling_defaults(const Json& generation_config, std::vector<std::string>& notes);
 
 class Sampler {
  public:

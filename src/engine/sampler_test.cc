@@ -154,5 +154,47 @@ TEST(Sampler, a_mask_that_allows_all_changes_nothing) {
   }
 }
 
+// What generation_config.json says: used, or told and left alone, but never in the way of a flag.
+TEST(SamplingDefaults, values_of_other_programs_are_used_or_told) {
+  struct Case {
+    const char* config;
+    float temperature;
+    int top_k;
+    float top_p;
+    size_t notes;
+  };
+  const Case cases[] = {
+      {"{}", 0, 0, 1, 0},
+      {"null", 0, 0, 1, 0},
+      {R"({"do_sample": true})", 1, 0, 1, 0},
+      {R"({"do_sample": true, "temperature": 0.5, "top_k": 20, "top_p": 0.8})", 0.5f, 20, 0.8f, 0},
+      {R"({"do_sample": false, "temperature": 0.5, "top_k": 20})", 0, 20, 1, 0},
+      {R"({"do_sample": true, "temperature": 0})", 0, 0, 1, 0},
+      {R"({"do_sample": true, "top_k": -1})", 1, 0, 1, 0},
+      {R"({"do_sample": null, "temperature": null, "top_k": null, "top_p": null})", 0, 0, 1, 0},
+      {R"({"do_sample": true, "top_k": -2})", 1, 0, 1, 1},
+      {R"({"do_sample": true, "top_k": 1e9})", 1, 0, 1, 1},
+      {R"({"do_sample": true, "top_k": "20"})", 1, 0, 1, 1},
+      {R"({"do_sample": true, "top_k": 20.0})", 1, 20, 1, 0},
+      {R"({"do_sample": true, "temperature": 9, "top_p": 0})", 1, 0, 1, 2},
+      {R"({"do_sample": true, "temperature": -1, "top_p": 1.5})", 1, 0, 1, 2},
+      {R"({"do_sample": "yes", "top_p": []})", 0, 0, 1, 2},
+      {R"({"min_p": 2, "presence_penalty": -3, "frequency_penalty": 3, "repetition_penalty": 0})",
+       0, 0, 1, 4},
+  };
+  for (const Case& c : cases) {
+    std::vector<std::string> notes;
+    const SamplingOptions options = sampling_defaults(*parse_json(c.config, "test"), notes);
+    EXPECT_EQ(options.temperature, c.temperature) << c.config;
+    EXPECT_EQ(options.top_k, c.top_k) << c.config;
+    EXPECT_EQ(options.top_p, c.top_p) << c.config;
+    EXPECT_EQ(notes.size(), c.notes) << c.config;
+    EXPECT_TRUE(options.check().has_value()) << c.config;
+    for (const std::string& note : notes) {
+      EXPECT_NE(note.find("generation_config.json"), std::string::npos);
+    }
+  }
+}
+
 }  // namespace
 }  // namespace penstock

@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "engine/engine.h"
+#include "engine/logits_check.h"
 #include "io/checksum.h"
 
 namespace penstock {
@@ -16,6 +17,14 @@ using Clock = std::chrono::steady_clock;
 
 int64_t since_ns(Clock::time_point start) {
   return std::chrono::nanoseconds(Clock::now() - start).count();
+}
+
+// With advice that works: a context that the model does not have is none.
+std::string prompt_too_long(int64_t tokens, int64_t context, int64_t context_max) {
+  const std::string text =
+      fmt::format("the prompt has {} tokens, the context holds {}", tokens, context);
+  if (tokens < context_max) return fmt::format("{}; give --context {} or more", text, tokens + 1);
+  return fmt::format("{} and the model at most {}: shorten it", text, context_max);
 }
 
 }  // namespace
@@ -36,10 +45,9 @@ void Session::reset() {
 Result<void> Session::check_prompt(std::span<const TokenId> prompt) const {
   if (prompt.empty()) return Error{ErrorCode::kInvalidArgument, "the prompt is empty"};
   if (static_cast<int64_t>(prompt.size()) > context()) {
-    return Error{ErrorCode::kInvalidArgument,
-                 fmt::format("the prompt has {} tokens, the context holds {}; give --context {} "
-                             "or more",
-                             prompt.size(), context(), prompt.size() + 1)};
+    return Error{
+        ErrorCode::kInvalidArgument,
+        prompt_too_long(std::ssize(prompt), context(), engine_->config().max_position_embeddings)};
   }
   for (size_t i = 0; i < prompt.size(); ++i) {
     if (prompt[i] < 0 || prompt[i] >= engine_->config().vocab_size) {
@@ -272,6 +280,9 @@ Result<void> Session::decode(Sampler& sampler, const GenerateOptions& options,
   for (;;) {
     const Clock::time_point begin = Clock::now();
     logits = sequence_.logits;
+    PENSTOCK_TRY(
+        check_logits(std::span(logits).first(static_cast<size_t>(engine_->sampled_vocab())),
+                     std::ssize(sequence_.tokens)));
     metrics.logits_hash = checksum(std::as_bytes(std::span(logits)), metrics.logits_hash).low;
     const TokenId token = sampler.sample(logits);
     const int64_t sampling_ns = since_ns(begin);

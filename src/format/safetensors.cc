@@ -301,11 +301,8 @@ Result<SafetensorsWriter> SafetensorsWriter::create(
   std::string text = to_text(header);
   text.resize((text.size() + 7) / 8 * 8, ' ');
 
-  SafetensorsWriter writer;
-  writer.storage_ = &storage;
-  writer.path_ = path;
+  SafetensorsWriter writer(PENSTOCK_TRY(OutputFile::create(storage, path)));
   writer.end_ = kLengthBytes + text.size() + data_bytes;
-  writer.file_ = PENSTOCK_TRY(storage.open(path + ".partial", OpenMode::kCreate));
   const uint64_t length = text.size();
   PENSTOCK_TRY(writer.append(std::as_bytes(std::span(&length, 1))));
   PENSTOCK_TRY(writer.append(std::as_bytes(std::span(text))));
@@ -314,7 +311,7 @@ Result<SafetensorsWriter> SafetensorsWriter::create(
 
 Result<void> SafetensorsWriter::append(std::span<const std::byte> bytes) {
   PENSTOCK_CHECK(bytes.size() <= end_ - position_);
-  PENSTOCK_TRY(file_->write(position_, bytes));
+  PENSTOCK_TRY(file_.append(bytes));
   sum_.update(bytes);
   position_ += bytes.size();
   return {};
@@ -322,9 +319,7 @@ Result<void> SafetensorsWriter::append(std::span<const std::byte> bytes) {
 
 Result<void> SafetensorsWriter::finish() {
   PENSTOCK_CHECK(position_ == end_);
-  PENSTOCK_TRY(file_->sync());
-  file_.reset();
-  return storage_->rename(path_ + ".partial", path_);
+  return file_.finish();
 }
 
 }  // namespace penstock

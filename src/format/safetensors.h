@@ -28,6 +28,7 @@
 #include "base/json.h"
 #include "base/result.h"
 #include "io/checksum.h"
+#include "io/output_file.h"
 #include "io/storage.h"
 
 namespace penstock {
@@ -86,7 +87,7 @@ class SafetensorsFile {
 };
 
 // Writes a file tensor after tensor, in the order planned, so that no tensor need be in memory as a
-// whole. The file has its name only after finish(); until then it is PATH.partial.
+// whole. The file has its name only after finish(); what else a path may be: io/output_file.h.
 //
 //   SafetensorsWriter out = PENSTOCK_TRY(SafetensorsWriter::create(storage, path, plan, {}));
 //   PENSTOCK_TRY(out.append(std::as_bytes(std::span(logits))));
@@ -113,11 +114,9 @@ class SafetensorsWriter {
   Hash128 sum() const { return sum_.value(); }  // of the whole file, after finish()
 
  private:
-  SafetensorsWriter() = default;
+  explicit SafetensorsWriter(OutputFile file) : file_(std::move(file)) {}
 
-  Storage* storage_ = nullptr;
-  std::string path_;
-  std::unique_ptr<StorageFile> file_;
+  OutputFile file_;
   RunningChecksum sum_;
   uint64_t position_ = 0;
   uint64_t end_ = 0;

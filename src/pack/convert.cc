@@ -7,6 +7,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "base/thread.h"
 #include "compute/panel.h"
 #include "format/text.h"
 
@@ -83,6 +84,7 @@ Result<Converter> Converter::create(Checkpoint& checkpoint, const PackPlan& plan
   }
   columns_max = (columns_max + kGroupColumns - 1) / kGroupColumns * kGroupColumns;
   Converter result(checkpoint, num_threads);
+  PENSTOCK_TRY(check_team(*result.pool_, num_threads));
   const auto bytes = static_cast<uint64_t>(
       std::max(kChunkBytes, kPanelRows * columns_max * static_cast<int64_t>(sizeof(float))));
   result.input_ = PENSTOCK_TRY(AlignedMemory::create(bytes, "the rows being packed"));

@@ -264,12 +264,14 @@ void BatchGenerator::finish(Slot& slot) {
   const GenerationProgress progress = job->progress();
   const std::chrono::duration<double> seconds =
       GenerationJob::Clock::now() - job->submitted() - std::chrono::milliseconds(progress.queue_ms);
+  const bool has_failed = slot.run->has_failed();
   slot.run.reset();
   queue_.done(job, seconds.count());
   times_.request.add(seconds.count() + static_cast<double>(progress.queue_ms) / 1e3);
   const GenerationMetrics& metrics = progress.metrics;
   const std::scoped_lock lock(mutex_);
   ++figures_.requests;
+  figures_.failed += has_failed ? 1 : 0;
   figures_.prompt_tokens += static_cast<uint64_t>(progress.processed_tokens);
   figures_.cached_tokens += static_cast<uint64_t>(progress.cached_tokens);
   figures_.drafts += static_cast<uint64_t>(metrics.drafts);
@@ -284,7 +286,6 @@ void BatchGenerator::note_fault(const std::optional<Error>& error) {
   const bool is_storage =
       error && (error->code == ErrorCode::kIo || error->code == ErrorCode::kCorrupt);
   const std::scoped_lock lock(mutex_);
-  if (error) ++figures_.failed;
   if (!error || is_storage) figures_.storage_fault = is_storage ? error->message : "";
 }
 

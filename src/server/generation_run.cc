@@ -4,6 +4,7 @@
 #include <cmath>
 #include <numeric>
 
+#include "engine/logits_check.h"
 #include "io/checksum.h"
 
 namespace penstock {
@@ -108,6 +109,7 @@ bool GenerationRun::wants_place(int64_t position) const {
 }
 
 void GenerationRun::take(const PassFigures& figures, size_t segment, int64_t rows) {
+  if (has_ended_) return;  // with the logits of its prompt
   if (!reads_prompt_) {
     metrics_.answer.add(figures, segment, rows);
     return choose();
@@ -174,9 +176,20 @@ Result<TokenId> GenerationRun::pick(GenerationEvent& event) {
   return token;
 }
 
+bool GenerationRun::is_end(TokenId token) const {
+  const auto has = [&](const std::vector<TokenId>& ids) {
+    return std::ranges::find(ids, token) != ids.end();
+  };
+  return has(engine_.stop_ids()) || has(job_->request().stop_ids);
+}
+
 void GenerationRun::choose() {
   const GenerationRequest& request = job_->request();
   const Clock::time_point begin = Clock::now();
+  const auto sampled = static_cast<size_t>(engine_.sampled_vocab());
+  const Result<void> checked =
+      check_logits(session_.logits().first(sampled), std::ssize(session_.tokens()));
+  if (!checked) return fail(checked.error());
   GenerationEvent event = event_of(Kind::kToken, choice_);
   const Result<TokenId> picked = pick(event);
   if (!picked) return fail(picked.error());
@@ -187,10 +200,7 @@ void GenerationRun::choose() {
   if (metrics_.first_token_ns == 0) {
     metrics_.first_token_ns = std::chrono::nanoseconds(Clock::now() - start_).count();
   }
-  const bool is_end = std::ranges::find(engine_.stop_ids(), token) != engine_.stop_ids().end();
-  if (is_end && !request.ignores_end) {
-    return end_choice(FinishReason::kStop);
-  }
+  if (!request.ignores_end && is_end(token)) return end_choice(FinishReason::kStop);
   const bool was_reasoning = text_->in_reasoning();
   note_time();
   event.text = text_->push(token);
@@ -235,6 +245,11 @@ void GenerationRun::tell_logprobs(std::span<const float> logits, TokenId token,
 
 // The row at `position` foretells the token behind it.
 void GenerationRun::echo_logprobs(int64_t position, std::span<const float> logits) {
+  const auto sampled = logits.first(static_cast<size_t>(engine_.sampled_vocab()));
+  if (has_ended_) return;
+  if (const auto checked = check_logits(sampled, position + 1); !checked) {
+    return fail(checked.error());
+  }
   const std::vector<TokenId>& prompt = job_->request().prompt;
   if (position == 0) {
     GenerationEvent first = event_of(Kind::kPromptToken, 0);
@@ -244,7 +259,7 @@ void GenerationRun::echo_logprobs(int64_t position, std::span<const float> logit
   if (position + 1 >= std::ssize(prompt)) return;
   GenerationEvent event = event_of(Kind::kPromptToken, 0);
   event.token = prompt[static_cast<size_t>(position) + 1];
-  tell_logprobs(logits.first(static_cast<size_t>(engine_.sampled_vocab())), event.token, event);
+  tell_logprobs(sampled, event.token, event);
   job_->emit(std::move(event));
 }
 
@@ -265,6 +280,7 @@ void GenerationRun::end_choice(FinishReason reason) {
 
 void GenerationRun::fail(const Error& error) {
   has_ended_ = true;
+  has_failed_ = error.code != ErrorCode::kCancelled;
   job_->fail(error);
 }
 

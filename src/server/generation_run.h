@@ -11,7 +11,8 @@
 //
 // Threads  the computing thread
 // Memory   a row of logits; a sampler's counts for each token of the vocabulary
-// Errors   fail() tells those of a pass; an answer whose mask lets nothing follow ends with its error
+// Errors   fail() tells those of a pass; an answer whose mask lets nothing follow ends with its error,
+//          and so does one whose logits are not numbers
 #pragma once
 
 #include <memory>
@@ -31,6 +32,7 @@ class GenerationRun {
 
   bool reads_prompt() const { return reads_prompt_; }
   bool has_ended() const { return has_ended_; }
+  bool has_failed() const { return has_failed_; }  // and was not cancelled
   bool is_cancelled() const { return job_->stop().stop_requested(); }
   const std::shared_ptr<GenerationJob>& job() const { return job_; }
   Session& session() { return session_; }
@@ -56,6 +58,7 @@ class GenerationRun {
   void begin_choice();
   void finish_prompt();
   void note_time();
+  bool is_end(TokenId token) const;
   void choose();                                 // the next token, and tells it
   Result<TokenId> pick(GenerationEvent& event);  // an error: no token may follow, see TokenMask
   std::optional<TokenId> forced_token(std::span<const uint64_t> allowed) const;
@@ -69,7 +72,7 @@ class GenerationRun {
   Engine& engine_;
   const Clock::time_point start_ = Clock::now();
   int choice_ = 0;
-  bool reads_prompt_ = true, has_ended_ = false;
+  bool reads_prompt_ = true, has_ended_ = false, has_failed_ = false;
   std::optional<Sampler> sampler_;
   std::optional<ChoiceText> text_;
   std::unique_ptr<TokenMask> mask_;

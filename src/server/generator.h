@@ -41,7 +41,8 @@ struct GenerationRequest {
   SamplingOptions sampling;           // the seed is drawn already; choice i has seed + i
   std::optional<int64_t> max_tokens;  // of each choice; 0: only read the prompt; absent: no limit
   int num_choices = 1;
-  bool ignores_end = false;  // the model's own stop ids do not stop it
+  std::vector<TokenId> stop_ids;  // end it, besides those that the model's files name
+  bool ignores_end = false;       // neither of these stop it
   std::vector<std::string> stop_strings;
   bool opens_reasoning = false;             // the answer begins inside <think>
   std::optional<int64_t> reasoning_budget;  // tokens, after which </think> is put in

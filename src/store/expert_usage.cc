@@ -8,6 +8,7 @@
 #include <filesystem>
 
 #include "base/byte_cursor.h"
+#include "io/output_file.h"
 
 namespace penstock {
 namespace {
@@ -109,12 +110,7 @@ Result<void> save_usage(Storage& storage, const std::string& path, const UsageOw
 
   const std::string folder = std::filesystem::path(path).parent_path();
   if (!folder.empty()) PENSTOCK_TRY(storage.make_directory(folder));
-  const std::string partial = path + ".partial";
-  const auto file = PENSTOCK_TRY(storage.open(partial, OpenMode::kCreate));
-  PENSTOCK_TRY(file->write(0, bytes));
-  PENSTOCK_TRY(file->sync());
-  PENSTOCK_TRY(storage.rename(partial, path));
-  return storage.sync_directory(folder.empty() ? "." : folder);
+  return write_output(storage, path, bytes);
 }
 
 }  // namespace penstock

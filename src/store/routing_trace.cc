@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "base/byte_cursor.h"
+#include "io/output_file.h"
 
 namespace penstock {
 namespace {
@@ -99,9 +100,7 @@ Result<void> RoutingTrace::write(Storage& storage, const std::string& path) cons
   const auto words = std::as_bytes(std::span(words_));
   bytes.insert(bytes.end(), words.begin(), words.end());
   append(bytes, static_cast<uint64_t>(XXH3_64bits(bytes.data(), bytes.size())));
-  const auto file = PENSTOCK_TRY(storage.open(path, OpenMode::kCreate));
-  PENSTOCK_TRY(file->write(0, bytes));
-  return file->sync();
+  return write_output(storage, path, bytes);
 }
 
 Result<RoutingTrace> RoutingTrace::read(Storage& storage, const std::string& path) {

@@ -11,6 +11,12 @@
 #include "io/system_error.h"
 
 namespace penstock {
+namespace {
+
+// How long the end of the program waits for a disk from which nothing comes.
+constexpr std::chrono::nanoseconds kPatience = std::chrono::seconds(2);
+
+}  // namespace
 
 Result<std::unique_ptr<SlotFiller>> SlotFiller::create(ExpertTable table,
                                                        std::unique_ptr<Reader> reader,
@@ -18,7 +24,7 @@ Result<std::unique_ptr<SlotFiller>> SlotFiller::create(ExpertTable table,
                                                        ThreadPool* team) {
   SlotLayout layout(table);
   AlignedMemory memory = PENSTOCK_TRY(AlignedMemory::create(
-      static_cast<uint64_t>(num_slots) * layout.slot_bytes(), "expert slots", Prefault::kYes));
+      static_cast<uint64_t>(num_slots) * layout.slot_bytes(), "expert slots"));
   return std::unique_ptr<SlotFiller>(new SlotFiller(
       std::move(table), std::move(layout), std::move(reader), std::move(memory), verify, team));
 }
@@ -46,10 +52,10 @@ SlotFiller::SlotFiller(ExpertTable table, SlotLayout layout, std::unique_ptr<Rea
 }
 
 SlotFiller::~SlotFiller() {
-  while (reader_->in_flight() > 0) {
-    ended_.clear();
-    reader_->reap(std::chrono::seconds(1), ended_);
-  }
+  if (drain(*reader_, kPatience)) return;
+  // A disk that does not answer may do so later, and write: these bytes stay for ever.
+  static auto* const kept = new std::vector<AlignedMemory>;
+  kept->push_back(std::move(memory_));
 }
 
 uint64_t SlotFiller::bytes_needed(const ExpertTable& table, int num_slots) {
@@ -158,6 +164,8 @@ void SlotFiller::finish(Part& part) {
   if (part.error == 0 && !part.has_wrong_checksum) {
     align(part);
     part.state = PartState::kGood;
+    // Read through the page cache, it would be held there once more, beside the budget.
+    if (part.file->alignment() == 1) part.file->drop_cached(part.offset, part.bytes);
     return;
   }
   if (part.has_wrong_checksum) {

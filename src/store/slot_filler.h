@@ -11,7 +11,7 @@
 //
 // Threads  One. The reader writes slot bytes between submit and collect.
 // Memory   Slots and one request per part, allocated in create(). The destructor waits for reads in
-//          flight: bytes that a disk may still write are not given back.
+//          flight; the bytes stay for ever where a disk does not answer and may still write.
 // Errors   create(): kOutOfMemory. A failed part is an Error of its own (failure_of): kIo for reads,
 //          kCorrupt for checksums.
 #pragma once

@@ -11,6 +11,7 @@
 #include "base/byte_text.h"
 #include "compute/cpu/cpu_backend.h"
 #include "host/memory_limits.h"
+#include "host/processors.h"
 #include "survey/probes.h"
 
 namespace penstock {
@@ -76,8 +77,7 @@ uint64_t larger_part_bytes(const ExpertParts& experts) {
 }
 
 Result<void> Examination::prepare() {
-  const int processors = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
-  threads_ = options_.threads > 0 ? options_.threads : processors;
+  threads_ = options_.threads > 0 ? options_.threads : usable_processors().count;
   memory_bytes_ = options_.memory_bytes;
   if (memory_bytes_ == 0) {
     const MemoryAvailability available = PENSTOCK_TRY(memory_available());

@@ -8,6 +8,7 @@
 
 #include "base/check.h"
 #include "base/memory.h"
+#include "io/read_progress.h"
 #include "io/system_error.h"
 #include "survey/probes.h"
 
@@ -63,10 +64,24 @@ Error read_failed(const ReadRequest& request) {
                       request.file->path(), reason_of(request.error))};
 }
 
-// Waits for everything in flight: buffers may not be freed before.
-void drain(Reader& reader) {
-  std::vector<ReadRequest*> finished;
-  while (reader.in_flight() > 0) reader.reap(std::chrono::milliseconds(100), finished);
+// So long a single read may take.
+constexpr std::chrono::seconds kStallLimit(60);
+
+// So long reads are waited for that nobody wants any more.
+constexpr std::chrono::seconds kPatience(2);
+
+Error no_answer(const StorageFile& file) {
+  return {ErrorCode::kIo,
+          fmt::format("no answer from the disk of {} for {} s", file.path(), kStallLimit.count())};
+}
+
+// Waits for everything in flight: buffers may not be freed before, nor ever where no answer comes.
+Result<void> end_reads(Reader& reader, const StorageFile& file, AlignedMemory& memory,
+                       std::chrono::nanoseconds patience) {
+  if (drain(reader, patience)) return {};
+  static auto* const kept = new std::vector<AlignedMemory>;
+  kept->push_back(std::move(memory));
+  return no_answer(file);
 }
 
 }  // namespace
@@ -104,7 +119,7 @@ Result<FlashPoint> probe_flash(Reader& reader, const StorageFile& file, const Fl
     elapsed_s = seconds_since(start);
     for (ReadRequest* request : finished) {
       if (request->error != 0) {
-        drain(reader);
+        static_cast<void>(end_reads(reader, file, memory, kStallLimit).has_value());
         return read_failed(*request);
       }
       latencies_us.push_back(static_cast<double>(request->finished_ns - request->submitted_ns) /
@@ -112,9 +127,13 @@ Result<FlashPoint> probe_flash(Reader& reader, const StorageFile& file, const Fl
       if (elapsed_s < how.seconds) submit(*request);
     }
     // A disk too slow for a single read in the time given is waited for.
-    if (latencies_us.empty()) elapsed_s = std::min(elapsed_s, 0.5 * how.seconds);
+    const bool may_wait = Clock::now() - start < kStallLimit;
+    if (latencies_us.empty() && may_wait) elapsed_s = std::min(elapsed_s, 0.5 * how.seconds);
   }
-  drain(reader);
+  const bool has_stalled = latencies_us.empty() && !stop.stop_requested();
+  const bool hurries = has_stalled || stop.stop_requested();
+  PENSTOCK_TRY(end_reads(reader, file, memory, hurries ? kPatience : kStallLimit));
+  if (has_stalled) return no_answer(file);
   if (stop.stop_requested()) return Error{ErrorCode::kCancelled, "measuring was stopped"};
   std::sort(latencies_us.begin(), latencies_us.end());
   return FlashPoint{.read_bytes = how.read_bytes,
@@ -156,7 +175,11 @@ Result<BurstPoint> probe_burst(Reader& reader, const StorageFile& file, const Bu
     const Clock::time_point start = Clock::now();
     reader.submit(batch);
     finished.clear();
-    while (reader.in_flight() > 0) reader.reap(std::chrono::milliseconds(100), finished);
+    const auto is_waiting = [&] {
+      return reader.in_flight() > 0 && !stop.stop_requested() && Clock::now() - start < kStallLimit;
+    };
+    while (is_waiting()) reader.reap(std::chrono::milliseconds(100), finished);
+    PENSTOCK_TRY(end_reads(reader, file, memory, kPatience));
     times_us.push_back(seconds_since(start) * 1e6);
     for (const ReadRequest* request : finished) {
       if (request->error != 0) return read_failed(*request);

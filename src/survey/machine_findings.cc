@@ -3,11 +3,11 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <charconv>
 #include <optional>
-#include <sstream>
 
 #include "host/memory_limits.h"
+#include "host/proc_files.h"
+#include "host/processors.h"
 
 namespace penstock {
 namespace {
@@ -15,71 +15,12 @@ namespace {
 constexpr double kSeekUs = 2000;  // no disk that rotates is faster on average
 constexpr uint64_t kSmallFileBytes = uint64_t{4} << 30;
 
-std::optional<int64_t> number_in(std::string_view text) {
-  int64_t value = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (error != std::errc() || end == text.data()) return std::nullopt;
-  return value;
-}
-
-// Our cgroup's path in the hierarchy that has `controller`; "" names the one of version 2.
-std::optional<std::string> own_cgroup(const std::string& root, std::string_view controller) {
-  std::istringstream lines(system_text(root + "/proc/self/cgroup"));
-  for (std::string line; std::getline(lines, line);) {
-    const size_t first = line.find(':');
-    const size_t second = first == std::string::npos ? first : line.find(':', first + 1);
-    if (second == std::string::npos) continue;
-    const std::string names = "," + line.substr(first + 1, second - first - 1) + ",";
-    const bool is_it = controller.empty()
-                           ? names == ",,"
-                           : names.find("," + std::string(controller) + ",") != std::string::npos;
-    if (is_it) return line.substr(second + 1);
-  }
-  return std::nullopt;
-}
-
-// Calls visit(folder) for the cgroup and each one above it.
-template <class Visit>
-void for_each_cgroup(const std::string& mount, std::string path, const Visit& visit) {
-  if (path == "/") path.clear();
-  for (;;) {
-    visit(mount + path);
-    if (path.empty()) return;
-    path.resize(path.rfind('/'));
-  }
-}
-
-// Processors' worth of time that the container grants: the smallest quota of our cgroups.
-std::optional<double> cpu_quota(const std::string& root) {
-  std::optional<double> quota;
-  const auto consider = [&](std::optional<int64_t> time, std::optional<int64_t> period) {
-    if (!time || !period || *time <= 0 || *period <= 0) return;
-    const double share = static_cast<double>(*time) / static_cast<double>(*period);
-    quota = quota ? std::min(*quota, share) : share;
-  };
-  if (const auto path = own_cgroup(root, "")) {
-    for_each_cgroup(root + "/sys/fs/cgroup", *path, [&](const std::string& folder) {
-      const std::string text = system_text(folder + "/cpu.max");  // "200000 100000", "max 100000"
-      const size_t space = text.find(' ');
-      if (space == std::string::npos) return;
-      consider(number_in(text), number_in(std::string_view(text).substr(space + 1)));
-    });
-  }
-  if (const auto path = own_cgroup(root, "cpu")) {
-    for_each_cgroup(root + "/sys/fs/cgroup/cpu", *path, [&](const std::string& folder) {
-      consider(number_in(system_text(folder + "/cpu.cfs_quota_us")),
-               number_in(system_text(folder + "/cpu.cfs_period_us")));
-    });
-  }
-  return quota;
-}
-
 // A file of the disk's queue; that of the whole disk for a partition.
 std::optional<int64_t> queue_value(const std::string& root, const std::string& device,
                                    const char* name) {
   const std::string folder = root + "/sys/dev/block/" + device;
-  const auto own = number_in(system_text(folder + "/queue/" + name));
-  return own ? own : number_in(system_text(folder + "/../queue/" + name));
+  const auto own = leading_number(system_text(folder + "/queue/" + name));
+  return own ? own : leading_number(system_text(folder + "/../queue/" + name));
 }
 
 const FlashPoint* best_flash(const MachineProfile& profile) {
@@ -104,7 +45,7 @@ std::vector<Finding> settings_findings(const MachineIdentity& machine, const std
                      "echo madvise > /sys/kernel/mm/transparent_hugepage/enabled"});
   }
   const auto swap_kib =
-      number_in(value_after(system_text(root + "/proc/meminfo"), "SwapTotal", ':'));
+      leading_number(value_after(system_text(root + "/proc/meminfo"), "SwapTotal", ':'));
   if (swap_kib.value_or(0) > 0) {
     found.push_back({false,
                      fmt::format("swap is on ({:.1f} GiB): a budget that is too large makes the "
@@ -120,13 +61,13 @@ std::vector<Finding> settings_findings(const MachineIdentity& machine, const std
                      static_cast<double>(memory->available_bytes) / (1 << 30), memory->binding),
          ""});
   }
-  if (const auto quota = cpu_quota(root); quota && *quota < 0.99 * machine.processors) {
-    const int threads = std::max(1, static_cast<int>(*quota));
+  const Processors processors = processors_within(machine.processors, root);
+  if (!processors.binding.empty()) {
     found.push_back({true,
-                     fmt::format("the container may use {:.1f} of {} processors: threads beyond "
+                     fmt::format("{} grants the time of {:.1f} of {} processors: threads beyond "
                                  "that are put to sleep in the middle of a token",
-                                 *quota, machine.processors),
-                     fmt::format("--threads {}", threads)});
+                                 processors.binding, *processors.quota, machine.processors),
+                     fmt::format("--threads {}, which is what is taken here", processors.count)});
   }
   return found;
 }

@@ -6,6 +6,8 @@
 #include <cmath>
 #include <filesystem>
 
+#include "io/output_file.h"
+
 namespace penstock {
 namespace {
 
@@ -235,15 +237,10 @@ Result<MachineProfile> load_profile(Storage& storage, const std::string& path) {
 
 Result<void> save_profile(Storage& storage, const std::string& path,
                           const MachineProfile& profile) {
+  const std::string text = to_text(to_json(profile), 2) + '\n';
   const std::string folder = std::filesystem::path(path).parent_path();
   if (!folder.empty()) PENSTOCK_TRY(storage.make_directory(folder));
-  const std::string text = to_text(to_json(profile), 2) + '\n';
-  const std::string partial = path + ".partial";
-  const auto file = PENSTOCK_TRY(storage.open(partial, OpenMode::kCreate));
-  PENSTOCK_TRY(file->write(0, std::as_bytes(std::span(text))));
-  PENSTOCK_TRY(file->sync());
-  PENSTOCK_TRY(storage.rename(partial, path));
-  return storage.sync_directory(folder.empty() ? "." : folder);
+  return write_output(storage, path, std::as_bytes(std::span(text)));
 }
 
 const FlashPoint* flash_near(const MachineProfile& profile, uint64_t read_bytes) {

@@ -4,7 +4,7 @@
 #include <span>
 
 #include "base/memory.h"
-#include "base/thread_pool.h"
+#include "base/thread.h"
 #include "survey/probes.h"
 
 namespace penstock {
@@ -57,6 +57,7 @@ Result<MemoryPoint> probe_memory(int threads, uint64_t buffer_bytes, double seco
   // A page that was never written may be one shared page of zeros, which the caches hold.
   std::memset(memory.bytes().data(), 1, bytes);
   ThreadPool pool(threads);
+  PENSTOCK_TRY(check_team(pool, threads));
   std::atomic<uint64_t> sink{0};
   const auto read = [&] {
     pool.run(static_cast<int64_t>(2 * half_blocks), [&](int64_t block, int) {

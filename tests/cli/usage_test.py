@@ -167,7 +167,7 @@ class Configuration(unittest.TestCase):
     def refused(self, text, *arguments, **variables):
         self.write(text)
         env = environment(XDG_CONFIG_HOME=self.folder, **variables)
-        done = penstock("config", "show", *arguments, env=env)
+        done = penstock("chat", "/no/model", *arguments, env=env)
         self.assertEqual(done.returncode, 2, done.stderr)
         return done.stderr.decode()
 

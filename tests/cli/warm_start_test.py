@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import signal
+import struct
 import subprocess
 import tempfile
 import time
@@ -69,6 +70,25 @@ class WarmStart(unittest.TestCase):
         self.assertEqual(warm["penstock"]["expert_misses"], 0)
         self.assertGreater(cold["penstock"]["expert_misses"], 0)
         self.assertIn("warm start: ", self.errors("--warm-start", "eager"))
+
+    def counts(self):
+        data = self.content()[32:-16]
+        return struct.unpack(f"<{len(data) // 4}f", data)
+
+    def test_runs_side_by_side_keep_each_others_counts(self):
+        chat = subprocess.Popen([BINARY, "chat", MODEL.path, "-n", "6", "--greedy", "--json"], env=self.env,
+                                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        chat.stdin.write(b"something else\n")
+        chat.stdin.flush()
+        chat.stdout.readline()  # it has begun, with no file yet
+        self.run_json()
+        of_the_run = self.counts()
+        chat.stdin.close()
+        self.assertEqual(chat.wait(timeout=TIMEOUT_S), 0)
+        chat.stdout.close()
+        both = self.counts()
+        self.assertTrue(all(b >= a for a, b in zip(of_the_run, both)))
+        self.assertGreater(sum(both), 1.2 * sum(of_the_run))
 
     def test_auto_reads_nothing_before_a_run(self):
         self.run_json()

@@ -139,10 +139,10 @@ def inside(cgroup, *command):
 class Run:
     """One run of the program inside a cgroup, and what the kernel says about it."""
 
-    def __init__(self, arguments, limit_bytes):
+    def __init__(self, arguments, limit_bytes, program=BINARY):
         self.cgroup = make_cgroup(limit_bytes)
         try:
-            self._run([BINARY, *arguments])
+            self._run([program, *arguments])
         finally:
             remove_cgroup(self.cgroup.path)
 
@@ -308,15 +308,49 @@ class MemoryStaysWithinTheBudget(unittest.TestCase):
         self.assertGreater(after["penstock"]["expert_evictions"], 0)
         self.assertEqual(cgroup.kills(), 0)
 
+    def test_engines_that_start_together_share_what_is_there(self):
+        number = 5
+        budget = self.budget(1, "--context", 402)
+        smallest = self.budget(0, "--context", 402)
+        # Each alone fits; all of them do after giving slots back.
+        limit = max(budget + SPARE, number * smallest + SPARE)
+        self.assertLess(limit, number * budget)
+        cgroup = make_cgroup(limit)
+        self.addCleanup(remove_cgroup, cgroup.path)
+        arguments = ["run", self.model, "-p", "a", "-n", 40, "--greedy", "--context", 402]
+        arguments += ["--memory", budget, "--warm-start", "off", "--json", "-t", 1]
+        engines = [
+            subprocess.Popen(inside(cgroup, BINARY, *arguments), stdin=subprocess.DEVNULL,
+                             stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+            for _ in range(number)
+        ]  # fmt: skip
+        texts = set()
+        for engine in engines:
+            output, errors = engine.communicate(timeout=TIMEOUT_S)
+            self.assertEqual(engine.returncode, 0, errors)
+            texts.add(json.loads(output)["text"])
+        self.assertEqual(len(texts), 1)
+        self.assertEqual(cgroup.kills(), 0)
+
+    def test_a_budget_beyond_the_limit_is_refused_with_both_numbers_and_not_killed(self):
+        budget = self.budget(1, "--context", 402)
+        for limit in (budget // 3, budget // 2, 3 * budget // 4):
+            run = Run(["run", self.model, "-p", "a", "-n", 1, "--context", 402, "--memory", budget], limit)
+            self.assertEqual(run.code, 4, run.errors)
+            self.assertEqual(run.kills, 0)
+            self.assertRegex(run.errors, "memory.(max|limit_in_bytes) of ")
+
+    def test_a_small_container_gets_what_is_there(self):
+        smallest = penstock_json("plan", self.model, "--memory", "1T", "--context", 402)["memory_min_bytes"]
+        run = Run(["run", self.model, "-p", "a", "-n", 4, "--context", 402], smallest + (24 << 20))
+        self.assertEqual(run.code, 0, run.errors)
+        self.assertEqual(run.kills, 0)
+
     def test_control_the_limit_of_the_cgroup_is_in_force(self):
         budget = self.budget(1, "--context", 402)
-        run = Run(
-            ["bench", self.model, "-p", 0, "-n", 400, "-r", 1, "--cold", "--routing", "uniform"]
-            + ["--budgets", budget, "--disk-seconds", 0, "--json"],
-            budget // 3,
-        )
-        self.assertNotEqual(run.code, 0)
-        self.assertGreater(run.kills + run.times_at_limit, 0)
+        held = Run(["-c", f"x = b'x' * {budget}"], budget // 3, sys.executable)
+        self.assertNotEqual(held.code, 0)
+        self.assertGreater(held.kills + held.times_at_limit, 0)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@
 #include <limits>
 
 #include "base/check.h"
+#include "base/thread.h"
 #include "compute/exact_math.h"
 
 namespace penstock {
@@ -43,8 +44,10 @@ Result<std::unique_ptr<CpuBackend>> CpuBackend::create(int threads, const Backen
                                : set.has_byte_tiles       ? ByteTiles::kProcessor
                                                           : ByteTiles::kNone;
   const KernelChoice choice = {set.target, options.arithmetic, byte_tiles};
-  return std::unique_ptr<CpuBackend>(
+  std::unique_ptr<CpuBackend> backend(
       new CpuBackend(threads, set, choice, std::move(memory), scratch));
+  PENSTOCK_TRY(check_team(backend->pool_, threads));
+  return backend;
 }
 
 CpuBackend::CpuBackend(int threads, const InstructionSet& set, const KernelChoice& choice,

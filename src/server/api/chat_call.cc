@@ -172,6 +172,7 @@ std::optional<ApiError> prepare(const ServedModel& model, ChatCall& call) {
   call.prompt_text = prompt->text;
   call.generation.checkpoints = checkpoints_of(model, call, *prompt);
   call.generation.opens_reasoning = prompt->opens_reasoning;
+  call.generation.stop_ids = prompt->stop_ids;
   return constrain(model, call);
 }
 

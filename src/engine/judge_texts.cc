@@ -1,0 +1,114 @@
+#include "engine/judge_texts.h"
+
+#include <fmt/format.h>
+
+#include <optional>
+
+#include "engine/sampler.h"
+#include "engine/stop_tokens.h"
+#include "format/text.h"
+#include "text/chat_template.h"
+
+namespace penstock {
+namespace {
+
+constexpr uint64_t kTextBytesMax = uint64_t{256} << 20;
+
+struct Text {
+  std::string path, text;
+};
+
+class Judge {
+ public:
+  Judge(Storage& storage, std::span<const std::string> folders)
+      : storage_(storage), folders_(folders) {}
+
+  // Absent is allowed; a pointer or a web page in the file's place is not.
+  Result<std::optional<Text>> text_of(std::string_view name) const {
+    for (const std::string& folder : folders_) {
+      std::string path = fmt::format("{}/{}", folder, name);
+      Result<std::string> text = read_text(storage_, path, kTextBytesMax);
+      if (!text && text.error().code == ErrorCode::kNotFound) continue;
+      if (!text) return text.error();
+      const std::string guess = looks_like(*text);
+      const bool is_other = !guess.empty() && guess != "a JSON text";
+      if (is_other) return Error{ErrorCode::kCorrupt, fmt::format("{} is {}", path, guess)};
+      return std::optional<Text>({std::move(path), *std::move(text)});
+    }
+    return std::optional<Text>();
+  }
+
+  // Null when absent.
+  Result<Json> json_of(std::string_view name) const {
+    const auto found = PENSTOCK_TRY(text_of(name));
+    if (!found) return Json();
+    return parse_json(found->text, found->path);
+  }
+
+  void note(std::string text) { notes_.push_back(std::move(text)); }
+  std::vector<std::string> take() { return std::move(notes_); }
+
+ private:
+  Storage& storage_;
+  std::span<const std::string> folders_;
+  std::vector<std::string> notes_;
+};
+
+std::optional<std::string_view> view(const std::optional<Text>& found) {
+  return found ? std::optional<std::string_view>(found->text) : std::nullopt;
+}
+
+Result<std::optional<Tokenizer>> judge_tokenizer(Judge& judge, const ModelConfig& config) {
+  const auto tokenizer = PENSTOCK_TRY(judge.text_of("tokenizer.json"));
+  const auto tokenizer_config = PENSTOCK_TRY(judge.text_of("tokenizer_config.json"));
+  const auto added = PENSTOCK_TRY(judge.text_of("added_tokens.json"));
+  if (!tokenizer) {
+    judge.note("there is no tokenizer.json: the model takes --ids alone and cannot read text");
+    return std::optional<Tokenizer>();
+  }
+  const TokenizerFiles files{tokenizer->text, tokenizer->path, view(tokenizer_config), view(added)};
+  Tokenizer made = PENSTOCK_TRY(Tokenizer::create(files, config.vocab_size));
+  for (const std::string& note : made.notes()) judge.note(note);
+  return std::optional<Tokenizer>(std::move(made));
+}
+
+Result<void> judge_template(Judge& judge) {
+  const auto jinja = PENSTOCK_TRY(judge.text_of("chat_template.jinja"));
+  const auto config = PENSTOCK_TRY(judge.text_of("tokenizer_config.json"));
+  const Result<ChatTemplate> loaded = load_chat_template(view(jinja), view(config));
+  if (loaded) return {};
+  judge.note(fmt::format("no chat with this model: {}", loaded.error().message));
+  return {};
+}
+
+}  // namespace
+
+Result<std::vector<std::string>> judge_texts(Storage& storage, std::span<const std::string> folders,
+                                             const ModelConfig& config,
+                                             const Json& manifest_config) {
+  Judge judge(storage, folders);
+  const auto tokenizer = PENSTOCK_TRY(judge_tokenizer(judge, config));
+  PENSTOCK_TRY(judge_template(judge));
+  const Json generation = PENSTOCK_TRY(judge.json_of("generation_config.json"));
+  const Json tokenizer_config = PENSTOCK_TRY(judge.json_of("tokenizer_config.json"));
+  // Weights follow from it, so it is the last folder's whatever the others have.
+  const Json model_config = PENSTOCK_TRY(Judge(storage, folders.last(1)).json_of("config.json"));
+  std::vector<std::string> notes;
+  static_cast<void>(sampling_defaults(generation, notes));
+  const StopTokens stops =
+      stop_tokens({.generation_config = generation,
+                   .config = model_config.is_null() ? manifest_config : model_config,
+                   .tokenizer_config = tokenizer_config,
+                   .tokenizer = tokenizer ? &*tokenizer : nullptr,
+                   .vocab_size = config.vocab_size});
+  notes.insert(notes.end(), stops.notes.begin(), stops.notes.end());
+  for (std::string& text : notes) judge.note(std::move(text));
+  if (stops.ids.empty()) {
+    judge.note(
+        "no file names a token that ends an answer: only the template's end of a turn, "
+        "--max-tokens or a full context will");
+  }
+  return judge.take();
+}
+
+}  // namespace penstock

@@ -1,0 +1,559 @@
+#!/usr/bin/env python3
+"""What people's files, machines and hands do to a program: outputs that are no files, descriptors that
+are closed, limits of the system, signals while it is held up, slips of the keyboard. The kinds and
+their tests are listed in tests/README.md."""
+
+import fcntl
+import json
+import os
+import resource
+import shutil
+import signal
+import stat
+import struct
+import subprocess
+import tempfile
+import termios
+import threading
+import time
+import unittest
+
+from support import BINARY, TIMEOUT_S, Model, edit_json, environment, good, good_json, penstock, spoil
+
+MODEL = None
+FOLDER = None
+
+
+def setUpModule():
+    global MODEL, FOLDER
+    MODEL = Model()
+    FOLDER = tempfile.mkdtemp(prefix="penstock-faults-")
+
+
+def tearDownModule():
+    MODEL.remove()
+    shutil.rmtree(FOLDER)
+
+
+def path(name):
+    return os.path.join(FOLDER, name)
+
+
+def ids_file():
+    return MODEL.file("ids.json", "[1, 2, 3]")
+
+
+def limited(arguments, **limits):
+    """Runs it under limits such as AS=(soft), and without descriptors named in `closed`."""
+    closed = limits.pop("closed", ())
+    signals = limits.pop("env", environment())
+
+    def prepare():
+        for name, value in limits.items():
+            resource.setrlimit(getattr(resource, "RLIMIT_" + name), (value, value))
+        for descriptor in closed:
+            os.close(descriptor)
+
+    return subprocess.run(
+        [BINARY, *map(str, arguments)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=signals,
+        preexec_fn=prepare,
+        timeout=TIMEOUT_S,
+    )
+
+
+def packed_variant(name, change):
+    """The model with files that were changed before packing."""
+    copy = path(name)
+    shutil.copytree(MODEL.source, copy + ".source")
+    change(copy + ".source")
+    good("pack", copy + ".source", copy, "--experts", "keep")
+    return copy
+
+
+def remove_ends(source):
+    os.remove(os.path.join(source, "generation_config.json"))
+    edit_json(os.path.join(source, "config.json"), lambda j: j.pop("eos_token_id", None))
+
+
+class Outputs(unittest.TestCase):
+    """Only regular files are replaced."""
+
+    def logits(self, out):
+        return penstock("logits", MODEL.path, "--ids", ids_file(), "-o", out, "-q")
+
+    def whole(self):
+        out = path("whole.safetensors")
+        self.assertEqual(self.logits(out).returncode, 0)
+        with open(out, "rb") as f:
+            return f.read()
+
+    def test_a_device_stays_a_device(self):
+        for device in ("/dev/null", "/dev/full"):
+            link = path("link-" + os.path.basename(device))
+            os.symlink(device, link)
+            for out in (device, link):
+                with self.subTest(out):
+                    done = self.logits(out)
+                    self.assertEqual(done.returncode, 4 if "full" in device else 0, done.stderr)
+                    self.assertTrue(stat.S_ISCHR(os.stat(out).st_mode))
+            self.assertTrue(os.path.islink(link))
+
+    def test_a_pipe_gets_the_file(self):
+        pipe = path("pipe")
+        os.mkfifo(pipe)
+        refused = self.logits(pipe)
+        self.assertEqual(refused.returncode, 5)
+        self.assertIn(b"nobody reads", refused.stderr)
+        got = []
+        reading = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+        fcntl.fcntl(reading, fcntl.F_SETFL, 0)
+
+        def read():
+            expected = len(self.whole())
+            data = b""
+            while len(data) < expected:
+                data += os.read(reading, 1 << 16)
+                time.sleep(0.001)
+            got.append(data)
+
+        expected = self.whole()
+        reader = threading.Thread(target=read)
+        reader.start()
+        self.assertEqual(self.logits(pipe).returncode, 0)
+        reader.join(TIMEOUT_S)
+        os.close(reading)
+        self.assertEqual(got, [expected])
+        self.assertTrue(stat.S_ISFIFO(os.stat(pipe).st_mode))
+
+    def test_standard_output_by_its_name(self):
+        done = self.logits("/dev/stdout")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertEqual(done.stdout, self.whole())
+
+    def test_a_link_leads_to_the_file(self):
+        os.symlink("target.safetensors", path("link"))
+        self.assertEqual(self.logits(path("link")).returncode, 0)
+        self.assertTrue(os.path.islink(path("link")))
+        with open(path("target.safetensors"), "rb") as f:
+            self.assertEqual(f.read(), self.whole())
+
+    def test_a_folder_is_refused_before_the_work(self):
+        done = self.logits(FOLDER)
+        self.assertEqual(done.returncode, 2)
+        self.assertIn(b"folder", done.stderr)
+
+    def test_every_verb_that_writes_leaves_devices_alone(self):
+        trace = ("run", MODEL.path, "-p", "a", "-n", "1", "--trace-routing", "/dev/null")
+        self.assertEqual(penstock(*trace).returncode, 0)
+        rates = ("--flash-gbps", "1", "--dram-gbps", "10", "--gflops", "100")
+        for kind in ("svg", "html"):
+            done = penstock("plan", "35b", "--memory", "8G", *rates, "--" + kind, "/dev/null")
+            self.assertEqual(done.returncode, 0, done.stderr)
+        chat = penstock("chat", MODEL.path, stdin="/save /dev/null\n")
+        self.assertEqual(chat.returncode, 0, chat.stderr)
+        self.assertTrue(stat.S_ISCHR(os.stat("/dev/null").st_mode))
+
+
+class Switches(unittest.TestCase):
+    """A value given to a switch is obeyed or refused."""
+
+    def test_false_is_off_and_true_is_on(self):
+        for word, is_on in (("false", False), ("off", False), ("0", False), ("no", False),
+                            ("true", True), ("on", True), ("1", True), ("yes", True)):
+            with self.subTest(word):
+                shown = good_json("config", "show", "--quiet=" + word)
+                self.assertEqual(shown["verbs"]["run"]["quiet"]["value"] in ("on", "true", "1", "yes"),
+                                 is_on)
+
+    def test_force_off_does_not_replace_a_model(self):
+        target = path("synth")
+        arguments = ("synth", "35b", target, "--layers", "1", "--num-experts", "8", "-q")
+        good(*arguments)
+        before = os.stat(target).st_ino
+        for word in ("false", "off", "0", "no"):
+            self.assertEqual(penstock(*arguments, "--force=" + word).returncode, 2)
+        self.assertEqual(os.stat(target).st_ino, before)
+        good(*arguments, "--force=true")
+        self.assertNotEqual(os.stat(target).st_ino, before)
+
+    def test_json_off_is_text(self):
+        self.assertRegex(good("version", "--json=false"), "^penstock ")
+        error = penstock("plan", "--json=off")
+        self.assertEqual((error.returncode, error.stdout), (2, b""))
+
+    def test_other_words_are_refused_by_name(self):
+        for flag in ("--force=maybe", "--quiet=", "--json=2", "--verbose=-1"):
+            with self.subTest(flag):
+                done = penstock("synth", "35b", path("never"), flag)
+                self.assertEqual(done.returncode, 2)
+                self.assertIn(flag.split("=")[0].encode(), done.stderr)
+        self.assertFalse(os.path.exists(path("never")))
+
+
+class StandardDescriptors(unittest.TestCase):
+    """Closed at the start: no hang, and no descriptor of ours in their place."""
+
+    def test_input(self):
+        for arguments in (("run", MODEL.path, "-n", "1"), ("chat", MODEL.path)):
+            with self.subTest(arguments[0]):
+                done = limited(arguments, closed=(0,))
+                self.assertIn(done.returncode, (2, 5) if arguments[0] == "run" else (0, 5), done.stderr)
+        done = limited(("run", MODEL.path, "-p", "a", "-n", "1"), closed=(0,))
+        self.assertEqual(done.returncode, 0, done.stderr)
+
+    def test_output(self):
+        done = limited(("version",), closed=(1,))
+        self.assertEqual(done.returncode, 5)
+        self.assertIn(b"standard output", done.stderr)
+
+    def test_errors_do_not_end_in_a_file(self):
+        out = path("clean.safetensors")
+        done = limited(("logits", MODEL.path, "--ids", ids_file(), "-o", out, "-v"), closed=(2,))
+        self.assertEqual(done.returncode, 0)
+        with open(out, "rb") as f, open(MODEL.file("x.safetensors"), "wb") as g:
+            data = f.read()
+            g.write(data)
+        self.assertNotIn(b"budget", data)
+
+    def test_all_of_them(self):
+        done = limited(("plan", MODEL.path, "--memory", "64M"), closed=(0, 1, 2))
+        self.assertEqual(done.returncode, 5)
+
+
+class Limits(unittest.TestCase):
+    """What the system refuses is a sentence and an exit code, also with --json, and never an abort."""
+
+    RUN = ("run", None, "--memory", "64M", "-p", "x", "-n", "1", "-t", "4", "--json")
+
+    def arguments(self):
+        return tuple(MODEL.path if a is None else a for a in self.RUN)
+
+    def test_address_space(self):
+        codes = set()
+        for mib in (24, 32, 40, 48, 64, 80, 96, 128, 192, 256):
+            with self.subTest(mib):
+                done = limited(self.arguments(), AS=mib << 20)
+                codes.add(done.returncode)
+                # 127: the dynamic linker itself had no room.
+                self.assertIn(done.returncode, (0, 4, 127), done.stderr)
+                if done.returncode == 4:
+                    self.assertEqual(json.loads(done.stdout)["error"]["code"], "out_of_memory")
+                    self.assertIn(b"penstock: ", done.stderr)
+        self.assertIn(4, codes)
+
+    def test_descriptors(self):
+        for number in (3, 4, 5, 6, 7, 8, 9, 10, 12, 16):
+            with self.subTest(number):
+                done = limited(self.arguments(), NOFILE=number)
+                self.assertIn(done.returncode, (0, 3, 5, 127), done.stderr)
+                if done.returncode in (3, 5):
+                    self.assertIn("error", json.loads(done.stdout))
+
+    def test_size_of_files(self):
+        out = path("limited.safetensors")
+        done = limited(("logits", MODEL.path, "--ids", ids_file(), "-o", out), FSIZE=1000)
+        self.assertEqual(done.returncode, 5, done.stderr)
+        self.assertIn(b"too large", done.stderr)
+        self.assertEqual([n for n in os.listdir(FOLDER) if n.startswith("limited")], [])
+
+    @unittest.skipIf(os.geteuid() == 0, "root has no limit of tasks")
+    def test_threads_by_limit_of_tasks(self):
+        done = limited(self.arguments(), NPROC=1)
+        self.assertEqual(done.returncode, 4, done.stderr)
+
+    def test_processors_by_affinity(self):
+        done = subprocess.run(
+            [BINARY, "plan", MODEL.path, "--memory", "64M"],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment(),
+            preexec_fn=lambda: os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}))
+        self.assertEqual(done.returncode, 0, done.stderr)
+        run = subprocess.run(
+            [BINARY, "run", MODEL.path, "--memory", "64M", "-p", "a", "-n", "1"],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment(),
+            preexec_fn=lambda: os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}))
+        self.assertIn(b"1 thread;", run.stderr)
+
+    def test_a_budget_beyond_the_machine_is_refused_before_anything_is_allocated(self):
+        # The model is small: slots that it has not are asked for, so that the plan is large.
+        done = penstock("run", MODEL.path, "--memory", "900T", "--slots", str(2**31 - 1), "-p", "a")
+        self.assertEqual(done.returncode, 4, done.stderr)
+        self.assertIn(b"MemTotal", done.stderr)
+
+
+class Signals(unittest.TestCase):
+    def start(self, *arguments):
+        return subprocess.Popen([BINARY, *map(str, arguments)], stdin=subprocess.DEVNULL,
+                                stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment())
+
+    def wait_until_full(self, process):
+        """Until nothing more comes into its pipe: now it waits there."""
+        before, end = -1, time.monotonic() + TIMEOUT_S
+        while time.monotonic() < end:
+            self.assertIsNone(process.poll())
+            held = struct.unpack("i", fcntl.ioctl(process.stdout, termios.FIONREAD, b"    "))[0]
+            if held == before and held > 2048:
+                return
+            before = held
+            time.sleep(0.5)
+        raise AssertionError("it never filled its pipe")
+
+    def test_one_signal_ends_a_program_whose_output_nobody_reads(self):
+        endless = packed_variant("signals", remove_ends)
+        for sent in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            with self.subTest(sent):
+                process = self.start("run", endless, "-p", "a", "--temp", "1.5")
+                fcntl.fcntl(process.stdout, 1031, 4096)  # F_SETPIPE_SZ
+                self.wait_until_full(process)
+                process.send_signal(sent)
+                self.assertEqual(process.wait(timeout=60), 130)
+                process.stdout.close()
+                process.stderr.close()
+
+    def test_a_closed_window_is_an_interruption(self):
+        process = self.start("run", MODEL.path, "-p", "a", "--greedy", "--slots", "2")
+        process.stdout.read(1)
+        process.send_signal(signal.SIGHUP)
+        _, errors = process.communicate(timeout=TIMEOUT_S)
+        self.assertEqual(process.returncode, 130)
+        self.assertIn(b"tok/s", errors)
+
+
+class Slips(unittest.TestCase):
+    """What a hand mistypes is told in plain words, with what was probably meant."""
+
+    def refused(self, *arguments, **options):
+        done = penstock(*arguments, **options)
+        self.assertEqual(done.returncode, 2, done.stderr)
+        return done.stderr.decode()
+
+    def test_verbs_and_flags_are_suggested(self):
+        for typed, meant in (("rum", "run"), ("chta", "chat"), ("packs", "pack"), ("verison", "version")):
+            self.assertIn(f"did you mean {meant}?", self.refused(typed))
+        for typed, meant in (("--memroy", "--memory"), ("--expert-per-token", "--experts-per-token"),
+                             ("--sytem=x", "--system"), ("--top_k", "--top-k")):
+            self.assertIn(f"did you mean {meant}?", self.refused("run", "m", typed))
+        self.assertNotIn("did you mean", self.refused("walk"))
+        self.assertNotIn("did you mean", self.refused("run", "m", "--xyzzy-plugh"))
+
+    def test_a_flag_of_another_verb_says_whose_it_is(self):
+        self.assertIn("run, chat", self.refused("plan", "m", "--temp", "1"))
+
+    def test_a_missing_value_is_told_in_plain_words(self):
+        for arguments in (("run", "m", "--temp"), ("run", "m", "--memory", "--temp", "1"), ("run", "m", "-p")):
+            text = self.refused(*arguments)
+            self.assertIn("needs a value", text)
+            self.assertNotIn("required", text)
+
+    def test_a_text_may_begin_with_a_dash(self):
+        good("run", MODEL.path, "--prompt=-5 is", "-n", "1")
+
+    def test_a_slip_in_a_settings_file_stops_work_but_not_help(self):
+        for content in ("memroy = '6G'\n", "[runn]\n", "temp = \n", "\xff\n", "quiet = 'maybe'\n"):
+            file = path("config.toml")
+            with open(file, "w", encoding="latin-1") as f:
+                f.write(content)
+            env = environment(PENSTOCK_CONFIG=file)
+            for verb in (("help",), ("version",), ("config", "show"), ("completions", "bash"), ("help", "run")):
+                with self.subTest((content, verb)):
+                    done = penstock(*verb, env=env)
+                    self.assertEqual(done.returncode, 0, done.stderr)
+                    self.assertTrue(done.stdout)
+                    self.assertIn(b"warning", done.stderr)
+            self.assertEqual(penstock("run", MODEL.path, "-p", "a", env=env).returncode, 2)
+
+    def test_a_slip_in_the_environment_likewise(self):
+        env = environment(PENSTOCK_QUIET="maybe")
+        for verb in (("help",), ("version",), ("config", "show")):
+            done = penstock(*verb, env=env)
+            self.assertEqual(done.returncode, 0, done.stderr)
+            self.assertIn(b"PENSTOCK_QUIET", done.stderr)
+
+    def test_a_byte_order_mark_is_no_slip(self):
+        file = path("bom.toml")
+        with open(file, "wb") as f:
+            f.write(b"\xef\xbb\xbfmemory = '6G'\r\n")
+        shown = good_json("config", "show", env=environment(PENSTOCK_CONFIG=file))
+        self.assertEqual(shown["verbs"]["run"]["memory"]["value"], "6G")
+
+    def test_errors_are_json_wherever_json_was_asked_for(self):
+        file = path("json.toml")
+        with open(file, "w", encoding="utf-8") as f:
+            f.write("json = true\n")
+        for env in (environment(PENSTOCK_JSON="1"), environment(PENSTOCK_CONFIG=file)):
+            for arguments in (("plan", "/no/such/model"), ("plan",), ("rum",), ("run", "m", "--fast")):
+                with self.subTest(arguments):
+                    self.assertIn("message", json.loads(penstock(*arguments, env=env).stdout)["error"])
+            self.assertEqual(penstock("plan", "--json=off", env=env).stdout, b"")
+
+
+class Ends(unittest.TestCase):
+    """Answers end where any file of the checkpoint says so."""
+
+    def test_a_checkpoint_that_names_no_end_is_told_at_the_start(self):
+        def change(source):
+            remove_ends(source)
+            with open(os.path.join(source, "chat_template.jinja"), "w", encoding="utf-8") as f:
+                f.write("{% for m in messages %}{{ m.content }}{% endfor %}")
+
+        model = packed_variant("endless", change)
+        done = penstock("run", model, "-p", "a", "-n", "2")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertIn(b"no token that ends an answer", done.stderr)
+        self.assertIn(b"no token that ends an answer", penstock("chat", model, stdin="").stderr)
+
+    def test_logits_that_are_no_numbers_end_every_verb_with_an_error(self):
+        def change(source):
+            spoil(os.path.join(source, "model.safetensors"), "post_attention_layernorm.weight")
+
+        model = packed_variant("nan", change)
+        texts = MODEL.file("texts.jsonl", '{"id": 1, "text": "some words"}\n')
+        items = MODEL.file("items.jsonl", '{"id": 1, "messages": [{"role": "user", "content": "a"}]}\n')
+        for arguments in (
+            ("run", model, "-p", "a", "-n", "5"),
+            ("run", model, "--chat", "-p", "a", "-n", "5"),
+            ("score", model, "--texts", texts),
+            ("answer", model, "--items", items, "-n", "5"),
+            ("logits", model, "--ids", ids_file(), "-o", path("nan.safetensors")),
+        ):
+            with self.subTest(arguments[0]):
+                done = penstock(*arguments)
+                self.assertEqual(done.returncode, 3, done.stderr)
+                self.assertIn(b"not all numbers", done.stderr)
+        chat = penstock("chat", model, stdin="hello\n")
+        self.assertEqual(chat.returncode, 3, chat.stderr)
+
+
+class Judged(unittest.TestCase):
+    """Nothing is found out after hours: texts and targets are judged before a byte is written."""
+
+    LFS = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"
+
+    def source(self, name, **files):
+        """A copy of the checkpoint; files: NAME=text, or None to leave it out."""
+        copy = path("judged-" + name)
+        shutil.copytree(MODEL.source, copy)
+        for file, content in files.items():
+            file = os.path.join(copy, file.replace("_json", ".json").replace("_jinja", ".jinja"))
+            if content is None:
+                os.remove(file)
+            else:
+                with open(file, "w", encoding="utf-8") as f:
+                    f.write(content)
+        return copy
+
+    def pack(self, source, *arguments):
+        return penstock("pack", source, source + ".packed", "--experts", "keep", *arguments)
+
+    def test_what_run_could_not_use_is_refused_and_nothing_is_left_behind(self):
+        for name, files, reason in (
+            ("lfs", {"tokenizer_json": self.LFS}, "Git LFS pointer"),
+            ("html", {"tokenizer_json": "<!DOCTYPE html><html></html>"}, "HTML page"),
+            ("half", {"tokenizer_json": '{"model": {"type": "BPE"'}, "tokenizer.json"),
+            ("empty", {"tokenizer_json": ""}, "empty"),
+            ("generation-lfs", {"generation_config_json": self.LFS}, "Git LFS pointer"),
+            ("generation-half", {"generation_config_json": "{"}, "generation_config.json"),
+            ("template-lfs", {"chat_template_jinja": self.LFS}, "Git LFS pointer"),
+        ):
+            with self.subTest(name):
+                source = self.source(name, **files)
+                before = sorted(os.listdir(FOLDER))
+                done = self.pack(source)
+                self.assertEqual(done.returncode, 3, done.stderr)
+                self.assertIn(reason, done.stderr.decode())
+                self.assertEqual(sorted(os.listdir(FOLDER)), before)
+                self.assertIn(reason, good("show", source))
+
+    def test_what_only_takes_something_away_is_told(self):
+        for name, files, reason in (
+            ("no-tokenizer", {"tokenizer_json": None}, "no tokenizer.json"),
+            ("template", {"chat_template_jinja": "{% for %}"}, "no chat with this model"),
+            ("range", {"generation_config_json": '{"do_sample": true, "top_p": 7, "temperature": "hot"}'}, "top_p"),
+            ("end", {"generation_config_json": '{"eos_token_id": 99999999}'}, "eos_token_id"),
+        ):
+            with self.subTest(name):
+                source = self.source(name, **files)
+                done = self.pack(source)
+                self.assertEqual(done.returncode, 0, done.stderr)
+                self.assertIn(reason, done.stderr.decode())
+                for shown in (source, source + ".packed"):
+                    self.assertIn(reason, good("show", shown))
+                    self.assertTrue(any(reason in n for n in good_json("show", shown)["notes"]))
+
+    def test_settings_that_others_write_do_not_block_a_model(self):
+        for number, settings in enumerate((
+            '{"do_sample": true, "top_k": -1}', '{"do_sample": true, "top_k": 0}', '{"do_sample": null}',
+            '{"temperature": null, "top_p": null}', '{"do_sample": true, "temperature": 900}',
+            '{"repetition_penalty": 0}', '{"top_k": 1.5e9}', '{"do_sample": "yes"}', "{}",
+        )):
+            with self.subTest(settings):
+                source = self.source(f"settings-{number}", generation_config_json=settings)
+                self.assertEqual(self.pack(source).returncode, 0)
+                good("run", source + ".packed", "-p", "a", "-n", "1")
+                good("run", source + ".packed", "-p", "a", "-n", "1", "--top-k", "20", "--temp", "1")
+
+    def test_targets_that_cannot_be_are_refused_at_once(self):
+        source = self.source("targets")
+        with open(path("a-file"), "w", encoding="utf-8") as f:
+            f.write("mine")
+        before = sorted(os.listdir(FOLDER))
+        for target in ("", "/", ".", "..", FOLDER + "/..", path("a-file"), path("a-file") + "/x", "/dev/null",
+                       path("n" * 300)):
+            for more in ((), ("--force",)):
+                with self.subTest((target, more)):
+                    done = penstock("pack", source, target, *more)
+                    self.assertIn(done.returncode, (2, 3, 5), done.stderr)
+                    self.assertEqual(sorted(os.listdir(FOLDER)), before)
+        self.assertTrue(stat.S_ISCHR(os.stat("/dev/null").st_mode))
+
+    def test_a_target_that_is_a_link_is_what_it_leads_to(self):
+        source = self.source("linked")
+        os.makedirs(path("elsewhere"))
+        os.symlink(path("elsewhere/model"), path("link to a model"))
+        for more in ((), ("--force",)):
+            done = penstock("pack", source, path("link to a model"), "--experts", "keep", *more)
+            self.assertEqual(done.returncode, 0, done.stderr)
+            self.assertTrue(os.path.islink(path("link to a model")))
+            self.assertEqual(os.listdir(path("elsewhere")), ["model"])
+        good("run", path("link to a model"), "-p", "a", "-n", "1")
+        good("pack", source, path("elsewhere/with slash///"), "--experts", "keep")
+        self.assertTrue(os.path.isfile(path("elsewhere/with slash/penstock.json")))
+
+
+class LargeText(unittest.TestCase):
+    """Text is part of the budget: what fits into no context is refused before it is held."""
+
+    def peak_and_errors(self, *arguments, stdin=b""):
+        done = subprocess.run(["/usr/bin/env", "python3", "-c", PEAK, BINARY, *map(str, arguments)], input=stdin,
+                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment(),
+                              timeout=TIMEOUT_S, check=True)
+        code, peak = map(int, done.stdout.split()[-2:])
+        return code, peak << 10, done.stderr
+
+    def test_prompts_by_every_way(self):
+        file = MODEL.file("large.txt", "word " * (20 << 20))
+        with open(file, "rb") as f:
+            text = f.read()
+        for arguments, stdin in ((("-f", file), b""), (("--chat", "-f", file), b""), ((), text)):
+            with self.subTest(arguments):
+                code, peak, errors = self.peak_and_errors("run", MODEL.path, "-n", "1", *arguments, stdin=stdin)
+                self.assertEqual(code, 2, errors)
+                self.assertIn(b"longer than", errors)
+                self.assertLess(peak, 64 << 20)
+
+    def test_a_text_that_fits_is_not_refused(self):
+        good("run", MODEL.path, "-n", "1", "-f", MODEL.file("fits.txt", "a" * 4000))
+
+
+PEAK = """
+import resource, subprocess, sys
+code = subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL).returncode
+print(code, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+"""
+
+
+if __name__ == "__main__":
+    unittest.main()
