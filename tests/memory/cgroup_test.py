@@ -308,30 +308,6 @@ class MemoryStaysWithinTheBudget(unittest.TestCase):
         self.assertGreater(after["penstock"]["expert_evictions"], 0)
         self.assertEqual(cgroup.kills(), 0)
 
-    def test_engines_that_start_together_share_what_is_there(self):
-        number = 5
-        budget = self.budget(1, "--context", 402)
-        smallest = self.budget(0, "--context", 402)
-        # Each alone fits; all of them do after giving slots back.
-        limit = max(budget + SPARE, number * smallest + SPARE)
-        self.assertLess(limit, number * budget)
-        cgroup = make_cgroup(limit)
-        self.addCleanup(remove_cgroup, cgroup.path)
-        arguments = ["run", self.model, "-p", "a", "-n", 40, "--greedy", "--context", 402]
-        arguments += ["--memory", budget, "--warm-start", "off", "--json", "-t", 1]
-        engines = [
-            subprocess.Popen(inside(cgroup, BINARY, *arguments), stdin=subprocess.DEVNULL,
-                             stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-            for _ in range(number)
-        ]  # fmt: skip
-        texts = set()
-        for engine in engines:
-            output, errors = engine.communicate(timeout=TIMEOUT_S)
-            self.assertEqual(engine.returncode, 0, errors)
-            texts.add(json.loads(output)["text"])
-        self.assertEqual(len(texts), 1)
-        self.assertEqual(cgroup.kills(), 0)
-
     def test_a_budget_beyond_the_limit_is_refused_with_both_numbers_and_not_killed(self):
         budget = self.budget(1, "--context", 402)
         for limit in (budget // 3, budget // 2, 3 * budget // 4):
