@@ -179,6 +179,7 @@ struct BackendLimits {
   int64_t top_k = 0;              // K
   int64_t expert_width = 0;       // widest hidden of any ffn: expert, shared expert, dense
   int64_t context = 0;            // positions a KV cache may hold
+  int64_t coded_columns = 0;      // of the widest matrix in coded rows; 0: there are none
   AttentionShape attention = {};  // zeros where the model has none
   DeltaNetShape delta_net = {};
 };

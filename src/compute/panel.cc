@@ -171,6 +171,7 @@ AffineGroup panel_group(const Matrix& matrix, int64_t row, int64_t block) {
 }
 
 void panel_row(const Matrix& matrix, int64_t row, std::span<float> out) {
+  PENSTOCK_CHECK(!matrix.is_coded());
   PENSTOCK_CHECK(row >= 0 && row < matrix.rows);
   PENSTOCK_CHECK(std::ssize(out) == matrix.columns);
   const auto lane = static_cast<size_t>(row % kPanelRows);
@@ -194,6 +195,34 @@ void panel_row(const Matrix& matrix, int64_t row, std::span<float> out) {
                       ? std::bit_cast<float>(words[c * kRows + lane])
                       : bf16_to_f32(static_cast<uint16_t>(pair >> (16 * (c % 2))));
     }
+  }
+}
+
+void decode_panels(const Matrix& matrix, int64_t first, int64_t count, std::span<std::byte> out,
+                   std::span<float> scratch) {
+  PENSTOCK_CHECK(matrix.is_coded() && matrix.dtype == DType::kF32);
+  PENSTOCK_CHECK(first >= 0 && first + count <= matrix.num_panels());
+  PENSTOCK_CHECK(std::ssize(scratch) >= decode_scratch(matrix.columns));
+  const int64_t panel_size = matrix.num_blocks() * block_bytes(DType::kF32);
+  PENSTOCK_CHECK(std::ssize(out) == count * panel_size);
+  const auto columns = static_cast<size_t>(matrix.columns);
+  const std::span<float> stored = scratch.subspan(kRows * columns, columns);
+  for (int64_t panel = 0; panel < count; ++panel) {
+    const int64_t row = (first + panel) * kPanelRows;
+    const auto rows = static_cast<size_t>(std::min(kPanelRows, matrix.rows - row));
+    for (size_t r = 0; r < rows; ++r) {
+      decode_row(matrix.coded, row + static_cast<int64_t>(r), scratch.subspan(r * columns, columns),
+                 stored);
+    }
+    std::fill_n(scratch.begin() + static_cast<int64_t>(rows * columns), (kRows - rows) * columns,
+                0.0f);
+    auto* place = reinterpret_cast<float*>(out.data() + panel * panel_size);
+    const float* values = scratch.data();
+    for (size_t c = 0; c < columns; ++c, place += kRows) {
+      for (size_t r = 0; r < kRows; ++r) place[r] = values[r * columns + c];
+    }
+    const size_t missing = static_cast<size_t>(matrix.num_blocks()) * kColumns - columns;
+    std::fill_n(place, missing * kRows, 0.0f);
   }
 }
 

@@ -55,6 +55,9 @@
 //   sum(block) = x(0) + x(1) + ... + x(63), left to right.
 // Where a processor has no fused multiply-add, exact_fma() computes it in f64, slowly.
 //
+// A matrix may also lie as rows that some file codes in its own way (quant/coding.h): its weights
+// are then what these decode to, exactly, and it is multiplied as the f32 matrix that they make.
+//
 // Memory  Nothing here allocates; all functions write into spans of exactly panel_bytes().
 // Source  Quantiser: docs/model.md, "Groups" (the affine form of MLX).
 #pragma once
@@ -66,6 +69,7 @@
 
 #include "base/dtype.h"
 #include "base/place.h"
+#include "quant/coding.h"
 
 namespace penstock {
 
@@ -78,14 +82,16 @@ constexpr std::string_view name_of(Arithmetic arithmetic) {
   return arithmetic == Arithmetic::kFixed16 ? "fixed16" : "float32";
 }
 
-// A weight matrix in panels; a view, 64-byte aligned.
+// A weight matrix; a view. In panels, 64-byte aligned; or in coded rows, at any address.
 struct Matrix {
-  DType dtype = DType::kF32;
-  int64_t rows = 0;     // out
-  int64_t columns = 0;  // in
+  DType dtype = DType::kF32;  // of coded rows kF32: what they decode to
+  int64_t rows = 0;           // out
+  int64_t columns = 0;        // in
   const std::byte* panels = nullptr;
   Place place = {};
+  CodedRows coded = {};  // in place of panels
 
+  bool is_coded() const { return coded.is_there(); }
   int64_t num_panels() const { return (rows + kPanelRows - 1) / kPanelRows; }
   int64_t num_blocks() const { return (columns + kGroupColumns - 1) / kGroupColumns; }
 };
@@ -105,8 +111,17 @@ constexpr int64_t panel_bytes(DType dtype, int64_t rows, int64_t columns) {
 void make_panels(DType dtype, std::span<const float> values, int64_t rows, int64_t columns,
                  std::span<std::byte> out);
 
-// One row of a matrix in f32: scale * code + bias (one fma), or the plain value. out: [columns].
+// One row of a matrix in panels in f32: scale * code + bias (one fma), or the plain value.
+// out: [columns].
 void panel_row(const Matrix& matrix, int64_t row, std::span<float> out);
+
+// The panels [first, first + count) of a matrix in coded rows as panels of f32, what make_panels()
+// makes of the decoded rows. out: panel_bytes() of these. scratch: decode_scratch() floats.
+void decode_panels(const Matrix& matrix, int64_t first, int64_t count, std::span<std::byte> out,
+                   std::span<float> scratch);
+constexpr int64_t decode_scratch(int64_t columns) {
+  return (kPanelRows + 1) * columns;
+}
 
 // The quantiser for one group: codes of 64 values, with the scale and bias as stored.
 struct AffineGroup {

@@ -400,10 +400,14 @@ struct FixedBlock {
 void panel_product(const Matrix& matrix, std::span<const float> x, Arithmetic arithmetic,
                    std::span<float> out) {
   PENSTOCK_CHECK(std::ssize(x) == matrix.columns && std::ssize(out) == matrix.rows);
-  std::vector<float> weights(x.size());
+  std::vector<float> weights(x.size()), stored(x.size());
   for (int64_t row = 0; row < matrix.rows; ++row) {
     float total = 0;
-    if (!is_quantised(matrix.dtype)) panel_row(matrix, row, weights);
+    if (matrix.is_coded()) {
+      decode_row(matrix.coded, row, weights, stored);
+    } else if (!is_quantised(matrix.dtype)) {
+      panel_row(matrix, row, weights);
+    }
     for (int64_t block = 0; block < matrix.num_blocks(); ++block) {
       const size_t start = static_cast<size_t>(block * kGroupColumns);
       const auto values = x.subspan(start, std::min<size_t>(kGroupColumns, x.size() - start));

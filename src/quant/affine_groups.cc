@@ -32,11 +32,28 @@ void decode_affine_row(const AffineCoding& coding, std::span<const std::byte> co
   PENSTOCK_CHECK(codes.size() * 8 == values.size() * static_cast<size_t>(coding.bits));
   PENSTOCK_CHECK(scales.size() == values.size() / group * number_bytes);
   PENSTOCK_CHECK(biases.size() == scales.size());
-  for (size_t i = 0; i < values.size(); ++i) {
-    const float scale = number_at(coding.scales, scales, i / group);
-    const float bias = number_at(coding.scales, biases, i / group);
-    const uint32_t code = affine_code(codes, coding.bits, static_cast<int64_t>(i));
-    values[i] = scale * static_cast<float>(code) + bias;
+  for (size_t g = 0; g < values.size() / group; ++g) {
+    const float scale = number_at(coding.scales, scales, g);
+    const float bias = number_at(coding.scales, biases, g);
+    float* out = values.data() + g * group;
+    if (coding.bits == 4 && group % 2 == 0) {
+      const std::byte* pairs = codes.data() + g * group / 2;
+      for (size_t i = 0; i < group / 2; ++i) {
+        const auto pair = std::to_integer<uint32_t>(pairs[i]);
+        out[2 * i] = scale * static_cast<float>(pair & 15u) + bias;
+        out[2 * i + 1] = scale * static_cast<float>(pair >> 4) + bias;
+      }
+    } else if (coding.bits == 8) {
+      const std::byte* bytes = codes.data() + g * group;
+      for (size_t i = 0; i < group; ++i) {
+        out[i] = scale * static_cast<float>(std::to_integer<uint32_t>(bytes[i])) + bias;
+      }
+    } else {
+      for (size_t i = 0; i < group; ++i) {
+        const auto index = static_cast<int64_t>(g * group + i);
+        out[i] = scale * static_cast<float>(affine_code(codes, coding.bits, index)) + bias;
+      }
+    }
   }
 }
 

@@ -1,9 +1,24 @@
 #include "quant/fp8.h"
 
+#include <algorithm>
+#include <array>
+
 #include "base/check.h"
 #include "quant/block_load.h"
 
 namespace penstock {
+namespace {
+
+constexpr std::array<float, 256> all_values() {
+  std::array<float, 256> values = {};
+  for (size_t code = 0; code < values.size(); ++code) {
+    values[code] = e4m3_to_f32(static_cast<uint8_t>(code));
+  }
+  return values;
+}
+constexpr std::array<float, 256> kValues = all_values();
+
+}  // namespace
 
 void decode_fp8_row(std::span<const std::byte> codes, DType dtype,
                     std::span<const std::byte> scales, std::span<float> values) {
@@ -11,8 +26,8 @@ void decode_fp8_row(std::span<const std::byte> codes, DType dtype,
   const auto square = static_cast<size_t>(kFp8Square);
   PENSTOCK_CHECK(codes.size() == values.size());
   PENSTOCK_CHECK(scales.size() == (values.size() + square - 1) / square * number_bytes);
-  for (size_t i = 0; i < values.size(); ++i) {
-    const std::byte* at = scales.data() + i / square * number_bytes;
+  for (size_t begin = 0; begin < values.size(); begin += square) {
+    const std::byte* at = scales.data() + begin / square * number_bytes;
     float scale = 0;
     if (dtype == DType::kF32) {
       scale = load_block<float>(at);
@@ -20,7 +35,10 @@ void decode_fp8_row(std::span<const std::byte> codes, DType dtype,
       const auto half = load_block<uint16_t>(at);
       scale = dtype == DType::kBF16 ? bf16_to_f32(half) : f16_to_f32(half);
     }
-    values[i] = e4m3_to_f32(std::to_integer<uint8_t>(codes[i])) * scale;
+    const size_t end = std::min(begin + square, values.size());
+    for (size_t i = begin; i < end; ++i) {
+      values[i] = kValues[std::to_integer<size_t>(codes[i])] * scale;
+    }
   }
 }
 

@@ -5,8 +5,6 @@
 #include <algorithm>
 #include <cmath>
 
-#include "quant/block_decode.h"
-#include "quant/fp8.h"
 #include "source/folder_source.h"
 #include "source/gguf_source.h"
 
@@ -33,29 +31,6 @@ void change_values(ValueChange change, std::span<float> values) {
   }
 }
 
-// Blocks of columns of one row from the stored order to the normal one.
-void put_back(const ColumnOrder& order, std::span<float> row, std::vector<float>& scratch) {
-  scratch.assign(row.begin(), row.end());
-  const auto width = static_cast<size_t>(order.width);
-  for (size_t b = 0; b < order.stored.size(); ++b) {
-    const auto from = scratch.begin() + static_cast<int64_t>(order.stored[b] * order.width);
-    std::copy_n(from, width, row.begin() + static_cast<int64_t>(b * width));
-  }
-}
-
-void decode_row(const StoredMatrix& matrix, std::span<const std::byte> codes,
-                std::span<const std::byte> scales, std::span<const std::byte> biases,
-                std::span<float> values) {
-  const Coding& coding = matrix.coding;
-  switch (coding.kind) {
-    case Coding::Kind::kBlocks: return decode_blocks(coding.block, codes, values);
-    case Coding::Kind::kAffine:
-      return decode_affine_row(coding.affine, codes, scales, biases, values);
-    case Coding::Kind::kMlxMxfp4: return decode_mlx_mxfp4_row(codes, scales, values);
-    case Coding::Kind::kFp8: return decode_fp8_row(codes, coding.scale, scales, values);
-  }
-}
-
 }  // namespace
 
 std::string_view name_of(SourceFormat format) {
@@ -75,6 +50,13 @@ StoredMatrix ExpertMatrices::of(int64_t expert) const {
 ModelSource::ModelSource(Storage& storage, SourceParts parts)
     : storage_(&storage), parts_(std::move(parts)) {
   for (size_t i = 0; i < parts_.tensors.size(); ++i) by_name_[parts_.tensors[i].name] = i;
+  RunningChecksum sum;
+  for (const CheckpointFile& file : parts_.files) {
+    const uint64_t numbers[] = {file.stat.bytes, static_cast<uint64_t>(file.stat.modified_ns),
+                                file.header_sum.low, file.header_sum.high};
+    sum.update(std::as_bytes(std::span(numbers)));
+  }
+  id_ = sum.value();
 }
 
 Result<ModelSource> ModelSource::open(Storage& storage, const std::string& path) {
@@ -128,9 +110,8 @@ Result<void> ModelSource::read_rows(const StoredMatrix& matrix, int64_t first_ro
   const auto rows = static_cast<int64_t>(values.size() / columns);
   PENSTOCK_CHECK(values.size() % columns == 0 && first_row >= 0 && first_row + rows <= matrix.rows);
   const RowBytes bytes = row_bytes(matrix.coding, matrix.columns);
-  const bool is_fp8 = matrix.coding.kind == Coding::Kind::kFp8;
-  // FP8: a row of scales is for 128 rows.
-  const auto scale_row = [&](int64_t row) { return is_fp8 ? row / kFp8Square : row; };
+  const int64_t shared = rows_of_scales(matrix.coding);
+  const auto scale_row = [&](int64_t row) { return row / shared; };
   const auto at_once = static_cast<int64_t>(std::max<uint64_t>(1, kReadBytes / bytes.codes));
   for (int64_t done = 0; done < rows; done += at_once) {
     const int64_t count = std::min(at_once, rows - done);
@@ -153,7 +134,7 @@ Result<void> ModelSource::read_rows(const StoredMatrix& matrix, int64_t first_ro
     PENSTOCK_TRY(fetch(matrix.biases, scale_first, biases));
     for (int64_t i = 0; i < count; ++i) {
       const auto s = static_cast<uint64_t>(scale_row(row + i) - scale_first);
-      decode_row(matrix, codes.subspan(static_cast<uint64_t>(i) * bytes.codes, bytes.codes),
+      decode_row(matrix.coding, codes.subspan(static_cast<uint64_t>(i) * bytes.codes, bytes.codes),
                  scales.subspan(s * bytes.scales, bytes.scales),
                  biases.subspan(s * bytes.biases, bytes.biases),
                  values.subspan(static_cast<size_t>(done + i) * columns, columns));
@@ -185,7 +166,9 @@ Result<void> ModelSource::read_rows(const SourceTensor& tensor, int64_t first_ro
   if (!tensor.order.is_natural()) {
     std::vector<float> scratch;
     for (size_t at = 0; at < values.size(); at += columns) {
-      put_back(tensor.order, values.subspan(at, columns), scratch);
+      const std::span<float> row_values = values.subspan(at, columns);
+      scratch.assign(row_values.begin(), row_values.end());
+      put_in_order(tensor.order, scratch, row_values);
     }
   }
   change_values(tensor.change, values);

@@ -84,6 +84,12 @@ class ModelSource {
   const SourceTensor* find(std::string_view name) const;
   const std::string* find_text(std::string_view name) const;
 
+  // Once they have been used: a tokenizer's text is many megabytes.
+  void forget_texts() { parts_.texts = {}; }
+
+  // Names the files as they are now: sizes, times and headers. Weights are not read for it.
+  Hash128 id() const { return id_; }
+
   // Rows [first_row, first_row + values.size() / columns), decoded, in normal order, changed as the
   // tensor says. values.size() is a multiple of columns.
   Result<void> read_rows(const SourceTensor& tensor, int64_t first_row, std::span<float> values);
@@ -100,6 +106,7 @@ class ModelSource {
 
   Storage* storage_;
   SourceParts parts_;
+  Hash128 id_;
   std::unordered_map<std::string, size_t> by_name_;
 
   struct OpenFile {

@@ -23,15 +23,6 @@ struct StoredRows {
   int64_t rows = 0;
 };
 
-// Neighbours of `width` columns: those numbered b in normal order are stored at position stored[b].
-// Empty: nothing is moved.
-struct ColumnOrder {
-  int64_t width = 0;
-  std::vector<int64_t> stored = {};
-
-  bool is_natural() const { return stored.empty(); }
-};
-
 // What happens to a value after decoding.
 enum class ValueChange : uint8_t {
   kNone,

@@ -107,8 +107,12 @@ Result<void> CpuBackend::read_back(Rows from, std::span<float> to) {
 
 void CpuBackend::embed(const Matrix& table, std::span<const int32_t> tokens, Rows out) {
   PENSTOCK_CHECK(out.count == std::ssize(tokens) && out.width == table.columns);
-  for_rows(out.count, 8 * out.width,
-           [&](int64_t t) { panel_row(table, tokens[static_cast<size_t>(t)], out.row(t)); });
+  for_rows(out.count, 8 * out.width, [&](int64_t t) {
+    const int64_t token = tokens[static_cast<size_t>(t)];
+    if (!table.is_coded()) return panel_row(table, token, out.row(t));
+    PENSTOCK_CHECK(table.coded.order == nullptr);
+    decode_row(table.coded, token, out.row(t), {});
+  });
 }
 
 void CpuBackend::rms_norm(Rows x, std::span<const float> weight, float eps, Rows out) {

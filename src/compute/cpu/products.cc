@@ -11,6 +11,17 @@ constexpr int64_t kProjectionsMax = 16;  // of one matmul
 constexpr int64_t kTaskRows = 96;        // at most
 constexpr int64_t kFewRows = 12;         // weights are read from memory, not from caches
 constexpr int64_t kParallelSums = 64 << 10;
+constexpr int64_t kCodedPanels = 4;  // of one task, of a matrix in coded rows
+
+// Decoded panels of a matrix that do not begin with its first row need one more.
+int64_t decoded_floats(int64_t columns) {
+  return (kCodedPanels + 1) * kPanelRows * ceil_div(columns, kGroupColumns) * kGroupColumns;
+}
+
+// Of the rows on the way to them.
+int64_t row_floats(int64_t columns) {
+  return ceil_div(decode_scratch(columns), kPanelRows) * kPanelRows;
+}
 
 // The sums of eight blocks run side by side, as each is a chain of dependent additions. Sums of a
 // block that is not whole are needed by no format.
@@ -51,6 +62,10 @@ ProductScratch::ProductScratch(int threads, const BackendLimits& limits, Scratch
   num_threads = threads;
   tile_floats = ProductTile::floats(ceil_div(max_columns, kGroupColumns));
   tiles = cursor.take<float>(threads * tile_floats);
+  coded_columns = limits.coded_columns;
+  coded_floats =
+      coded_columns == 0 ? 0 : row_floats(coded_columns) + 2 * decoded_floats(coded_columns);
+  coded = cursor.take<float>(threads * coded_floats);
 }
 
 Products::Products(ThreadPool& pool, const KernelChoice& choice, const ProductScratch& scratch)
@@ -105,6 +120,7 @@ void Products::make_sums() {
 }
 
 int64_t Products::task_panels(const ProductJob& job) const {
+  if (job.weight.is_coded() || (job.has_gate() && job.gate.is_coded())) return kCodedPanels;
   if (job.num_rows > kFewRows) return kTaskPanels;
   const int64_t panel_size = job.weight.num_blocks() * block_bytes(job.weight.dtype);
   const int64_t at_once = kernel_of(job.weight, job.num_rows).panels_at_once;
@@ -117,19 +133,54 @@ int64_t Products::num_tasks(const ProductJob& job) const {
          ceil_div(job.num_rows, kTaskRows);
 }
 
+Matrix Products::decoded(const Matrix& matrix, int64_t first_panel, int64_t panels, int worker,
+                         bool is_gate) const {
+  PENSTOCK_CHECK(matrix.columns <= scratch_.coded_columns);
+  float* rows_place = scratch_.coded + worker * scratch_.coded_floats;
+  float* place = rows_place + row_floats(scratch_.coded_columns) +
+                 (is_gate ? decoded_floats(scratch_.coded_columns) : 0);
+  const int64_t count = std::min(panels, matrix.num_panels() - first_panel);
+  const int64_t rows = std::min(count * kPanelRows, matrix.rows - first_panel * kPanelRows);
+  Matrix made = {DType::kF32, rows, matrix.columns, reinterpret_cast<const std::byte*>(place)};
+  const int64_t bytes = panel_bytes(DType::kF32, rows, matrix.columns);
+  PENSTOCK_CHECK(bytes <= decoded_floats(scratch_.coded_columns) * 4);
+  decode_panels(matrix, first_panel, count,
+                {reinterpret_cast<std::byte*>(place), static_cast<size_t>(bytes)},
+                {rows_place, static_cast<size_t>(row_floats(scratch_.coded_columns))});
+  return made;
+}
+
 void Products::run_task(const ProductJob& job, int64_t task, int worker) {
   const int64_t row_chunks = ceil_div(job.num_rows, kTaskRows);
-  const int64_t first_row = task % row_chunks * kTaskRows;
-  const int64_t end_row = std::min(first_row + kTaskRows, job.num_rows);
   const int64_t first_panel = task / row_chunks * task_panels(job);
-  const int64_t first_out = first_panel * kPanelRows;
-  const int64_t width = std::min(task_panels(job) * kPanelRows, job.out.width - first_out);
-  const int64_t panels = ceil_div(width, kPanelRows);
+  ProductCut cut;
+  cut.first_row = task % row_chunks * kTaskRows;
+  cut.end_row = std::min(cut.first_row + kTaskRows, job.num_rows);
+  cut.first_out = first_panel * kPanelRows;
+  cut.width = std::min(task_panels(job) * kPanelRows, job.out.width - cut.first_out);
+  cut.weight_panel = job.first_row / kPanelRows + first_panel;
+  cut.gate_panel = first_panel;
+  const int64_t panels = ceil_div(cut.width, kPanelRows);
+  ProductJob plain = job;
+  if (job.has_gate() && job.gate.is_coded()) {
+    plain.gate = decoded(job.gate, cut.gate_panel, panels, worker, true);
+    cut.gate_panel = 0;
+  }
+  if (job.weight.is_coded()) {
+    const int64_t more = job.first_row % kPanelRows == 0 ? 0 : 1;
+    plain.weight = decoded(job.weight, cut.weight_panel, panels + more, worker, false);
+    cut.weight_panel = 0;
+  }
+  run_rows(plain, cut, worker);
+}
+
+void Products::run_rows(const ProductJob& job, const ProductCut& cut, int worker) {
+  const int64_t panels = ceil_div(cut.width, kPanelRows);
   const int64_t shift = job.first_row % kPanelRows;
   ProductTile& tile = tiles_[static_cast<size_t>(worker)];
   int count = 0;
-  for (int64_t row = first_row; row < end_row; row += count) {
-    const int64_t rows = end_row - row;
+  for (int64_t row = cut.first_row; row < cut.end_row; row += count) {
+    const int64_t rows = cut.end_row - row;
     count = std::min({kernel_of(job.weight, rows).tile_rows,
                       job.has_gate() ? kernel_of(job.gate, rows).tile_rows : kTileRowsMax,
                       static_cast<int>(rows)});
@@ -139,19 +190,16 @@ void Products::run_task(const ProductJob& job, int64_t task, int worker) {
     tile.set_rows(
         op_, count, [&](int r) { return job.x.data + x_row(r) * job.x.stride; },
         [&](int r) { return scratch_.sums + x_row(r) * blocks_; });
-    if (job.has_gate()) {
-      tile.multiply_gate(job.gate, first_panel, panels);
-    }
-    tile.multiply(job.weight, job.first_row / kPanelRows + first_panel,
-                  shift == 0 ? panels : panels + 1);
+    if (job.has_gate()) tile.multiply_gate(job.gate, cut.gate_panel, panels);
+    tile.multiply(job.weight, cut.weight_panel, shift == 0 ? panels : panels + 1);
     for (int r = 0; r < count; ++r) {
       const int64_t out_row =
           job.out_rows.empty() ? row + r : job.out_rows[static_cast<size_t>(row + r)];
-      float* out = job.out.data + out_row * job.out.stride + first_out;
+      float* out = job.out.data + out_row * job.out.stride + cut.first_out;
       if (job.has_gate()) {
-        tile.store_gated(r, width, shift, elementwise_, out);
+        tile.store_gated(r, cut.width, shift, elementwise_, out);
       } else {
-        tile.store(r, width, job.bias == nullptr ? nullptr : job.bias + first_out, out);
+        tile.store(r, cut.width, job.bias == nullptr ? nullptr : job.bias + cut.first_out, out);
       }
     }
   }

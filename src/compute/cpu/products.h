@@ -3,7 +3,8 @@
 // A job is one matrix (or a gate and up pair) times some rows of x. All jobs of an op run in one
 // parallel region; a task is a handful of panels times at most kTaskRows rows, so that both stay in
 // the caches of one core. Where the cuts are changes nothing in the results: every row of every
-// panel is a sum of its own (compute/panel.h).
+// panel is a sum of its own (compute/panel.h). Of a matrix in coded rows each task decodes its
+// panels first.
 //
 // Threads  run() from one thread; its tasks use the whole team
 // Memory   all of it from the scratch handed over
@@ -26,14 +27,22 @@ namespace penstock {
 // out = silu(gate * x) .* (weight[first_row ...] * x).
 struct ProductJob {
   Matrix weight;
-  Matrix gate = {};       // panels == nullptr: none
+  Matrix gate = {};       // without rows: none
   int64_t first_row = 0;  // of weight; above 0 only with a gate
   const float* bias = nullptr;
   Rows x, out;
   int64_t num_rows = 0;
   std::span<const int32_t> x_rows = {}, out_rows = {};  // of row j of the job; empty: row j
 
-  bool has_gate() const { return gate.panels != nullptr; }
+  bool has_gate() const { return gate.rows > 0; }
+};
+
+// What a task computes of a job: rows [first_row, end_row) of it, `width` outputs from first_out on.
+// The panels of weight and gate that these begin in.
+struct ProductCut {
+  int64_t first_row = 0, end_row = 0;
+  int64_t first_out = 0, width = 0;
+  int64_t weight_panel = 0, gate_panel = 0;
 };
 
 struct ProductScratch {
@@ -47,7 +56,10 @@ struct ProductScratch {
   int64_t* starts;     // [max_jobs + 1]: the first task of each job
   int num_threads;
   int64_t tile_floats;
-  float* tiles;  // [threads, tile_floats]: what ProductTile points into
+  float* tiles;           // [threads, tile_floats]: what ProductTile points into
+  int64_t coded_columns;  // of the widest matrix in coded rows
+  int64_t coded_floats;
+  float* coded;  // [threads, coded_floats]: decoded panels of a task, and rows on the way to them
 };
 
 class Products {
@@ -85,6 +97,10 @@ class Products {
   int64_t task_panels(const ProductJob& job) const;
   int64_t num_tasks(const ProductJob& job) const;
   void run_task(const ProductJob& job, int64_t task, int worker);
+  void run_rows(const ProductJob& job, const ProductCut& cut, int worker);
+  // What a task needs of a matrix in coded rows, as an f32 matrix of its own.
+  Matrix decoded(const Matrix& matrix, int64_t first_panel, int64_t panels, int worker,
+                 bool is_gate) const;
   const ProductKernel& kernel_of(const Matrix& matrix, int64_t rows) const {
     return product_kernel(matrix.dtype, choice_, rows);
   }
