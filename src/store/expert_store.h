@@ -95,6 +95,7 @@ struct StoreStats {
   int64_t wait_ns = 0;            // next() with nothing to hand out
   int64_t verify_ns = 0;
   uint64_t bytes_verified = 0;
+  uint64_t checksums_learned = 0;  // of parts that had none yet
 };
 
 struct ExpertArrival {

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "base/byte_cursor.h"
 #include "base/check.h"
@@ -125,6 +126,10 @@ const Hash128& ExpertTable::checksum_of(int layer_index, int expert, int part_in
   const LayerPlaces& places = layer(layer_index);
   const auto first = static_cast<size_t>(expert) * places.parts.size();
   return places.checksums[first + static_cast<size_t>(part_index)];
+}
+
+Hash128& ExpertTable::checksum_of(int layer_index, int expert, int part_index) {
+  return const_cast<Hash128&>(std::as_const(*this).checksum_of(layer_index, expert, part_index));
 }
 
 SlotLayout::SlotLayout(const ExpertTable& table) {

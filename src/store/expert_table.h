@@ -59,7 +59,9 @@ struct LayerPlaces {
   // So many parts are needed before anything can be computed with: they are asked for together,
   // those of all experts before the other parts of any.
   int first_parts = 1;
-  std::vector<Hash128> checksums = {};  // [expert][part]; empty: nothing to compare with
+  // [expert][part]; empty: nothing to compare with. Where the table learns, those that are zero are
+  // not known yet.
+  std::vector<Hash128> checksums = {};
 
   int num_parts() const { return static_cast<int>(parts.size()); }
 };
@@ -77,6 +79,9 @@ struct ExpertTable {
   int num_experts = 0;                         // of a layer
   std::vector<LayerPlaces> layers = {};
   uint64_t model_id = 0;  // goes into every checksum
+  // The files have no checksums: the first read of a part makes its own, later reads are compared
+  // with it (store/expert_checksums.h).
+  bool learns_checksums = false;
 
   int num_layers() const { return static_cast<int>(layers.size()); }
   const LayerPlaces& layer(int index) const { return layers[static_cast<size_t>(index)]; }
@@ -87,6 +92,7 @@ struct ExpertTable {
   uint64_t read_bytes(int layer, int expert) const;                   // of all its windows
   uint64_t checksum_bytes() const;                                    // of all checksums, in memory
   const Hash128& checksum_of(int layer, int expert, int part) const;  // where the layer has them
+  Hash128& checksum_of(int layer, int expert, int part);
 };
 
 // Where each part has its area in a slot: its largest window, so that any expert's fits.

@@ -200,6 +200,7 @@ void SlotFiller::compare_checksums() {
   for (const ReadRequest* request : ended_) {
     const Part& part = static_cast<const Part&>(*request);
     if (is_verified(part)) stats_.bytes_verified += data(part.slot, part.part).size();
+    if (is_verified(part) && part.is_first_sum) ++stats_.checksums_learned;
   }
 }
 
@@ -216,10 +217,13 @@ bool SlotFiller::is_verified(const Part& part) const {
   return part.error == 0 && !table_.layer(part.layer).checksums.empty();
 }
 
-bool SlotFiller::has_its_checksum(const Part& part) const {
+bool SlotFiller::has_its_checksum(Part& part) {
   const auto payload = data(part.slot, part.part);
-  return part_checksum(table_.model_id, part.layer, part.expert, part.part, payload) ==
-         table_.checksum_of(part.layer, part.expert, part.part);
+  const Hash128 found = part_checksum(table_.model_id, part.layer, part.expert, part.part, payload);
+  Hash128& known = table_.checksum_of(part.layer, part.expert, part.part);
+  part.is_first_sum = table_.learns_checksums && known == Hash128{};
+  if (part.is_first_sum) known = found;
+  return found == known;
 }
 
 const StorageFile* SlotFiller::file_being_read() const {
@@ -249,6 +253,12 @@ std::optional<Error> SlotFiller::failure_of(int slot) const {
         fmt::format("layer {} expert {} part {}", part.layer, part.expert, part.part);
     const std::string where = fmt::format("{} bytes at {:#x} of {}", data(slot, i).size(),
                                           part.offset + part.skew, part.file->path());
+    if (part.has_wrong_checksum && table_.learns_checksums) {
+      return Error{ErrorCode::kCorrupt,
+                   fmt::format("{}: {} are not what they were when they were first read, also when "
+                               "read again; mistrust this disk, fetch the file again",
+                               who, where)};
+    }
     if (part.has_wrong_checksum) {
       return Error{ErrorCode::kCorrupt,
                    fmt::format("{}: {} do not have their checksum, also when read again; pack the "

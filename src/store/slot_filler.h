@@ -39,6 +39,7 @@ struct FillStats {
   uint64_t io_retries = 0;
   uint64_t checksum_failures = 0;
   uint64_t bytes_verified = 0;
+  uint64_t checksums_learned = 0;
   int64_t verify_ns = 0;
 };
 
@@ -102,6 +103,7 @@ class SlotFiller {
     PartState state = PartState::kMissing;
     bool is_second_read = false;
     bool has_wrong_checksum = false;  // why it failed, when `error` is 0
+    bool is_first_sum = false;        // its checksum was not known before
   };
 
   SlotFiller(ExpertTable table, SlotLayout layout, std::unique_ptr<Reader> reader,
@@ -116,11 +118,11 @@ class SlotFiller {
   bool any_part(int slot, PartState state) const;
   void compare_checksums();                  // of what has ended
   bool is_verified(const Part& part) const;  // whether there is a checksum to compare with
-  bool has_its_checksum(const Part& part) const;
+  bool has_its_checksum(Part& part);
   void finish(Part& part);
   void align(Part& part);
 
-  const ExpertTable table_;
+  ExpertTable table_;  // what it learns are checksums
   const SlotLayout layout_;
   const bool verify_;
   ThreadPool* const team_;

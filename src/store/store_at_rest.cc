@@ -73,6 +73,7 @@ StoreStats ExpertStore::stats() const {
   stats.io_retries = fill.io_retries;
   stats.checksum_failures = fill.checksum_failures;
   stats.bytes_verified = fill.bytes_verified;
+  stats.checksums_learned = fill.checksums_learned;
   stats.verify_ns = fill.verify_ns;
   return stats;
 }

@@ -1,0 +1,116 @@
+#include "store/expert_checksums.h"
+
+#include <fmt/format.h>
+
+#include <cstring>
+#include <filesystem>
+
+#include "base/byte_cursor.h"
+
+namespace penstock {
+namespace {
+
+constexpr char kMagic[8] = {'P', 'S', 'S', 'U', 'M', 'S', '_', '1'};  // the last one: the version
+constexpr uint64_t kHeaderBytes = sizeof(kMagic) + sizeof(Hash128) + sizeof(uint32_t);
+constexpr uint64_t kFileBytesMax = 1 << 30;
+
+template <class T>
+void append(std::vector<std::byte>& bytes, const T& value) {
+  const auto* begin = reinterpret_cast<const std::byte*>(&value);
+  bytes.insert(bytes.end(), begin, begin + sizeof(T));
+}
+
+Hash128 read_hash(ByteCursor& cursor) {
+  const auto low = cursor.read<uint64_t>();
+  return {low, cursor.read<uint64_t>()};
+}
+
+size_t num_sums(const ExpertTable& table, int layer) {
+  return static_cast<size_t>(table.num_experts) * table.layer(layer).parts.size();
+}
+
+}  // namespace
+
+Result<KeptChecksums> load_checksums(Storage& storage, const std::string& path,
+                                     const Hash128& model) {
+  const auto corrupt = [&](const char* why) {
+    return Error{ErrorCode::kCorrupt, fmt::format("{}: {}", path, why)};
+  };
+  const std::string text = PENSTOCK_TRY(read_text(storage, path, kFileBytesMax));
+  const auto bytes = std::as_bytes(std::span(text));
+  ByteCursor cursor(bytes);
+  const auto magic = cursor.take(sizeof(kMagic));
+  if (!cursor.ok() || std::memcmp(magic.data(), kMagic, sizeof(kMagic) - 1) != 0) {
+    return corrupt("not a file of checksums");
+  }
+  if (magic.back() != std::byte{kMagic[7]}) {
+    return Error{ErrorCode::kUnsupported,
+                 fmt::format("{}: checksums in another version of the format", path)};
+  }
+  if (bytes.size() < kHeaderBytes + sizeof(Hash128)) return corrupt("it ends too early");
+  const auto summed = bytes.first(bytes.size() - sizeof(Hash128));
+  ByteCursor sum(bytes.last(sizeof(Hash128)));
+  if (read_hash(sum) != checksum(summed, 0)) return corrupt("its checksum does not agree");
+  if (read_hash(cursor) != model) {
+    return Error{ErrorCode::kUnsupported, fmt::format("{}: checksums of another model", path)};
+  }
+  const uint64_t num_layers = cursor.read<uint32_t>();
+  uint64_t left = summed.size() - kHeaderBytes;
+  KeptChecksums kept;
+  for (uint64_t layer = 0; layer < num_layers; ++layer) {
+    if (left < sizeof(uint32_t)) return corrupt("it ends too early");
+    left -= sizeof(uint32_t);
+    const uint64_t count = cursor.read<uint32_t>();
+    if (count > left / sizeof(Hash128)) return corrupt("it ends too early");
+    left -= count * sizeof(Hash128);
+    std::vector<Hash128>& sums = kept.layers.emplace_back();
+    sums.reserve(count);
+    for (uint64_t i = 0; i < count; ++i) sums.push_back(read_hash(cursor));
+  }
+  if (left != 0) return corrupt("there is more in it than its counts say");
+  return kept;
+}
+
+Result<void> save_checksums(Storage& storage, const std::string& path, const Hash128& model,
+                            const KeptChecksums& kept) {
+  std::vector<std::byte> bytes;
+  append(bytes, kMagic);
+  append(bytes, model);
+  append(bytes, static_cast<uint32_t>(kept.layers.size()));
+  for (const std::vector<Hash128>& sums : kept.layers) {
+    append(bytes, static_cast<uint32_t>(sums.size()));
+    for (const Hash128& sum : sums) append(bytes, sum);
+  }
+  append(bytes, checksum(bytes, 0));
+
+  const std::string folder = std::filesystem::path(path).parent_path();
+  if (!folder.empty()) PENSTOCK_TRY(storage.make_directory(folder));
+  const std::string partial = path + ".partial";
+  const auto file = PENSTOCK_TRY(storage.open(partial, OpenMode::kCreate));
+  PENSTOCK_TRY(file->write(0, bytes));
+  PENSTOCK_TRY(file->sync());
+  PENSTOCK_TRY(storage.rename(partial, path));
+  return storage.sync_directory(folder.empty() ? "." : folder);
+}
+
+void learn_checksums(const KeptChecksums& kept, ExpertTable& table) {
+  table.learns_checksums = true;
+  for (int layer = 0; layer < table.num_layers(); ++layer) {
+    LayerPlaces& places = table.layers[static_cast<size_t>(layer)];
+    places.checksums.assign(num_sums(table, layer), Hash128{});
+    const auto index = static_cast<size_t>(layer);
+    if (index >= kept.layers.size() || kept.layers[index].size() != places.checksums.size()) {
+      continue;
+    }
+    places.checksums = kept.layers[index];
+  }
+}
+
+void remember_checksums(const ExpertTable& table, KeptChecksums& kept) {
+  if (kept.layers.size() < table.layers.size()) kept.layers.resize(table.layers.size());
+  for (int layer = 0; layer < table.num_layers(); ++layer) {
+    kept.layers[static_cast<size_t>(layer)] = table.layer(layer).checksums;
+  }
+}
+
+}  // namespace penstock
