@@ -98,7 +98,7 @@ Outcome run(const Arm& arm) {
     return std::make_unique<ThrottledDisk>(arm.bytes_per_wait, outcome.disk);
   };
   const auto engine = open_engine(options);
-  outcome.record_bytes = engine->container().experts().record_bytes;
+  outcome.record_bytes = engine->plan_request().record_bytes;
   outcome.num_slots = engine->plan().num_slots;
   outcome.num_experts = engine->plan().num_experts;
   std::set<std::pair<int64_t, int32_t>> ever;

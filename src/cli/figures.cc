@@ -11,13 +11,13 @@ namespace penstock {
 namespace {
 
 std::string name_of_model(Engine& engine) {
-  const std::filesystem::path path(engine.container().directory());
+  const std::filesystem::path path(engine.files().path());
   const std::filesystem::path name = path.has_filename() ? path : path.parent_path();
   return name.filename().string();
 }
 
 uint64_t model_bytes(Engine& engine) {
-  return engine.container().resident_bytes() + engine.container().experts().file_bytes();
+  return engine.files().resident_bytes() + engine.files().expert_bytes();
 }
 
 std::string reader_text(Engine& engine) {
@@ -128,7 +128,7 @@ Json engine_json(Engine& engine) {
               {"experts", engine.plan().num_experts},
               {"chunk_tokens", engine.plan().chunk_tokens},
               {"context", engine.plan_request().context},
-              {"model_id", engine.container().id_text()}};
+              {"model_id", engine.files().id_text()}};
 }
 
 Json result_json(Engine& engine, const GenerateResult& result) {

@@ -246,13 +246,17 @@ bool names_a_shape(const Call& call) {
 
 Result<std::optional<ForecastRequest>> forecast_of_model(Call& call, const ModelFiles& files,
                                                          const PlanRequest& plan) {
-  const ExpertParts& experts = files.container.experts();
+  if (!files.packed) {
+    call.terminal.note("no forecast: speed is predicted for packed models only");
+    return std::optional<ForecastRequest>();
+  }
+  const ExpertParts& experts = files.packed->experts();
   const auto known = PENSTOCK_TRY(known_rates(call, experts.record_bytes, experts.dtype));
   if (!known) return std::optional<ForecastRequest>();
   ForecastRequest request;
   request.plan = plan;
   request.bits.experts = stored_bits(experts.dtype);
-  request.sizes = model_sizes(files.config, files.container);
+  request.sizes = model_sizes(files.config, *files.packed);
   call.terminal.note(fmt::format("rates: {}", known->origin));
   PENSTOCK_TRY(apply_settings(call, known->rates, request));
   return std::optional(std::move(request));

@@ -7,6 +7,8 @@
 
 #include "cli/figures.h"
 #include "cli/progress.h"
+#include "format/text.h"
+#include "io/checksum.h"
 #include "io/output_file.h"
 
 namespace penstock {
@@ -43,6 +45,15 @@ Speculation speculation_of(const Settings& settings, Verb running) {
   const std::string word = settings.text("speculate");
   if (word == "on") return Speculation::kOn;
   return word == "off" ? Speculation::kOff : Speculation::kAuto;
+}
+
+// By the path: what it was made of is in the file.
+std::string checksum_file_of(const std::string& state, const std::string& model) {
+  std::error_code failure;
+  const std::filesystem::path whole = std::filesystem::absolute(model, failure);
+  const std::string path = failure ? model : whole.lexically_normal().string();
+  return fmt::format("{}/checksums/{}", state,
+                     hex_text(checksum(std::as_bytes(std::span(path)), 0)));
 }
 
 }  // namespace
@@ -112,6 +123,8 @@ Result<std::unique_ptr<Engine>> load_engine(Call& call, const EngineOptions& opt
   Progress progress(call.terminal, "loading", Progress::Unit::kBytes);
   EngineOptions told = options;
   told.tell = [&](const std::string& text) { call.terminal.warning(text); };
+  const auto state = call.environment.state_directory();
+  if (state) told.checksum_file = checksum_file_of(*state, options.model);
   std::unique_ptr<Engine> engine =
       PENSTOCK_TRY(Engine::open(call.storage, told, [&](uint64_t done, uint64_t total) {
         progress.update(done, total);
@@ -119,6 +132,9 @@ Result<std::unique_ptr<Engine>> load_engine(Call& call, const EngineOptions& opt
       }));
   progress.finish();
   call.terminal.note(plan_line(*engine));
+  if (!engine->checksum_note().empty()) {
+    call.terminal.warning("checksums of earlier runs are not used: " + engine->checksum_note());
+  }
   if (engine->tokenizer() != nullptr) {
     for (const std::string& note : engine->tokenizer()->notes()) call.terminal.warning(note);
   }

@@ -91,7 +91,7 @@ Result<void> write_logits(Call& call, Engine& engine, std::span<const TokenId> i
   Session session = PENSTOCK_TRY(engine.new_session());
   SafetensorsWriter writer = PENSTOCK_TRY(SafetensorsWriter::create(
       call.storage, path, plan_tensors(engine, std::ssize(ids), with_routes),
-      {{"model_id", engine.container().id_text()},
+      {{"model_id", engine.files().id_text()},
        {"experts_per_token", std::to_string(engine.experts_per_token())},
        {"lossy", engine.is_lossy() ? "true" : "false"}}));
   Progress progress(call.terminal, "evaluating", Progress::Unit::kItems);

@@ -90,10 +90,8 @@ Result<Totals> score_texts(Call& call, Engine& engine, JsonLines& lines) {
 
 // One window, or what the model can hold.
 Result<int64_t> context_for_windows(const Call& call, const EngineOptions& options) {
-  const Container container = PENSTOCK_TRY(Container::open(call.storage, options.model));
-  const ModelConfig config =
-      PENSTOCK_TRY(parse_model_config(container.config(), container.path_of(kManifestName)));
-  return std::min(int64_t{kWindowTokens}, config.context_max());
+  const ModelFiles files = PENSTOCK_TRY(open_model(call.storage, options.model));
+  return std::min(int64_t{kWindowTokens}, files.config.context_max());
 }
 
 }  // namespace

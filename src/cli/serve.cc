@@ -125,7 +125,7 @@ ServedModel served_model(const Call& call, const Engine& engine, const SamplingO
                       std::chrono::system_clock::now().time_since_epoch())
                       .count();
   model.version = PENSTOCK_VERSION;
-  model.fingerprint = fmt::format("penstock-{}-{}", PENSTOCK_VERSION, engine.container().id_text());
+  model.fingerprint = fmt::format("penstock-{}-{}", PENSTOCK_VERSION, engine.files().id_text());
   if (settings.text("think") != "auto") model.thinking = settings.text("think") == "on";
   model.max_tokens_default = settings.integer("max-tokens");
   if (settings.is_given("reasoning-budget")) {
@@ -137,7 +137,7 @@ ServedModel served_model(const Call& call, const Engine& engine, const SamplingO
   const std::string& field = settings.text("reasoning-field");
   model.tells_reasoning = field != "reasoning";
   model.tells_reasoning_short = field != "reasoning_content";
-  model.about = Json{{"id", engine.container().id_text()},
+  model.about = Json{{"id", engine.files().id_text()},
                      {"experts", engine.plan().num_experts},
                      {"experts_per_token", engine.experts_per_token()},
                      {"layers", engine.config().num_hidden_layers},

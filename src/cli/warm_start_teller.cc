@@ -13,13 +13,14 @@ namespace {
 std::string usage_path(const Call& call, const Engine& engine) {
   if (call.settings.text("warm-start") == "off") return "";
   const auto folder = call.environment.state_directory();
-  return folder ? fmt::format("{}/usage/{}", *folder, engine.container().id_text()) : "";
+  return folder ? fmt::format("{}/usage/{}", *folder, engine.files().id_text()) : "";
 }
 
 }  // namespace
 
 WarmStartTeller::WarmStartTeller(Call& call, Engine& engine)
     : call_(call),
+      engine_(engine),
       expert_bytes_(engine.plan_request().record_bytes),
       warm_(engine, call.storage, usage_path(call, engine)) {
   const Result<size_t> experts = warm_.load();
@@ -66,6 +67,8 @@ void WarmStartTeller::save() {
   if (!saved) {
     call_.terminal.note("for the next warm start nothing was kept: " + saved.error().message);
   }
+  const Result<void> sums = engine_.keep_checksums();
+  if (!sums) call_.terminal.note("checksums were not kept: " + sums.error().message);
 }
 
 }  // namespace penstock

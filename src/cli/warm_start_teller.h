@@ -36,6 +36,7 @@ class WarmStartTeller {
 
  private:
   Call& call_;
+  Engine& engine_;
   uint64_t expert_bytes_;
   WarmStart warm_;
   bool has_told_ = false;

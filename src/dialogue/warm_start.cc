@@ -17,7 +17,7 @@ WarmStart::WarmStart(Engine& engine, Storage& storage, std::string path)
     : engine_(engine), storage_(storage), path_(std::move(path)) {}
 
 UsageOwner WarmStart::owner() const {
-  return {.model = engine_.container().id(),
+  return {.model = engine_.files().id(),
           .num_layers = static_cast<int>(engine_.config().num_moe_layers()),
           .num_experts = static_cast<int>(engine_.config().num_experts)};
 }

@@ -10,7 +10,6 @@
 #include "engine/limits.h"
 #include "engine/stop_tokens.h"
 #include "format/text.h"
-#include "host/heap.h"
 #include "host/memory_limits.h"
 #include "host/processors.h"
 #include "model/registry.h"
@@ -19,51 +18,13 @@
 namespace penstock {
 namespace {
 
-// A file of the model folder that may be absent.
-Result<std::optional<std::string>> optional_file(const Container& container,
-                                                 std::string_view name) {
-  Result<std::string> text = container.text_file(name);
-  if (text) return std::optional<std::string>(std::move(*text));
-  if (text.error().code == ErrorCode::kNotFound) return std::optional<std::string>();
-  return text.error();
-}
-
-std::optional<std::string_view> view(const std::optional<std::string>& text) {
-  return text ? std::optional<std::string_view>(*text) : std::nullopt;
-}
-
-Result<void> read_text_files(ModelFiles& files) {
-  const auto tokenizer = PENSTOCK_TRY(optional_file(files.container, "tokenizer.json"));
-  const auto config = PENSTOCK_TRY(optional_file(files.container, "tokenizer_config.json"));
-  const auto added = PENSTOCK_TRY(optional_file(files.container, "added_tokens.json"));
-  if (tokenizer) {
-    const std::string path = files.container.path_of("tokenizer.json");
-    const TokenizerFiles texts{*tokenizer, path, view(config), view(added)};
-    files.texts.tokenizer = PENSTOCK_TRY(Tokenizer::create(texts, files.config.vocab_size));
-  }
-  const auto jinja = PENSTOCK_TRY(optional_file(files.container, "chat_template.jinja"));
-  Result<ChatTemplate> chat_template = load_chat_template(view(jinja), view(config));
-  if (chat_template) {
-    files.texts.chat_template = std::move(*chat_template);
-  } else {
-    files.texts.template_note = chat_template.error().message;
-  }
-  const auto generation = PENSTOCK_TRY(optional_file(files.container, "generation_config.json"));
-  if (generation) {
-    files.generation_config =
-        PENSTOCK_TRY(parse_json(*generation, files.container.path_of("generation_config.json")));
-  }
-  // Parsing left holes behind that the weights should not have to live beside.
-  give_back_heap();
-  return {};
-}
-
 // A template that somebody names has to be one: no fallback.
 Result<void> read_template_file(Storage& storage, const std::string& path, ModelFiles& files) {
   constexpr uint64_t kTemplateBytesMax = 16 << 20;
   const std::string text = PENSTOCK_TRY(read_text(storage, path, kTemplateBytesMax));
-  const auto config = PENSTOCK_TRY(optional_file(files.container, "tokenizer_config.json"));
-  Result<ChatTemplate> loaded = load_chat_template(text, view(config));
+  const auto config = PENSTOCK_TRY(files.optional_text("tokenizer_config.json"));
+  Result<ChatTemplate> loaded =
+      load_chat_template(text, config ? std::optional<std::string_view>(*config) : std::nullopt);
   if (!loaded) return loaded.error().with_context("--chat-template-file " + path);
   files.texts.chat_template = std::move(*loaded);
   files.texts.template_note.clear();
@@ -82,6 +43,15 @@ Result<std::string> check_machine(const MemoryPlan& plan) {
   const Result<MemoryCeiling> ceiling = memory_ceiling();
   if (!available || !ceiling) return std::string();
   return check_plan(plan, *available, *ceiling);
+}
+
+// The widest input of a matrix of the model, whichever of them a checkpoint has quantised.
+int64_t widest_input(const ModelConfig& config) {
+  int64_t widest = std::max(config.hidden_size, config.moe_intermediate_size);
+  for (const TensorSpec& tensor : list_tensors(config).resident) {
+    if (tensor.stored != StoredAs::kVector) widest = std::max(widest, tensor.columns);
+  }
+  return widest;
 }
 
 // Below half of the experts in memory a draft costs more reads than it can save time (and memory
@@ -127,24 +97,6 @@ void make_slots_present(ExpertStore& store, const MemoryPlan& plan, uint64_t slo
 
 }  // namespace
 
-Result<ModelFiles> open_model(Storage& storage, const std::string& folder) {
-  Container container = PENSTOCK_TRY(Container::open(storage, folder));
-  ModelConfig config = PENSTOCK_TRY(
-      parse_model_config(container.config(), container.path_of(kManifestName) + ": config"));
-  const ExpertParts& experts = container.experts();
-  if (experts.num_layers != config.num_moe_layers() || experts.num_experts != config.num_experts ||
-      experts.hidden_size != config.hidden_size ||
-      experts.intermediate_size != config.moe_intermediate_size) {
-    return Error{ErrorCode::kCorrupt,
-                 fmt::format("{}: its experts do not have the shape of its configuration",
-                             container.path_of(kManifestName))};
-  }
-  ModelFiles files(std::move(container), std::move(config));
-  files.texts.folder = folder;
-  PENSTOCK_TRY(read_text_files(files));
-  return files;
-}
-
 Result<ResolvedOptions> resolve_options(const ModelFiles& files, const EngineOptions& options) {
   const ModelConfig& config = files.config;
   PENSTOCK_TRY(
@@ -156,9 +108,12 @@ Result<ResolvedOptions> resolve_options(const ModelFiles& files, const EngineOpt
   PlanRequest& request = resolved.request;
   request.config = config;
   if (options.speculation == Speculation::kOff) request.config.mtp_num_hidden_layers = 0;
-  request.resident_bytes = files.container.resident_bytes();
-  request.record_bytes = files.container.experts().record_bytes;
-  request.checksum_bytes = files.container.experts().num_sums() * sizeof(Hash128);
+  request.resident_bytes = files.resident_bytes();
+  const auto experts =
+      PENSTOCK_TRY(files.expert_sizes(static_cast<int>(request.config.num_moe_layers())));
+  request.record_bytes = experts.slot_bytes;
+  request.checksum_bytes = experts.checksum_bytes;
+  if (files.source) request.coded_columns = widest_input(config);
   request.text_bytes = files.texts.bytes();
   request.experts_per_token =
       options.experts_per_token > 0 ? options.experts_per_token : config.num_experts_per_tok;
@@ -197,6 +152,7 @@ Result<std::unique_ptr<Engine>> Engine::open(Storage& storage, const EngineOptio
   }
   const ResolvedOptions resolved = PENSTOCK_TRY(resolve_options(files, options));
   std::unique_ptr<Engine> engine(new Engine(std::move(files)));
+  engine->storage_ = &storage;
   engine->request_ = resolved.request;
   engine->budget_reason_ = resolved.budget_reason;
   PENSTOCK_TRY(engine->open_expert_source(storage, options));
@@ -210,7 +166,8 @@ Result<std::unique_ptr<Engine>> Engine::open(Storage& storage, const EngineOptio
   const ScratchShape shape = scratch_shape(
       engine->plan_.chunk_tokens, resolved.request.experts_per_token, resolved.request.parallel);
   auto backend = PENSTOCK_TRY(CpuBackend::create(
-      resolved.request.threads, backend_limits(config, shape, resolved.request.context),
+      resolved.request.threads,
+      backend_limits(config, shape, resolved.request.context, resolved.request.coded_columns),
       {.target = options.simd_target, .arithmetic = options.arithmetic}));
   ThreadPool& team = backend->team();
   engine->backend_ = std::move(backend);
@@ -255,16 +212,17 @@ Result<void> Engine::read_generation_config(const TellNote& tell) {
   std::vector<std::string> notes;
   sampling_defaults_ = penstock::sampling_defaults(config, notes);
   const auto json_of = [&](const char* name, Json otherwise) -> Result<Json> {
-    const auto text = PENSTOCK_TRY(optional_file(files_.container, name));
+    const auto text = PENSTOCK_TRY(files_.optional_text(name));
     if (!text) return otherwise;
-    Result<Json> parsed = parse_json(*text, files_.container.path_of(name));
+    Result<Json> parsed = parse_json(*text, files_.path_of(name));
     if (parsed) return parsed;
     notes.push_back(parsed.error().message);
     return otherwise;
   };
   const Json tokenizer_config = PENSTOCK_TRY(json_of("tokenizer_config.json", Json()));
   // The manifest's has only what is computed from.
-  const Json model_config = PENSTOCK_TRY(json_of("config.json", files_.container.config()));
+  const Json model_config = PENSTOCK_TRY(
+      json_of("config.json", files_.packed ? files_.packed->config() : Json::object()));
   const auto& tokenizer = files_.texts.tokenizer;
   StopTokens stops = stop_tokens({.generation_config = config,
                                   .config = model_config,
@@ -281,10 +239,14 @@ Result<void> Engine::read_generation_config(const TellNote& tell) {
 Result<void> Engine::open_expert_source(Storage& storage, const EngineOptions& options) {
   const auto num_layers = static_cast<int>(request_.config.num_moe_layers());
   if (!options.expert_source) {
-    source_ = PENSTOCK_TRY(open_packed_experts(storage, files_.container, num_layers));
-    return {};
+    source_ = PENSTOCK_TRY(files_.open_experts(storage, num_layers));
+    if (!files_.source) return {};
+    request_.record_bytes = SlotLayout(source_.table).slot_bytes();
+    request_.checksum_bytes = source_.table.checksum_bytes();
+    return options.verify ? load_checksums(options.checksum_file) : Result<void>();
   }
-  source_ = PENSTOCK_TRY(options.expert_source(storage, files_.container, num_layers));
+  PENSTOCK_CHECK(files_.packed.has_value());
+  source_ = PENSTOCK_TRY(options.expert_source(storage, *files_.packed, num_layers));
   PENSTOCK_TRY(check_table(source_.table));
   request_.record_bytes = SlotLayout(source_.table).slot_bytes();
   request_.checksum_bytes = source_.table.checksum_bytes();
@@ -295,15 +257,34 @@ Result<void> Engine::open_expert_source(Storage& storage, const EngineOptions& o
 Result<void> Engine::open_prefix_store(Storage& storage, const EngineOptions& options) {
   if (options.prefix_store.directory.empty()) return {};
   constexpr int kEdition = 1;  // raised whenever the same model computes other bits
-  const std::string identity =
-      fmt::format("{} {} {} {} {} {}", kEdition, files_.container.id_text(),
-                  static_cast<int>(options.arithmetic), request_.experts_per_token,
-                  request_.config.mtp_num_hidden_layers, kKvPagePositions);
+  const std::string identity = fmt::format(
+      "{} {} {} {} {} {}", kEdition, files_.id_text(), static_cast<int>(options.arithmetic),
+      request_.experts_per_token, request_.config.mtp_num_hidden_layers, kKvPagePositions);
   Storage* own = options.prefix_store.storage;
   prefix_store_ =
       PENSTOCK_TRY(PrefixStore::open(own == nullptr ? storage : *own, options.prefix_store,
                                      checksum(std::as_bytes(std::span(identity)), 0)));
   return {};
+}
+
+// A file of checksums that cannot be used is told and made anew: it protects nothing any more.
+Result<void> Engine::load_checksums(const std::string& path) {
+  checksum_file_ = path;
+  if (path.empty()) return {};
+  Result<KeptChecksums> kept = penstock::load_checksums(*storage_, path, files_.id());
+  if (kept) {
+    kept_checksums_ = std::move(*kept);
+  } else if (kept.error().code != ErrorCode::kNotFound) {
+    checksum_note_ = kept.error().message;
+  }
+  learn_checksums(kept_checksums_, source_.table);
+  return {};
+}
+
+Result<void> Engine::keep_checksums() {
+  if (checksum_file_.empty() || store_->stats().checksums_learned == 0) return {};
+  remember_checksums(store_->table(), kept_checksums_);
+  return save_checksums(*storage_, checksum_file_, files_.id(), kept_checksums_);
 }
 
 Result<void> Engine::open_store(const EngineOptions& options, ThreadPool& team) {
@@ -322,10 +303,17 @@ Result<void> Engine::open_store(const EngineOptions& options, ThreadPool& team) 
   return {};
 }
 
+// The resident weights, as the model's files have them or as they are made of a checkpoint's.
+Result<ResidentWeights> Engine::load_resident(const LoadObserver& on_load) {
+  resident_ = PENSTOCK_TRY(backend_->memory().take(files_.resident_bytes(), "resident weights"));
+  const std::span<std::byte> memory = resident_.host_bytes();
+  if (files_.source) return files_.source_weights->load(*files_.source, memory, on_load);
+  PENSTOCK_TRY(files_.packed->load_resident(memory, on_load));
+  return packed_weights(*files_.packed, memory);
+}
+
 Result<void> Engine::load_weights(const LoadObserver& on_load) {
-  resident_ =
-      PENSTOCK_TRY(backend_->memory().take(files_.container.resident_bytes(), "resident weights"));
-  PENSTOCK_TRY(files_.container.load_resident(resident_.host_bytes(), on_load));
+  const ResidentWeights weights = PENSTOCK_TRY(load_resident(on_load));
 
   const auto half = static_cast<size_t>(request_.context * config().rotary_dim() / 2);
   rope_ = PENSTOCK_TRY(backend_->memory().take(2 * half * sizeof(float), "rotary tables"));
@@ -333,9 +321,8 @@ Result<void> Engine::load_weights(const LoadObserver& on_load) {
   const std::span<float> table(reinterpret_cast<float*>(rope_.host_bytes().data()), 2 * half);
   fill_rope_table(config(), table.first(half), table.last(half));
 
-  Result<std::unique_ptr<Model>> model =
-      bind_model(config(), files_.container, resident_.host_bytes(), {cos, cos + half});
-  if (!model) return model.error().with_context(files_.container.directory());
+  Result<std::unique_ptr<Model>> model = bind_model(config(), weights, {cos, cos + half});
+  if (!model) return model.error().with_context(files_.path());
   model_ = std::move(*model);
   return {};
 }

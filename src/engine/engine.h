@@ -1,7 +1,8 @@
 // Engine: a loaded model, ready to serve. Owns everything that sessions share.
 //
 // open() measures the machine, plans the memory, allocates all of it, loads the resident weights
-// past the page cache and opens the experts for streaming. After it nothing is allocated from the
+// past the page cache and opens the experts for streaming, of a packed model or in place of a
+// checkpoint (engine/model_files.h). After it nothing is allocated from the
 // budget any more, so a budget that was accepted is kept. When others make memory scarce, expert
 // slots are given back, and taken again later (engine/memory_watch.h).
 //
@@ -20,31 +21,19 @@
 #include "engine/batch.h"
 #include "engine/memory_plan.h"
 #include "engine/memory_watch.h"
+#include "engine/model_files.h"
 #include "engine/options.h"
 #include "engine/prefix_cache.h"
 #include "engine/session.h"
 #include "experts/expert_source.h"
 #include "experts/local_experts.h"
-#include "format/container.h"
 #include "io/storage.h"
 #include "model/model.h"
-#include "text/model_texts.h"
+#include "store/expert_checksums.h"
 
 namespace penstock {
 
 using LoadObserver = std::function<void(uint64_t done_bytes, uint64_t total_bytes)>;
-
-// A model folder, opened and checked, before anything large is allocated: what `plan` needs.
-struct ModelFiles {
-  ModelFiles(Container opened, ModelConfig parsed)
-      : container(std::move(opened)), config(std::move(parsed)) {}
-
-  Container container;
-  ModelConfig config;
-  ModelTexts texts;
-  Json generation_config = Json::object();  // {}: the folder has none
-};
-Result<ModelFiles> open_model(Storage& storage, const std::string& folder);
 
 // The request behind a plan; budget and threads already resolved against the machine.
 struct ResolvedOptions {
@@ -65,7 +54,7 @@ class Engine {
   PassParts& parts() { return *parts_; }
 
   const ModelConfig& config() const { return files_.config; }
-  const Container& container() const { return files_.container; }
+  const ModelFiles& files() const { return files_; }
   const MemoryPlan& plan() const { return plan_; }
   const PlanRequest& plan_request() const { return request_; }
   const std::string& budget_reason() const { return budget_reason_; }
@@ -77,6 +66,11 @@ class Engine {
   // is to be done. Cheap as long as it is not time to look.
   void watch_memory();
   bool watches_memory() const { return memory_watch_->is_on(); }
+
+  // Writes what was learned of a checkpoint's checksums to options.checksum_file, if anything was.
+  Result<void> keep_checksums();
+  // Why those of earlier runs are not used; empty: they are, or there were none.
+  const std::string& checksum_note() const { return checksum_note_; }
 
   int64_t experts_per_token() const { return request_.experts_per_token; }
   bool can_draft() const { return request_.config.mtp_num_hidden_layers > 0; }
@@ -97,15 +91,20 @@ class Engine {
  private:
   explicit Engine(ModelFiles files) : files_(std::move(files)) {}
   Result<void> read_generation_config(const TellNote& tell);
+  Result<ResidentWeights> load_resident(const LoadObserver& on_load);
   Result<void> load_weights(const LoadObserver& on_load);
   Result<void> open_expert_source(Storage& storage, const EngineOptions& options);
   Result<void> open_prefix_store(Storage& storage, const EngineOptions& options);
+  Result<void> load_checksums(const std::string& path);
   Result<void> open_store(const EngineOptions& options, ThreadPool& team);
 
   ModelFiles files_;
   PlanRequest request_;
   MemoryPlan plan_;
-  std::string budget_reason_, reader_note_;
+  std::string budget_reason_, reader_note_, checksum_note_;
+  Storage* storage_ = nullptr;
+  std::string checksum_file_;
+  KeptChecksums kept_checksums_;
   Speculation speculation_ = Speculation::kOff;
   SamplingOptions sampling_defaults_;
   std::vector<TokenId> stop_ids_;

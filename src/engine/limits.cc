@@ -13,8 +13,8 @@ ScratchShape scratch_shape(int64_t chunk_tokens, int64_t experts_per_token, int 
           .logits_rows = std::min(logits_rows, chunk_tokens)};
 }
 
-BackendLimits backend_limits(const ModelConfig& config, const ScratchShape& shape,
-                             int64_t context) {
+BackendLimits backend_limits(const ModelConfig& config, const ScratchShape& shape, int64_t context,
+                             int64_t coded_columns) {
   const int64_t value_width = config.linear_num_value_heads * config.linear_value_head_dim;
   return {
       .tokens = shape.chunk_tokens,
@@ -26,6 +26,7 @@ BackendLimits backend_limits(const ModelConfig& config, const ScratchShape& shap
       .expert_width = std::max({config.moe_intermediate_size,
                                 config.shared_expert_intermediate_size, config.intermediate_size}),
       .context = context,
+      .coded_columns = coded_columns,
       .attention = attention_shape(config),
       .delta_net = delta_net_shape(config)};
 }

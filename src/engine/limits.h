@@ -11,6 +11,8 @@ inline constexpr int64_t kLogitsRows = 4;  // logits of a whole prompt are made 
 
 // `sequences`: that may want logits in one pass.
 ScratchShape scratch_shape(int64_t chunk_tokens, int64_t experts_per_token, int sequences);
-BackendLimits backend_limits(const ModelConfig& config, const ScratchShape& shape, int64_t context);
+// coded_columns: of the widest matrix in coded rows; 0: all are in panels.
+BackendLimits backend_limits(const ModelConfig& config, const ScratchShape& shape, int64_t context,
+                             int64_t coded_columns);
 
 }  // namespace penstock

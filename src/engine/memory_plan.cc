@@ -23,7 +23,8 @@ uint64_t rope_bytes(const PlanRequest& request) {
 uint64_t chunk_bytes(const PlanRequest& request, int64_t chunk_tokens) {
   const ScratchShape shape =
       scratch_shape(chunk_tokens, request.experts_per_token, request.parallel);
-  const BackendLimits limits = backend_limits(request.config, shape, request.context);
+  const BackendLimits limits =
+      backend_limits(request.config, shape, request.context, request.coded_columns);
   return Scratch::bytes_needed(request.config, shape) +
          static_cast<uint64_t>(CpuBackend::scratch_bytes(request.threads, limits));
 }
@@ -114,7 +115,8 @@ Result<MemoryPlan> plan_memory(const PlanRequest& request) {
   plan.floor_slots = std::min(plan.num_slots, floor_slots(request));
   const ScratchShape shape =
       scratch_shape(plan.chunk_tokens, request.experts_per_token, request.parallel);
-  const BackendLimits limits = backend_limits(request.config, shape, request.context);
+  const BackendLimits limits =
+      backend_limits(request.config, shape, request.context, request.coded_columns);
   plan.items = {
       {"resident weights", request.resident_bytes},
       {"expert slots", static_cast<uint64_t>(plan.num_slots) * request.record_bytes},

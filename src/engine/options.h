@@ -20,7 +20,7 @@ namespace penstock {
 using TellNote = std::function<void(const std::string&)>;
 
 struct EngineOptions {
-  std::string model;              // folder of a penstock model
+  std::string model;              // folder of a penstock model, GGUF file, folder of a checkpoint
   uint64_t memory_bytes = 0;      // the whole budget; 0: what is available less a reserve
   int threads = 0;                // 0: one per processor that we may run on
   int64_t context = 0;            // positions; 0: the model's, at most kContextDefault
@@ -28,7 +28,10 @@ struct EngineOptions {
   int num_checkpoints = 0;        // kept places, for going back to a shared prefix
   int64_t experts_per_token = 0;  // 0: the trained number; any other is lossy
   bool verify = true;             // checksums of experts at every read
-  bool prefetch = true;           // reads the next layer's likely experts ahead, where it pays
+  // Of a checkpoint run in place: where the checksums that its first reads make are kept. Empty: they
+  // are forgotten with the engine.
+  std::string checksum_file;
+  bool prefetch = true;  // reads the next layer's likely experts ahead, where it pays
   // Drafts by the model's prediction block, where it has one. kAuto: while the measured time pays,
   // and only where at least half of the experts fit, since each draft reads experts of its own.
   Speculation speculation = Speculation::kAuto;

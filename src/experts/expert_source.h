@@ -8,6 +8,7 @@
 // Errors   open_packed_experts(): as Storage and Container
 #pragma once
 
+#include <algorithm>
 #include <functional>
 #include <memory>
 #include <vector>
@@ -23,12 +24,16 @@ namespace penstock {
 // What the kernels for panels need of an address (compute/panel.h).
 inline constexpr uint32_t kPanelAlignment = 64;
 
-// A matrix whose panels are a part of an expert. Where first_row is above 0, it begins inside. The
-// part's tag is the matrix's type.
+// A matrix whose panels are a part of an expert, or whose codes are, with scales and biases in parts
+// of their own. Where first_row is above 0, it begins inside.
 struct PartMatrix {
   int part = 0;
-  Matrix matrix = {};     // panels == nullptr: only what it is
+  Matrix matrix = {};     // without addresses: only what it is
   int64_t first_row = 0;  // of the matrix that is meant
+  bool is_coded = false;
+  int scales_part = -1, biases_part = -1;  // of coded rows; -1: there are none
+
+  int last_part() const { return std::max({part, scales_part, biases_part}); }
 };
 
 // The three matrices of every expert of one layer, [I, H], [I, H] and [H, I].

@@ -9,12 +9,28 @@
 namespace penstock {
 namespace {
 
+void check_coded(const PartMatrix& place, const LayerPlaces& places) {
+  const Matrix& matrix = place.matrix;
+  const RowBytes bytes = plane_bytes(matrix.coded.coding, matrix.rows, matrix.columns);
+  const auto check = [&](int part, uint64_t needed) {
+    PENSTOCK_CHECK((part >= 0) == (needed > 0) && part < places.num_parts());
+    if (part >= 0) PENSTOCK_CHECK(places.parts[static_cast<size_t>(part)].bytes >= needed);
+  };
+  check(place.part, bytes.codes);
+  check(place.scales_part, bytes.scales);
+  check(place.biases_part, bytes.biases);
+}
+
 // A form must fit the parts that the table has for it: whoever made both made a mistake otherwise.
 void check_form(const ExpertForm& form, const LayerPlaces& places, int64_t width) {
   for (const PartMatrix* place : {&form.gate, &form.up, &form.down}) {
     const Matrix& matrix = place->matrix;
     PENSTOCK_CHECK(place->part >= 0 && place->part < places.num_parts());
     const PartPlace& part = places.parts[static_cast<size_t>(place->part)];
+    if (place->is_coded) {
+      check_coded(*place, places);
+      continue;
+    }
     PENSTOCK_CHECK(part.tag == static_cast<uint32_t>(matrix.dtype));
     PENSTOCK_CHECK(part.alignment % kPanelAlignment == 0);
     PENSTOCK_CHECK(static_cast<uint64_t>(panel_bytes(matrix.dtype, matrix.rows, matrix.columns)) <=
@@ -84,8 +100,17 @@ void LocalExperts::note(const ExpertArrival& arrival) {
 }
 
 Matrix LocalExperts::matrix_of(const PartMatrix& place, size_t expert) const {
+  const auto address = [&](int part) {
+    return part < 0 ? nullptr : parts_[expert * parts_max_ + static_cast<size_t>(part)];
+  };
   Matrix matrix = place.matrix;
-  matrix.panels = parts_[expert * parts_max_ + static_cast<size_t>(place.part)];
+  if (place.is_coded) {
+    matrix.coded.codes = address(place.part);
+    matrix.coded.scales = address(place.scales_part);
+    matrix.coded.biases = address(place.biases_part);
+  } else {
+    matrix.panels = address(place.part);
+  }
   return matrix;
 }
 
@@ -96,7 +121,7 @@ ExpertWork LocalExperts::work_for(size_t i) const {
 // What the parts that came suffice for: gate and up first, for all experts at once, then down.
 void LocalExperts::compute(std::span<const ExpertArrival> arrivals, Rows out) {
   const ExpertForm& form = forms_[static_cast<size_t>(layer_)];
-  const int for_hidden = std::max(form.gate.part, form.up.part) + 1;
+  const int for_hidden = std::max(form.gate.last_part(), form.up.last_part()) + 1;
   const int num_parts = store_.table().layer(layer_).num_parts();
   gate_up_work_.clear();
   down_work_.clear();

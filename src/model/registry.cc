@@ -58,10 +58,10 @@ TensorList list_tensors(const ModelConfig& config, std::string_view prefix) {
   return family_of(config).list_tensors(config, prefix);
 }
 
-Result<std::unique_ptr<Model>> bind_model(const ModelConfig& config, const Container& container,
-                                          std::span<const std::byte> resident, RopeTable rope) {
+Result<std::unique_ptr<Model>> bind_model(const ModelConfig& config,
+                                          const ResidentWeights& resident, RopeTable rope) {
   const TensorList list = list_tensors(config);
-  WeightBinder weights(list, container, resident);
+  WeightBinder weights(list, resident);
   std::unique_ptr<Model> model = PENSTOCK_TRY(family_of(config).bind(config, weights, rope));
   PENSTOCK_TRY(weights.expect_all_bound());
   return model;

@@ -44,9 +44,9 @@ const Family& family_of(const ModelConfig& config);
 TensorList list_tensors(const ModelConfig& config);
 TensorList list_tensors(const ModelConfig& config, std::string_view prefix);
 
-// The graph over a packed model's weights, every one of which it must want. `resident`: the bytes
-// of its resident weights, which outlive the model, as do the tables of `rope`.
-Result<std::unique_ptr<Model>> bind_model(const ModelConfig& config, const Container& container,
-                                          std::span<const std::byte> resident, RopeTable rope);
+// The graph over a model's weights, every one of which it must want. What these are views of
+// outlives the model, as do the tables of `rope`.
+Result<std::unique_ptr<Model>> bind_model(const ModelConfig& config,
+                                          const ResidentWeights& resident, RopeTable rope);
 
 }  // namespace penstock

@@ -4,7 +4,7 @@
 // both shapes, and a tensor that nobody asked for is one too, so that a checkpoint with more in it
 // than we understand does not answer as if it were understood.
 //
-// Memory   owns nothing: views into the resident memory of the model; the list outlives it
+// Memory   owns nothing: views into the resident memory of the model; list and weights outlive it
 // Errors   kCorrupt
 #pragma once
 
@@ -14,16 +14,15 @@
 
 #include "base/result.h"
 #include "compute/panel.h"
-#include "format/container.h"
+#include "model/resident_weights.h"
 #include "model/tensors.h"
 
 namespace penstock {
 
 class WeightBinder {
  public:
-  WeightBinder(const TensorList& list, const Container& container,
-               std::span<const std::byte> resident)
-      : list_(list), container_(container), resident_(resident) {}
+  WeightBinder(const TensorList& list, const ResidentWeights& weights)
+      : list_(list), weights_(weights) {}
 
   // Whether the model has such a tensor; only those may be asked for.
   bool is_listed(const std::string& name) const { return list_.find(name) != nullptr; }
@@ -34,11 +33,10 @@ class WeightBinder {
   Result<void> expect_all_bound() const;
 
  private:
-  Result<const ResidentTensor*> find(const std::string& name, bool panels);
+  Result<const ResidentWeight*> find(const std::string& name, bool is_vector);
 
   const TensorList& list_;
-  const Container& container_;
-  std::span<const std::byte> resident_;
+  const ResidentWeights& weights_;
   std::set<std::string> bound_;
 };
 

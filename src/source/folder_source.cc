@@ -297,7 +297,7 @@ Result<void> FolderReader::read(SourceParts& parts) {
   for (const NormalTensor& wanted : normal_tensors(config_)) {
     parts.tensors.push_back(PENSTOCK_TRY(resident(wanted)));
   }
-  for (int64_t layer = 0; layer < config_.num_moe_layers(); ++layer) {
+  for (const int64_t layer : expert_layers(config_)) {
     parts.experts.push_back(PENSTOCK_TRY(experts(layer)));
   }
   PENSTOCK_TRY(settle_left_over(parts));
@@ -308,22 +308,32 @@ Result<void> FolderReader::read(SourceParts& parts) {
   return {};
 }
 
-// The texts as they are; stop tokens that only config.json has become generation_config.json.
+// Stop tokens that only config.json has belong to generation_config.json.
+Result<void> add_stop_tokens(const Json& config, const std::string& path, SourceParts& parts) {
+  const Json* stop = json_find(config, "eos_token_id");
+  if (stop == nullptr) return {};
+  const auto found = std::ranges::find(parts.texts, "generation_config.json", &SourceText::name);
+  if (found == parts.texts.end()) {
+    parts.texts.push_back({"generation_config.json", to_text(Json{{"eos_token_id", *stop}})});
+    return {};
+  }
+  Json generation = PENSTOCK_TRY(parse_json(found->text, path));
+  if (!generation.is_object() || generation.contains("eos_token_id")) return {};
+  generation["eos_token_id"] = *stop;
+  found->text = to_text(generation);
+  return {};
+}
+
+// The texts as they are, but for that.
 Result<void> read_texts(Storage& storage, const Checkpoint& checkpoint, SourceParts& parts) {
-  bool has_generation = false;
   for (const char* name : {"tokenizer.json", "tokenizer_config.json", "added_tokens.json",
                            "chat_template.jinja", "generation_config.json"}) {
     const std::string path = checkpoint.path_of(name);
     if (!PENSTOCK_TRY(exists(storage, path))) continue;
     std::string text = PENSTOCK_TRY(read_text(storage, path, kTextBytesMax));
     parts.texts.push_back({name, std::move(text)});
-    has_generation = has_generation || std::string_view(name) == "generation_config.json";
   }
-  const Json* stop = json_find(checkpoint.config(), "eos_token_id");
-  if (!has_generation && stop != nullptr) {
-    parts.texts.push_back({"generation_config.json", to_text(Json{{"eos_token_id", *stop}})});
-  }
-  return {};
+  return add_stop_tokens(checkpoint.config(), checkpoint.path_of("generation_config.json"), parts);
 }
 
 // What to tell someone whose folder has no config.json.

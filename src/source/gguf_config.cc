@@ -43,6 +43,7 @@ class ConfigReader {
   Result<int64_t> heads(std::string_view name) const;
   Result<Json> layer_types(int64_t layers) const;
   Result<void> read_delta_net(Json& json) const;
+  Result<void> read_dense_layers(int64_t layers, Json& json) const;
   Result<Json> rope(int64_t head_dim) const;
 
   const GgufMetadata& keys_;
@@ -108,6 +109,18 @@ Result<void> ConfigReader::read_delta_net(Json& json) const {
   return {};
 }
 
+// Layers without a router are dense.
+Result<void> ConfigReader::read_dense_layers(int64_t layers, Json& json) const {
+  Json dense = Json::array();
+  for (int64_t layer = 0; layer < layers; ++layer) {
+    const std::string router = fmt::format("blk.{}.ffn_gate_inp.weight", layer);
+    if (model_.find(router) == nullptr) dense.push_back(layer);
+  }
+  if (!dense.empty()) json["intermediate_size"] = PENSTOCK_TRY(integer("feed_forward_length"));
+  json["mlp_only_layers"] = std::move(dense);
+  return {};
+}
+
 Result<Json> ConfigReader::rope(int64_t head_dim) const {
   Json json = {{"rope_type", "default"}};
   json["rope_theta"] = PENSTOCK_TRY(number("rope.freq_base"));
@@ -144,12 +157,14 @@ Result<Json> ConfigReader::read() {
                  fmt::format("keys {} and {} differ", key("attention.key_length"),
                              key("attention.value_length")));
   }
-  Json json = {{"model_type", architecture_ == "qwen3next" ? "qwen3_next" : "qwen3_5_moe_text"},
+  const bool is_plain = architecture_ == "qwen3moe";  // attention only, no shared expert
+  Json json = {{"model_type", is_plain                       ? "qwen3_moe"
+                              : architecture_ == "qwen3next" ? "qwen3_next"
+                                                             : "qwen3_5_moe_text"},
                {"vocab_size", embedding->rows()},
                {"num_hidden_layers", layers},
                {"head_dim", head_dim}};
   json["hidden_size"] = PENSTOCK_TRY(integer("embedding_length"));
-  json["layer_types"] = PENSTOCK_TRY(layer_types(layers));
   json["num_attention_heads"] = PENSTOCK_TRY(heads("attention.head_count"));
   json["num_key_value_heads"] = PENSTOCK_TRY(heads("attention.head_count_kv"));
   bool has_bias = false;
@@ -157,12 +172,18 @@ Result<Json> ConfigReader::read() {
     has_bias = has_bias || model_.find(fmt::format("blk.{}.attn_q.bias", layer)) != nullptr;
   }
   json["attention_bias"] = has_bias;
-  PENSTOCK_TRY(read_delta_net(json));
+  if (is_plain) {
+    PENSTOCK_TRY(read_dense_layers(layers, json));
+    json["norm_topk_prob"] = true;  // the programs that run these files know nothing else
+  } else {
+    json["layer_types"] = PENSTOCK_TRY(layer_types(layers));
+    PENSTOCK_TRY(read_delta_net(json));
+    json["shared_expert_intermediate_size"] =
+        PENSTOCK_TRY(integer("expert_shared_feed_forward_length"));
+  }
   json["num_experts"] = PENSTOCK_TRY(integer("expert_count"));
   json["num_experts_per_tok"] = PENSTOCK_TRY(integer("expert_used_count"));
   json["moe_intermediate_size"] = PENSTOCK_TRY(integer("expert_feed_forward_length"));
-  json["shared_expert_intermediate_size"] =
-      PENSTOCK_TRY(integer("expert_shared_feed_forward_length"));
   json["rms_norm_eps"] = PENSTOCK_TRY(number("attention.layer_norm_rms_epsilon"));
   json["max_position_embeddings"] = PENSTOCK_TRY(integer("context_length"));
   json["tie_word_embeddings"] = model_.find("output.weight") == nullptr;
@@ -175,11 +196,11 @@ Result<Json> ConfigReader::read() {
 
 Result<Json> gguf_config(const GgufModel& model) {
   const std::string architecture = PENSTOCK_TRY(model.metadata().string("general.architecture"));
-  if (architecture != "qwen35moe" && architecture != "qwen3next") {
+  if (architecture != "qwen35moe" && architecture != "qwen3next" && architecture != "qwen3moe") {
     return Error{
         ErrorCode::kUnsupported,
-        fmt::format("{}: general.architecture {} is not supported; supported are qwen35moe "
-                    "and qwen3next",
+        fmt::format("{}: general.architecture {} is not supported; supported are qwen35moe, "
+                    "qwen3next and qwen3moe",
                     model.path(), escaped(architecture))};
   }
   return ConfigReader(model, architecture).read();

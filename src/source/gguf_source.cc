@@ -24,7 +24,7 @@ struct GgufName {
   std::string_view older;   // another spelling, if there is one
 };
 
-constexpr std::array<GgufName, 26> kLayerNames = {{
+constexpr std::array<GgufName, 29> kLayerNames = {{
     {"input_layernorm", "attn_norm.weight", ""},
     {"post_attention_layernorm", "post_attention_norm.weight", "ffn_norm.weight"},
     {"self_attn.q_proj", "attn_q.weight", ""},
@@ -48,6 +48,9 @@ constexpr std::array<GgufName, 26> kLayerNames = {{
     {"linear_attn.out_proj", "ssm_out.weight", ""},
     {"mlp.gate", "ffn_gate_inp.weight", ""},
     {"mlp.shared_expert_gate", "ffn_gate_inp_shexp.weight", ""},
+    {"mlp.gate_proj", "ffn_gate.weight", ""},
+    {"mlp.up_proj", "ffn_up.weight", ""},
+    {"mlp.down_proj", "ffn_down.weight", ""},
     {"mlp.shared_expert.gate_proj", "ffn_gate_shexp.weight", ""},
     {"mlp.shared_expert.up_proj", "ffn_up_shexp.weight", ""},
     {"mlp.shared_expert.down_proj", "ffn_down_shexp.weight", ""},
@@ -65,9 +68,10 @@ constexpr std::array<GgufName, 7> kOtherNames = {{
 
 class GgufReader {
  public:
-  GgufReader(const GgufModel& model, const ModelConfig& config) : model_(model), config_(config) {
-    is_tiled_ = config.model_type != "qwen3_next" &&
-                config.linear_num_value_heads != config.linear_num_key_heads;
+  // is_tiled: the architecture's converter moves value heads.
+  GgufReader(const GgufModel& model, const ModelConfig& config, bool is_tiled)
+      : model_(model), config_(config) {
+    is_tiled_ = is_tiled && config.linear_num_value_heads != config.linear_num_key_heads;
     if (is_tiled_) heads_ = tiled_value_heads(config);
   }
 
@@ -202,7 +206,7 @@ void GgufReader::reorder(const NormalTensor& wanted, std::string_view rest,
 Result<std::vector<StoredRows>> GgufReader::attention_rows(const NormalTensor& wanted,
                                                            int64_t layer) {
   const int64_t kv_rows = config_.num_key_value_heads * config_.head_dim;
-  const int64_t q_rows = 2 * config_.num_attention_heads * config_.head_dim;
+  const int64_t q_rows = config_.query_rows();
   const StoredMatrix fused = PENSTOCK_TRY(
       take(block(layer, "attn_qkv.weight"), 0, q_rows + 2 * kv_rows, config_.hidden_size));
   int64_t first = 0;
@@ -322,7 +326,7 @@ Result<void> GgufReader::read(SourceParts& parts) {
   for (const NormalTensor& wanted : normal_tensors(config_)) {
     parts.tensors.push_back(PENSTOCK_TRY(resident(wanted)));
   }
-  for (int64_t layer = 0; layer < config_.num_moe_layers(); ++layer) {
+  for (const int64_t layer : expert_layers(config_)) {
     parts.experts.push_back(PENSTOCK_TRY(experts(layer)));
   }
   PENSTOCK_TRY(check_left_over());
@@ -341,7 +345,9 @@ Result<SourceParts> open_gguf_source(Storage& storage, const std::string& path) 
   parts.format = SourceFormat::kGguf;
   parts.path = path;
   parts.config = PENSTOCK_TRY(parse_model_config(config, path));
-  PENSTOCK_TRY(GgufReader(model, parts.config).read(parts));
+  const bool is_tiled =
+      PENSTOCK_TRY(model.metadata().string("general.architecture")) == "qwen35moe";
+  PENSTOCK_TRY(GgufReader(model, parts.config, is_tiled).read(parts));
   parts.texts = PENSTOCK_TRY(gguf_texts(model.metadata(), path));
   return parts;
 }

@@ -84,8 +84,10 @@ class ModelSource {
   const SourceTensor* find(std::string_view name) const;
   const std::string* find_text(std::string_view name) const;
 
-  // Once they have been used: a tokenizer's text is many megabytes.
-  void forget_texts() { parts_.texts = {}; }
+  // Once it has been used: a tokenizer's text is many megabytes.
+  void forget_text(std::string_view name) {
+    std::erase_if(parts_.texts, [&](const SourceText& text) { return text.name == name; });
+  }
 
   // Names the files as they are now: sizes, times and headers. Weights are not read for it.
   Hash128 id() const { return id_; }

@@ -38,6 +38,16 @@ NormalName split_normal_name(std::string_view name, const ModelConfig& config) {
   return result;
 }
 
+std::vector<int64_t> expert_layers(const ModelConfig& config) {
+  std::vector<int64_t> layers;
+  for (int64_t layer = 0; layer < config.num_hidden_layers; ++layer) {
+    const FfnType type = config.ffn_types[static_cast<size_t>(layer)];
+    if (type == FfnType::kExperts) layers.push_back(layer);
+  }
+  if (config.mtp_num_hidden_layers > 0) layers.push_back(config.num_hidden_layers);
+  return layers;
+}
+
 std::vector<int64_t> tiled_value_heads(const ModelConfig& config) {
   const int64_t keys = config.linear_num_key_heads;
   const int64_t per_key = config.linear_num_value_heads / keys;

@@ -34,6 +34,10 @@ struct NormalName {
 };
 NormalName split_normal_name(std::string_view name, const ModelConfig& config);
 
+// The layers that have experts, in the order of the store; that of a prediction block, whose number
+// is the one after the last, at the end.
+std::vector<int64_t> expert_layers(const ModelConfig& config);
+
 // Where a value head of the normal order lies in the tiled order of a GGUF file: (h mod r) Hk +
 // h/r.
 std::vector<int64_t> tiled_value_heads(const ModelConfig& config);

@@ -109,16 +109,14 @@ Spread spread_of(std::vector<double> values) {
 
 BenchContext bench_context(const ModelFiles& files, const std::string& build_commit) {
   BenchContext context;
-  const Manifest& manifest = files.container.manifest();
-  context.model = files.container.directory();
+  context.model = files.path();
   context.build_commit = build_commit;
   context.cpu = this_machine().cpu_model;
-  context.model_bytes = manifest.resident_bytes + manifest.experts.file_bytes();
+  context.model_bytes = files.resident_bytes() + files.expert_bytes();
   context.model_parameters = count_parameters(files.config).total();
-  context.model_type = fmt::format(
-      "{} {:.2f} B, experts {}, others {}", files.config.model_type,
-      static_cast<double>(context.model_parameters) / 1e9, name_of(manifest.experts.dtype),
-      manifest.resident_option == "keep" ? "as trained" : manifest.resident_option);
+  context.model_type = fmt::format("{} {:.2f} B, experts {}, others {}", files.config.model_type,
+                                   static_cast<double>(context.model_parameters) / 1e9,
+                                   files.experts_coding(), files.resident_coding());
   return context;
 }
 

@@ -144,9 +144,9 @@ Result<uint64_t> Bench::budget_of(const std::string& words) const {
 }
 
 Result<double> Bench::probe_disk(double seconds, std::stop_token stop) {
-  const ExpertParts& parts = model_.files.container.experts();
+  // The first of the files that hold experts stands for all.
   const std::unique_ptr<StorageFile> file =
-      PENSTOCK_TRY(storage_->open(model_.files.container.experts_path(), OpenMode::kReadDirect));
+      PENSTOCK_TRY(storage_->open(model_.files.expert_paths().front(), OpenMode::kReadDirect));
   std::string note;
   const std::unique_ptr<Reader> reader =
       options_.engine.reader_factory ? options_.engine.reader_factory()
@@ -157,7 +157,7 @@ Result<double> Bench::probe_disk(double seconds, std::stop_token stop) {
   // The best of some slices is what the disk can give, their mean what others leave of it.
   constexpr int kSlices = 3;
   const FlashCase how = {
-      .read_bytes = align_file(parts.record_bytes / kParts),
+      .read_bytes = align_file(model_.request.record_bytes / kParts),
       .depth = static_cast<int>(std::min<int64_t>(in_flight, reader->capacity())),
       .seconds = seconds / kSlices};
   flash_gbps_ = flash_mean_gbps_ = 0;
@@ -170,9 +170,10 @@ Result<double> Bench::probe_disk(double seconds, std::stop_token stop) {
 }
 
 Result<void> Bench::drop_file_cache() {
-  const std::unique_ptr<StorageFile> file =
-      PENSTOCK_TRY(storage_->open(model_.files.container.experts_path(), OpenMode::kRead));
-  file->drop_cached(0, model_.files.container.experts().file_bytes());
+  for (const std::string& path : model_.files.expert_paths()) {
+    const std::unique_ptr<StorageFile> file = PENSTOCK_TRY(storage_->open(path, OpenMode::kRead));
+    file->drop_cached(0, PENSTOCK_TRY(file->stat()).bytes);
+  }
   return {};
 }
 

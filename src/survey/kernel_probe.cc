@@ -142,7 +142,7 @@ Result<KernelPoint> probe_kernel(const KernelCase& asked, std::stop_token stop) 
   const int64_t rows = std::max(rows_each * kPromptExperts, top_k);
   const int64_t tokens = std::max<int64_t>(rows_each, 1);
   BackendLimits limits =
-      backend_limits(how.config, scratch_shape(kPromptTokens, top_k, 1), kPromptTokens);
+      backend_limits(how.config, scratch_shape(kPromptTokens, top_k, 1), kPromptTokens, 0);
   limits.top_k = std::max(limits.top_k, kPromptExperts);
   const auto backend =
       PENSTOCK_TRY(CpuBackend::create(how.threads, limits, {.target = how.simd_target}));

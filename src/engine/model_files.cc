@@ -1,0 +1,180 @@
+#include "engine/model_files.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "format/text.h"
+#include "host/heap.h"
+#include "model/registry.h"
+#include "source/source_experts.h"
+
+namespace penstock {
+namespace {
+
+using OptionalText = std::optional<std::string>;
+
+std::optional<std::string_view> view(const OptionalText& text) {
+  return text ? std::optional<std::string_view>(*text) : std::nullopt;
+}
+
+Result<void> read_texts(ModelFiles& files) {
+  const auto tokenizer = PENSTOCK_TRY(files.optional_text("tokenizer.json"));
+  const auto config = PENSTOCK_TRY(files.optional_text("tokenizer_config.json"));
+  const auto added = PENSTOCK_TRY(files.optional_text("added_tokens.json"));
+  if (tokenizer) {
+    const std::string path = files.path_of("tokenizer.json");
+    const TokenizerFiles texts{*tokenizer, path, view(config), view(added)};
+    files.texts.tokenizer = PENSTOCK_TRY(Tokenizer::create(texts, files.config.vocab_size));
+  }
+  const auto jinja = PENSTOCK_TRY(files.optional_text("chat_template.jinja"));
+  Result<ChatTemplate> chat_template = load_chat_template(view(jinja), view(config));
+  if (chat_template) {
+    files.texts.chat_template = std::move(*chat_template);
+  } else {
+    files.texts.template_note = chat_template.error().message;
+  }
+  const auto generation = PENSTOCK_TRY(files.optional_text("generation_config.json"));
+  if (generation) {
+    files.generation_config =
+        PENSTOCK_TRY(parse_json(*generation, files.path_of("generation_config.json")));
+  }
+  if (files.source) files.source->forget_text("tokenizer.json");
+  // Parsing left holes behind that the weights should not have to live beside.
+  give_back_heap();
+  return {};
+}
+
+Result<bool> has_file(Storage& storage, const std::string& path) {
+  const Result<FileStat> stat = storage.stat(path);
+  if (stat) return true;
+  if (stat.error().code == ErrorCode::kNotFound) return false;
+  return stat.error();
+}
+
+// A folder with what other programs put into one, or a file that says it is GGUF.
+Result<bool> is_checkpoint(Storage& storage, const std::string& path) {
+  const Result<bool> is_folder = storage.is_directory(path);
+  if (!is_folder) return false;
+  if (*is_folder) {
+    const std::string manifest = fmt::format("{}/{}", path, kManifestName);
+    if (PENSTOCK_TRY(has_file(storage, manifest))) return false;
+    const std::vector<std::string> names = PENSTOCK_TRY(storage.list(path));
+    return std::ranges::any_of(names, [](const std::string& name) {
+      return name == "config.json" || name.ends_with(".gguf");
+    });
+  }
+  if (path.ends_with(".gguf")) return true;
+  constexpr std::string_view kMagic = "GGUF";
+  char start[kMagic.size()] = {};
+  const Result<std::unique_ptr<StorageFile>> file = storage.open(path, OpenMode::kRead);
+  if (!file) return false;
+  const auto read = (*file)->read_some(0, std::as_writable_bytes(std::span(start)));
+  return read && *read == kMagic.size() && std::string_view(start, kMagic.size()) == kMagic;
+}
+
+Result<void> open_packed(Storage& storage, const std::string& path, ModelFiles& files) {
+  files.packed = PENSTOCK_TRY(Container::open(storage, path));
+  const Container& container = *files.packed;
+  files.config = PENSTOCK_TRY(
+      parse_model_config(container.config(), container.path_of(kManifestName) + ": config"));
+  const ModelConfig& config = files.config;
+  const ExpertParts& experts = container.experts();
+  if (experts.num_layers == config.num_moe_layers() && experts.num_experts == config.num_experts &&
+      experts.hidden_size == config.hidden_size &&
+      experts.intermediate_size == config.moe_intermediate_size) {
+    return {};
+  }
+  return Error{ErrorCode::kCorrupt,
+               fmt::format("{}: its experts do not have the shape of its configuration",
+                           container.path_of(kManifestName))};
+}
+
+}  // namespace
+
+const std::string& ModelFiles::path() const {
+  return packed ? packed->directory() : source->path();
+}
+
+std::string ModelFiles::path_of(std::string_view name) const {
+  if (packed) return packed->path_of(name);
+  return source->format() == SourceFormat::kGguf
+             ? fmt::format("{}: {} made of its keys", path(), name)
+             : fmt::format("{}/{}", path(), name);
+}
+
+Result<std::optional<std::string>> ModelFiles::optional_text(std::string_view name) const {
+  if (!packed) {
+    const std::string* text = source->find_text(name);
+    return text == nullptr ? OptionalText() : OptionalText(*text);
+  }
+  Result<std::string> text = packed->text_file(name);
+  if (text) return OptionalText(std::move(*text));
+  if (text.error().code == ErrorCode::kNotFound) return OptionalText();
+  return text.error();
+}
+
+Hash128 ModelFiles::id() const {
+  return packed ? packed->id() : source->id();
+}
+
+std::string ModelFiles::id_text() const {
+  return hex_text(id());
+}
+
+uint64_t ModelFiles::resident_bytes() const {
+  return packed ? packed->resident_bytes() : source_weights->bytes();
+}
+
+uint64_t ModelFiles::expert_bytes() const {
+  return packed ? packed->experts().file_bytes() : expert_file_bytes(*source);
+}
+
+std::string ModelFiles::experts_coding() const {
+  return packed ? std::string(name_of(packed->experts().dtype)) : expert_codings(*source);
+}
+
+std::string ModelFiles::resident_coding() const {
+  if (!packed) return "as in the file";
+  const std::string& option = packed->manifest().resident_option;
+  return option == "keep" ? "as trained" : option;
+}
+
+std::vector<std::string> ModelFiles::expert_paths() const {
+  if (packed) return {packed->experts_path()};
+  std::vector<std::string> paths;
+  for (const uint32_t file : expert_files(*source)) paths.push_back(source->files()[file].path);
+  return paths;
+}
+
+Result<ModelFiles::ExpertSizes> ModelFiles::expert_sizes(int num_layers) const {
+  if (packed) {
+    const ExpertParts& parts = packed->experts();
+    return ExpertSizes{parts.record_bytes, parts.num_sums() * sizeof(Hash128)};
+  }
+  const ExpertTable table =
+      PENSTOCK_TRY(lay_out_source_experts(*source, num_layers)).table(*source);
+  return ExpertSizes{SlotLayout(table).slot_bytes(), table.checksum_bytes()};
+}
+
+Result<ExpertSource> ModelFiles::open_experts(Storage& storage, int num_layers) const {
+  return packed ? open_packed_experts(storage, *packed, num_layers)
+                : open_source_experts(storage, *source, num_layers);
+}
+
+Result<ModelFiles> open_model(Storage& storage, const std::string& path) {
+  ModelFiles files;
+  if (PENSTOCK_TRY(is_checkpoint(storage, path))) {
+    files.source = std::make_unique<ModelSource>(PENSTOCK_TRY(ModelSource::open(storage, path)));
+    files.source_weights.emplace(*files.source);
+    files.config = files.source->config();
+  } else {
+    PENSTOCK_TRY(open_packed(storage, path, files));
+  }
+  files.texts.folder = path;
+  PENSTOCK_TRY(read_texts(files));
+  return files;
+}
+
+}  // namespace penstock

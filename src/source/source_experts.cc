@@ -1,0 +1,176 @@
+#include "source/source_experts.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <map>
+#include <set>
+#include <utility>
+
+#include "base/check.h"
+#include "store/expert_checksums.h"
+
+namespace penstock {
+namespace {
+
+constexpr std::string_view kPartNames[] = {"gate", "up", "down"};
+
+std::span<const StoredMatrix> matrices_of(const ExpertMatrices& matrices) {
+  if (!matrices.single.empty()) return matrices.single;
+  return {&matrices.first, 1};
+}
+
+// Adds the parts of one layer to its places, and says which matrix is where.
+class LayerLayer {
+ public:
+  LayerLayer(LayerPlaces& places, int64_t num_experts) : places_(places), experts_(num_experts) {}
+
+  PartMatrix add(const ExpertMatrices& matrices) {
+    const StoredMatrix& first = matrices.first;
+    const RowBytes bytes = plane_bytes(first.coding, first.rows, first.columns);
+    PartMatrix made;
+    made.is_coded = true;
+    made.matrix = {.rows = first.rows,
+                   .columns = first.columns,
+                   .coded = {.coding = first.coding, .scale_rows = rows_of_scales(first.coding)}};
+    made.part = plane(matrices, &StoredMatrix::codes, matrices.stride.codes, bytes.codes);
+    made.scales_part = plane(matrices, &StoredMatrix::scales, matrices.stride.scales, bytes.scales);
+    made.biases_part = plane(matrices, &StoredMatrix::biases, matrices.stride.biases, bytes.biases);
+    return made;
+  }
+
+ private:
+  // -1: the coding has no such plane.
+  int plane(const ExpertMatrices& matrices, Plane StoredMatrix::*which, uint64_t stride,
+            uint64_t bytes) {
+    if (bytes == 0) return -1;
+    PartPlace place{.stride = stride, .bytes = bytes};
+    const auto place_of = [&](const StoredMatrix& matrix) {
+      return FilePlace{static_cast<int>((matrix.*which).file), (matrix.*which).offset};
+    };
+    place.first = place_of(matrices.first);
+    for (const StoredMatrix& single : matrices.single) place.each.push_back(place_of(single));
+    PENSTOCK_CHECK(place.each.empty() || std::ssize(place.each) == experts_);
+    places_.parts.push_back(std::move(place));
+    return places_.num_parts() - 1;
+  }
+
+  LayerPlaces& places_;
+  const int64_t experts_;
+};
+
+// Up's rows directly below gate's, in every expert, with nothing beside them: one matrix.
+bool is_one_matrix(const ExpertMatrices& gate, const ExpertMatrices& up) {
+  const StoredMatrix& a = gate.first;
+  const StoredMatrix& b = up.first;
+  return gate.single.empty() && up.single.empty() && a.coding == b.coding &&
+         a.coding.kind == Coding::Kind::kBlocks && gate.stride.codes == up.stride.codes &&
+         a.codes.file == b.codes.file &&
+         b.codes.offset == a.codes.offset + static_cast<uint64_t>(a.rows) * a.codes.row_bytes;
+}
+
+void lay_out_layer(const LayerExperts& experts, int64_t num_experts, LayerPlaces& places,
+                   ExpertForm& form) {
+  LayerLayer layer(places, num_experts);
+  const ExpertMatrices& gate = experts[ExpertPart::kGate];
+  const ExpertMatrices& up = experts[ExpertPart::kUp];
+  if (is_one_matrix(gate, up)) {
+    ExpertMatrices both = gate;
+    both.first.rows += up.first.rows;
+    form.gate = form.up = layer.add(both);
+    form.up.first_row = gate.first.rows;
+  } else {
+    form.gate = layer.add(gate);
+    form.up = layer.add(up);
+  }
+  places.first_parts = places.num_parts();
+  form.down = layer.add(experts[ExpertPart::kDown]);
+}
+
+}  // namespace
+
+ExpertTable SourceExpertLayout::table(const ModelSource& source) const {
+  ExpertTable table;
+  table.num_experts = static_cast<int>(source.config().num_experts);
+  table.layers = layers;
+  table.model_id = source.id().low;
+  learn_checksums({}, table);  // these files have none
+  return table;
+}
+
+Result<SourceExpertLayout> lay_out_source_experts(const ModelSource& source, int num_layers) {
+  PENSTOCK_CHECK(num_layers <= std::ssize(source.experts()));
+  SourceExpertLayout layout;
+  layout.layers.resize(static_cast<size_t>(num_layers));
+  layout.forms.resize(static_cast<size_t>(num_layers));
+  for (size_t layer = 0; layer < layout.layers.size(); ++layer) {
+    const LayerExperts& experts = source.experts()[layer];
+    for (int part = 0; part < kNumExpertParts; ++part) {
+      const ExpertMatrices& matrices = experts.parts[part];
+      for (const StoredMatrix& matrix : matrices_of(matrices)) {
+        if (matrix.coding == matrices.first.coding) continue;
+        return Error{
+            ErrorCode::kUnsupported,
+            fmt::format("{}: {} of layer {} is {} in one expert and {} in another; pack the model",
+                        source.path(), kPartNames[part], layer, name_of(matrices.first.coding),
+                        name_of(matrix.coding))};
+      }
+    }
+    lay_out_layer(experts, source.config().num_experts, layout.layers[layer], layout.forms[layer]);
+  }
+  return layout;
+}
+
+Result<ExpertSource> open_source_experts(Storage& storage, const ModelSource& source,
+                                         int num_layers) {
+  SourceExpertLayout layout = PENSTOCK_TRY(lay_out_source_experts(source, num_layers));
+  PENSTOCK_TRY(source.check_unchanged());
+  ExpertSource made;
+  made.table = layout.table(source);
+  made.forms = std::move(layout.forms);
+  for (const CheckpointFile& file : source.files()) {
+    made.files.push_back(PENSTOCK_TRY(storage.open(file.path, OpenMode::kReadDirect)));
+    made.table.files.push_back(made.files.back().get());
+  }
+  return made;
+}
+
+std::string expert_codings(const ModelSource& source) {
+  std::map<std::string, uint64_t> bytes;
+  for (const LayerExperts& layer : source.experts()) {
+    for (const ExpertMatrices& part : layer.parts) {
+      bytes[name_of(part.first.coding)] +=
+          stored_bytes(part.first.coding, part.first.rows, part.first.columns);
+    }
+  }
+  std::vector<std::pair<std::string, uint64_t>> list(bytes.begin(), bytes.end());
+  std::ranges::stable_sort(list, [](const auto& a, const auto& b) { return a.second > b.second; });
+  std::string names;
+  for (const auto& [name, size] : list) names += (names.empty() ? "" : ", ") + name;
+  return names;
+}
+
+uint64_t expert_file_bytes(const ModelSource& source) {
+  uint64_t bytes = 0;
+  for (const LayerExperts& layer : source.experts()) {
+    for (const ExpertMatrices& part : layer.parts) {
+      for (int64_t expert = 0; expert < source.config().num_experts; ++expert) {
+        const StoredMatrix matrix = part.of(expert);
+        bytes += stored_bytes(matrix.coding, matrix.rows, matrix.columns);
+      }
+    }
+  }
+  return bytes;
+}
+
+std::vector<uint32_t> expert_files(const ModelSource& source) {
+  std::set<uint32_t> files;
+  for (const LayerExperts& layer : source.experts()) {
+    for (const ExpertMatrices& part : layer.parts) {
+      for (const StoredMatrix& matrix : matrices_of(part)) files.insert(matrix.codes.file);
+    }
+  }
+  return {files.begin(), files.end()};
+}
+
+}  // namespace penstock

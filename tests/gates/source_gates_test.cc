@@ -1,0 +1,196 @@
+// Gates of checkpoints that are run in place, in the manner of gates_test.cc:
+//
+//   G24 a Hugging Face folder run in place == the model packed from it
+//   G25 a checkpoint in any coding, run in place == its float32 twin, the file of plain floats that it
+//       decodes to; with any number of slots, threads, chunks, readers, in either arithmetic, with
+//       drafts
+//
+// So the logits of a quantised checkpoint are exactly those of its dequantised weights, and those of
+// plain folders are held to the reference by the golden tests.
+#include <gtest/gtest.h>
+
+#include <chrono>
+#include <filesystem>
+#include <fstream>
+#include <map>
+
+#include "support/fake_reader.h"
+#include "support/source_twin.h"
+#include "support/test_model.h"
+
+namespace penstock::test {
+namespace {
+
+struct Answer {
+  std::vector<float> logits;
+  std::vector<std::vector<int32_t>> experts;
+  std::vector<TokenId> tokens;
+  uint64_t hash = 0;
+  StoreStats store;
+
+  bool operator==(const Answer& other) const {
+    return same_bits(logits, other.logits) && experts == other.experts && tokens == other.tokens &&
+           hash == other.hash;
+  }
+};
+
+Answer answer_of(const EngineOptions& options) {
+  const auto engine = open_engine(options);
+  const auto prompt = random_tokens(37, engine->config().vocab_size, 7);
+  Evaluation evaluation = evaluate(*engine, prompt);
+  Answer answer;
+  answer.logits = std::move(evaluation.logits);
+  answer.experts = std::move(evaluation.experts);
+  // A tokenizer says where an answer stops, and twins have none.
+  if (engine->tokenizer() == nullptr) {
+    Session session = value_of(engine->new_session());
+    const GenerateResult result = continue_greedily(session, prompt, 10);
+    answer.tokens = result.tokens;
+    answer.hash = result.metrics.logits_hash;
+  }
+  answer.store = engine->experts().stats();
+  return answer;
+}
+
+// The spread of what is compared: logits that are all the same would prove nothing.
+void expect_sane(const Answer& answer) {
+  const auto [low, high] = std::ranges::minmax(answer.logits);
+  EXPECT_GT(high - low, 1e-3f);
+  EXPECT_LT(high - low, 1e6f);
+}
+
+class FolderGate : public ::testing::TestWithParam<const char*> {};
+
+INSTANTIATE_TEST_SUITE_P(Models, FolderGate,
+                         ::testing::Values("r0-gva2", "r1-tied", "r2-top1", "r3-wrapped",
+                                           "m0-plain", "m1-raw", "m2-dense", "m3-tied"),
+                         [](const auto& test) {
+                           std::string name = test.param;
+                           std::ranges::replace(name, '-', '_');
+                           return name;
+                         });
+
+TEST_P(FolderGate, g24_a_folder_in_place_is_the_model_packed_from_it) {
+  const Answer packed = answer_of(small_options(packed_random(GetParam())));
+  EngineOptions with = small_options(data_path(std::string("random/") + GetParam()));
+  expect_sane(packed);
+  EXPECT_TRUE(answer_of(with) == packed);
+  with.threads = 3;
+  with.chunk_tokens = 5;
+  EXPECT_TRUE(answer_of(with) == packed);
+}
+
+struct Coded {
+  const char* name;
+  const char* file;  // "": the folder
+};
+
+class CodedGate : public ::testing::TestWithParam<Coded> {
+ protected:
+  static std::string path() {
+    const Coded& c = GetParam();
+    const std::string folder = data_path(std::string("sources/") + c.name);
+    return *c.file == '\0' ? folder : folder + "/" + c.file;
+  }
+  static const Answer& twin() {
+    static std::map<std::string, Answer> known;
+    auto [place, is_new] = known.try_emplace(GetParam().name);
+    if (is_new) {
+      place->second = answer_of(small_options(write_f32_twin(path(), temporary_folder())));
+      if (open_engine(small_options(path()))->tokenizer() != nullptr) {
+        place->second.tokens.clear();
+        place->second.hash = 0;
+      }
+    }
+    return place->second;
+  }
+};
+
+INSTANTIATE_TEST_SUITE_P(Sources, CodedGate,
+                         ::testing::Values(Coded{"gguf-mixed", "m.gguf"},
+                                           Coded{"gguf-old", "m-00001-of-00003.gguf"},
+                                           Coded{"gguf-mtp", "m.gguf"},
+                                           Coded{"gguf-next", "m.gguf"}, Coded{"mlx-4", ""},
+                                           Coded{"mlx-mxfp4", ""}, Coded{"fp8", ""}),
+                         [](const auto& test) {
+                           std::string name = test.param.name;
+                           std::ranges::replace(name, '-', '_');
+                           return name;
+                         });
+
+TEST_P(CodedGate, g25_a_coded_checkpoint_in_place_is_its_float32_twin) {
+  expect_sane(twin());
+  EngineOptions with = small_options(path());
+  EXPECT_TRUE(answer_of(with) == twin());
+  with.arithmetic = Arithmetic::kFloat32;
+  with.threads = 2;
+  with.speculation = Speculation::kOff;
+  EXPECT_TRUE(answer_of(with) == twin()) << "float32, two threads, no drafts";
+}
+
+TEST_P(CodedGate, g25_streamed_it_is_the_same_as_in_memory) {
+  const auto engine = open_engine(small_options(path()));
+  const int64_t all = engine->plan().num_experts;
+  const int64_t top_k = engine->experts_per_token();
+  for (const int64_t slots : {all / 2, top_k, int64_t{1}}) {
+    EngineOptions with = small_options(path());
+    with.num_slots = slots;
+    with.chunk_tokens = 3 + slots;
+    const Answer streamed = answer_of(with);
+    EXPECT_TRUE(streamed == twin()) << slots << " slots";
+    EXPECT_GT(streamed.store.evictions, 0u) << slots << " slots";
+    with.reader_factory = [] {
+      return std::make_unique<FakeReader>(FakeReaderOptions{.seed = 3, .depth = 5}, nullptr);
+    };
+    EXPECT_TRUE(answer_of(with) == twin()) << slots << " slots, another reader";
+  }
+}
+
+TEST(KeptChecksumsGate, a_file_that_is_not_what_it_was_at_its_first_read_is_noticed) {
+  namespace fs = std::filesystem;
+  const std::string folder = temporary_folder();
+  const std::string path = folder + "/m.gguf";
+  fs::copy_file(data_path("sources/gguf-next/m.gguf"), path);
+  fs::permissions(path, fs::perms::owner_all);
+  EngineOptions with = small_options(path);
+  with.checksum_file = folder + "/state/sums";
+  std::vector<float> logits;
+  for (const bool is_first : {true, false}) {
+    const auto engine = open_engine(with);
+    const auto prompt = random_tokens(37, engine->config().vocab_size, 7);
+    const Evaluation evaluation = evaluate(*engine, prompt);
+    EXPECT_EQ(engine->experts().stats().checksums_learned > 0, is_first);
+    EXPECT_GT(engine->experts().stats().bytes_verified, 0u);
+    EXPECT_EQ(engine->checksum_note(), "");
+    if (is_first) logits = evaluation.logits;
+    EXPECT_TRUE(same_bits(evaluation.logits, logits));
+    value_of(engine->keep_checksums());
+  }
+  // One bit of an expert, without a new time.
+  const ModelSource source = value_of(ModelSource::open(posix_storage(), path));
+  const auto place = source.experts()[0][ExpertPart::kDown].of(1).codes.offset + 5;
+  const auto time = fs::last_write_time(path);
+  {
+    std::fstream file(path, std::ios::in | std::ios::out | std::ios::binary);
+    file.seekg(static_cast<std::streamoff>(place));
+    const auto byte = static_cast<char>(file.get() ^ 4);
+    file.seekp(static_cast<std::streamoff>(place));
+    file.put(byte);
+  }
+  fs::last_write_time(path, time);
+  const auto engine = open_engine(with);
+  Session session = value_of(engine->new_session());
+  const auto prompt = random_tokens(37, engine->config().vocab_size, 7);
+  const auto evaluated = session.evaluate(prompt, {}, {}, {});
+  ASSERT_FALSE(evaluated.has_value());
+  EXPECT_EQ(evaluated.error().code, ErrorCode::kCorrupt);
+  EXPECT_NE(evaluated.error().message.find("first read"), std::string::npos);
+  // With a new time it is another file, and its sums are made anew.
+  fs::last_write_time(path, time + std::chrono::seconds(1));
+  const auto anew = open_engine(with);
+  EXPECT_NE(anew->checksum_note(), "");
+  EXPECT_FALSE(same_bits(evaluate(*anew, prompt).logits, logits));
+}
+
+}  // namespace
+}  // namespace penstock::test
