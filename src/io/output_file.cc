@@ -29,18 +29,19 @@ Result<void> remove_leftover(Storage& storage, const std::string& partial) {
 
 }  // namespace
 
-Result<Place> place_of(const Storage& storage, const std::string& path) {
+Result<FilePlace> place_of(const Storage& storage, const std::string& path) {
   if (const auto* real = dynamic_cast<const Places*>(&storage)) return real->place_of(path);
   const Result<FileStat> found = storage.stat(path);
-  if (!found && found.error().code == ErrorCode::kNotFound) return Place{path, PlaceKind::kAbsent};
+  if (!found && found.error().code == ErrorCode::kNotFound)
+    return FilePlace{path, PlaceKind::kAbsent};
   if (!found) return found.error();
   const bool holds_others = PENSTOCK_TRY(storage.is_directory(path));
-  return Place{path, holds_others ? PlaceKind::kDirectory : PlaceKind::kFile};
+  return FilePlace{path, holds_others ? PlaceKind::kDirectory : PlaceKind::kFile};
 }
 
 Result<OutputFile> OutputFile::create(Storage& storage, const std::string& path) {
   if (path.empty()) return Error{ErrorCode::kInvalidArgument, "the path of the file is empty"};
-  const Place place = PENSTOCK_TRY(place_of(storage, path));
+  const FilePlace place = PENSTOCK_TRY(place_of(storage, path));
   OutputFile out;
   out.storage_ = &storage;
   out.path_ = place.path;
@@ -57,7 +58,7 @@ Result<OutputFile> OutputFile::create(Storage& storage, const std::string& path)
     case PlaceKind::kAbsent: break;
   }
   out.partial_ = place.path + ".partial";
-  const Place leftover = PENSTOCK_TRY(place_of(storage, out.partial_));
+  const FilePlace leftover = PENSTOCK_TRY(place_of(storage, out.partial_));
   if (leftover.kind != PlaceKind::kFile || leftover.path != out.partial_) {
     PENSTOCK_TRY(remove_leftover(storage, out.partial_));
   }
@@ -96,7 +97,7 @@ Result<void> OutputFile::finish() {
 }
 
 Result<void> check_output(Storage& storage, const std::string& path) {
-  const Place place = PENSTOCK_TRY(place_of(storage, path));
+  const FilePlace place = PENSTOCK_TRY(place_of(storage, path));
   // Who reads from a pipe would see its end.
   if (place.kind == PlaceKind::kStream) return {};
   const Result<OutputFile> created = OutputFile::create(storage, path);
