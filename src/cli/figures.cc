@@ -38,13 +38,12 @@ std::string waits_of(const char* phase, const PhaseMetrics& metrics) {
                        percent(static_cast<uint64_t>(std::max<int64_t>(0, ns)),
                                static_cast<uint64_t>(metrics.wall_ns)));
   };
-  return row("mixers", metrics.times.mixer_ns) + row("routers", metrics.times.router_ns) +
-         row("prefetch", metrics.times.prefetch_ns) +
-         row("shared expert", metrics.times.shared_ns) + row("experts", metrics.times.experts_ns) +
-         row("expert wait", metrics.times.expert_wait_ns) + row("head", metrics.times.head_ns) +
-         (metrics.times.draft_ns > 0 ? row("drafts", metrics.times.draft_ns) : "") +
-         (metrics.times.sampling_ns > 0 ? row("sampling", metrics.times.sampling_ns) : "") +
-         row("unaccounted", metrics.unaccounted_ns());
+  std::string text;
+  for (const StepPart& part : kStepParts) {
+    const int64_t ns = metrics.times.*part.ns;
+    if (part.is_always_shown || ns > 0) text += row(part.label, ns);
+  }
+  return text + row("unaccounted", metrics.unaccounted_ns());
 }
 
 }  // namespace

@@ -12,21 +12,16 @@ double milliseconds(int64_t ns) {
 }
 
 Json waits_json(const PhaseMetrics& phase) {
-  return Json{{"wall", milliseconds(phase.wall_ns)},
-              {"mixer", milliseconds(phase.times.mixer_ns)},
-              {"router", milliseconds(phase.times.router_ns)},
-              {"prefetch", milliseconds(phase.times.prefetch_ns)},
-              {"shared_expert", milliseconds(phase.times.shared_ns)},
-              {"experts", milliseconds(phase.times.experts_ns)},
-              {"expert_wait", milliseconds(phase.times.expert_wait_ns)},
-              {"head", milliseconds(phase.times.head_ns)},
-              {"draft", milliseconds(phase.times.draft_ns)},
-              {"sampling", milliseconds(phase.times.sampling_ns)},
-              {"unaccounted", milliseconds(phase.unaccounted_ns())}};
+  Json waits = Json::object();
+  waits["wall"] = milliseconds(phase.wall_ns);
+  for (const StepPart& part : kStepParts) waits[part.key] = milliseconds(phase.times.*part.ns);
+  waits["unaccounted"] = milliseconds(phase.unaccounted_ns());
+  return waits;
 }
 
 template <class Operation>
 StoreStats combine(const StoreStats& a, const StoreStats& b, const Operation& apply) {
+  static_assert(sizeof(StoreStats) == 19 * sizeof(uint64_t), "a figure is missing below");
   return {.requests = apply(a.requests, b.requests),
           .hits = apply(a.hits, b.hits),
           .misses = apply(a.misses, b.misses),
@@ -44,7 +39,8 @@ StoreStats combine(const StoreStats& a, const StoreStats& b, const Operation& ap
           .slots_given_back = apply(a.slots_given_back, b.slots_given_back),
           .wait_ns = apply(a.wait_ns, b.wait_ns),
           .verify_ns = apply(a.verify_ns, b.verify_ns),
-          .bytes_verified = apply(a.bytes_verified, b.bytes_verified)};
+          .bytes_verified = apply(a.bytes_verified, b.bytes_verified),
+          .checksums_learned = apply(a.checksums_learned, b.checksums_learned)};
 }
 
 // The part of a total that lies between two of its shares: parts add up to the total.

@@ -6,6 +6,7 @@
 #include <cstring>
 #include <utility>
 
+#include "format/corrupt.h"
 #include "format/text.h"
 
 namespace penstock {
@@ -16,10 +17,6 @@ constexpr uint64_t kIndexBytesMax = 128 << 20;
 constexpr size_t kOpenShardsMax = 16;  // a 400 GB model has a hundred shards, a limit of files 1024
 constexpr std::string_view kSingleName = "model.safetensors";
 constexpr std::string_view kIndexName = "model.safetensors.index.json";
-
-Error corrupt(const std::string& what, const std::string& reason) {
-  return {ErrorCode::kCorrupt, fmt::format("{}: {}", what, reason)};
-}
 
 Result<bool> exists(const Storage& storage, const std::string& path) {
   const Result<FileStat> stat = storage.stat(path);

@@ -6,6 +6,7 @@
 #include <cstring>
 #include <utility>
 
+#include "format/corrupt.h"
 #include "format/text.h"
 
 namespace penstock {
@@ -13,10 +14,6 @@ namespace {
 
 constexpr uint64_t kManifestBytesMax = 16 << 20;
 constexpr uint64_t kTextBytesMax = 256 << 20;
-
-Error corrupt(const std::string& path, const std::string& reason) {
-  return {ErrorCode::kCorrupt, fmt::format("{}: {}", path, reason)};
-}
 
 Result<std::string> read_manifest(Storage& storage, const std::string& directory) {
   if (!PENSTOCK_TRY(storage.is_directory(directory))) {

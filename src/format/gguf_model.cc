@@ -5,6 +5,7 @@
 #include <charconv>
 
 #include "base/check.h"
+#include "format/corrupt.h"
 #include "format/gguf.h"
 #include "format/text.h"
 
@@ -24,10 +25,6 @@ bool parse_number(std::string_view text, int64_t& number) {
 Result<int64_t> split_key(const GgufMetadata& metadata, std::string_view key) {
   if (!metadata.has(key)) return int64_t{-1};
   return metadata.integer(key, 0, INT32_MAX);
-}
-
-Error corrupt(const std::string& path, const std::string& reason) {
-  return {ErrorCode::kCorrupt, fmt::format("{}: {}", path, reason)};
 }
 
 }  // namespace

@@ -5,6 +5,7 @@
 #include <set>
 
 #include "base/byte_cursor.h"
+#include "format/corrupt.h"
 #include "format/text.h"
 
 namespace penstock {
@@ -14,10 +15,6 @@ constexpr int64_t kWidthMax = int64_t{1} << 31;
 constexpr std::string_view kTailStart = ",\n\"checksum\": \"";
 constexpr std::string_view kTailEnd = "\"\n}\n";
 constexpr size_t kTailBytes = kTailStart.size() + 32 + kTailEnd.size();
-
-Error corrupt(const std::string& what, const std::string& reason) {
-  return {ErrorCode::kCorrupt, fmt::format("{}: {}", what, reason)};
-}
 
 Result<const Json*> member(const Json& object, std::string_view key, const std::string& what,
                            Json::value_t type) {

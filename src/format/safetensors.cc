@@ -7,6 +7,7 @@
 #include <unordered_set>
 
 #include "base/byte_cursor.h"
+#include "format/corrupt.h"
 #include "format/text.h"
 
 namespace penstock {
@@ -35,10 +36,6 @@ std::optional<uint64_t> bits_of_type(std::string_view type) {
     if (entry.name == type) return entry.bits;
   }
   return std::nullopt;
-}
-
-Error corrupt(const std::string& what, const std::string& reason) {
-  return {ErrorCode::kCorrupt, fmt::format("{}: {}", what, reason)};
 }
 
 bool has_control_characters(std::string_view name) {

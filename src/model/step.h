@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cstdint>
 #include <functional>
+#include <iterator>
 #include <span>
 #include <stop_token>
 #include <vector>
@@ -26,24 +27,40 @@ struct StepTimes {
   int64_t draft_ns = 0;        // the prediction block, with its experts and their reads
   int64_t sampling_ns = 0;     // choosing the token from the logits, and their hash
 
-  int64_t accounted_ns() const {
-    return mixer_ns + router_ns + prefetch_ns + shared_ns + experts_ns + expert_wait_ns + head_ns +
-           draft_ns + sampling_ns;
-  }
-
-  StepTimes& operator+=(const StepTimes& other) {
-    mixer_ns += other.mixer_ns;
-    router_ns += other.router_ns;
-    prefetch_ns += other.prefetch_ns;
-    shared_ns += other.shared_ns;
-    experts_ns += other.experts_ns;
-    expert_wait_ns += other.expert_wait_ns;
-    head_ns += other.head_ns;
-    draft_ns += other.draft_ns;
-    sampling_ns += other.sampling_ns;
-    return *this;
-  }
+  int64_t accounted_ns() const;
+  StepTimes& operator+=(const StepTimes& other);
 };
+
+// The parts by name: the one list for sums, JSON and tables, in the order in which they are shown.
+struct StepPart {
+  int64_t StepTimes::*ns;
+  const char* key;    // in JSON
+  const char* label;  // in tables
+  bool is_always_shown = true;
+};
+inline constexpr StepPart kStepParts[] = {
+    {&StepTimes::mixer_ns, "mixer", "mixers"},
+    {&StepTimes::router_ns, "router", "routers"},
+    {&StepTimes::prefetch_ns, "prefetch", "prefetch"},
+    {&StepTimes::shared_ns, "shared_expert", "shared expert"},
+    {&StepTimes::experts_ns, "experts", "experts"},
+    {&StepTimes::expert_wait_ns, "expert_wait", "expert wait"},
+    {&StepTimes::head_ns, "head", "head"},
+    {&StepTimes::draft_ns, "draft", "drafts", false},
+    {&StepTimes::sampling_ns, "sampling", "sampling", false},
+};
+static_assert(sizeof(StepTimes) == std::size(kStepParts) * sizeof(int64_t), "a part has no name");
+
+inline int64_t StepTimes::accounted_ns() const {
+  int64_t sum = 0;
+  for (const StepPart& part : kStepParts) sum += this->*part.ns;
+  return sum;
+}
+
+inline StepTimes& StepTimes::operator+=(const StepTimes& other) {
+  for (const StepPart& part : kStepParts) this->*part.ns += other.*part.ns;
+  return *this;
+}
 
 // Adds the time until it is destroyed, or until next(), to one of the parts.
 class PartTimer {

@@ -11,16 +11,6 @@ namespace {
 
 using namespace std::chrono_literals;
 
-StepTimes operator+(StepTimes a, const StepTimes& b) {
-  for (int64_t StepTimes::*part :
-       {&StepTimes::mixer_ns, &StepTimes::router_ns, &StepTimes::prefetch_ns, &StepTimes::shared_ns,
-        &StepTimes::experts_ns, &StepTimes::expert_wait_ns, &StepTimes::head_ns,
-        &StepTimes::draft_ns, &StepTimes::sampling_ns}) {
-    a.*part += b.*part;
-  }
-  return a;
-}
-
 // Stops when every one of its requests was cancelled: a pass serves all of them at once.
 class PassStop {
  public:
@@ -278,7 +268,7 @@ void BatchGenerator::finish(Slot& slot) {
   figures_.drafts_accepted += static_cast<uint64_t>(metrics.drafts_accepted);
   figures_.prompt_ns += metrics.prompt.wall_ns;
   figures_.answer_ns += metrics.answer.wall_ns;
-  figures_.times = figures_.times + metrics.answer.times;
+  figures_.times += metrics.answer.times;
 }
 
 // A fault of the disk is told by /health until a pass has met none.

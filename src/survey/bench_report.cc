@@ -48,12 +48,10 @@ Json waits_json(const BenchRow& row) {
   const auto ms = [&](int64_t ns) {
     return per(static_cast<double>(ns) / 1e6, static_cast<double>(total.tokens));
   };
-  return Json{
-      {"mixer", ms(total.times.mixer_ns)},       {"router", ms(total.times.router_ns)},
-      {"prefetch", ms(total.times.prefetch_ns)}, {"shared_expert", ms(total.times.shared_ns)},
-      {"experts", ms(total.times.experts_ns)},   {"expert_wait", ms(total.times.expert_wait_ns)},
-      {"head", ms(total.times.head_ns)},         {"draft", ms(total.times.draft_ns)},
-      {"sampling", ms(total.times.sampling_ns)}, {"unaccounted", ms(total.unaccounted_ns())}};
+  Json waits = Json::object();
+  for (const StepPart& part : kStepParts) waits[part.key] = ms(total.times.*part.ns);
+  waits["unaccounted"] = ms(total.unaccounted_ns());
+  return waits;
 }
 
 std::vector<double> walls_ns(const BenchRow& row) {

@@ -51,15 +51,7 @@ Result<uint64_t> budget_for_slots(PlanRequest request, int64_t slots) {
 PhaseMetrics add(PhaseMetrics a, const PhaseMetrics& b) {
   a.tokens += b.tokens;
   a.wall_ns += b.wall_ns;
-  a.times.mixer_ns += b.times.mixer_ns;
-  a.times.router_ns += b.times.router_ns;
-  a.times.prefetch_ns += b.times.prefetch_ns;
-  a.times.shared_ns += b.times.shared_ns;
-  a.times.experts_ns += b.times.experts_ns;
-  a.times.expert_wait_ns += b.times.expert_wait_ns;
-  a.times.head_ns += b.times.head_ns;
-  a.times.draft_ns += b.times.draft_ns;
-  a.times.sampling_ns += b.times.sampling_ns;
+  a.times += b.times;
   a.store = a.store + b.store;
   return a;
 }
