@@ -188,7 +188,7 @@ class Bench {
                       {"gflops", row.gflops},
                       {"percent_of_peak", row.percent_of_peak}});
     }
-    std::ofstream(options_.json) << to_text({{"target", target_name(target_)}, {"rows", rows}}, 1)
+    std::ofstream(options_.json) << to_text({{"target", name_of(target_)}, {"rows", rows}}, 1)
                                  << '\n';
   }
 
@@ -198,8 +198,9 @@ class Bench {
     read_at_ = (read_at_ + kReadSample) % kStreamBytes;
     const int64_t share = kReadSample / 4 / threads / 64 * 64;
     const double start = now();
-    run_on(threads,
-           [&](int i) { sink_ = PENSTOCK_AT_TARGET(ReadAll, target_)(values + i * share, share); });
+    run_on(threads, [&](int i) {
+      sink_ = PENSTOCK_AT_TARGET(ReadAll, target_.target)(values + i * share, share);
+    });
     return static_cast<double>(share * 4 * threads) / (now() - start);
   }
 
@@ -207,7 +208,7 @@ class Bench {
     double flops = 0;
     const double start = now();
     run_on(threads, [&](int i) {
-      const double done = PENSTOCK_AT_TARGET(MultiplyAdds, target_)(200000, &sink_);
+      const double done = PENSTOCK_AT_TARGET(MultiplyAdds, target_.target)(200000, &sink_);
       if (i == 0) flops = done;
     });
     return flops * threads / (now() - start);
@@ -224,7 +225,7 @@ class Bench {
   void report(const Row& row) {
     if (rows_.empty()) {
       std::printf("%s; %% of read: of the memory's bandwidth, %% of peak: of multiply-adds\n",
-                  target_name(target_).c_str());
+                  name_of(target_).c_str());
       std::printf("%-44s %7s %10s %7s %7s %7s %9s %7s\n", "op", "threads", "median us", "+-",
                   "GB/s", "% read", "GFLOP/s", "% peak");
     }
@@ -236,7 +237,7 @@ class Bench {
   }
 
   Options options_;
-  int64_t target_;
+  InstructionSet target_;
   AlignedMemory stream_;
   int64_t read_at_ = 0;
   volatile float sink_ = 0;

@@ -197,7 +197,7 @@ TEST(Synth, graph_binds_every_tensor_of_every_kind) {
       const ModelConfig config = *parse_model_config(model.config(), "config");
       AlignedMemory resident = *AlignedMemory::create(model.resident_bytes(), "weights");
       ASSERT_TRUE(model.load_resident(resident.bytes(), {}));
-      const auto bound = bind_model(config, model, resident.bytes(), {});
+      const auto bound = bind_model(config, packed_weights(model, resident.bytes()), {});
       EXPECT_TRUE(bound) << bound.error().message;
     }
   }
@@ -216,7 +216,7 @@ TEST(Synth, a_family_without_delta_nets_and_shared_experts_binds_too) {
   EXPECT_EQ(config.model_type, "qwen3_moe");
   AlignedMemory resident = *AlignedMemory::create(model.resident_bytes(), "weights");
   ASSERT_TRUE(model.load_resident(resident.bytes(), {}));
-  const auto bound = bind_model(config, model, resident.bytes(), {});
+  const auto bound = bind_model(config, packed_weights(model, resident.bytes()), {});
   EXPECT_TRUE(bound) << bound.error().message;
 }
 
