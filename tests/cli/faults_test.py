@@ -18,7 +18,7 @@ import threading
 import time
 import unittest
 
-from support import BINARY, TIMEOUT_S, Model, edit_json, environment, good, good_json, penstock, spoil
+from support import BINARY, IS_SANITIZED, TIMEOUT_S, Model, edit_json, environment, good, good_json, penstock, spoil
 
 MODEL = None
 FOLDER = None
@@ -224,6 +224,7 @@ class StandardDescriptors(unittest.TestCase):
         self.assertEqual(done.returncode, 5)
 
 
+@unittest.skipIf(IS_SANITIZED, "sanitizers need descriptors and address space of their own")
 class Limits(unittest.TestCase):
     """What the system refuses is a sentence and an exit code, also with --json, and never an abort."""
 
@@ -523,6 +524,7 @@ class Judged(unittest.TestCase):
         self.assertTrue(os.path.isfile(path("elsewhere/with slash/penstock.json")))
 
 
+@unittest.skipIf(IS_SANITIZED, "sanitizers need memory of their own")
 class LargeText(unittest.TestCase):
     """Text is part of the budget: what fits into no context is refused before it is held."""
 

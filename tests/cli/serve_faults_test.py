@@ -84,8 +84,13 @@ class Numbers(Served):
                 self.assertEqual(status, 500, answer)
                 self.assertIn("not all numbers", answer)
         self.assertEqual(self.ask("/v1/models")[0], 200)
-        failed = re.search(r"^\S*failed_total (\d+)$", self.ask("/metrics")[1], re.MULTILINE)
-        self.assertEqual(failed[1], "3")
+        end = time.monotonic() + TIMEOUT_S  # counted after their answers were sent
+        while self.failed() < 3 and time.monotonic() < end:
+            time.sleep(0.05)
+        self.assertEqual(self.failed(), 3)
+
+    def failed(self):
+        return int(re.search(r"^\S*failed_total (\d+)$", self.ask("/metrics")[1], re.MULTILINE)[1])
 
 
 class Ends(Served):

@@ -13,6 +13,8 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 DATA = os.path.normpath(os.path.join(HERE, "..", "data"))
 BINARY = os.environ["PENSTOCK_BINARY"]
 TIMEOUT_S = 240
+# A build with sanitizers, which take memory and descriptors of their own.
+IS_SANITIZED = bool(os.environ.get("PENSTOCK_SANITIZED"))
 STATE = tempfile.TemporaryDirectory(prefix="penstock-state-")  # removed at the end
 
 TEMPLATE = (
