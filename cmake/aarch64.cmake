@@ -1,11 +1,11 @@
-# Cross-compiles for 64-bit Arm on Debian, against the sysroot that scripts/test-neon unpacks, and
+# Cross-compiles for 64-bit Arm on Debian, against the sysroot that scripts/test-arm64 unpacks, and
 # runs what was built under qemu.
 set(CMAKE_SYSTEM_NAME Linux)
 set(CMAKE_SYSTEM_PROCESSOR aarch64)
 set(CMAKE_C_COMPILER aarch64-linux-gnu-gcc)
 set(CMAKE_CXX_COMPILER aarch64-linux-gnu-g++)
 
-set(PENSTOCK_SYSROOT ${CMAKE_CURRENT_LIST_DIR}/../build/neon/sysroot CACHE PATH
+set(PENSTOCK_SYSROOT ${CMAKE_CURRENT_LIST_DIR}/../build/arm64/sysroot CACHE PATH
   "folder with the arm64 packages, unpacked")
 list(APPEND CMAKE_TRY_COMPILE_PLATFORM_VARIABLES PENSTOCK_SYSROOT)
 set(libraries ${PENSTOCK_SYSROOT}/usr/lib/aarch64-linux-gnu)
