@@ -1,6 +1,8 @@
 // The panel product of quantised formats in fixed point by tiles of bytes (byte_tiles.h), for many
 // rows of x: codes are spread to bytes once for two tiles of rows, and while the unit multiplies one
 // block, the vectors scale the sums of the block before.
+#include <array>
+
 #include "compute/cpu/byte_tiles.h"
 #include "compute/cpu/product.h"
 
@@ -19,33 +21,48 @@ namespace penstock {
 namespace HWY_NAMESPACE {
 
 // A format says in which order columns come: kOrder[k] is the column, of each sixteen, whose codes
-// are the k-th bytes. spread() writes the 16 words of a tile's rows, 16 lanes each, or says where
+// are the k-th bytes. Spread() writes the 16 words of a tile's rows, 16 lanes each, or says where
 // they are already.
-struct ByteQ8 {
-  static constexpr DType kDType = DType::kQ8;
-  static constexpr uint8_t kOrder[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-  static HWY_INLINE const uint32_t* Spread(const uint32_t* words, uint32_t*) { return words; }
-};
+//
+// q8, q4 and q2: a word has 8 / kBits codes under each byte, which come out one after the other.
+template <DType kType>
+struct ByteWords {
+  static constexpr DType kDType = kType;
+  static constexpr int kBits = bits_of(kType);
+  static constexpr int kCodes = 8 / kBits;     // under a byte
+  static constexpr int kColumns = 4 * kCodes;  // of a word
+  static constexpr std::array<uint8_t, 16> kOrder = [] {
+    std::array<uint8_t, 16> order = {};
+    for (int k = 0; k < 16; ++k) {
+      const int in_word = k % kColumns;
+      order[static_cast<size_t>(k)] =
+          static_cast<uint8_t>(k - in_word + in_word % 4 * kCodes + in_word / 4);
+    }
+    return order;
+  }();
 
-struct ByteQ4 {
-  static constexpr DType kDType = DType::kQ4;
-  static constexpr uint8_t kOrder[16] = {0, 2, 4, 6, 1, 3, 5, 7, 8, 10, 12, 14, 9, 11, 13, 15};
   static HWY_INLINE const uint32_t* Spread(const uint32_t* words, uint32_t* out) {
-    const WordVec mask = hn::Set(Words(), 0x0f0f0f0fu);
-    for (int w = 0; w < 8; ++w) {
+    if constexpr (kCodes == 1) return words;
+    const WordVec mask = hn::Set(Words(), ((1u << kBits) - 1) * 0x01010101u);
+    for (int w = 0; w < 16 / kCodes; ++w) {
       for (int v = 0; v < 16; v += kLanes) {
-        const WordVec word = hn::Load(Words(), words + w * 16 + v);
-        hn::Store(hn::And(word, mask), Words(), out + w * 32 + v);
-        hn::Store(hn::And(hn::ShiftRight<4>(word), mask), Words(), out + w * 32 + 16 + v);
+        WordVec word = hn::Load(Words(), words + w * 16 + v);
+        PENSTOCK_UNROLL
+        for (int code = 0; code < kCodes; ++code) {
+          hn::Store(hn::And(word, mask), Words(), out + (w * kCodes + code) * 16 + v);
+          word = hn::ShiftRight<kBits % 8>(word);
+        }
       }
     }
     return out;
   }
 };
 
+// q3: as q4, once its high bits are beside the low ones; the even columns, then the odd ones.
 struct ByteQ3 {
   static constexpr DType kDType = DType::kQ3;
-  static constexpr uint8_t kOrder[16] = {0, 4, 8, 12, 2, 6, 10, 14, 1, 5, 9, 13, 3, 7, 11, 15};
+  static constexpr std::array<uint8_t, 16> kOrder = {0, 4, 8, 12, 2, 6, 10, 14,
+                                                     1, 5, 9, 13, 3, 7, 11, 15};
   static HWY_INLINE const uint32_t* Spread(const uint32_t* words, uint32_t* out) {
     const WordVec mask = hn::Set(Words(), 0x07070707u);
     for (int step = 0; step < 4; ++step) {
@@ -57,25 +74,6 @@ struct ByteQ3 {
         hn::Store(hn::And(hn::ShiftRight<4>(codes.even), mask), Words(), place + 16);
         hn::Store(hn::And(codes.odd, mask), Words(), place + 32);
         hn::Store(hn::And(hn::ShiftRight<4>(codes.odd), mask), Words(), place + 48);
-      }
-    }
-    return out;
-  }
-};
-
-struct ByteQ2 {
-  static constexpr DType kDType = DType::kQ2;
-  static constexpr uint8_t kOrder[16] = {0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15};
-  static HWY_INLINE const uint32_t* Spread(const uint32_t* words, uint32_t* out) {
-    const WordVec mask = hn::Set(Words(), 0x03030303u);
-    for (int w = 0; w < 4; ++w) {
-      for (int v = 0; v < 16; v += kLanes) {
-        const WordVec word = hn::Load(Words(), words + w * 16 + v);
-        uint32_t* place = out + w * 64 + v;
-        hn::Store(hn::And(word, mask), Words(), place);
-        hn::Store(hn::And(hn::ShiftRight<2>(word), mask), Words(), place + 16);
-        hn::Store(hn::And(hn::ShiftRight<4>(word), mask), Words(), place + 32);
-        hn::Store(hn::And(hn::ShiftRight<6>(word), mask), Words(), place + 48);
       }
     }
     return out;
@@ -99,7 +97,7 @@ template <class Format>
 HWY_INLINE void SplitNumbers(const uint32_t* numbers, uint8_t* high, uint8_t* low) {
 #if HWY_TARGET == HWY_SCALAR
   for (int c = 0; c < kGroupColumns; ++c) {
-    const uint32_t number = numbers[c / 16 * 16 + Format::kOrder[c % 16]];
+    const uint32_t number = numbers[c / 16 * 16 + Format::kOrder[static_cast<size_t>(c % 16)]];
     high[c] = static_cast<uint8_t>(number >> 8);
     low[c] = static_cast<uint8_t>(number);
   }
@@ -110,7 +108,7 @@ HWY_INLINE void SplitNumbers(const uint32_t* numbers, uint8_t* high, uint8_t* lo
     plain_low[c] = static_cast<uint8_t>(numbers[c]);
   }
   const hn::FixedTag<uint8_t, 16> bytes;
-  const auto order = hn::LoadU(bytes, Format::kOrder);
+  const auto order = hn::LoadU(bytes, Format::kOrder.data());
   for (int c = 0; c < kGroupColumns; c += 16) {
     hn::Store(hn::TableLookupBytes(hn::Load(bytes, plain_high + c), order), bytes, high + c);
     hn::Store(hn::TableLookupBytes(hn::Load(bytes, plain_low + c), order), bytes, low + c);
@@ -232,10 +230,10 @@ const ProductKernel* TileKernelOf() {
 template <class Unit>
 const ProductKernel* TileKernel(DType dtype) {
   switch (dtype) {
-    case DType::kQ8: return TileKernelOf<Unit, ByteQ8>();
-    case DType::kQ4: return TileKernelOf<Unit, ByteQ4>();
+    case DType::kQ8: return TileKernelOf<Unit, ByteWords<DType::kQ8>>();
+    case DType::kQ4: return TileKernelOf<Unit, ByteWords<DType::kQ4>>();
     case DType::kQ3: return TileKernelOf<Unit, ByteQ3>();
-    case DType::kQ2: return TileKernelOf<Unit, ByteQ2>();
+    case DType::kQ2: return TileKernelOf<Unit, ByteWords<DType::kQ2>>();
     default: return nullptr;
   }
 }
