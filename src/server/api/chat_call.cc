@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "server/api/constraints.h"
+#include "server/api/messages.h"
 #include "server/http/message.h"
 
 namespace penstock {
@@ -87,6 +88,29 @@ void read_reply_options(Fields& fields, const ServedModel& model, ChatCall& call
   if (const auto format =
           fields.choice("reasoning_format", {"none", "split", "auto", "deepseek"})) {
     call.splits_reasoning = *format != "none";
+  }
+}
+
+void read_tool_choice(Fields& fields, ChatCall& call,
+                      const std::function<std::optional<std::string>(const Json&)>& named) {
+  call.parallel_calls = fields.boolean("parallel_tool_calls").value_or(true);
+  const Json* choice = fields.any("tool_choice");
+  if (choice == nullptr) return;
+  if (choice->is_object()) {
+    const std::optional<std::string> name = named(*choice);
+    if (!name) return;
+    call.tool_choice = CallChoice::kNamed;
+    call.tool_name = *name;
+    if (find_tool(call.conversation.tools, call.tool_name) == nullptr) {
+      fields.refuse("tool_choice", fmt::format("there is no tool \"{}\"", call.tool_name));
+    }
+    return;
+  }
+  const auto word = fields.choice("tool_choice", {"auto", "none", "required"});
+  if (word == "none") call.tool_choice = CallChoice::kNever;
+  if (word == "required") call.tool_choice = CallChoice::kRequired;
+  if (word == "required" && !call.has_tools()) {
+    fields.refuse("tool_choice", "\"tool_choice\" is required, but there are no tools");
   }
 }
 

@@ -2,6 +2,7 @@
 // tell the answer. The protocols read their requests into this; from here on there is one path.
 #pragma once
 
+#include <functional>
 #include <optional>
 #include <string>
 #include <vector>
@@ -39,6 +40,11 @@ struct ChatCall {
 
 // Fields that the chat of OpenAI and plain completions have in common.
 void read_reply_options(Fields& fields, const ServedModel& model, ChatCall& call);
+
+// tool_choice and parallel_tool_calls as OpenAI has them, after the tools. `named`: the tool that an
+// object names; nullopt where it said itself what is wrong with it.
+void read_tool_choice(Fields& fields, ChatCall& call,
+                      const std::function<std::optional<std::string>(const Json&)>& named);
 
 // The thinking switch under all its names, and its budget.
 void read_thinking(Fields& fields, const ServedModel& model, ChatCall& call);

@@ -11,31 +11,15 @@ namespace {
 
 constexpr size_t kFormatBytesMax = 256 << 10;
 
-void read_tool_choice(Fields& fields, ChatCall& call) {
-  call.parallel_calls = fields.boolean("parallel_tool_calls").value_or(true);
-  const Json* choice = fields.any("tool_choice");
-  if (choice == nullptr) return;
-  if (choice->is_object()) {
-    const Json* function = json_find(*choice, "function");
-    const Json* name = function != nullptr ? json_find(*function, "name") : nullptr;
-    if (name == nullptr || !name->is_string()) {
-      return fields.refuse("tool_choice",
-                           "\"tool_choice\" must be auto, none, required, or "
-                           "{\"type\": \"function\", \"function\": {\"name\": ...}}");
-    }
-    call.tool_choice = CallChoice::kNamed;
-    call.tool_name = name->get<std::string>();
-    if (find_tool(call.conversation.tools, call.tool_name) == nullptr) {
-      fields.refuse("tool_choice", fmt::format("there is no tool \"{}\"", call.tool_name));
-    }
-    return;
-  }
-  const auto word = fields.choice("tool_choice", {"auto", "none", "required"});
-  if (word == "none") call.tool_choice = CallChoice::kNever;
-  if (word == "required") call.tool_choice = CallChoice::kRequired;
-  if (word == "required" && !call.has_tools()) {
-    fields.refuse("tool_choice", "\"tool_choice\" is required, but there are no tools");
-  }
+// {"type": "function", "function": {"name": ...}}
+std::optional<std::string> named_tool(Fields& fields, const Json& choice) {
+  const Json* function = json_find(choice, "function");
+  const Json* name = function != nullptr ? json_find(*function, "name") : nullptr;
+  if (name != nullptr && name->is_string()) return name->get<std::string>();
+  fields.refuse("tool_choice",
+                "\"tool_choice\" must be auto, none, required, or "
+                "{\"type\": \"function\", \"function\": {\"name\": ...}}");
+  return std::nullopt;
 }
 
 void read_logprobs(Fields& fields, GenerationRequest& request) {
@@ -171,7 +155,7 @@ std::variant<ChatCall, ApiError> read_openai_chat(const Json& body, const Served
   ChatCall call;
   call.conversation.messages = read_messages(fields);
   call.conversation.tools = read_tools(fields);
-  read_tool_choice(fields, call);
+  read_tool_choice(fields, call, [&](const Json& choice) { return named_tool(fields, choice); });
   read_sampling(fields, model, call.generation);
   read_max_tokens(fields, {"max_tokens", "max_completion_tokens", "n_predict"}, model,
                   call.generation);

@@ -144,28 +144,11 @@ void read_flat_tools(Fields& fields, ChatCall& call) {
   if (!tools.empty()) call.conversation.tools = std::move(tools);
 }
 
-void read_flat_choice(Fields& fields, ChatCall& call) {
-  call.parallel_calls = fields.boolean("parallel_tool_calls").value_or(true);
-  const Json* choice = fields.any("tool_choice");
-  if (choice == nullptr) return;
-  if (choice->is_object()) {
-    if (text_of(*choice, "type") != "function") {
-      call.ignored.push_back("tool_choice.type");
-      return;
-    }
-    call.tool_choice = CallChoice::kNamed;
-    call.tool_name = text_of(*choice, "name");
-    if (find_tool(call.conversation.tools, call.tool_name) == nullptr) {
-      fields.refuse("tool_choice", fmt::format("there is no tool \"{}\"", call.tool_name));
-    }
-    return;
-  }
-  const auto word = fields.choice("tool_choice", {"auto", "none", "required"});
-  if (word == "none") call.tool_choice = CallChoice::kNever;
-  if (word == "required") call.tool_choice = CallChoice::kRequired;
-  if (word == "required" && !call.has_tools()) {
-    fields.refuse("tool_choice", "\"tool_choice\" is required, but there are no tools");
-  }
+// {"type": "function", "name": ...}
+std::optional<std::string> named_tool(ChatCall& call, const Json& choice) {
+  if (text_of(choice, "type") == "function") return text_of(choice, "name");
+  call.ignored.push_back("tool_choice.type");
+  return std::nullopt;
 }
 
 void read_text_format(Fields& fields, ChatCall& call) {
@@ -251,7 +234,7 @@ std::variant<ChatCall, ApiError> read_openai_response(const Json& body, const Se
   }
   read_input(fields, call);
   read_flat_tools(fields, call);
-  read_flat_choice(fields, call);
+  read_tool_choice(fields, call, [&](const Json& choice) { return named_tool(call, choice); });
   read_sampling(fields, model, call.generation);
   read_max_tokens(fields, {"max_output_tokens"}, model, call.generation);
   read_reasoning_options(fields, model, call);
