@@ -9,8 +9,6 @@
 #include <random>
 
 #include "engine/prefix_store.h"
-#include "model/shapes.h"
-#include "pack/synth.h"
 #include "support/sim_storage.h"
 #include "support/test_model.h"
 
@@ -39,27 +37,12 @@ std::string with_long_context(const std::string& name) {
   return place->second;
 }
 
-// With a prediction block, whose own keys and values are part of a state.
-std::string with_block() {
-  static const std::string made = [] {
-    SynthOptions options;
-    options.target = temporary_folder() + "/model";
-    options.name = "small, with a prediction block";
-    options.config = value_of(config_of(value_of(find_model_shape("demo")), 4));
-    options.config.num_experts = 24;
-    options.config.vocab_size = 640;
-    options.config.mtp_num_hidden_layers = 1;
-    value_of(synthesise_model(posix_storage(), options, {}, {}));
-    return options.target;
-  }();
-  return made;
-}
-
 class OnDisk : public ::testing::TestWithParam<const char*> {
  protected:
   EngineOptions options() {
     const bool has_block = std::string_view(GetParam()) == "mtp";
-    EngineOptions with = small_options(has_block ? with_block() : with_long_context(GetParam()));
+    EngineOptions with =
+        small_options(has_block ? model_with_block() : with_long_context(GetParam()));
     if (has_block) with.speculation = Speculation::kOn;
     with.context = 1400;
     with.prefix_store.directory = kFolder;

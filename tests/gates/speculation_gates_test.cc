@@ -8,8 +8,6 @@
 
 #include <map>
 
-#include "model/shapes.h"
-#include "pack/synth.h"
 #include "support/fake_reader.h"
 #include "support/test_model.h"
 
@@ -17,22 +15,6 @@ namespace penstock::test {
 namespace {
 
 constexpr int64_t kPrompt = 21, kAnswer = 24;
-
-// A small model with a prediction block; random weights, so its drafts are hardly ever right.
-std::string model_with_block() {
-  static const std::string made = [] {
-    SynthOptions options;
-    options.target = temporary_folder() + "/model";
-    options.name = "small, with a prediction block";
-    options.config = value_of(config_of(value_of(find_model_shape("demo")), 4));
-    options.config.num_experts = 24;
-    options.config.vocab_size = 640;
-    options.config.mtp_num_hidden_layers = 1;
-    value_of(synthesise_model(posix_storage(), options, {}, {}));
-    return options.target;
-  }();
-  return made;
-}
 
 EngineOptions options_with(Speculation speculation) {
   EngineOptions options = small_options(model_with_block());

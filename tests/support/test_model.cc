@@ -7,7 +7,9 @@
 #include <map>
 #include <random>
 
+#include "model/shapes.h"
 #include "pack/pack.h"
+#include "pack/synth.h"
 
 namespace penstock::test {
 namespace {
@@ -65,6 +67,21 @@ std::string packed(const std::string& source, std::optional<DType> experts,
 
 std::string packed_random(const std::string& name) {
   return packed(data_path("random/" + name));
+}
+
+std::string model_with_block() {
+  static const std::string made = [] {
+    SynthOptions options;
+    options.target = temporary_folder() + "/model";
+    options.name = "small, with a prediction block";
+    options.config = value_of(config_of(value_of(find_model_shape("demo")), 4));
+    options.config.num_experts = 24;
+    options.config.vocab_size = 640;
+    options.config.mtp_num_hidden_layers = 1;
+    value_of(synthesise_model(posix_storage(), options, {}, {}));
+    return options.target;
+  }();
+  return made;
 }
 
 EngineOptions small_options(const std::string& model) {

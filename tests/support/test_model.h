@@ -39,6 +39,10 @@ std::string packed(const std::string& source, std::optional<DType> experts = std
 // A checkpoint of tests/data/random, packed at its own precision.
 std::string packed_random(const std::string& name);
 
+// A small synthetic model with a prediction block, made once per program. Its weights are random, so
+// its drafts are hardly ever right; the block has keys and values of its own in a state.
+std::string model_with_block();
+
 // Options for a small model: one thread, no budget to speak of, no eye on the machine's memory.
 EngineOptions small_options(const std::string& model);
 
