@@ -247,9 +247,10 @@ class KeyTest(unittest.TestCase):
 
 class DrainTest(unittest.TestCase):
     def test_running_answers_end_and_new_requests_are_refused(self):
-        server = Server()
-        events = server.stream("/v1/chat/completions", chat("Tell me a story.", stream=True, ignore_eos=True, max_tokens=2500))
-        next(events)
+        server = Server(context=4096)  # long enough to be at work still when it is asked
+        events = server.stream("/v1/chat/completions", chat("Tell me a story.", stream=True, ignore_eos=True, max_tokens=3500))
+        # The first events come before the request has left the queue, where it would be refused.
+        next(e for e in events if any(choice["delta"].get("content") for choice in e["choices"]))
         server.send()
         time.sleep(0.2)
         with server.connect() as connection:
