@@ -187,7 +187,7 @@ double bits_of_flag(const std::string& bits) {
 }
 
 DType dtype_of_flag(const std::string& bits) {
-  return parse_dtype("q" + bits).value_or(DType::kBF16);
+  return quantised_dtype(bits).value_or(DType::kBF16);
 }
 
 Result<ForecastRequest> shape_request(Call& call) {

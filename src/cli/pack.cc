@@ -16,22 +16,13 @@
 namespace penstock {
 namespace {
 
-// nullopt: keep.
-std::optional<DType> dtype_of_bits(const std::string& bits) {
-  if (bits == "8") return DType::kQ8;
-  if (bits == "4") return DType::kQ4;
-  if (bits == "3") return DType::kQ3;
-  if (bits == "2") return DType::kQ2;
-  return std::nullopt;
-}
-
 Result<PackOptions> pack_options(const Call& call) {
   const Settings& settings = call.settings;
   PackOptions options;
   options.source = call.argument(0);
   options.target = PENSTOCK_TRY(target_folder(call.storage, call.argument(1)));
-  options.experts = dtype_of_bits(settings.text("experts"));
-  options.resident = dtype_of_bits(settings.text("resident"));
+  options.experts = quantised_dtype(settings.text("experts"));
+  options.resident = quantised_dtype(settings.text("resident"));
   options.without_prediction = settings.is_on("without-prediction");
   options.force = settings.is_on("force");
   const auto threads = static_cast<int>(settings.integer("threads"));

@@ -15,11 +15,7 @@ namespace {
 
 // "keep" is what published models are stored in.
 DType dtype_of_bits(const std::string& bits) {
-  if (bits == "8") return DType::kQ8;
-  if (bits == "4") return DType::kQ4;
-  if (bits == "3") return DType::kQ3;
-  if (bits == "2") return DType::kQ2;
-  return DType::kBF16;
+  return quantised_dtype(bits).value_or(DType::kBF16);
 }
 
 // 0: the shape's own number.

@@ -135,7 +135,7 @@ AffineGroup quantise_group(std::span<const float, kColumns> values, int bits) {
 
 void make_panels(DType dtype, std::span<const float> values, int64_t rows, int64_t columns,
                  std::span<std::byte> out) {
-  PENSTOCK_CHECK(dtype != DType::kF16);
+  PENSTOCK_CHECK(traits_of(dtype).has_panels);
   PENSTOCK_CHECK(rows >= 0 && columns >= 0);
   PENSTOCK_CHECK(std::ssize(values) == rows * columns);
   PENSTOCK_CHECK(std::ssize(out) == panel_bytes(dtype, rows, columns));

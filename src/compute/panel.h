@@ -73,8 +73,6 @@
 
 namespace penstock {
 
-inline constexpr int64_t kPanelRows = 16;
-
 // How quantised matrices are multiplied. Each is the same in every bit on every processor.
 enum class Arithmetic { kFixed16, kFloat32 };
 
@@ -95,11 +93,6 @@ struct Matrix {
   int64_t num_panels() const { return (rows + kPanelRows - 1) / kPanelRows; }
   int64_t num_blocks() const { return (columns + kGroupColumns - 1) / kGroupColumns; }
 };
-
-constexpr int64_t block_bytes(DType dtype) {
-  const int64_t words = kGroupColumns * bits_of(dtype) / 32;
-  return words * kPanelRows * 4 + (is_quantised(dtype) ? kPanelRows * 4 : 0);
-}
 
 constexpr int64_t panel_bytes(DType dtype, int64_t rows, int64_t columns) {
   return (rows + kPanelRows - 1) / kPanelRows * ((columns + kGroupColumns - 1) / kGroupColumns) *

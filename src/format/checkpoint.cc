@@ -97,9 +97,7 @@ void widen(DType dtype, std::span<const std::byte> bytes, std::span<float> float
     return;
   }
   for (size_t i = 0; i < floats.size(); ++i) {
-    uint16_t half = 0;
-    std::memcpy(&half, bytes.data() + 2 * i, sizeof(half));
-    floats[i] = dtype == DType::kBF16 ? bf16_to_f32(half) : f16_to_f32(half);
+    floats[i] = load_float(dtype, bytes.data(), i);
   }
 }
 

@@ -51,7 +51,7 @@ Result<ResidentTensor> parse_tensor(const Json& json, const std::string& what) {
   if (!is_plain_file_name(tensor.name)) return corrupt(place, "the name has odd characters");
   const std::string dtype = PENSTOCK_TRY(json_string(json, "dtype", place));
   const std::optional<DType> parsed = parse_dtype(dtype);
-  if (!parsed || *parsed == DType::kF16) {
+  if (!parsed || !traits_of(*parsed).has_panels) {
     return corrupt(place, fmt::format("unknown dtype {}", escaped(dtype)));
   }
   tensor.dtype = *parsed;
@@ -111,7 +111,7 @@ Result<void> parse_resident(const Json& json, const std::string& what, Manifest&
 Result<ExpertParts> parse_experts(const Json& json, const std::string& what) {
   const std::string dtype = PENSTOCK_TRY(json_string(json, "dtype", what));
   const std::optional<DType> parsed = parse_dtype(dtype);
-  if (!parsed || *parsed == DType::kF16) {
+  if (!parsed || !traits_of(*parsed).has_panels) {
     return corrupt(what, fmt::format("unknown dtype {}", escaped(dtype)));
   }
   ExpertParts stated;
@@ -206,14 +206,11 @@ const ManifestFile* Manifest::find_file(std::string_view name) const {
 
 std::optional<uint64_t> stored_panel_bytes(DType dtype, int64_t rows, int64_t columns) {
   if (rows < 1 || columns < 1 || rows > kWidthMax || columns > kWidthMax) return std::nullopt;
-  if (dtype == DType::kF16) return std::nullopt;
+  if (!traits_of(dtype).has_panels) return std::nullopt;
   if (is_quantised(dtype) && columns % kGroupColumns != 0) return std::nullopt;
-  // A block is 16 rows of 64 columns: 128 * bits bytes of codes, and a scale and a bias per row.
-  const uint64_t block =
-      128 * static_cast<uint64_t>(bits_of(dtype)) + (is_quantised(dtype) ? 64 : 0);
-  const uint64_t panels = (static_cast<uint64_t>(rows) + 15) / 16;
-  const uint64_t blocks = (static_cast<uint64_t>(columns) + 63) / 64;
-  return checked_multiply(panels * blocks, block);
+  const auto panels = static_cast<uint64_t>((rows + kPanelRows - 1) / kPanelRows);
+  const auto blocks = static_cast<uint64_t>((columns + kGroupColumns - 1) / kGroupColumns);
+  return checked_multiply(panels * blocks, static_cast<uint64_t>(block_bytes(dtype)));
 }
 
 std::optional<ExpertParts> lay_out_experts(ExpertParts parts) {
@@ -231,14 +228,6 @@ std::optional<ExpertParts> lay_out_experts(ExpertParts parts) {
   const std::optional<uint64_t> all = checked_multiply(parts.num_records(), parts.record_bytes);
   if (!all || *all > static_cast<uint64_t>(INT64_MAX)) return std::nullopt;
   return parts;
-}
-
-std::optional<DType> parse_dtype(std::string_view name) {
-  for (const DType dtype :
-       {DType::kF32, DType::kF16, DType::kBF16, DType::kQ8, DType::kQ4, DType::kQ3, DType::kQ2}) {
-    if (name_of(dtype) == name) return dtype;
-  }
-  return std::nullopt;
 }
 
 std::string manifest_text(const Manifest& manifest) {

@@ -123,9 +123,6 @@ std::optional<uint64_t> stored_panel_bytes(DType dtype, int64_t rows, int64_t co
 // Offsets and record size from dtype, counts and widths, which are given. Nothing when they wrap.
 std::optional<ExpertParts> lay_out_experts(ExpertParts parts);
 
-// "q4" -> kQ4; nothing for other words.
-std::optional<DType> parse_dtype(std::string_view name);
-
 std::string manifest_text(const Manifest& manifest);
 Result<Manifest> parse_manifest(std::string_view text, const std::string& what);
 

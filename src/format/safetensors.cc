@@ -185,9 +185,9 @@ Result<uint64_t> header_length(const std::string& path, std::span<const std::byt
 }  // namespace
 
 std::optional<DType> TensorInfo::float_dtype() const {
-  if (type == "F32") return DType::kF32;
-  if (type == "F16") return DType::kF16;
-  if (type == "BF16") return DType::kBF16;
+  for (const DTypeTraits& traits : kDTypes) {
+    if (!traits.safetensors.empty() && traits.safetensors == type) return traits.dtype;
+  }
   return std::nullopt;
 }
 

@@ -1,20 +1,9 @@
 #include "quant/affine_groups.h"
 
 #include "base/check.h"
-#include "quant/block_load.h"
 #include "quant/codebook_blocks.h"
 
 namespace penstock {
-namespace {
-
-float number_at(DType dtype, std::span<const std::byte> numbers, size_t index) {
-  if (dtype == DType::kF32) return load_block<float>(numbers.data() + 4 * index);
-  const auto half = load_block<uint16_t>(numbers.data() + 2 * index);
-  return dtype == DType::kBF16 ? bf16_to_f32(half) : f16_to_f32(half);
-}
-
-}  // namespace
-
 uint32_t affine_code(std::span<const std::byte> codes, int bits, int64_t index) {
   const auto first_bit = static_cast<size_t>(index) * static_cast<size_t>(bits);
   const size_t byte = first_bit / 8;
@@ -33,8 +22,8 @@ void decode_affine_row(const AffineCoding& coding, std::span<const std::byte> co
   PENSTOCK_CHECK(scales.size() == values.size() / group * number_bytes);
   PENSTOCK_CHECK(biases.size() == scales.size());
   for (size_t g = 0; g < values.size() / group; ++g) {
-    const float scale = number_at(coding.scales, scales, g);
-    const float bias = number_at(coding.scales, biases, g);
+    const float scale = load_float(coding.scales, scales.data(), g);
+    const float bias = load_float(coding.scales, biases.data(), g);
     float* out = values.data() + g * group;
     if (coding.bits == 4 && group % 2 == 0) {
       const std::byte* pairs = codes.data() + g * group / 2;

@@ -4,7 +4,6 @@
 #include <array>
 
 #include "base/check.h"
-#include "quant/block_load.h"
 
 namespace penstock {
 namespace {
@@ -27,14 +26,7 @@ void decode_fp8_row(std::span<const std::byte> codes, DType dtype,
   PENSTOCK_CHECK(codes.size() == values.size());
   PENSTOCK_CHECK(scales.size() == (values.size() + square - 1) / square * number_bytes);
   for (size_t begin = 0; begin < values.size(); begin += square) {
-    const std::byte* at = scales.data() + begin / square * number_bytes;
-    float scale = 0;
-    if (dtype == DType::kF32) {
-      scale = load_block<float>(at);
-    } else {
-      const auto half = load_block<uint16_t>(at);
-      scale = dtype == DType::kBF16 ? bf16_to_f32(half) : f16_to_f32(half);
-    }
+    const float scale = load_float(dtype, scales.data(), begin / square);
     const size_t end = std::min(begin + square, values.size());
     for (size_t i = begin; i < end; ++i) {
       values[i] = kValues[std::to_integer<size_t>(codes[i])] * scale;

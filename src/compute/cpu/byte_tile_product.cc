@@ -229,13 +229,19 @@ const ProductKernel* TileKernelOf() {
 
 template <class Unit>
 const ProductKernel* TileKernel(DType dtype) {
-  switch (dtype) {
-    case DType::kQ8: return TileKernelOf<Unit, ByteWords<DType::kQ8>>();
-    case DType::kQ4: return TileKernelOf<Unit, ByteWords<DType::kQ4>>();
-    case DType::kQ3: return TileKernelOf<Unit, ByteQ3>();
-    case DType::kQ2: return TileKernelOf<Unit, ByteWords<DType::kQ2>>();
-    default: return nullptr;
+  static constexpr struct {
+    DType dtype;
+    const ProductKernel* (*kernel)();
+  } kKernels[] = {
+      {DType::kQ8, &TileKernelOf<Unit, ByteWords<DType::kQ8>>},
+      {DType::kQ4, &TileKernelOf<Unit, ByteWords<DType::kQ4>>},
+      {DType::kQ3, &TileKernelOf<Unit, ByteQ3>},
+      {DType::kQ2, &TileKernelOf<Unit, ByteWords<DType::kQ2>>},
+  };
+  for (const auto& row : kKernels) {
+    if (row.dtype == dtype) return row.kernel();
   }
+  return nullptr;
 }
 
 const ProductKernel* ByteTileKernel(DType dtype, ByteTiles byte_tiles) {

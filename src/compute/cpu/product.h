@@ -58,9 +58,9 @@ struct KernelChoice {
 // The kernel for `rows` rows of x or, where that is more than it takes, for the first of them.
 const ProductKernel& product_kernel(DType dtype, const KernelChoice& choice, int64_t rows);
 
-// One per format, each in its own file.
-const ProductKernel& product_kernel_f32(int64_t target);
-const ProductKernel& product_kernel_bf16(int64_t target);
+// One per format, each in its own file. Plain formats know one arithmetic.
+const ProductKernel& product_kernel_f32(int64_t target, Arithmetic arithmetic);
+const ProductKernel& product_kernel_bf16(int64_t target, Arithmetic arithmetic);
 const ProductKernel& product_kernel_q8(int64_t target, Arithmetic arithmetic);
 const ProductKernel& product_kernel_q4(int64_t target, Arithmetic arithmetic);
 const ProductKernel& product_kernel_q3(int64_t target, Arithmetic arithmetic);
