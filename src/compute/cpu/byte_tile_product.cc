@@ -1,6 +1,7 @@
 // The panel product of quantised formats in fixed point by tiles of bytes (byte_tiles.h), for many
 // rows of x: codes are spread to bytes once for two tiles of rows, and while the unit multiplies one
 // block, the vectors scale the sums of the block before.
+#include <algorithm>
 #include <array>
 
 #include "compute/cpu/byte_tiles.h"
@@ -92,111 +93,130 @@ constexpr int64_t PackedTilesBytes(int rows) {
   return TileBytesOf(rows) + (rows * 8 + 63) / 64 * 64;
 }
 
-// 64 numbers as high and low bytes, in the format's order.
+// Where the high and the low bytes come from, for sixteen columns at a time.
 template <class Format>
-HWY_INLINE void SplitNumbers(const uint32_t* numbers, uint8_t* high, uint8_t* low) {
-#if HWY_TARGET == HWY_SCALAR
-  for (int c = 0; c < kGroupColumns; ++c) {
-    const uint32_t number = numbers[c / 16 * 16 + Format::kOrder[static_cast<size_t>(c % 16)]];
-    high[c] = static_cast<uint8_t>(number >> 8);
-    low[c] = static_cast<uint8_t>(number);
-  }
-#else
-  alignas(64) uint8_t plain_high[kGroupColumns], plain_low[kGroupColumns];
-  for (int c = 0; c < kGroupColumns; ++c) {
-    plain_high[c] = static_cast<uint8_t>(numbers[c] >> 8);
-    plain_low[c] = static_cast<uint8_t>(numbers[c]);
-  }
-  const hn::FixedTag<uint8_t, 16> bytes;
-  const auto order = hn::LoadU(bytes, Format::kOrder.data());
-  for (int c = 0; c < kGroupColumns; c += 16) {
-    hn::Store(hn::TableLookupBytes(hn::Load(bytes, plain_high + c), order), bytes, high + c);
-    hn::Store(hn::TableLookupBytes(hn::Load(bytes, plain_low + c), order), bytes, low + c);
-  }
-#endif
-}
+struct ByteOrder {
+  static constexpr Gather16 kGather = [] {
+    std::array<uint8_t, 32> from = {};
+    for (size_t k = 0; k < 16; ++k) {
+      from[k] = static_cast<uint8_t>(2 * Format::kOrder[k] + 1);
+      from[16 + k] = static_cast<uint8_t>(2 * Format::kOrder[k]);
+    }
+    return Gather16(from);
+  }();
+};
 
 template <class Format>
-void PackTiles(const float* const* rows, int num_rows, int64_t columns, std::byte* packed) {
+void PackTiles(const FixedRow* rows, int num_rows, int64_t columns, std::byte* packed) {
   const int64_t block_size = PackedTilesBytes(num_rows);
   const int64_t blocks = columns / kGroupColumns;
-  for (int r = 0; r < num_rows; ++r) {
-    const int64_t place =
-        r / kByteTileRows * 2 * kByteTileBytes + r % kByteTileRows * kGroupColumns;
-    for (int64_t first = 0; first < blocks; first += FixedScales::kBlocks) {
-      const int64_t end = std::min(first + FixedScales::kBlocks, blocks);
-      const FixedScales found(rows[r] + first * kGroupColumns, end - first);
-      for (int64_t block = first; block < end; ++block) {
-        alignas(64) uint32_t numbers[kGroupColumns];
-        const float scale = found.scales[block - first];
-        const float sum = FixedNumbers(rows[r] + block * kGroupColumns,
-                                       found.factors[block - first], scale, numbers);
-        std::byte* start = packed + block * block_size;
-        auto* bytes = reinterpret_cast<uint8_t*>(start + place);
-        SplitNumbers<Format>(numbers, bytes, bytes + kByteTileBytes);
-        auto* scales = reinterpret_cast<float*>(start + TileBytesOf(num_rows));
-        scales[r] = scale;
-        scales[num_rows + r] = sum;
+  const auto place_of = [](int r) {
+    return r / kByteTileRows * 2 * kByteTileBytes + r % kByteTileRows * kGroupColumns;
+  };
+  // The unit multiplies whole tiles; what it makes of rows that are not there is not read, but
+  // memory that was never written must not be either.
+  const int whole = TilesOf(num_rows) * kByteTileRows;
+  for (int64_t block = 0; block < blocks; ++block) {
+    std::byte* start = packed + block * block_size;
+    auto* scales = reinterpret_cast<float*>(start + TileBytesOf(num_rows));
+    for (int r = 0; r < num_rows; ++r) {
+      auto* high = reinterpret_cast<uint8_t*>(start + place_of(r));
+      const int16_t* numbers = rows[r].numbers + block * kGroupColumns;
+      for (int64_t c = 0; c < kGroupColumns; c += 16) {
+        ByteOrder<Format>::kGather.Run(numbers + c, high + c, high + kByteTileBytes + c);
+      }
+      scales[r] = rows[r].scales[block];
+      scales[num_rows + r] = rows[r].sums[block];
+    }
+    for (int r = num_rows; r < whole; ++r) {
+      std::fill_n(start + place_of(r), kGroupColumns, std::byte{0});
+      std::fill_n(start + place_of(r) + kByteTileBytes, kGroupColumns, std::byte{0});
+    }
+  }
+}
+
+// Blocks whose sums are added to the totals together: a total is loaded and stored once for them.
+inline constexpr int kBlocksAtOnce = 2;
+
+template <int kCount>
+using TileSums = int32_t[kBlocksAtOnce][kCount * 2 * kByteTileSums];
+
+// What some blocks add to the totals of a panel.
+template <class Format, int kCount>
+struct BlockSums {
+  const uint32_t* words;         // of the panel, from the first of the blocks on
+  const std::byte* packed;       // of x, likewise
+  int rows;                      // of x
+  const TileSums<kCount>& sums;  // of the products
+
+  // totals: [rows, 16]; of rows [first, end), which one tile holds:
+  // for each block: total += scale * (sum * the row's scale), total += bias * the row's sum
+  template <int kBlocks>
+  HWY_INLINE void AddTo(int first, int end, float* totals) const {
+    using FloatTile = Tile<F32Format, 1, 1>;
+    const int64_t block_size = PackedTilesBytes(rows);
+    const int place = first / kByteTileRows * 2 * kByteTileSums + first % kByteTileRows * 16;
+    for (int v = 0; v < 16; v += kLanes) {
+      FloatVec scale[kBlocks], bias[kBlocks];
+      const float* scales[kBlocks];
+      PENSTOCK_UNROLL
+      for (int b = 0; b < kBlocks; ++b) {
+        const auto* halves = reinterpret_cast<const uint16_t*>(
+            words + (b + 1) * block_bytes(Format::kDType) / 4 - 16);
+        scale[b] = FloatTile::LoadBF16(halves + v);
+        bias[b] = FloatTile::LoadBF16(halves + 16 + v);
+        scales[b] = reinterpret_cast<const float*>(packed + b * block_size + TileBytesOf(rows));
+      }
+      for (int r = first; r < end; ++r) {
+        const int at = place + (r - first) * 16 + v;
+        FloatVec total = hn::Load(Floats(), totals + r * 16 + v);
+        PENSTOCK_UNROLL
+        for (int b = 0; b < kBlocks; ++b) {
+          const IntVec high = hn::Load(Ints(), sums[b] + at);
+          const IntVec low = hn::Load(Ints(), sums[b] + kByteTileSums + at);
+          const IntVec sum = hn::Add(hn::ShiftLeft<8>(high), low);
+          const FloatVec product =
+              hn::Mul(hn::ConvertTo(Floats(), sum), hn::Set(Floats(), scales[b][r]));
+          total = TwiceRounded(scale[b], product, total);
+          total = TwiceRounded(bias[b], hn::Set(Floats(), scales[b][rows + r]), total);
+        }
+        hn::Store(total, Floats(), totals + r * 16 + v);
       }
     }
   }
-  // The unit multiplies whole tiles; what it makes of rows that are not there is not read, but
-  // memory that was never written must not be either.
-  const int missing = TilesOf(num_rows) * kByteTileRows - num_rows;
-  if (missing == 0) return;
-  const int64_t tile = static_cast<int64_t>(TilesOf(num_rows) - 1) * 2 * kByteTileBytes;
-  const int64_t row = num_rows % kByteTileRows * kGroupColumns;
-  for (int64_t block = 0; block < blocks; ++block) {
-    std::byte* start = packed + block * block_size + tile + row;
-    std::fill_n(start, missing * kGroupColumns, std::byte{0});
-    std::fill_n(start + kByteTileBytes, missing * kGroupColumns, std::byte{0});
-  }
-}
+};
 
-// totals: [rows, 16] += scale * (sums * the row's scale) + bias * the row's sum
-template <class Format>
-HWY_INLINE void AddSums(const uint32_t* words, const int32_t* sums, const float* scales, int rows,
-                        float* totals) {
-  const auto* halves =
-      reinterpret_cast<const uint16_t*>(words + block_bytes(Format::kDType) / 4 - 16);
-  using FloatTile = Tile<F32Format, 1, 1>;
-  for (int v = 0; v < 16; v += kLanes) {
-    const FloatVec scale = FloatTile::LoadBF16(halves + v);
-    const FloatVec bias = FloatTile::LoadBF16(halves + 16 + v);
-    for (int r = 0; r < rows; ++r) {
-      const int32_t* of_row =
-          sums + r / kByteTileRows * 2 * kByteTileSums + r % kByteTileRows * 16 + v;
-      const IntVec high = hn::Load(Ints(), of_row);
-      const IntVec low = hn::Load(Ints(), of_row + kByteTileSums);
-      const IntVec sum = hn::Add(hn::ShiftLeft<8>(high), low);
-      const FloatVec product = hn::Mul(hn::ConvertTo(Floats(), sum), hn::Set(Floats(), scales[r]));
-      float* place = totals + r * 16 + v;
-      const FloatVec total = TwiceRounded(scale, product, hn::Load(Floats(), place));
-      hn::Store(TwiceRounded(bias, hn::Set(Floats(), scales[rows + r]), total), Floats(), place);
-    }
-  }
-}
-
+// While the unit multiplies one block, the vectors add half of the rows of the two blocks before.
 template <class Unit, class Format, int kCount>
 void MultiplyTilePanel(const uint32_t* words, int64_t blocks, const std::byte* packed, int rows,
                        float* totals) {
+  static_assert(kBlocksAtOnce == 2);
   alignas(64) uint32_t spread[2][kByteTileBytes / 4];
-  alignas(64) int32_t sums[2][kCount * 2 * kByteTileSums];
+  alignas(64) TileSums<kCount> sums[2];
   const int64_t block_size = PackedTilesBytes(rows);
+  const int half = std::min(rows, kCount * kByteTileRows / 2);
   constexpr int64_t kBlockWords = block_bytes(Format::kDType) / 4;
-  std::fill_n(totals, rows * 16, 0.0f);
-  const auto scales_of = [&](int64_t block) {
-    return reinterpret_cast<const float*>(packed + block * block_size + TileBytesOf(rows));
+  const auto sums_from = [&](int64_t block) {
+    return BlockSums<Format, kCount>{words + block * kBlockWords, packed + block * block_size, rows,
+                                     sums[block / 2 % 2]};
   };
-  for (int64_t block = 0; block < blocks; ++block) {
+  const auto multiply = [&](int64_t block) {
     const uint32_t* codes = Format::Spread(words + block * kBlockWords, spread[block % 2]);
-    Unit::template products<kCount>(packed + block * block_size, codes, sums[block % 2]);
-    if (block == 0) continue;
-    AddSums<Format>(words + (block - 1) * kBlockWords, sums[(block - 1) % 2], scales_of(block - 1),
-                    rows, totals);
+    Unit::template products<kCount>(packed + block * block_size, codes,
+                                    sums[block / 2 % 2][block % 2]);
+  };
+  std::fill_n(totals, rows * 16, 0.0f);
+  const int64_t pairs = blocks / 2;
+  for (int64_t pair = 0; pair <= pairs; ++pair) {
+    const bool is_first = pair == 0;
+    if (2 * pair < blocks) multiply(2 * pair);
+    if (!is_first) sums_from(2 * pair - 2).template AddTo<2>(0, half, totals);
+    if (2 * pair + 1 < blocks) multiply(2 * pair + 1);
+    if (!is_first) sums_from(2 * pair - 2).template AddTo<2>(half, rows, totals);
   }
-  AddSums<Format>(words + (blocks - 1) * kBlockWords, sums[(blocks - 1) % 2], scales_of(blocks - 1),
-                  rows, totals);
+  if (blocks % 2 == 0) return;
+  sums_from(blocks - 1).template AddTo<1>(0, half, totals);
+  sums_from(blocks - 1).template AddTo<1>(half, rows, totals);
 }
 
 template <class Unit, class Format>
@@ -222,7 +242,7 @@ inline int AllRows(int rows) {
 template <class Unit, class Format>
 const ProductKernel* TileKernelOf() {
   static constexpr ProductKernel kKernel = {
-      kByteTilesAtOnce * kByteTileRows, 1, false, &AllRows, &PackTiles<Format>,
+      kByteTilesAtOnce * kByteTileRows, 1, false, &AllRows, nullptr, &PackTiles<Format>,
       &MultiplyTiles<Unit, Format>};
   return &kKernel;
 }

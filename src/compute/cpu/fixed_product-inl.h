@@ -13,12 +13,10 @@
 #endif
 
 #include <algorithm>
-#include <bit>
-#include <limits>
+#include <array>
 #include <utility>
 
 #include "compute/cpu/product-inl.h"
-#include "compute/fixed16.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace penstock {
@@ -42,6 +40,42 @@ HWY_INLINE WordVec TopOfHalves(WordVec word) {
   return hn::BitCast(Words(), hn::ShiftRight<16 - kBits>(hn::BitCast(halves, word)));
 #endif
 }
+
+// Bytes of sixteen 16-bit numbers in another order, twice sixteen of them: from[i] is the byte, of
+// 32, that comes i-th.
+struct Gather16 {
+  alignas(16) uint8_t of_first[2][16], of_second[2][16];  // 0x80: not from there
+  std::array<uint8_t, 32> from;
+
+  explicit constexpr Gather16(const std::array<uint8_t, 32>& bytes)
+      : of_first(), of_second(), from(bytes) {
+    for (size_t i = 0; i < 32; ++i) {
+      const bool is_first = bytes[i] < 16;
+      of_first[i / 16][i % 16] = is_first ? bytes[i] : uint8_t{0x80};
+      of_second[i / 16][i % 16] = is_first ? uint8_t{0x80} : static_cast<uint8_t>(bytes[i] - 16);
+    }
+  }
+
+  HWY_INLINE void Run(const int16_t* numbers, uint8_t* first_out, uint8_t* second_out) const {
+#if HWY_TARGET == HWY_SCALAR
+    const auto* bytes = reinterpret_cast<const uint8_t*>(numbers);
+    for (size_t i = 0; i < 16; ++i) {
+      first_out[i] = bytes[from[i]];
+      second_out[i] = bytes[from[16 + i]];
+    }
+#else
+    const hn::FixedTag<uint8_t, 16> d;
+    const auto* bytes = reinterpret_cast<const uint8_t*>(numbers);
+    const auto first = hn::LoadU(d, bytes), second = hn::LoadU(d, bytes + 16);
+    const auto gathered = [&](int i) {
+      return hn::Or(hn::TableLookupBytesOr0(first, hn::Load(d, of_first[i])),
+                    hn::TableLookupBytesOr0(second, hn::Load(d, of_second[i])));
+    };
+    hn::StoreU(gathered(0), d, first_out);
+    hn::StoreU(gathered(1), d, second_out);
+#endif
+  }
+};
 
 // Sums of products of pairs: per lane low * low + high * high of the 16-bit halves. Some targets
 // keep them in two vectors until the end.
@@ -79,14 +113,13 @@ struct PairSum {
 };
 
 // A format says how many columns one step decodes, into how many pairs, and which columns make a
-// pair (kHasNeighbours: pair and pair + kPairs do). Pair: the codes of a pair. RawPair: the same
+// pair. Pair: the codes of a pair. RawPair: the same
 // times 2^RawShift(pair), one instruction each; formats without it have kHasRaw false. Sums of raw
 // pairs fit into 32 bits (fixed_q4: at most 15 * 2^8 * 32639 * 16).
 struct FixedQ8 {
   static constexpr DType kDType = DType::kQ8;
   static constexpr int kStepColumns = 4;
   static constexpr int kPairs = 2;
-  static constexpr bool kHasNeighbours = true;
   static constexpr bool kHasRaw = false;
   struct Step {
     HWY_INLINE Step() {}
@@ -120,7 +153,6 @@ struct FixedQ4 {
   static constexpr DType kDType = DType::kQ4;
   static constexpr int kStepColumns = 8;
   static constexpr int kPairs = 4;
-  static constexpr bool kHasNeighbours = true;
   static constexpr bool kHasRaw = true;
   struct Step {
     HWY_INLINE Step() {}
@@ -145,7 +177,6 @@ struct FixedQ3 {
   static constexpr DType kDType = DType::kQ3;
   static constexpr int kStepColumns = 16;
   static constexpr int kPairs = 8;
-  static constexpr bool kHasNeighbours = false;
   static constexpr bool kHasRaw = true;
   using Step = Q3Format::Step;
   static constexpr int Column(int pair, int half) { return pair / 4 + 2 * (pair % 4 + 4 * half); }
@@ -166,7 +197,6 @@ struct FixedQ2 {
   static constexpr DType kDType = DType::kQ2;
   static constexpr int kStepColumns = 16;
   static constexpr int kPairs = 8;
-  static constexpr bool kHasNeighbours = true;
   static constexpr bool kHasRaw = false;
   struct Step {
     HWY_INLINE Step() {}
@@ -353,128 +383,53 @@ void MultiplyFixed(const std::byte* const* panels, int num_panels, int64_t block
   });
 }
 
-// The largest |x| of a block. As bits, what is not a number is larger than all numbers.
-inline float LargestOf(const float* x) {
-  IntVec largest = hn::Zero(Ints());
-  for (int64_t c = 0; c < kGroupColumns; c += kLanes) {
-    const FloatVec size = hn::Abs(hn::LoadU(Floats(), x + c));
-    largest = hn::Max(largest, hn::BitCast(Ints(), size));
-  }
-  return std::bit_cast<float>(hn::GetLane(hn::MaxOfLanes(Ints(), largest)));
-}
-
-// The factors and scales of some blocks, sixteen or fewer at a time, as FixedScale has them.
-struct FixedScales {
-  static constexpr int64_t kBlocks = 16;
-  alignas(64) float factors[kBlocks];
-  alignas(64) float scales[kBlocks];
-
-  HWY_INLINE FixedScales(const float* x, int64_t blocks) {
-    alignas(64) float largest[kBlocks] = {};
-    for (int64_t b = 0; b < blocks; ++b) largest[b] = LargestOf(x + b * kGroupColumns);
-    const Floats d;
-    for (int64_t b = 0; b < kBlocks; b += kLanes) {
-      const FloatVec size = hn::Load(d, largest + b);
-      const FloatVec m = hn::Max(size, hn::Set(d, kFixedLargestMin));
-      const FloatVec code_max = hn::Set(d, static_cast<float>(kFixedCodeMax));
-      hn::Store(hn::Mul(code_max, Reciprocal(d, m)), d, factors + b);
-      const FloatVec none = hn::Set(d, std::numeric_limits<float>::quiet_NaN());
-      const FloatVec scale = hn::Mul(m, hn::Set(d, kFixedCodeStep));
-      const auto is_number = hn::Lt(size, hn::Set(d, kFixedLargestEnd));
-      hn::Store(hn::IfThenElse(is_number, scale, none), d, scales + b);
+// Where the format's pairs of numbers come from, for sixteen columns at a time.
+template <class Format>
+struct PairOrder {
+  static constexpr Gather16 kGather = [] {
+    std::array<uint8_t, 32> from = {};
+    for (int word = 0; word < 8; ++word) {
+      const int start = word / Format::kPairs * Format::kStepColumns;
+      for (int half = 0; half < 2; ++half) {
+        const int column = start + Format::Column(word % Format::kPairs, half);
+        for (int byte = 0; byte < 2; ++byte) {
+          from[static_cast<size_t>(4 * word + 2 * half + byte)] =
+              static_cast<uint8_t>(2 * column + byte);
+        }
+      }
     }
-  }
+    return Gather16(from);
+  }();
 };
 
-// Pairs of numbers as two halves of a word, in the order of the format's pairs.
 template <class Format>
-HWY_INLINE void PairUp(const uint32_t* numbers, uint32_t* codes) {
-  if constexpr (Format::kHasNeighbours) {
-    const hn::CappedTag < uint32_t, Format::kPairs<4 ? Format::kPairs : 4> d;
-    constexpr int kCount = static_cast<int>(hn::MaxLanes(d));
-    for (int64_t start = 0; start < kGroupColumns; start += Format::kStepColumns) {
-      for (int pair = 0; pair < Format::kPairs; pair += kCount) {
-        const auto low = hn::LoadU(d, numbers + start + pair);
-        const auto high = hn::LoadU(d, numbers + start + pair + Format::kPairs);
-        const auto both = hn::Or(hn::And(low, hn::Set(d, 0xffffu)), hn::ShiftLeft<16>(high));
-        hn::StoreU(both, d, codes + start / 2 + pair);
-      }
-    }
-  } else {
-    for (int64_t start = 0; start < kGroupColumns; start += Format::kStepColumns) {
-      for (int pair = 0; pair < Format::kPairs; ++pair) {
-        const uint32_t low = numbers[start + Format::Column(pair, 0)];
-        const uint32_t high = numbers[start + Format::Column(pair, 1)];
-        codes[start / 2 + pair] = (low & 0xffffu) | (high << 16);
-      }
-    }
-  }
-}
-
-// One row of one block in fixed point, numbers: [64]; -> the sum of what they stand for.
-HWY_INLINE float FixedNumbers(const float* x, float factor, float scale, uint32_t* numbers) {
-  if (scale != scale) {  // what is not finite shall show in the products
-    std::fill_n(numbers, kGroupColumns, 0u);
-    return scale;
-  }
-  const FloatVec factors = hn::Set(Floats(), factor);
-  const FloatVec round = hn::Set(Floats(), exact::kRound);
-  const IntVec round_bits = hn::Set(Ints(), std::bit_cast<int32_t>(exact::kRound));
-  IntVec totals = hn::Zero(Ints());
-  for (int64_t c = 0; c < kGroupColumns; c += kLanes) {
-    const FloatVec shifted = TwiceRounded(hn::LoadU(Floats(), x + c), factors, round);
-    const IntVec number = hn::Sub(hn::BitCast(Ints(), shifted), round_bits);
-    totals = hn::Add(totals, number);
-    hn::Store(hn::BitCast(Words(), number), Words(), numbers + c);
-  }
-  return static_cast<float>(hn::GetLane(hn::SumOfLanes(Ints(), totals))) * scale;
-}
-
-template <class Format>
-HWY_INLINE float PackFixedBlock(const float* x, float factor, float scale, uint32_t* codes) {
-  alignas(64) uint32_t numbers[kGroupColumns];
-  const float sum = FixedNumbers(x, factor, scale, numbers);
-  PairUp<Format>(numbers, codes);
-  return sum;
-}
-
-template <class Format>
-void PackFixed(const float* const* rows, int num_rows, int64_t columns, std::byte* packed) {
+void PackFixed(const FixedRow* rows, int num_rows, int64_t columns, std::byte* packed) {
   const int padded = PaddedRows(num_rows);
   const int64_t block_size = PackedBlockBytes(padded);
   const int64_t blocks = columns / kGroupColumns;
-  const auto codes_of = [&](int64_t block, int r) {
-    return reinterpret_cast<uint32_t*>(packed + block * block_size) + r * kGroupColumns / 2;
-  };
-  const auto scales_of = [&](int64_t block) {
-    return reinterpret_cast<float*>(packed + block * block_size + PackedCodesBytes(padded));
-  };
-  for (int r = 0; r < num_rows; ++r) {
-    for (int64_t first = 0; first < blocks; first += FixedScales::kBlocks) {
-      const int64_t end = std::min(first + FixedScales::kBlocks, blocks);
-      const FixedScales found(rows[r] + first * kGroupColumns, end - first);
-      for (int64_t block = first; block < end; ++block) {
-        const float scale = found.scales[block - first];
-        float* scales = scales_of(block);
-        scales[r] = scale;
-        scales[padded + r] =
-            PackFixedBlock<Format>(rows[r] + block * kGroupColumns, found.factors[block - first],
-                                   scale, codes_of(block, r));
-      }
-    }
-  }
-  if (padded == num_rows) return;
   for (int64_t block = 0; block < blocks; ++block) {
-    std::fill(codes_of(block, num_rows), codes_of(block, padded), 0u);
-    std::fill(scales_of(block) + num_rows, scales_of(block) + padded, 0.0f);
-    std::fill(scales_of(block) + padded + num_rows, scales_of(block) + 2 * padded, 0.0f);
+    std::byte* codes = packed + block * block_size;
+    auto* scales = reinterpret_cast<float*>(codes + PackedCodesBytes(padded));
+    for (int r = 0; r < num_rows; ++r) {
+      auto* out = reinterpret_cast<uint8_t*>(codes + PackedCodesBytes(r));
+      const int16_t* numbers = rows[r].numbers + block * kGroupColumns;
+      for (int64_t c = 0; c < kGroupColumns; c += 16) {
+        PairOrder<Format>::kGather.Run(numbers + c, out + 2 * c, out + 2 * c + 16);
+      }
+      scales[r] = rows[r].scales[block];
+      scales[padded + r] = rows[r].sums[block];
+    }
+    std::fill(codes + PackedCodesBytes(num_rows), codes + PackedCodesBytes(padded), std::byte{0});
+    std::fill(scales + num_rows, scales + padded, 0.0f);
+    std::fill(scales + padded + num_rows, scales + 2 * padded, 0.0f);
   }
 }
 
 template <class Format>
 const ProductKernel* FixedKernelOf() {
   static constexpr ProductKernel kKernel = {
-      kTileRows, PanelsOfTile(1), false, &PaddedRows, &PackFixed<Format>, &MultiplyFixed<Format>};
+      kTileRows,          PanelsOfTile(1),       false, &PaddedRows, nullptr,
+      &PackFixed<Format>, &MultiplyFixed<Format>};
   return &kKernel;
 }
 

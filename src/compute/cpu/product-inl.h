@@ -352,8 +352,8 @@ void Pack(const float* const* rows, int num_rows, int64_t columns, std::byte* pl
 template <class Format>
 const ProductKernel* KernelOf() {
   static constexpr ProductKernel kKernel = {
-      kTileRows,   PanelsOfTile(1), is_quantised(Format::kDType),
-      &PaddedRows, &Pack<Format>,   &Multiply<Format>};
+      kTileRows, PanelsOfTile(1),  is_quantised(Format::kDType), &PaddedRows, &Pack<Format>,
+      nullptr,   &Multiply<Format>};
   return &kKernel;
 }
 

@@ -20,6 +20,7 @@
 #include <cstdint>
 
 #include "compute/cpu/byte_tiles.h"
+#include "compute/cpu/fixed_rows.h"
 #include "compute/panel.h"
 
 namespace penstock {
@@ -33,8 +34,9 @@ struct ProductKernel {
   int (*padded_rows)(int rows);
 
   // packed: [blocks, padded, 64] numbers of at most four bytes, 64-byte aligned. Padding rows and
-  // missing columns become zeros.
+  // missing columns become zeros. A kernel packs either floats or fixed point; the other is nullptr.
   void (*pack)(const float* const* rows, int num_rows, int64_t columns, std::byte* packed);
+  void (*pack_fixed)(const FixedRow* rows, int num_rows, int64_t columns, std::byte* packed);
 
   // totals[panel, row, 16] = the product; sums: [blocks, padded], the sums of the blocks of x.
   // Panels lie anywhere; each has `blocks` blocks.

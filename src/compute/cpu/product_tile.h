@@ -39,16 +39,16 @@ class ProductTile {
            2 * kTotals;
   }
 
-  // row_at(r): the r-th row of x, r < num_rows; sums_at(r): the sums of its blocks. Calls whose x
-  // and sums are the same have the same number `op`.
-  template <class RowAt, class SumsAt>
-  void set_rows(uint64_t op, int num_rows, const RowAt& row_at, const SumsAt& sums_at) {
+  // row_at(r): the r-th row of x, r < num_rows; fixed_at(r): the same in fixed point, or without
+  // that only the sums of its blocks. Calls whose x is the same have the same number `op`.
+  template <class RowAt, class FixedAt>
+  void set_rows(uint64_t op, int num_rows, const RowAt& row_at, const FixedAt& fixed_at) {
     bool is_same = op == op_ && num_rows == num_rows_;
     for (int r = 0; r < num_rows; ++r) {
       const float* row = row_at(r);
       is_same = is_same && rows_[static_cast<size_t>(r)] == row;
       rows_[static_cast<size_t>(r)] = row;
-      sums_[static_cast<size_t>(r)] = sums_at(r);
+      fixed_[static_cast<size_t>(r)] = fixed_at(r);
     }
     op_ = op;
     num_rows_ = num_rows;
@@ -114,11 +114,15 @@ class ProductTile {
     if (packed_for_ == &kernel) return;
     packed_for_ = &kernel;
     padded_ = kernel.padded_rows(num_rows_);
+    if (kernel.pack_fixed != nullptr) {
+      kernel.pack_fixed(fixed_.data(), num_rows_, matrix.columns, packed_place());
+      return;
+    }
     kernel.pack(rows_.data(), num_rows_, matrix.columns, packed_place());
     if (!kernel.needs_sums) return;
     for (int64_t block = 0; block < matrix.num_blocks(); ++block) {
       float* place = packed_sums_ + block * padded_;
-      for (int r = 0; r < num_rows_; ++r) place[r] = sums_[static_cast<size_t>(r)][block];
+      for (int r = 0; r < num_rows_; ++r) place[r] = fixed_[static_cast<size_t>(r)].sums[block];
       std::fill(place + num_rows_, place + padded_, 0.0f);
     }
   }
@@ -134,7 +138,8 @@ class ProductTile {
   float* totals_ = nullptr;       // [panels, padded, 16]
   float* gate_totals_ = nullptr;
   KernelChoice choice_ = {};
-  std::array<const float*, kTileRowsMax> rows_ = {}, sums_ = {};
+  std::array<const float*, kTileRowsMax> rows_ = {};
+  std::array<FixedRow, kTileRowsMax> fixed_ = {};
   uint64_t op_ = 0;
   int num_rows_ = 0;
   int padded_ = 0;  // of what is packed

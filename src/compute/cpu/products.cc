@@ -7,11 +7,11 @@
 namespace penstock {
 namespace {
 
-constexpr int64_t kProjectionsMax = 16;  // of one matmul
-constexpr int64_t kTaskRows = 96;        // at most
-constexpr int64_t kFewRows = 12;         // weights are read from memory, not from caches
-constexpr int64_t kParallelSums = 64 << 10;
-constexpr int64_t kCodedPanels = 4;  // of one task, of a matrix in coded rows
+constexpr int64_t kProjectionsMax = 16;          // of one matmul
+constexpr int64_t kTaskRows = 96;                // at most
+constexpr int64_t kFewRows = 12;                 // weights are read from memory, not from caches
+constexpr int64_t kParallelElements = 16 << 10;  // from here on, rows are prepared by the team
+constexpr int64_t kCodedPanels = 4;              // of one task, of a matrix in coded rows
 
 // Decoded panels of a matrix that do not begin with its first row need one more.
 int64_t decoded_floats(int64_t columns) {
@@ -56,6 +56,8 @@ ProductScratch::ProductScratch(int threads, const BackendLimits& limits, Scratch
   max_sums = std::max(limits.tokens * ceil_div(max_columns, kGroupColumns),
                       choices * ceil_div(limits.expert_width, kGroupColumns));
   sums = cursor.take<float>(max_sums);
+  scales = cursor.take<float>(max_sums);
+  numbers = cursor.take<int16_t>(max_sums * kGroupColumns);
   needed = cursor.take<int32_t>(max_rows);
   is_needed = cursor.take<uint8_t>(max_rows);
   starts = cursor.take<int64_t>(max_jobs + 1);
@@ -71,6 +73,7 @@ ProductScratch::ProductScratch(int threads, const BackendLimits& limits, Scratch
 Products::Products(ThreadPool& pool, const KernelChoice& choice, const ProductScratch& scratch)
     : pool_(pool),
       elementwise_(elementwise_kernels(choice.target)),
+      to_fixed_(to_fixed_kernel(choice.target)),
       choice_(choice),
       scratch_(scratch) {
   for (int worker = 0; worker < scratch_.num_threads; ++worker) {
@@ -79,7 +82,7 @@ Products::Products(ThreadPool& pool, const KernelChoice& choice, const ProductSc
   }
 }
 
-void Products::forget_sums(Rows x) {
+void Products::begin(Rows x) {
   x_ = x;
   ++op_;
   blocks_ = ceil_div(x.width, kGroupColumns);
@@ -89,15 +92,17 @@ void Products::forget_sums(Rows x) {
   std::fill_n(scratch_.is_needed, x.count, uint8_t{0});
 }
 
-void Products::need_sums(const ProductJob& job) {
+void Products::need_rows(const ProductJob& job) {
   PENSTOCK_CHECK(job.x.data == x_.data && job.x.width == x_.width);
   PENSTOCK_CHECK(job.weight.columns == x_.width);
   PENSTOCK_CHECK(job.first_row + job.out.width <= job.weight.rows);
   PENSTOCK_CHECK(!job.has_gate() ||
                  (job.gate.columns == x_.width && job.out.width <= job.gate.rows));
-  const bool is_needed = kernel_of(job.weight, job.num_rows).needs_sums ||
-                         (job.has_gate() && kernel_of(job.gate, job.num_rows).needs_sums);
-  if (!is_needed) return;
+  const auto is_needed_by = [&](const Matrix& matrix) {
+    const ProductKernel& kernel = kernel_of(matrix, job.num_rows);
+    return kernel.needs_sums || kernel.pack_fixed != nullptr;
+  };
+  if (!is_needed_by(job.weight) && !(job.has_gate() && is_needed_by(job.gate))) return;
   for (int64_t j = 0; j < job.num_rows; ++j) {
     const int64_t row = job.x_rows.empty() ? j : job.x_rows[static_cast<size_t>(j)];
     PENSTOCK_CHECK(row >= 0 && row < x_.count);
@@ -107,15 +112,22 @@ void Products::need_sums(const ProductJob& job) {
   }
 }
 
-void Products::make_sums() {
-  const auto sum_row = [&](int64_t i, int) {
-    const int64_t row = scratch_.needed[i];
-    sum_blocks(x_.data + row * x_.stride, blocks_, scratch_.sums + row * blocks_);
-  };
-  if (num_needed_ * x_.width >= kParallelSums) {
-    pool_.run(num_needed_, sum_row);
+void Products::prepare_row(int64_t row) {
+  const float* x = x_.data + row * x_.stride;
+  const int64_t first = row * blocks_;
+  if (choice_.arithmetic == Arithmetic::kFixed16) {
+    to_fixed_(x, blocks_, scratch_.numbers + first * kGroupColumns, scratch_.scales + first,
+              scratch_.sums + first);
   } else {
-    for (int64_t i = 0; i < num_needed_; ++i) sum_row(i, 0);
+    sum_blocks(x, blocks_, scratch_.sums + first);
+  }
+}
+
+void Products::prepare_rows() {
+  if (num_needed_ > 1 && num_needed_ * x_.width >= kParallelElements) {
+    pool_.run(num_needed_, [&](int64_t i, int) { prepare_row(scratch_.needed[i]); });
+  } else {
+    for (int64_t i = 0; i < num_needed_; ++i) prepare_row(scratch_.needed[i]);
   }
 }
 
@@ -189,7 +201,11 @@ void Products::run_rows(const ProductJob& job, const ProductCut& cut, int worker
     };
     tile.set_rows(
         op_, count, [&](int r) { return job.x.data + x_row(r) * job.x.stride; },
-        [&](int r) { return scratch_.sums + x_row(r) * blocks_; });
+        [&](int r) {
+          const int64_t first = x_row(r) * blocks_;
+          return FixedRow{scratch_.numbers + first * kGroupColumns, scratch_.scales + first,
+                          scratch_.sums + first};
+        });
     if (job.has_gate()) tile.multiply_gate(job.gate, cut.gate_panel, panels);
     tile.multiply(job.weight, cut.weight_panel, shift == 0 ? panels : panels + 1);
     for (int r = 0; r < count; ++r) {

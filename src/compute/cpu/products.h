@@ -51,7 +51,9 @@ struct ProductScratch {
   int64_t max_rows, max_columns, max_jobs;  // rows of x, their width
   int64_t max_sums;
   float* sums;         // [rows, blocks]: of 64 inputs each
-  int32_t* needed;     // [max_rows]: rows whose sums a job reads
+  float* scales;       // [rows, blocks] and
+  int16_t* numbers;    // [rows, blocks, 64]: in fixed point
+  int32_t* needed;     // [max_rows]: rows of which a job reads sums or numbers
   uint8_t* is_needed;  // [max_rows]
   int64_t* starts;     // [max_jobs + 1]: the first task of each job
   int num_threads;
@@ -71,9 +73,9 @@ class Products {
   void run(int64_t num_jobs, const JobAt& job_at) {
     if (num_jobs == 0) return;
     PENSTOCK_CHECK(num_jobs <= scratch_.max_jobs);
-    forget_sums(job_at(0).x);
-    for (int64_t i = 0; i < num_jobs; ++i) need_sums(job_at(i));
-    make_sums();
+    begin(job_at(0).x);
+    for (int64_t i = 0; i < num_jobs; ++i) need_rows(job_at(i));
+    prepare_rows();
     int64_t* starts = scratch_.starts;
     // Shorter tasks where the usual ones would leave threads without work.
     for (const int64_t task_bytes : {kTaskBytes, kTaskBytes / 4}) {
@@ -91,9 +93,11 @@ class Products {
  private:
   static constexpr int64_t kTaskBytes = 256 << 10;  // of weights, while the rows are few
 
-  void forget_sums(Rows x);
-  void need_sums(const ProductJob& job);
-  void make_sums();
+  // Before the tasks: what they need of each row of x, fixed point or sums, is made once.
+  void begin(Rows x);
+  void need_rows(const ProductJob& job);
+  void prepare_rows();
+  void prepare_row(int64_t row);
   int64_t task_panels(const ProductJob& job) const;
   int64_t num_tasks(const ProductJob& job) const;
   void run_task(const ProductJob& job, int64_t task, int worker);
@@ -107,6 +111,7 @@ class Products {
 
   ThreadPool& pool_;
   const ElementwiseKernels& elementwise_;
+  ToFixedKernel to_fixed_;
   KernelChoice choice_;
   ProductScratch scratch_;
   std::vector<ProductTile> tiles_;  // one a thread
