@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include "dialogue/content_guard.h"
 #include "dialogue/turn_memory.h"
 #include "io/storage.h"
@@ -221,7 +223,7 @@ TEST(TurnMemory, a_turn_that_comes_back_is_read_as_it_was_written) {
 TEST(TurnMemory, what_was_edited_or_is_shown_differently_is_rendered) {
   const std::vector<TokenId> odd = odd_answer();
   const auto holds_odd = [&](const std::vector<TokenId>& tokens) {
-    return !std::ranges::search(tokens, odd).empty();
+    return std::search(tokens.begin(), tokens.end(), odd.begin(), odd.end()) != tokens.end();
   };
   const Json same = {
       {"role", "assistant"}, {"content", "Some water.\n"}, {"reasoning_content", ""}};
