@@ -99,7 +99,7 @@ class Facts {
     switch (rule.kind) {
       case Rule::Kind::kPlain: return known[rule.expression];
       case Rule::Kind::kLength: return known[rule.expression] && rule.min == 0;
-      case Rule::Kind::kCount: return rule.min == 0;
+      case Rule::Kind::kCount: return rule.min == 0 || facts_[rule.rest].is_nullable;
       case Rule::Kind::kMembers:
       case Rule::Kind::kItems: return false;  // they have brackets
     }

@@ -74,6 +74,23 @@ TEST(Gbnf, counts_many_repetitions_exactly) {
   EXPECT_FALSE(fits(groups, text + "c"));
 }
 
+TEST(Gbnf, many_repetitions_of_what_may_be_nothing_may_be_nothing) {
+  for (const char* text :
+       {"root ::= x{4,50} \"a\"\nx ::= \"b\"?", "root ::= x{4,50} \"a\"\nx ::= \"\"",
+        "root ::= x{40,} \"a\"\nx ::= [bc]*"}) {
+    const Grammar grammar = *Grammar::compile(*parse_gbnf(text));
+    EXPECT_TRUE(fits(grammar, "a")) << text;
+    GrammarMatcher matcher(grammar, test_tokens());
+    const auto mask = matcher.mask(matcher.start());
+    ASSERT_TRUE(mask.has_value());
+    EXPECT_NE((*mask)['a' / 64] >> ('a' % 64) & 1, 0u) << text;
+  }
+  const Grammar some = *Grammar::compile(*parse_gbnf("root ::= x{4,50} \"a\"\nx ::= \"b\"?"));
+  EXPECT_TRUE(fits(some, "bba"));
+  EXPECT_TRUE(fits(some, std::string(50, 'b') + "a"));
+  EXPECT_FALSE(fits(some, std::string(51, 'b') + "a"));
+}
+
 TEST(Gbnf, refuses_with_the_line_what_it_cannot_read_or_bound) {
   const std::string deep =
       "root ::= " + std::string(60'000, '(') + "\"a\"" + std::string(60'000, ')');
