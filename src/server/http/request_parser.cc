@@ -104,6 +104,7 @@ std::optional<HttpError> RequestParser::push(std::string_view bytes) {
 std::optional<HttpError> RequestParser::push_head() {
   if (scanned_ == 0) {  // RFC 9112, 2.2: empty lines before a request are skipped
     while (held_.starts_with("\r\n")) held_.erase(0, 2);
+    if (held_ == "\r") return {};  // perhaps half of one
   }
   for (; scanned_ < held_.size(); ++scanned_) {
     const auto c = static_cast<unsigned char>(held_[scanned_]);

@@ -36,6 +36,17 @@ TEST(RequestParser, reads_a_request_however_its_bytes_arrive) {
   }
 }
 
+TEST(RequestParser, skips_empty_lines_before_a_request_however_they_arrive) {
+  const std::string bytes = "\r\n\r\n" + kPost;
+  for (size_t cut = 0; cut <= bytes.size(); ++cut) {
+    RequestParser parser(HttpLimits{});
+    ASSERT_FALSE(parser.push(bytes.substr(0, cut))) << cut;
+    ASSERT_FALSE(parser.push(bytes.substr(cut))) << cut;
+    ASSERT_TRUE(parser.is_done()) << cut;
+    EXPECT_EQ(parser.take().body, "hello");
+  }
+}
+
 TEST(RequestParser, reads_chunks_however_their_bytes_arrive) {
   const std::string chunked =
       "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: "
