@@ -63,7 +63,11 @@ Tokenizer tokenizer_with_flags() {
   int id = 1000;
   for (const char* text : {"<x>", "x", " ", "<x", ">\n", "e\u0301", "ab", "\u212b!"}) {
     const int flags = (id * 7) % 16;
-    root["added_tokens"].push_back({{"id", id++},
+    // One that the vocabulary has keeps its number.
+    const Json& vocab = root["model"]["vocab"];
+    const Json number = vocab.contains(text) ? vocab[text] : Json(id);
+    ++id;
+    root["added_tokens"].push_back({{"id", number},
                                     {"content", text},
                                     {"single_word", (flags & 1) != 0},
                                     {"lstrip", (flags & 2) != 0},
