@@ -1,21 +1,30 @@
 # What is installed beside the program, and the Debian package made of it (scripts/package).
 #
-# The manual page and the completions are printed by the program itself, from the one table of options.
+# The manual pages and the completions are printed by the program itself, from the one table of options.
 include(GNUInstallDirs)
 
 set(texts ${PROJECT_BINARY_DIR}/package)
 install(CODE "
-  file(MAKE_DIRECTORY ${texts})
-  foreach(text \"help;--man;penstock.1\" \"completions;bash;penstock\" \"completions;zsh;_penstock\"
+  file(MAKE_DIRECTORY ${texts}/man1)
+  foreach(text \"help;--man;man1/penstock.1\" \"completions;bash;penstock\" \"completions;zsh;_penstock\"
                \"completions;fish;penstock.fish\")
     list(GET text 0 1 command)
     list(GET text 2 name)
     execute_process(COMMAND $<TARGET_FILE:penstock> \${command} OUTPUT_FILE ${texts}/\${name}
                     COMMAND_ERROR_IS_FATAL ANY)
   endforeach()
-  execute_process(COMMAND gzip -9nf ${texts}/penstock.1 COMMAND_ERROR_IS_FATAL ANY)
+  execute_process(COMMAND $<TARGET_FILE:penstock> help --json OUTPUT_VARIABLE verbs COMMAND_ERROR_IS_FATAL ANY)
+  string(JSON count LENGTH \"\${verbs}\" verbs)
+  math(EXPR last \"\${count} - 1\")
+  foreach(i RANGE \${last})
+    string(JSON verb GET \"\${verbs}\" verbs \${i} name)
+    execute_process(COMMAND $<TARGET_FILE:penstock> help --man \${verb}
+                    OUTPUT_FILE ${texts}/man1/penstock-\${verb}.1 COMMAND_ERROR_IS_FATAL ANY)
+  endforeach()
+  file(GLOB pages ${texts}/man1/*.1)
+  execute_process(COMMAND gzip -9nf \${pages} COMMAND_ERROR_IS_FATAL ANY)
 ")
-install(FILES ${texts}/penstock.1.gz DESTINATION ${CMAKE_INSTALL_MANDIR}/man1)
+install(DIRECTORY ${texts}/man1 DESTINATION ${CMAKE_INSTALL_MANDIR} FILES_MATCHING PATTERN *.gz)
 install(FILES ${texts}/penstock DESTINATION ${CMAKE_INSTALL_DATADIR}/bash-completion/completions)
 install(FILES ${texts}/_penstock DESTINATION ${CMAKE_INSTALL_DATADIR}/zsh/vendor-completions)
 install(FILES ${texts}/penstock.fish DESTINATION ${CMAKE_INSTALL_DATADIR}/fish/vendor_completions.d)

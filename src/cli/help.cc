@@ -83,7 +83,7 @@ std::string program_help() {
       "Exit codes: 0 done, 1 failure, 2 wrong usage, 3 bad model file, 4 too little memory or "
       "disk,\n"
       "5 input/output error, 130 interrupted.\n\n"
-      "penstock sends nothing to anyone: no telemetry, no update check, no network.\n";
+      "penstock sends nothing to anyone unasked: no telemetry, no update check, no downloads.\n";
   return out;
 }
 

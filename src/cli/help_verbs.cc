@@ -21,7 +21,8 @@ Json verbs_json() {
 }  // namespace
 
 Result<int> help_verb(Call& call) {
-  if (call.settings.is_on("man")) {
+  const bool is_page = call.settings.is_on("man");
+  if (is_page && call.settings.arguments().empty()) {
     call.output.write(manual_page(PENSTOCK_VERSION));
     return kExitDone;
   }
@@ -38,7 +39,9 @@ Result<int> help_verb(Call& call) {
     return Error{ErrorCode::kInvalidArgument,
                  fmt::format("there is no verb \"{}\"; see `penstock help`", call.argument(0))};
   }
-  if (call.json()) {
+  if (is_page) {
+    call.output.write(manual_page_of(*verb, PENSTOCK_VERSION));
+  } else if (call.json()) {
     call.output.write_line(Json{{"name", verb->name}, {"help", verb_help(*verb)}});
   } else {
     call.output.write(verb_help(*verb));

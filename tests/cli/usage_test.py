@@ -11,7 +11,7 @@ import unittest
 import support
 from support import environment, good, good_json, penstock
 
-VERBS = "run chat pack show plan logits score answer config completions version help".split()
+VERBS = "run chat serve pack show plan doctor bench synth logits score answer config completions version help".split()
 
 
 class Usage(unittest.TestCase):
@@ -123,11 +123,15 @@ class Usage(unittest.TestCase):
         self.assertIn(b"\x1b[31m", forced.stderr)
         self.assertNotIn(b"\x1b", refused.stderr)
 
-    def test_the_manual_page_has_every_verb_and_no_bad_line(self):
+    def test_there_is_a_manual_page_for_every_verb_without_a_bad_line(self):
         page = good("help", "--man")
         for verb in VERBS:
-            self.assertIn(f".SS {verb}", page)
-        if shutil.which("man"):
+            self.assertIn(f"penstock\\-{verb}\\fR(1)", page)
+        pages = [page, *(good("help", "--man", verb) for verb in VERBS)]
+        for verb, page in zip(VERBS, pages[1:]):
+            self.assertIn(f".SH NAME\npenstock\\-{verb} \\- ", page)
+            self.assertIn("\\-\\-verbose", page)
+        for page in pages if shutil.which("man") else []:
             checked = subprocess.run(
                 ["man", "--warnings", "-l", "-"],
                 input=page.encode(),
