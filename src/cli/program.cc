@@ -82,20 +82,20 @@ bool wants_json_errors(std::span<const char* const> arguments, const Result<Comm
   return entry != nullptr && is_on(entry->value);
 }
 
-Result<int> run_line(const CommandLine& line, const Environment& environment, Terminal& terminal,
-                     Output& output) {
+Result<int> run_line(const CommandLine& line, const Environment& environment, Storage& storage,
+                     Terminal& terminal, Output& output) {
   const auto [file, settings] = PENSTOCK_TRY(read_settings(line, environment, terminal));
   terminal.set_loudness(loudness_of(settings));
   const std::unique_ptr<Interrupt> interrupt = PENSTOCK_TRY(Interrupt::install());
-  Call call{line, settings, environment, file, terminal, output, *interrupt, posix_storage()};
+  Call call{line, settings, environment, file, terminal, output, *interrupt, storage};
   return run_verb_of(call);
 }
 
 // Exceptions of libraries end here; there are none of our own.
 Result<int> run_line_to_the_end(const CommandLine& line, const Environment& environment,
-                                Terminal& terminal, Output& output) {
+                                Storage& storage, Terminal& terminal, Output& output) {
   try {
-    return run_line(line, environment, terminal, output);
+    return run_line(line, environment, storage, terminal, output);
   } catch (const std::bad_alloc&) {
     return Error{ErrorCode::kOutOfMemory,
                  "the system gives no more memory (ulimit -v, or a container's limit); give a "
@@ -156,7 +156,8 @@ void occupy_standard_descriptors() {
 
 }  // namespace
 
-int run_program(std::span<const char* const> arguments, const Environment& environment) {
+int run_program(std::span<const char* const> arguments, const Environment& environment,
+                Storage& storage) {
   occupy_standard_descriptors();
   // A reader that goes away is seen by the write that fails, where there is something to tidy up;
   // a file that may not grow (ulimit -f) likewise.
@@ -167,7 +168,7 @@ int run_program(std::span<const char* const> arguments, const Environment& envir
   const Result<CommandLine> line = parse_command_line(arguments);
   const bool json = wants_json_errors(arguments, line, environment);
   if (!line) return report(line.error(), json, terminal, output);
-  const Result<int> done = run_line_to_the_end(*line, environment, terminal, output);
+  const Result<int> done = run_line_to_the_end(*line, environment, storage, terminal, output);
   if (output.is_closed()) return kExitDone;
   if (!output.failure()) return report(output.failure().error(), false, terminal, output);
   if (!done) return report(done.error(), json, terminal, output);

@@ -53,7 +53,8 @@ Result<int> show_verb(Call& call);
 Result<int> synth_verb(Call& call);
 Result<int> version_verb(Call& call);
 
-// `arguments`: argv without the program's name.
-int run_program(std::span<const char* const> arguments, const Environment& environment);
+// `arguments`: argv without the program's name. `storage`: the disk; tests have others.
+int run_program(std::span<const char* const> arguments, const Environment& environment,
+                Storage& storage = posix_storage());
 
 }  // namespace penstock
