@@ -16,6 +16,8 @@ MODEL = os.environ["PENSTOCK_DEMO_MODEL"]
 HERE = os.path.dirname(os.path.abspath(__file__))
 DATA = os.path.normpath(os.path.join(HERE, "..", "data"))
 START_TIMEOUT_S = 120
+# The thread sanitizer takes fifteen times as long: its tests ask less of the same.
+IS_SLOW = os.environ.get("PENSTOCK_SANITIZED") == "thread"
 STATE = tempfile.TemporaryDirectory(prefix="penstock-serve-")
 
 
