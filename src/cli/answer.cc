@@ -37,7 +37,7 @@ Result<Answer> answer_item(Call& call, Engine& engine, Session& session, const J
                            std::stop_token stop) {
   const Conversation conversation = PENSTOCK_TRY(conversation_of_item(item));
   const ChatPrompt prompt = PENSTOCK_TRY(make_chat_prompt(engine.texts(), conversation));
-  ReplyPrinter printer(*engine.tokenizer(), call.terminal, nullptr, prompt.opens_reasoning);
+  ReplyPrinter printer(*engine.tokenizer(), call.terminal, nullptr, prompt.opens_reasoning, {});
   GenerateResult result = PENSTOCK_TRY(generate_answer(
       call, engine, session,
       {prompt.tokens, SamplingOptions{}, call.settings.integer("max-tokens"), 0, prompt.stop_ids},

@@ -1,75 +1,71 @@
-// chat: a conversation at the keyboard, or line by line from a pipe.
-//
-// Every turn hands the whole conversation to one session, which finds what it already holds. The
-// session keeps checkpoints of the states before each answer, because a template may render a
-// finished turn differently (Qwen3.5 drops past reasoning): then only that answer is read again.
+// chat: a conversation at the keyboard, or line by line from a pipe; with a model that is loaded here or
+// with a server, and with tools that the user allows.
 
 #include <fmt/format.h>
 
-#include "cli/chat_state.h"
+#include "cli/chat_partner.h"
+#include "cli/chat_tools.h"
 #include "cli/conversation_flags.h"
-#include "cli/figures.h"
 #include "cli/generation.h"
 #include "cli/line_reader.h"
-#include "cli/loading.h"
 #include "cli/sampling_flags.h"
-#include "cli/warm_start_teller.h"
-#include "dialogue/text_limit.h"
 #include "text/utf8.h"
 
 namespace penstock {
+
+bool PartnerAnswer::is_empty() const {
+  return message.at("content") == "" && !message.contains("reasoning_content") && !has_calls();
+}
+
+Json answer_message(const std::string& content, const std::string& reasoning, const Json& calls) {
+  Json message = reply_message({reasoning, content});
+  if (!calls.empty()) message["tool_calls"] = calls;
+  return message;
+}
+
+Json call_json(const std::string& id, const std::string& name, const std::string& arguments) {
+  const Result<Json> parsed = parse_json(arguments.empty() ? "{}" : arguments, "arguments");
+  const bool is_object = parsed && parsed->is_object();
+  return Json{{"id", id},
+              {"type", "function"},
+              {"function", {{"name", name}, {"arguments", is_object ? *parsed : Json(arguments)}}}};
+}
+
+Json ChatState::offered_tools() const {
+  Json tools = conversation.tools;
+  if (allowed.is_empty()) return tools;
+  if (!tools.is_array()) tools = Json::array();
+  for (const Json& tool : tool_definitions(allowed)) tools.push_back(tool);
+  return tools;
+}
+
 namespace {
 
 constexpr char kQuotes[] = "\"\"\"";
-constexpr std::chrono::milliseconds kIdleStep(250);
+// Answers to one message that ask for tools; then the user has a say.
+constexpr int kRoundsMax = 25;
 
 class Chat {
  public:
-  Chat(Call& call, Engine& engine, Session session, LineReader& lines, TraceFile& trace,
-       WarmStartTeller& warm)
-      : call_(call),
-        engine_(engine),
-        session_(std::move(session)),
-        lines_(lines),
-        trace_(trace),
-        warm_(warm) {
-    lines.set_idle_work([this] { return work_while_idle(); });
+  Chat(Call& call, ChatPartner& partner, ChatState& state, LineReader& lines, ChatTools tools)
+      : call_(call), partner_(partner), state_(state), lines_(lines), tools_(std::move(tools)) {
+    lines.set_idle_work([this] { return partner_.work_while_idle(); });
   }
-
-  ChatState& state() { return state_; }
 
   Result<int> run();
 
  private:
   Line read_message();
-  std::chrono::milliseconds work_while_idle();
-  void tell_shrinks();
   Result<void> handle(const std::string& message, bool& leaves);
   Result<void> answer();
-  void print_json(const GenerateResult& result, const Reply& reply);
+  Result<PartnerAnswer> answer_once(bool is_first);
 
   Call& call_;
-  Engine& engine_;
-  Session session_;
+  ChatPartner& partner_;
+  ChatState& state_;
   LineReader& lines_;
-  TraceFile& trace_;
-  WarmStartTeller& warm_;
-  ChatState state_;
-  uint64_t shrinks_told_ = 0;
+  ChatTools tools_;
 };
-
-// Nobody waits: time for the experts of a warm start, and to see whether others need memory.
-std::chrono::milliseconds Chat::work_while_idle() {
-  engine_.watch_memory();
-  if (warm_.read_more()) return std::chrono::milliseconds(0);
-  return engine_.watches_memory() ? kIdleStep : std::chrono::milliseconds(-1);
-}
-
-void Chat::tell_shrinks() {
-  const uint64_t shrinks = engine_.experts().stats().shrinks;
-  if (shrinks > shrinks_told_) call_.terminal.note(shrink_text(engine_));
-  shrinks_told_ = shrinks;
-}
 
 Line Chat::read_message() {
   Line line = lines_.read(">>> ");
@@ -94,7 +90,7 @@ Result<int> Chat::run() {
     const Line typed = read_message();
     if (call_.interrupt.was_terminated()) return kExitInterrupted;
     if (typed.status == Line::Status::kEnd) return kExitDone;
-    if (typed.status == Line::Status::kTooLong) return text_too_long(engine_);
+    if (typed.status == Line::Status::kTooLong) return partner_.text_too_long();
     if (typed.status == Line::Status::kInterrupted) {
       if (interrupted_before || !interactive) return kExitInterrupted;
       interrupted_before = true;
@@ -117,7 +113,7 @@ Result<void> Chat::handle(const std::string& message, bool& leaves) {
   const Json before = state_.conversation.messages;
   Result<void> handled;
   if (is_chat_command(message)) {
-    const ChatAction action = PENSTOCK_TRY(run_chat_command(call_, engine_, state_, message));
+    const ChatAction action = PENSTOCK_TRY(run_chat_command(call_, partner_, state_, message));
     leaves = action == ChatAction::kLeave;
     if (action == ChatAction::kAnswer) handled = answer();
   } else {
@@ -131,38 +127,36 @@ Result<void> Chat::handle(const std::string& message, bool& leaves) {
   return handled;
 }
 
-void Chat::print_json(const GenerateResult& result, const Reply& reply) {
-  Json json{{"content", reply.content}, {"reasoning", reply.reasoning}};
-  json.update(result_json(engine_, result));
-  call_.output.write_line(json);
-}
-
-// Answers the last message.
-Result<void> Chat::answer() {
-  const ChatPrompt prompt = PENSTOCK_TRY(make_chat_prompt(engine_.texts(), state_.conversation));
-  SamplingOptions sampling = state_.sampling;
-  sampling.seed += state_.num_answers++;
-  ReplyPrinter printer(*engine_.tokenizer(), call_.terminal, call_.json() ? nullptr : &call_.output,
-                       prompt.opens_reasoning);
-  trace_.begin_sequence();
-  const GenerateResult result = PENSTOCK_TRY(generate_answer(
-      call_, engine_, session_,
-      {prompt.tokens, sampling, state_.max_tokens, prompt.stable_tokens, prompt.stop_ids}, &printer,
-      call_.interrupt.token()));
-  const Reply reply = split_reply(printer.text(), prompt.opens_reasoning);
-  if (call_.json()) print_json(result, reply);
-  state_.last = result.metrics;
-  if (result.finish == FinishReason::kCancelled) call_.terminal.note("(stopped)");
-  if (result.finish == FinishReason::kLength) {
+// Answers what stands last, and tells how it ended.
+Result<PartnerAnswer> Chat::answer_once(bool is_first) {
+  PartnerAnswer answer = PENSTOCK_TRY(partner_.answer(state_));
+  ++state_.num_answers;
+  if (answer.finish == FinishReason::kCancelled) call_.terminal.note("(stopped)");
+  if (answer.finish == FinishReason::kLength) {
     call_.terminal.note("(cut short: --max-tokens or the context was reached)");
   }
-  if (result.tokens.empty() && result.finish == FinishReason::kCancelled) {
+  if (is_first && answer.finish == FinishReason::kCancelled && answer.is_empty()) {
     return Error{ErrorCode::kCancelled, "no answer; the message is taken back"};
   }
-  state_.conversation.messages.push_back(reply_message(reply));
-  if (state_.shows_figures) call_.terminal.note(last_line(result.metrics));
-  warm_.tell_failures();
-  tell_shrinks();
+  // What was cut may have lost a part of a call, and nobody will answer it.
+  if (answer.finish != FinishReason::kStop) answer.message.erase("tool_calls");
+  if (state_.shows_figures) call_.terminal.note(partner_.last_figures());
+  partner_.tell_news();
+  return answer;
+}
+
+// Answers the last message: again and again while the model asks for tools.
+Result<void> Chat::answer() {
+  for (int round = 0; round < kRoundsMax; ++round) {
+    const PartnerAnswer answer = PENSTOCK_TRY(answer_once(round == 0));
+    if (!answer.is_empty() || round == 0) state_.conversation.messages.push_back(answer.message);
+    if (!answer.has_calls()) return {};
+    const ChatTools::After after =
+        tools_.carry_out(state_.allowed, answer.message, lines_, state_.conversation.messages);
+    if (after == ChatTools::After::kStop) return {};
+  }
+  call_.terminal.note(fmt::format(
+      "(stopped: {} answers in a row have asked for tools; write something to go on)", kRoundsMax));
   return {};
 }
 
@@ -178,41 +172,68 @@ Result<std::optional<std::string>> history_path(const Call& call) {
   return std::optional<std::string>();
 }
 
+// A model that is named here wins over a server of a settings file.
+bool talks_to_server(const Call& call) {
+  const Origin origin = call.settings.get("server").origin;
+  return origin == Origin::kFlag ||
+         (origin != Origin::kBuiltIn && call.settings.arguments().empty());
+}
+
+// MODEL or --server, and nothing that only the other one has.
+Result<void> check_sides(const Call& call) {
+  const bool is_remote = talks_to_server(call);
+  const bool has_model = !call.settings.arguments().empty();
+  if (is_remote == has_model) {
+    return Error{ErrorCode::kInvalidArgument,
+                 is_remote ? "chat takes a MODEL or --server URL, not both"
+                           : "chat needs MODEL or --server URL; see `penstock help chat`"};
+  }
+  for (const auto& [name, text] : call.line.flags) {
+    const Option* option = find_option(Verb::kChat, name);
+    const bool is_of_engine = option->group == "Machine" || name == "trace-routing" ||
+                              name == "chat-template-file" || name == "parse-special";
+    const bool is_of_server = name == "model" || name == "api-key" || name == "api-key-file";
+    if (is_remote && is_of_engine) {
+      return Error{
+          ErrorCode::kInvalidArgument,
+          fmt::format("--{} is for a model that is loaded here; the server has its own", name)};
+    }
+    if (!is_remote && is_of_server) {
+      return Error{ErrorCode::kInvalidArgument, fmt::format("--{} goes with --server", name)};
+    }
+  }
+  return {};
+}
+
 }  // namespace
 
 Result<int> chat_verb(Call& call) {
-  EngineOptions options = PENSTOCK_TRY(engine_options(call.settings));
-  options.prefix_store = PENSTOCK_TRY(prefix_store_options(call));
-  Conversation conversation = PENSTOCK_TRY(conversation_of(call.storage, call.settings));
-  const std::unique_ptr<Engine> engine = PENSTOCK_TRY(load_engine(call, options));
-  const SamplingChoice sampling =
-      PENSTOCK_TRY(choose_sampling(call.settings, engine->sampling_defaults()));
-  PENSTOCK_TRY(check_can_chat(engine->texts()));
-  call.terminal.note("sampling: " + sampling.text);
-  tell_endless_answers(call, *engine, true);
+  PENSTOCK_TRY(check_sides(call));
+  ChatState state;
+  state.allowed = PENSTOCK_TRY(parse_tool_set(call.settings.text("allow")));
+  PENSTOCK_TRY(ChatTools::check(call, state.allowed));
+  ChatTools tools = PENSTOCK_TRY(ChatTools::open(call));
+  state.conversation = PENSTOCK_TRY(conversation_of(call.storage, call.settings));
+  state.max_tokens = call.settings.integer("max-tokens");
+  state.stops = PENSTOCK_TRY(stop_strings_of(call.settings));
+  state.shows_figures = call.terminal.is_verbose();
+  const bool is_remote = talks_to_server(call);
+  const std::unique_ptr<ChatPartner> partner =
+      PENSTOCK_TRY(is_remote ? open_remote_partner(call, state) : open_local_partner(call, state));
+  if (!state.allowed.is_empty()) {
+    PENSTOCK_TRY(partner->check_tools(state.offered_tools()));
+    call.terminal.note(fmt::format("tools: {} in {}", text_of(state.allowed), tools.folder()));
+  }
   if (call.terminal.input_is_interactive()) call.terminal.note("/help lists the commands");
 
   call.interrupt.set_policy(Interrupt::Policy::kPatient);
-  Session session = PENSTOCK_TRY(engine->new_session());
-  TraceFile trace(call, *engine);
   const auto lines = make_line_reader(call.terminal, call.interrupt,
-                                      PENSTOCK_TRY(history_path(call)), text_bytes_max(*engine));
-  WarmStartTeller warm(call, *engine);
-  if (warm.is_eager()) {
-    warm.read_all(call.interrupt.token());
-  } else if (warm.num_wanted() > 0) {
-    call.terminal.detail(
-        fmt::format("warm start: {} experts are read while you type", warm.num_wanted()));
-  }
-  Chat chat(call, *engine, std::move(session), *lines, trace, warm);
-  chat.state().conversation = std::move(conversation);
-  chat.state().sampling = sampling.options;
-  chat.state().max_tokens = call.settings.integer("max-tokens");
-  chat.state().shows_figures = call.terminal.is_verbose();
+                                      PENSTOCK_TRY(history_path(call)), partner->text_bytes_max());
+  Chat chat(call, *partner, state, *lines, std::move(tools));
   const Result<int> code = chat.run();
-  warm.save();
+  const Result<void> ended = partner->end();
   PENSTOCK_TRY(code);
-  PENSTOCK_TRY(trace.write());
+  PENSTOCK_TRY(ended);
   return code;
 }
 

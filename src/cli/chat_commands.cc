@@ -1,8 +1,8 @@
 #include <fmt/format.h>
 
 #include "base/byte_text.h"
-#include "cli/chat_state.h"
-#include "cli/figures.h"
+#include "cli/chat_partner.h"
+#include "cli/chat_tools.h"
 #include "cli/sampling_flags.h"
 #include "cli/suggest.h"
 #include "io/output_file.h"
@@ -15,7 +15,7 @@ constexpr size_t kNameShown = 40;
 
 struct Context {
   Call& call;
-  Engine& engine;
+  ChatPartner& partner;
   ChatState& state;
   std::string rest;  // of the line, after the command
 };
@@ -85,6 +85,7 @@ Result<ChatAction> set(Context& context) {
     return ChatAction::kStay;
   }
   PENSTOCK_TRY(set_sampling(context.state.sampling, name, value));
+  context.state.sampling_given.insert(name);
   return ChatAction::kStay;
 }
 
@@ -95,12 +96,12 @@ std::string thinking_text(const std::optional<bool>& thinking) {
 
 Result<ChatAction> show(Context& context) {
   const ChatState& state = context.state;
-  say(context, plan_line(context.engine));
+  say(context, context.partner.description());
   say(context, fmt::format("sampling: {}", to_text(sampling_json(state.sampling))));
-  say(context,
-      fmt::format("max-tokens {}, thinking {}, {} messages, context of {} tokens", state.max_tokens,
-                  thinking_text(state.conversation.thinking), state.conversation.messages.size(),
-                  context.engine.plan_request().context));
+  say(context, fmt::format("max-tokens {}, thinking {}, {} messages, {}", state.max_tokens,
+                           thinking_text(state.conversation.thinking),
+                           state.conversation.messages.size(), context.partner.limits()));
+  say(context, "tools: " + text_of(state.allowed));
   if (!state.conversation.system.empty()) {
     say(context, "system: " + printable(state.conversation.system));
   }
@@ -198,17 +199,21 @@ Result<ChatAction> do_not_think(Context& context) {
 }
 
 Result<ChatAction> stats(Context& context) {
-  if (!context.state.last) return wrong("there was no answer yet");
-  const GenerationMetrics& metrics = *context.state.last;
-  say(context, last_line(metrics));
-  say(context, fmt::format("{} tokens of the prompt were cached, {} evaluated",
-                           metrics.cached_tokens, metrics.prompt.tokens));
-  const PreloadReport& preloaded = context.engine.experts().preloaded();
-  if (preloaded.wanted > 0) {
-    say(context,
-        fmt::format("warm start: {} of {} experts read", preloaded.experts, preloaded.wanted));
+  const std::string figures = context.partner.figures();
+  if (figures.empty()) return wrong("there was no answer yet");
+  say(context, table_text(figures));
+  return ChatAction::kStay;
+}
+
+Result<ChatAction> allow(Context& context) {
+  ChatState& state = context.state;
+  if (!context.rest.empty()) {
+    const ToolSet tools = PENSTOCK_TRY(parse_tool_set(context.rest));
+    PENSTOCK_TRY(ChatTools::check(context.call, tools));
+    if (!tools.is_empty()) PENSTOCK_TRY(context.partner.check_tools(tool_definitions(tools)));
+    state.allowed = tools;
   }
-  say(context, waits_text(metrics));
+  say(context, "tools: " + text_of(state.allowed));
   return ChatAction::kStay;
 }
 
@@ -236,6 +241,7 @@ constexpr Command kCommands[] = {
     {"system", "TEXT", "set the system message; without TEXT: none", set_system},
     {"think", "", "reason before answering", think},
     {"nothink", "", "answer without reasoning", do_not_think},
+    {"allow", "read,list,run", "tools that the model may use; none: none", allow},
     {"stats", "", "figures of the last answer", stats},
     {"verbose", "", "figures after each answer, on or off", toggle_figures},
 };
@@ -243,11 +249,11 @@ constexpr Command kCommands[] = {
 Result<ChatAction> help(Context& context) {
   for (const Command& command : kCommands) {
     const std::string usage = fmt::format("/{} {}", command.name, command.arguments);
-    say(context, fmt::format("  {:<18} {}", usage, command.help));
+    say(context, fmt::format("  {:<20} {}", usage, command.help));
   }
-  say(context, "  //TEXT             a message that begins with a slash");
-  say(context, "  \"\"\"                begins and ends a message of several lines");
-  say(context, "  Ctrl-C             stops an answer; twice at the prompt leaves");
+  say(context, "  //TEXT               a message that begins with a slash");
+  say(context, "  \"\"\"                  begins and ends a message of several lines");
+  say(context, "  Ctrl-C               stops an answer; twice at the prompt leaves");
   return ChatAction::kStay;
 }
 
@@ -265,14 +271,14 @@ std::string message_of(const std::string& typed) {
   return typed.starts_with("//") ? typed.substr(1) : typed;
 }
 
-Result<ChatAction> run_chat_command(Call& call, Engine& engine, ChatState& state,
+Result<ChatAction> run_chat_command(Call& call, ChatPartner& partner, ChatState& state,
                                     const std::string& line) {
   const size_t space = std::min(line.find(' '), line.size());
   const std::string_view name = std::string_view(line).substr(1, space - 1);
   const size_t begin = line.find_first_not_of(' ', space);
   std::string rest = begin == std::string::npos ? "" : line.substr(begin);
   rest.resize(rest.find_last_not_of(" \t") + 1);
-  Context context{call, engine, state, std::move(rest)};
+  Context context{call, partner, state, std::move(rest)};
   for (const Command& command : kCommands) {
     if (command.name == name) return command.handler(context);
   }

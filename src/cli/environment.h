@@ -16,6 +16,8 @@ class Environment {
   static Environment of_process();
   explicit Environment(Variables variables) : variables_(std::move(variables)) {}
 
+  const Variables& variables() const { return variables_; }
+
   // Set and not empty: an empty variable is the shell's way to unset one.
   std::optional<std::string> get(const std::string& name) const;
 

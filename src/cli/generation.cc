@@ -1,5 +1,7 @@
 #include "cli/generation.h"
 
+#include <stop_token>
+
 #include "cli/progress.h"
 #include "dialogue/turn_end.h"
 
@@ -13,9 +15,12 @@ void tell_endless_answers(Call& call, const Engine& engine, bool chats) {
 }
 
 Result<GenerateResult> generate_answer(Call& call, Engine& engine, Session& session,
-                                       const AnswerRequest& request, ReplyPrinter* printer,
-                                       std::stop_token stop) {
+                                       const AnswerRequest& request, ReplySink* sink,
+                                       const std::stop_token& stop) {
   Progress progress(call.terminal, "reading the prompt", Progress::Unit::kItems);
+  // Stopped by whoever stops the program, and by a stop string.
+  std::stop_source enough;
+  const std::stop_callback passes_on(stop, [&enough] { enough.request_stop(); });
   GenerateOptions options;
   options.sampling = request.sampling;
   options.max_tokens = request.max_tokens;
@@ -27,14 +32,36 @@ Result<GenerateResult> generate_answer(Call& call, Engine& engine, Session& sess
   };
   options.on_token = [&](TokenId token) {
     progress.finish();
-    if (printer != nullptr) printer->add(token);
+    if (sink != nullptr) sink->add(token);
+    if (sink != nullptr && sink->is_stopped()) enough.request_stop();
     if (!call.output.is_usable()) call.interrupt.stop();
   };
   progress.update(0, request.prompt.size());
-  Result<GenerateResult> result = session.generate(request.prompt, options, std::move(stop));
+  Result<GenerateResult> result = session.generate(request.prompt, options, enough.get_token());
   progress.finish();
-  if (printer != nullptr) printer->finish();
+  if (sink != nullptr) sink->finish();
+  const bool met_stop = sink != nullptr && sink->is_stopped() && !stop.stop_requested();
+  if (result && met_stop) result->finish = FinishReason::kStop;
   return result;
+}
+
+Result<std::vector<std::string>> stop_strings_of(const Settings& settings) {
+  const Setting& given = settings.get("stop");
+  std::vector<std::string> stops;
+  if (given.text.starts_with('[')) {
+    const Json list = PENSTOCK_TRY(parse_json(given.text, given.place));
+    for (const Json& text : list) {
+      if (!text.is_string()) {
+        return Error{ErrorCode::kInvalidArgument, given.place + ": a JSON list of texts is wanted"};
+      }
+      stops.push_back(text.get<std::string>());
+    }
+  } else if (!given.text.empty()) {
+    stops.push_back(given.text);
+  }
+  const Result<void> checked = StopStrings::check(stops);
+  if (!checked) return checked.error().with_context(given.place);
+  return stops;
 }
 
 }  // namespace penstock

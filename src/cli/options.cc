@@ -17,8 +17,13 @@ constexpr VerbText kVerbs[] = {
      "The prompt comes from --prompt, --file or standard input and is continued as it is; with\n"
      "--chat it is one message of a user. The answer goes to standard output, all else to\n"
      "standard error."},
-    {Verb::kChat, "chat", "MODEL", 1, 1, "talk with a model",
-     "/help lists the commands. Ctrl-C stops an answer, Ctrl-D leaves."},
+    {Verb::kChat, "chat", "MODEL | --server URL", 0, 1, "talk with a model",
+     "/help lists the commands. Ctrl-C stops an answer, Ctrl-D leaves. With --server: with the "
+     "model "
+     "of\n"
+     "a server that has OpenAI's API. With --allow the model may use tools of this machine, each "
+     "shown\n"
+     "before it acts, in the folder of --workspace; a command runs when you agree to it."},
     {Verb::kServe, "serve", "MODEL", 1, 1,
      "answer over HTTP: the APIs of OpenAI, Anthropic and Ollama, and a web page",
      "Listens at http://127.0.0.1:8080, for this machine only. --host with another address needs\n"
@@ -140,9 +145,22 @@ constexpr Option kOptions[] = {
         Option{"items", 0, kText, kAnswer, kInput, "FILE", "", "JSON lines with id and messages"}),
     {"max-tokens", 'n', kInteger, kAsks | kAnswer, kInput, "N", "0",
      "longest answer in tokens; 0: until the context is full"},
+    {"stop", 0, kText, kTalk, kInput, "TEXT", "",
+     "end the answer before this text; several as a JSON list: '[\"a\", \"b\"]'"},
     per_call(Option{"trace-routing", 0, kText, kTalk | bit(Verb::kScore) | kAnswer, kInput, "FILE",
                     "", "record which experts are used, for bench/cache_replay"}),
     {"no-history", 0, kFlag, kChat, kInput, "", "", "do not keep the lines typed"},
+    {"allow", 0, kText, kChat, kInput, "read,list,run", "",
+     "tools that the model may use: read a file, list a folder, run a command that you agree to"},
+    {"workspace", 0, kText, kChat, kInput, "DIRECTORY", "",
+     "the folder that files are read in and commands run in; default: where it was started"},
+    {"server", 0, kText, kChat, kInput, "URL", "",
+     "talk with the model of this server (OpenAI's API, http), such as http://127.0.0.1:8080"},
+    {"model", 0, kText, kChat, kInput, "NAME", "",
+     "of the server; default: the first that it names"},
+    {"api-key", 0, kText, kChat, kInput, "KEY", "",
+     "the server's key; better in PENSTOCK_API_KEY or a file"},
+    {"api-key-file", 0, kText, kChat, kInput, "FILE", "", "a file with the server's key"},
     per_call(Option{"tensors", 0, kFlag, bit(Verb::kShow), kInput, "", "", "list every tensor"}),
 
     // Sampling: without a flag, as the model's generation_config.json says.
@@ -343,7 +361,7 @@ constexpr Option kOptions[] = {
     {"verify", 0, kFlag, kPack, "Packing", "", "", "check every byte after packing"},
 
     per_call(Option{"man", 0, kFlag, bit(Verb::kHelp), kInput, "", "",
-                    "print the manual page (roff, for man)"}),
+                    "print the manual page, of the verb or of all (roff, for man)"}),
 
     // Every verb.
     {"json", 0, kFlag, kAll, kGeneral, "", "", "machine-readable output, also of errors"},

@@ -3,10 +3,12 @@
 namespace penstock {
 
 ReplyPrinter::ReplyPrinter(const Tokenizer& tokenizer, const Terminal& terminal, Output* output,
-                           bool opens_reasoning)
+                           bool opens_reasoning, std::vector<std::string> stops)
     : tokenizer_(&tokenizer),
       terminal_(&terminal),
       output_(output),
+      stops_(std::move(stops)),
+      is_reasoning_(opens_reasoning),
       opens_reasoning_(opens_reasoning) {}
 
 void ReplyPrinter::set_dim(bool dim) {
@@ -23,14 +25,25 @@ void ReplyPrinter::print(const std::string& piece) {
 
 void ReplyPrinter::add(TokenId token) {
   const std::string_view bytes = tokenizer_->token_bytes(token);
-  if (opens_reasoning_ || bytes == "<think>") set_dim(true);
+  const bool begins = opens_reasoning_ || bytes == "<think>";
+  if (begins) {
+    print(stops_.flush());
+    set_dim(true);
+    is_reasoning_ = true;
+  }
   opens_reasoning_ = false;
-  print(characters_.push(bytes));
-  if (bytes == "</think>") set_dim(false);
+  const std::string text = characters_.push(bytes);
+  print(is_reasoning_ ? text : stops_.push(text));
+  if (bytes == "</think>") {
+    set_dim(false);
+    is_reasoning_ = false;
+  }
 }
 
 void ReplyPrinter::finish() {
-  print(characters_.finish());
+  const std::string rest = characters_.finish();
+  print(is_reasoning_ ? rest : stops_.push(rest));
+  print(stops_.flush());
   set_dim(false);
   if (output_ != nullptr && !text_.ends_with('\n')) output_->write("\n");
 }

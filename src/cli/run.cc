@@ -140,6 +140,7 @@ void print_json(Call& call, Engine& engine, const GenerateResult& result, const 
 Result<int> run_verb(Call& call) {
   PENSTOCK_TRY(check_flags(call.settings));
   PENSTOCK_TRY(check_prompt_source(call));
+  const std::vector<std::string> stops = PENSTOCK_TRY(stop_strings_of(call.settings));
   const EngineOptions options = PENSTOCK_TRY(engine_options(call.settings));
   const std::unique_ptr<Engine> engine = PENSTOCK_TRY(load_engine(call, options));
   const bool has_ids = call.settings.is_given("ids");
@@ -158,7 +159,7 @@ Result<int> run_verb(Call& call) {
   std::optional<ReplyPrinter> printer;
   if (engine->tokenizer() != nullptr) {
     printer.emplace(*engine->tokenizer(), call.terminal, call.json() ? nullptr : &call.output,
-                    prompt.opens_reasoning);
+                    prompt.opens_reasoning, stops);
   }
   const GenerateResult result = PENSTOCK_TRY(generate_answer(
       call, *engine, session,

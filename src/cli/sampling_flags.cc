@@ -96,6 +96,36 @@ Json sampling_json(const SamplingOptions& options) {
               {"seed", options.seed}};
 }
 
+std::set<std::string> given_sampling(const Settings& settings) {
+  std::set<std::string> names;
+  for (const char* name : kNames) {
+    if (settings.is_given(name)) names.insert(name);
+  }
+  if (greedy_wins(settings)) names.insert("temp");
+  return names;
+}
+
+Json asked_sampling(const SamplingOptions& options, const std::set<std::string>& names) {
+  constexpr std::pair<const char*, const char*> kFields[] = {
+      {"temp", "temperature"},
+      {"top-k", "top_k"},
+      {"top-p", "top_p"},
+      {"min-p", "min_p"},
+      {"presence-penalty", "presence_penalty"},
+      {"frequency-penalty", "frequency_penalty"},
+      {"repeat-penalty", "repeat_penalty"}};
+  Json fields = Json::object();
+  for (const auto& [name, field] : kFields) {
+    if (!names.contains(name)) continue;
+    const double value = value_of(options, name);
+    // Six digits are what a float holds: 0.7 and not 0.699999988079071.
+    fields[field] = std::stod(fmt::format("{:.6g}", value));
+    if (std::string_view(name) == "top-k") fields[field] = options.top_k;
+  }
+  if (names.contains("seed")) fields["seed"] = options.seed;
+  return fields;
+}
+
 Result<void> set_sampling(SamplingOptions& options, const std::string& name,
                           const std::string& text) {
   for (const char* known : kNames) {

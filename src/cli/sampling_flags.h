@@ -4,6 +4,7 @@
 // Errors  kInvalidArgument naming where the value came from
 #pragma once
 
+#include <set>
 #include <string>
 
 #include "cli/settings.h"
@@ -21,6 +22,11 @@ Result<SamplingChoice> choose_sampling(const Settings& settings, const SamplingO
 
 // {"temperature", "top_k", ...}
 Json sampling_json(const SamplingOptions& options);
+
+// The names of the flags among them that were given, at whatever place.
+std::set<std::string> given_sampling(const Settings& settings);
+// The values of these names as OpenAI's API and its relatives call them.
+Json asked_sampling(const SamplingOptions& options, const std::set<std::string>& names);
 
 // Sets one value by its flag's name ("temp"), as /set does. kInvalidArgument.
 Result<void> set_sampling(SamplingOptions& options, const std::string& name,

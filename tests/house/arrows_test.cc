@@ -17,6 +17,8 @@ const std::map<std::string, std::set<std::string>> kMayInclude = {
     {"base", {"base"}},
     {"quant", {"quant", "base"}},
     {"io", {"io", "base"}},
+    {"agent", {"agent", "io", "base"}},
+    {"client", {"client", "base"}},
     {"format", {"format", "quant", "io", "base"}},
     {"store", {"store", "io", "base"}},
     {"compute", {"compute", "quant", "base"}},
@@ -37,8 +39,8 @@ const std::map<std::string, std::set<std::string>> kMayInclude = {
     {"dialogue", {"dialogue", "engine", "grammar", "text", "store", "io", "base"}},
     {"server", {"server", "dialogue", "engine", "grammar", "text", "store", "io", "base"}},
     {"cli",
-     {"cli", "server", "survey", "dialogue", "engine", "pack", "model", "experts", "grammar",
-      "text", "store", "compute", "format", "host", "io", "base"}},
+     {"cli", "server", "client", "agent", "survey", "dialogue", "engine", "pack", "model",
+      "experts", "grammar", "text", "store", "compute", "format", "host", "io", "base"}},
 };
 
 std::string read(const fs::path& path) {
