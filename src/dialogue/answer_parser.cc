@@ -250,10 +250,8 @@ std::optional<bool> AnswerParser::begin_json_call() {
   if (match == Match::kNo) return take_whole_json_call(begin);
   const size_t name_begin = at;
   const size_t name_end = all.find('"', at);
-  if (name_end == std::string_view::npos) {
-    if (all.size() - name_begin > kNameBytesMax) return false;
-    return std::nullopt;
-  }
+  if (std::min(name_end, all.size()) - name_begin > kNameBytesMax) return false;
+  if (name_end == std::string_view::npos) return std::nullopt;
   const std::string name(all.substr(name_begin, name_end - name_begin));
   if (name.find('\\') != std::string::npos) return take_whole_json_call(begin);
   at = name_end + 1;

@@ -282,6 +282,16 @@ TEST(AnswerParser, reads_json_calls) {
       kCut);
 }
 
+// Found by the fuzz target: in one piece a name of any length was taken, in several up to a limit.
+TEST(AnswerParser, a_name_beyond_the_limit_is_text_however_it_comes) {
+  const auto named = [](size_t length) {
+    return R"(<tool_call>{"name": ")" + std::string(length, 'n') +
+           R"(", "arguments": {}}</tool_call>)";
+  };
+  check(kJson, {{named(256), "0:" + std::string(256, 'n') + "({})"},
+                {named(257), "C[" + named(257) + "]"}});
+}
+
 TEST(AnswerParser, stop_strings_end_the_content_only) {
   const AnswerFormat stops{
       .form = ToolForm::kTagged, .opens_reasoning = true, .stops = {"END", "\n\n", "É!"}};

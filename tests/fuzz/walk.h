@@ -37,7 +37,8 @@ inline Walked walk_a_little(const Grammar& grammar, uint64_t seed) {
     if (allowed.empty() || (walked.is_whole && random() % 4 == 0)) return walked;
     const std::string& piece = test_vocabulary()[allowed[random() % allowed.size()]];
     const auto accepted = matcher.accept(state, piece);
-    PENSTOCK_CHECK(accepted.has_value() && *accepted);
+    if (!accepted) return {};  // too ambiguous inside of the token
+    PENSTOCK_CHECK(*accepted);
     walked.text += piece;
   }
   walked.is_whole = matcher.can_end(state);
