@@ -77,6 +77,24 @@ TEST(Json, field_errors_name_the_key) {
   EXPECT_EQ(json_int(json, "absent", "config", 0, 5).error().code, ErrorCode::kNotFound);
 }
 
+// A worker that comes from its last loop when the pool is ending has to end, too, and not to sleep
+// for one more loop. It is kept awake, so that it is at any place when the end comes.
+TEST(ThreadPool, ends_wherever_its_workers_are) {
+  constexpr int kPools = 1000;
+  for (int i = 0; i < kPools; ++i) {
+    ThreadPool pool(2);
+    std::atomic<bool> is_awake{false};
+    for (int loop = 0; loop < 2000 && !is_awake; ++loop) {
+      pool.run(2, [&](int64_t, int worker) {
+        if (worker == 1) is_awake = true;
+        for (int spin = 0; spin < 2000 && !is_awake; ++spin) is_awake.load();
+      });
+    }
+    pool.run(2, [](int64_t, int) {});
+    for (int pause = 0; pause < 8 * (i % 64); ++pause) is_awake.load();
+  }
+}
+
 TEST(ThreadPool, runs_every_task_once_on_any_number_of_threads) {
   for (const int threads : {1, 2, 5}) {
     ThreadPool pool(threads);

@@ -85,8 +85,9 @@ void ThreadPool::work(int worker) {
   uint32_t seen = 0;
   for (;;) {
     const bool has_slept = wait_for_loop_after(seen);
-    if (stopping_.load()) return;
+    // In this order: who has seen the number of the end sees that it is one, and never waits for more.
     seen = loops_begun_.load();
+    if (stopping_.load()) return;
     const bool is_open = (members_.fetch_add(1) & kOpen) != 0;
     if (is_open) {
       if (has_slept) wake_some(num_tasks_ - next_task_.load(std::memory_order_relaxed));
