@@ -197,6 +197,9 @@ class EditingReader final : public LineReader {
     ::el_set(editor_, EL_HIST, ::history, history_);
     ::el_set(editor_, EL_EDITOR, "emacs");
     ::el_set(editor_, EL_GETCFN, &EditingReader::next_character);
+    // While a line is edited the terminal hands over CR and LF as they are: made one of the other, the
+    // CR LF of pasted text would be two ends of lines.
+    ::el_set(editor_, EL_SETTY, "-d", "-icrnl", "-inlcr", nullptr);
     for (const Key& key : kKeys) ::el_set(editor_, EL_BIND, key.sequence, key.command, nullptr);
     input_.set_on_continue([this] { draw_again(); });
     struct sigaction action {};

@@ -232,7 +232,7 @@ class OnATerminal(unittest.TestCase):
         self.assertEqual(chat.end(), 0)
 
     def test_a_paste_is_one_message_whatever_lines_it_has(self):
-        for end in ("\r", "\n"):
+        for end in ("\r", "\n", "\r\n"):
             chat = chat_on_terminal("-n", "1", "--verbose")
             chat.wait_for("\x1b[?2004h")
             pasted = end.join(["one", "", "\ttwo", "three\x01\x1b"]) + end
