@@ -81,7 +81,13 @@ Result<EngineOptions> engine_options(const Settings& settings, Verb running) {
   if (running == Verb::kServe) {
     options.parallel = static_cast<int>(settings.integer("parallel"));
   }
-  if (settings.verb() == Verb::kPlan) return options;
+  if (settings.verb() == Verb::kPlan) {
+    // Its memory counts; nothing is written there.
+    if (find_option(running, "kv-dir") != nullptr) {
+      options.prefix_store.directory = settings.text("kv-dir");
+    }
+    return options;
+  }
   options.reader.kind = reader_kind(settings.text("reader"));
   options.verify = settings.is_on("verify");
   options.prefetch = settings.text("prefetch") != "off";

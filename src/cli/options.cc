@@ -214,10 +214,10 @@ constexpr Option kOptions[] = {
      "start with the experts that earlier runs used most: chat reads them while you type; eager: "
      "before the first prompt; off: neither read nor remember",
      "auto|eager|off"},
-    {"kv-dir", 0, kText, kServe | kChat, kMachine, "DIRECTORY", "",
+    {"kv-dir", 0, kText, kServe | kChat | kPlan, kMachine, "DIRECTORY", "",
      "keep what prompts left behind in files here: a prefix that comes again is not read again, "
-     "also "
-     "after a restart; the files tell what was said to who may read them"},
+     "also after a restart; the files tell what was said to who may read them (plan: with --for "
+     "chat or serve, counts its memory)"},
     {"kv-disk-max", 0, kBytes, kServe | kChat, kMachine, "BYTES", "8G",
      "how large these files may be together; the oldest make room"},
     {"memory-pressure", 0, kChoice, kLoads, kMachine, "shrink|ignore", "shrink",

@@ -4,9 +4,11 @@ what a plan says of the verbs that will run it."""
 
 import os
 import shutil
+import signal
+import subprocess
 import unittest
 
-from support import Model, digest_of_folder, good, good_json, penstock
+from support import BINARY, TIMEOUT_S, Model, digest_of_folder, environment, good, good_json, penstock
 
 LOUD = "{% for m in messages %}{{ m.content | upper }}{% endfor %}<|end|>"
 TEXTS = ("tokenizer.json", "generation_config.json", "chat_template.jinja")
@@ -137,12 +139,57 @@ class PlanOfAVerb(Fixture):
         self.assertIn("smallest budgets: run ", good("plan", self.model, "--memory", "64M"))
 
     def test_the_verbs_start_at_their_floors_and_not_below(self):
-        for verb, arguments, stdin in (("run", ("-p", "a", "-n", "1"), ""), ("chat", ("-n", "1"), "a\n")):
-            floor = good_json("plan", self.model, "--memory", "64M", "--for", verb)["memory_min_bytes"]
-            at = penstock(verb, self.model, "--memory", floor, *arguments, stdin=stdin)
-            self.assertEqual(at.returncode, 0, at.stderr)
-            below = penstock(verb, self.model, "--memory", floor - 1, *arguments, stdin=stdin)
-            self.assertEqual(below.returncode, 4, below.stderr)
+        kept = ("--kv-dir", self.model + ".kv")
+        for verb, arguments, stdin, options in (
+            ("run", ("-p", "a", "-n", "1"), "", ()),
+            ("run", ("-p", "a", "-n", "1"), "", ("--context", "256", "--threads", "3")),
+            ("chat", ("-n", "1"), "a\n", ()),
+            ("chat", ("-n", "1"), "a\n", ("--context", "300", *kept)),
+        ):
+            with self.subTest((verb, options)):
+                floor = self.floor(verb, *options)
+                at = penstock(verb, self.model, "--memory", floor, *arguments, *options, stdin=stdin)
+                self.assertEqual(at.returncode, 0, at.stderr)
+                below = penstock(verb, self.model, "--memory", floor - 1, *arguments, *options, stdin=stdin)
+                self.assertEqual(below.returncode, 4, below.stderr)
+                self.assertIn(f"give --memory {floor} or more", below.stderr.decode())
+
+    def test_a_server_starts_at_its_floor_and_not_below(self):
+        kept = ("--kv-dir", self.model + ".kv")
+        for options in ((), kept, ("--parallel", "3"), ("--parallel", "2", "--context", "256", *kept)):
+            with self.subTest(options):
+                floor = self.floor("serve", *options)
+                self.assertIn(b"serving ", self.served("--memory", floor, *options))
+                below = penstock("serve", self.model, "--port", 0, "--memory", floor - 1, *options)
+                self.assertEqual(below.returncode, 4, below.stderr)
+
+    def test_what_is_kept_on_disk_costs_memory_that_the_plan_knows(self):
+        kept = ("--kv-dir", self.model + ".kv")
+        for verb in ("chat", "serve"):
+            self.assertEqual(self.floor(verb, *kept) - self.floor(verb), 24 << 20)
+        self.assertEqual(self.floor("run", *kept), self.floor("run"))
+        self.assertFalse(os.path.exists(self.model + ".kv"))
+        variable = environment(PENSTOCK_KV_DIR=self.model + ".kv")
+        told = good_json("plan", self.model, "--memory", "1G", env=variable)["memory_min_bytes_of"]
+        self.assertEqual(told["serve"], self.floor("serve", *kept))
+
+    def floor(self, verb, *options):
+        return good_json("plan", self.model, "--memory", "1G", "--for", verb, *options)["memory_min_bytes"]
+
+    def served(self, *options):
+        """What a server says until it serves, or ends."""
+        server = subprocess.Popen(
+            [BINARY, "serve", self.model, "--port", "0", *map(str, options)],
+            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment(),
+        )  # fmt: skip
+        told = b""
+        for line in server.stderr:
+            told += line
+            if b"serving " in line:
+                break
+        server.send_signal(signal.SIGTERM)
+        told += server.communicate(timeout=TIMEOUT_S)[1]
+        return told
 
 
 class Ids(Fixture):
