@@ -6,8 +6,10 @@
 #include <cctype>
 #include <charconv>
 #include <optional>
+#include <vector>
 
 #include "cli/options.h"
+#include "cli/suggest.h"
 #include "format/text.h"
 #include "text/utf8.h"
 
@@ -112,8 +114,10 @@ class ConfigParser {
     }
     section_ = trimmed(line.substr(1, end - 1));
     if (find_verb(section_) != nullptr) return {};
-    return wrong(fmt::format("unknown section {}; sections are names of verbs, such as [run]",
-                             escaped(section_)));
+    std::vector<std::string_view> names;
+    for (const VerbText& verb : all_verbs()) names.push_back(verb.name);
+    return wrong(fmt::format("unknown section {}{}; sections are names of verbs, such as [run]",
+                             escaped(section_), suggestion(section_, names)));
   }
 
   Result<void> parse_entry(std::string_view line) {
@@ -141,7 +145,12 @@ class ConfigParser {
 
   Result<void> check_key(const std::string& key) const {
     if (!is_setting(key)) {
-      return wrong(fmt::format("unknown key {}; `penstock config show` lists all", escaped(key)));
+      std::vector<std::string_view> names;
+      for (const Option& option : all_options()) {
+        if (!option.per_call) names.push_back(option.name);
+      }
+      return wrong(fmt::format("unknown key {}{}; `penstock config show` lists all", escaped(key),
+                               suggestion(key, names)));
     }
     if (!section_.empty()) {
       const Option* option = find_option(find_verb(section_)->verb, key);

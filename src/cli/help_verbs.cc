@@ -4,6 +4,7 @@
 
 #include "cli/help.h"
 #include "cli/program.h"
+#include "cli/suggest.h"
 #include "compute/cpu/cpu_backend.h"
 #include "format/manifest.h"
 
@@ -36,8 +37,11 @@ Result<int> help_verb(Call& call) {
   }
   const VerbText* verb = find_verb(call.argument(0));
   if (verb == nullptr) {
+    std::vector<std::string_view> names;
+    for (const VerbText& known : all_verbs()) names.push_back(known.name);
     return Error{ErrorCode::kInvalidArgument,
-                 fmt::format("there is no verb \"{}\"; see `penstock help`", call.argument(0))};
+                 fmt::format("there is no verb \"{}\"{}; see `penstock help`", call.argument(0),
+                             suggestion(call.argument(0), names))};
   }
   if (is_page) {
     call.output.write(manual_page_of(*verb, PENSTOCK_VERSION));

@@ -261,7 +261,7 @@ TEST(MakeReader, falls_back_to_threads_with_a_note_when_io_uring_is_refused) {
       EXPECT_NE(note.find(std::generic_category().message(error)), std::string::npos) << note;
       const auto insisted = make_reader({.kind = ReaderKind::kUring}, &note);
       ASSERT_FALSE(insisted.has_value());
-      EXPECT_EQ(insisted.error().code, ErrorCode::kUnsupported);
+      EXPECT_EQ(insisted.error().code, ErrorCode::kIo);
     });
     if (!was_tried) GTEST_SKIP() << "this kernel filters no system calls";
   }
@@ -276,7 +276,7 @@ TEST(MakeReader, falls_back_to_threads_when_a_ring_cannot_be_as_deep) {
   EXPECT_EQ(reader->capacity(), kDepth);
   EXPECT_NE(note.find("io_uring"), std::string::npos) << note;
   const auto insisted = make_reader({.kind = ReaderKind::kUring, .depth = kDepth}, nullptr);
-  EXPECT_EQ(insisted.error().code, ErrorCode::kUnsupported);
+  EXPECT_EQ(insisted.error().code, ErrorCode::kIo);
 }
 
 TEST(MakeReader, has_a_note_only_where_it_fell_back) {

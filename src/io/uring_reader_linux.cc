@@ -185,7 +185,7 @@ bool system_has_uring() {
 Result<std::unique_ptr<Reader>> make_uring_reader(int depth) {
   auto reader = std::make_unique<UringReader>(depth);
   if (const int error = reader->set_up(); error != 0) {
-    return Error{ErrorCode::kUnsupported,
+    return Error{ErrorCode::kIo,
                  fmt::format("io_uring is not available here ({})", reason_of(error))};
   }
   return std::unique_ptr<Reader>(std::move(reader));

@@ -7,7 +7,7 @@ bool system_has_uring() {
 }
 
 Result<std::unique_ptr<Reader>> make_uring_reader(int) {
-  return Error{ErrorCode::kUnsupported, "io_uring is Linux's own; here threads read"};
+  return Error{ErrorCode::kIo, "io_uring is Linux's own"};
 }
 
 }  // namespace penstock

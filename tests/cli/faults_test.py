@@ -3,6 +3,7 @@
 are closed, limits of the system, signals while it is held up, slips of the keyboard. The kinds and
 their tests are listed in tests/README.md."""
 
+import ctypes
 import fcntl
 import json
 import os
@@ -225,6 +226,22 @@ class StandardDescriptors(unittest.TestCase):
 
 
 @unittest.skipIf(IS_SANITIZED, "sanitizers need descriptors and address space of their own")
+def refuse_io_uring():
+    """A filter of system calls as containers have it: io_uring_setup is not permitted."""
+    set_no_new_privileges, set_seccomp, filter_mode, io_uring_setup = 38, 22, 2, 425
+    program = b"".join(struct.pack("HBBI", *step) for step in (
+        (0x20, 0, 0, 0),  # the number of the call
+        (0x15, 0, 1, io_uring_setup),
+        (0x06, 0, 0, 0x00050001),  # EPERM
+        (0x06, 0, 0, 0x7FFF0000),  # allowed
+    ))
+    steps = ctypes.create_string_buffer(program, len(program))
+    header = struct.pack("HP", len(program) // 8, ctypes.addressof(steps))
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(set_no_new_privileges, 1, 0, 0, 0) or libc.prctl(set_seccomp, filter_mode, header, 0, 0):
+        raise OSError(ctypes.get_errno(), "no filter of system calls")
+
+
 class Limits(unittest.TestCase):
     """What the system refuses is a sentence and an exit code, also with --json, and never an abort."""
 
@@ -278,6 +295,18 @@ class Limits(unittest.TestCase):
             preexec_fn=lambda: os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}))
         self.assertIn(b"1 thread;", run.stderr)
 
+    @unittest.skipUnless(os.uname().machine == "x86_64", "the number of the system call is this machine's")
+    def test_a_reader_that_the_system_refuses(self):
+        ask = [BINARY, "run", MODEL.path, "--memory", "64M", "-p", "a", "-n", "1", "--greedy"]
+        for options, code in ((["--reader", "uring", "--json"], 5), (["--reader", "auto"], 0), (["--reader", "threads"], 0)):
+            with self.subTest(options):
+                done = subprocess.run([*ask, *options], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                      stderr=subprocess.PIPE, env=environment(), preexec_fn=refuse_io_uring)
+                self.assertEqual(done.returncode, code, done.stderr)
+                if code:
+                    self.assertEqual(json.loads(done.stdout)["error"]["code"], "io")
+                    self.assertRegex(done.stderr.decode(), "--reader uring: .*--reader auto")
+
     def test_a_budget_beyond_the_machine_is_refused_before_anything_is_allocated(self):
         # The model is small: slots that it has not are asked for, so that the plan is large.
         done = penstock("run", MODEL.path, "--memory", "900T", "--slots", str(2**31 - 1), "-p", "a")
@@ -330,6 +359,15 @@ class Slips(unittest.TestCase):
         done = penstock(*arguments, **options)
         self.assertEqual(done.returncode, 2, done.stderr)
         return done.stderr.decode()
+
+    def test_helps_verbs_and_keys_and_sections_of_settings_are_suggested(self):
+        self.assertIn("did you mean chat?", self.refused("help", "chta"))
+        for content, meant in (("memroy = '6G'\n", "memory"), ("[runn]\n", "run"), ("[chat]\ntop_k = 3\n", "top-k")):
+            file = path("slip.toml")
+            with open(file, "w", encoding="utf-8") as f:
+                f.write(content)
+            told = self.refused("run", MODEL.path, "-p", "a", "--config", file)
+            self.assertIn(f"did you mean {meant}?", told)
 
     def test_verbs_and_flags_are_suggested(self):
         for typed, meant in (("rum", "run"), ("chta", "chat"), ("packs", "pack"), ("verison", "version")):
