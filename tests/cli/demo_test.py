@@ -38,6 +38,20 @@ class Demo(unittest.TestCase):
         for recorded in lines_of("demo_greedy_qa.jsonl", 8):
             self.assertEqual(answers[recorded["id"]], recorded["output"])
 
+    def test_every_instruction_set_computes_the_same_bits(self):
+        """Of the whole model, plain code included: the second edition of the arithmetic is exact."""
+        targets = good_json("version")["simd_targets"]
+        self.assertIn("SCALAR", targets)
+        ask = ("run", MODEL, "--chat", "-p", "Why is the sky blue?", "-n", 24, "--greedy", "-c", 1024)
+        best = good_json(*ask, *BUDGET)
+        for target in targets:
+            for budget in (BUDGET, ("--memory", "128M")):
+                with self.subTest((target, budget)):
+                    told = good_json(*ask, "--simd", target, *budget)
+                    self.assertTrue(told["penstock"]["target"].startswith(target + ","))
+                    self.assertEqual(told["token_ids"], best["token_ids"])
+                    self.assertEqual(told["penstock"]["logits_hash"], best["penstock"]["logits_hash"])
+
     def test_scores_are_the_recorded_ones(self):
         recorded = lines_of("demo_score_text.jsonl", 2)
         texts = [t for t in lines_of("eval_text.jsonl", 12) if t["id"] in {r["id"] for r in recorded}]
