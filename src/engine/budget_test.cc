@@ -21,7 +21,7 @@ MemoryPlan plan_of(uint64_t bytes) {
 TEST(DefaultBudget, the_reserve_follows_the_size_of_what_is_there) {
   constexpr uint64_t kHuge = uint64_t{1} << 50;
   const auto bytes = [](uint64_t available) {
-    return default_budget(left(available), kHuge)->bytes;
+    return default_budget(left(available), {0, kHuge}).bytes;
   };
   EXPECT_EQ(bytes(0), 0u);
   EXPECT_EQ(bytes(64 * kMiB), 56 * kMiB);
@@ -35,8 +35,8 @@ TEST(DefaultBudget, the_reserve_follows_the_size_of_what_is_there) {
 }
 
 TEST(DefaultBudget, takes_no_more_than_the_model_can_use_and_says_what_binds) {
-  EXPECT_EQ(default_budget(left(8 * kGiB), 2 * kGiB)->bytes, 2 * kGiB);
-  EXPECT_NE(default_budget(left(8 * kGiB), 9 * kGiB)->reason.find("memory.max of /box"),
+  EXPECT_EQ(default_budget(left(8 * kGiB), {kGiB, 2 * kGiB}).bytes, 2 * kGiB);
+  EXPECT_NE(default_budget(left(8 * kGiB), {kGiB, 9 * kGiB}).reason.find("memory.max of /box"),
             std::string::npos);
 }
 

@@ -3,14 +3,17 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <chrono>
 
 #include "base/byte_text.h"
 #include "compute/cpu/cpu_backend.h"
 #include "engine/budget.h"
 #include "engine/limits.h"
+#include "engine/memory_room.h"
 #include "engine/stop_tokens.h"
 #include "format/text.h"
 #include "host/memory_limits.h"
+#include "host/memory_turn.h"
 #include "host/processors.h"
 #include "model/registry.h"
 #include "model/rope.h"
@@ -61,38 +64,71 @@ bool may_draft(const PlanRequest& request) {
   return plan && 2 * plan->num_slots >= plan->num_experts;
 }
 
-// Makes the slots present piece by piece, as long as the machine has room beside them: of engines
-// that start together each sees memory that all of them are about to take. Those that are left out
-// come when the watch finds room. The floor is always taken.
-void make_slots_present(ExpertStore& store, const MemoryPlan& plan, uint64_t slot_bytes,
-                        const MemoryWatchOptions& watch) {
-  constexpr uint64_t kPieces = 32;
-  const int full = store.num_slots();
-  store.resize(std::max(1, std::min(full, static_cast<int>(plan.floor_slots))));
-  const auto missing_bytes = [&] {
-    return static_cast<uint64_t>(full - store.num_slots()) * slot_bytes;
-  };
-  Result<MemoryReading> reading =
-      watch.is_on ? watch.probe() : Error{ErrorCode::kNotFound, "not asked"};
-  const bool watches = reading.has_value();
-  const auto spare = [&](uint64_t wanted) {
-    return reading->available_bytes > wanted ? reading->available_bytes - wanted : 0;
-  };
+// Tokenizer and template are read before their size is known: parsing takes up to so much for each
+// byte of the tokenizer, for a moment.
+uint64_t bytes_to_read_texts(Storage& storage, const std::string& model) {
+  constexpr uint64_t kForEachByte = 20;
+  constexpr uint64_t kBesides = 16ull << 20;
+  const Result<FileStat> stat = storage.stat(model + "/tokenizer.json");
+  return kBesides + (stat ? kForEachByte * stat->bytes : 0);
+}
+
+SlotLimits slot_limits(const MemoryPlan& plan, uint64_t slot_bytes) {
+  return {.floor = static_cast<int>(plan.floor_slots),
+          .full = static_cast<int>(plan.num_slots),
+          .slot_bytes = slot_bytes};
+}
+
+uint64_t not_yet_in_use(uint64_t planned_bytes) {
   const uint64_t in_use = resident_bytes();
-  const uint64_t to_come = plan.total_bytes > in_use ? plan.total_bytes - in_use : 0;
-  const uint64_t reserve = watches ? memory_reserve(spare(to_come), reading->limit_bytes) : 0;
-  while (store.num_slots() < full) {
-    uint64_t piece = missing_bytes();
-    if (watches && reading) {
-      piece = std::max(reserve / 8, spare(reserve + missing_bytes()) / kPieces);
-      if (spare(reserve) < std::min(piece, missing_bytes())) break;
-    }
-    const int before = store.num_slots();
-    const auto more = static_cast<int64_t>(piece / slot_bytes) + 1;
-    if (store.resize(static_cast<int>(std::min<int64_t>(full, before + more))) == before) break;
-    if (watches) reading = watch.probe();
-  }
-  store.reset_stats();  // of a store that has done nothing yet
+  return planned_bytes > in_use ? planned_bytes - in_use : 0;
+}
+
+// What is left, as the watch sees it, and of which limit.
+Result<MemoryAvailability> look_at_memory(const EngineOptions& options) {
+  const MemoryReading reading = PENSTOCK_TRY(options.memory_watch.probe());
+  const Result<MemoryAvailability> machine = memory_available();
+  MemoryAvailability left = machine ? *machine : MemoryAvailability{};
+  left.available_bytes = reading.available_bytes;
+  left.limit_bytes = reading.limit_bytes;
+  return left;
+}
+
+// For all that was planned but slots beyond the floor; also for what is planned and comes as it is
+// used, the KV cache.
+Result<void> make_room_for_floor(const MemoryPlan& plan, uint64_t slot_bytes,
+                                 const EngineOptions& options) {
+  if (!options.memory_watch.is_on) return {};
+  const auto slots_beyond = static_cast<uint64_t>(plan.num_slots - plan.floor_slots);
+  return make_room(not_yet_in_use(plan.total_bytes - slots_beyond * slot_bytes),
+                   {.probe = [&] { return look_at_memory(options); }, .tell = options.tell});
+}
+
+void take_slots(ExpertStore& store, const SlotLimits& limits, const MemoryPlan& plan,
+                const EngineOptions& options) {
+  store.resize(1);  // none is present yet; those that are added become so
+  store.resize(std::max(1, std::min(limits.full, limits.floor)));
+  const auto missing = static_cast<uint64_t>(limits.full - store.num_slots());
+  add_slots(store, limits, not_yet_in_use(plan.total_bytes - missing * limits.slot_bytes),
+            options.memory_watch);
+  if (!options.tell || store.num_slots() == limits.full) return;
+  options.tell(
+      fmt::format("memory is short: {} of {} slots of experts for now; the others follow "
+                  "when there is room",
+                  store.num_slots(), limits.full));
+}
+
+// One engine after the other: see host/memory_turn.h.
+std::optional<MemoryTurn> take_turn(const EngineOptions& options) {
+  constexpr std::chrono::seconds kPatience(60);
+  if (!options.memory_watch.is_on) return std::nullopt;
+  constexpr std::chrono::seconds kUntold(2);
+  const auto begin = std::chrono::steady_clock::now();
+  std::optional<MemoryTurn> turn = MemoryTurn::take(kUntold);
+  // At once: there are no turns here.
+  if (turn || std::chrono::steady_clock::now() - begin < kUntold) return turn;
+  if (options.tell) options.tell("waiting for another engine that is starting");
+  return MemoryTurn::take(kPatience);
 }
 
 }  // namespace
@@ -132,9 +168,11 @@ Result<ResolvedOptions> resolve_options(const ModelFiles& files, const EngineOpt
     resolved.budget_reason = "--memory";
   } else {
     request.budget_bytes = uint64_t{1} << 62;
-    const uint64_t all_resident = PENSTOCK_TRY(plan_memory(request)).all_resident_bytes;
+    const MemoryPlan whole = PENSTOCK_TRY(plan_memory(request));
     const MemoryAvailability available = PENSTOCK_TRY(memory_available());
-    const Budget budget = PENSTOCK_TRY(default_budget(available, all_resident));
+    const Budget budget = default_budget(
+        available,
+        {.minimum_bytes = whole.minimum_bytes, .all_resident_bytes = whole.all_resident_bytes});
     request.budget_bytes = budget.bytes;
     resolved.budget_reason = budget.reason;
   }
@@ -146,7 +184,15 @@ Result<ResolvedOptions> resolve_options(const ModelFiles& files, const EngineOpt
 
 Result<std::unique_ptr<Engine>> Engine::open(Storage& storage, const EngineOptions& options,
                                              const LoadObserver& on_load) {
+  std::optional<MemoryTurn> turn = take_turn(options);
+  if (turn) {
+    const uint64_t bytes = bytes_to_read_texts(storage, options.model);
+    constexpr int kLooks = 100;  // it is a guess: no reason to refuse
+    const auto probe = [&] { return look_at_memory(options); };
+    static_cast<void>(make_room(bytes, {.probe = probe, .looks_max = kLooks}));
+  }
   ModelFiles files = PENSTOCK_TRY(open_model(storage, options.model));
+  turn.reset();
   if (!options.chat_template_file.empty()) {
     PENSTOCK_TRY(read_template_file(storage, options.chat_template_file, files));
   }
@@ -162,34 +208,34 @@ Result<std::unique_ptr<Engine>> Engine::open(Storage& storage, const EngineOptio
   if (options.tell && !shortage->empty()) options.tell(*shortage);
   engine->speculation_ = engine->can_draft() ? options.speculation : Speculation::kOff;
   PENSTOCK_TRY(engine->read_generation_config(options.tell));
+  const MemoryPlan& plan = engine->plan_;
   const ModelConfig& config = resolved.request.config;
-  const ScratchShape shape = scratch_shape(
-      engine->plan_.chunk_tokens, resolved.request.experts_per_token, resolved.request.parallel);
+  turn = take_turn(options);
+  PENSTOCK_TRY(make_room_for_floor(plan, engine->request_.record_bytes, options));
+  const ScratchShape shape = scratch_shape(plan.chunk_tokens, resolved.request.experts_per_token,
+                                           resolved.request.parallel);
   auto backend = PENSTOCK_TRY(CpuBackend::create(
       resolved.request.threads,
       backend_limits(config, shape, resolved.request.context, resolved.request.coded_columns),
       {.target = options.simd_target, .arithmetic = options.arithmetic}));
   ThreadPool& team = backend->team();
   engine->backend_ = std::move(backend);
-  engine->scratch_ = PENSTOCK_TRY(Scratch::create(config, shape, engine->backend_->memory()));
+  Memory& memory = engine->backend_->memory();
+  engine->scratch_ = PENSTOCK_TRY(Scratch::create(config, shape, memory));
   engine->sequence_memory_ = PENSTOCK_TRY(
       SequenceMemory::create(config, sequence_limits(resolved.request), *engine->backend_));
+  engine->resident_ = PENSTOCK_TRY(
+      memory.take(engine->files_.resident_bytes(), "resident weights", Prefault::kYes));
   PENSTOCK_TRY(engine->open_store(options, team));
-  PENSTOCK_TRY(engine->load_weights(on_load));
-  const MemoryPlan& plan = engine->plan_;
-  make_slots_present(*engine->store_, plan, engine->request_.record_bytes, options.memory_watch);
-  const int slots = engine->store_->num_slots();
-  if (options.tell && slots < plan.num_slots) {
-    options.tell(
-        fmt::format("memory is short: {} of {} slots of experts for now; the others follow "
-                    "when there is room",
-                    slots, plan.num_slots));
-  }
-  engine->memory_watch_.emplace(options.memory_watch,
-                                SlotLimits{.floor = static_cast<int>(plan.floor_slots),
-                                           .full = static_cast<int>(plan.num_slots),
-                                           .slot_bytes = engine->request_.record_bytes},
-                                plan.total_bytes, resident_bytes());
+  const SlotLimits limits = slot_limits(plan, engine->request_.record_bytes);
+  take_slots(*engine->store_, limits, plan, options);
+  engine->memory_watch_.emplace(options.memory_watch, limits, plan.total_bytes, resident_bytes());
+  turn.reset();
+  // Loading takes long enough for another engine to start.
+  PENSTOCK_TRY(engine->load_weights([&engine = *engine, &on_load](uint64_t done, uint64_t total) {
+    engine.watch_memory();
+    if (on_load) on_load(done, total);
+  }));
   PENSTOCK_TRY(engine->open_prefix_store(storage, options));
   engine->prefixes_.emplace(resolved.request.num_checkpoints);
   engine->parts_.emplace(PassParts{.model = *engine->model_,
@@ -305,7 +351,6 @@ Result<void> Engine::open_store(const EngineOptions& options, ThreadPool& team) 
 
 // The resident weights, as the model's files have them or as they are made of a checkpoint's.
 Result<ResidentWeights> Engine::load_resident(const LoadObserver& on_load) {
-  resident_ = PENSTOCK_TRY(backend_->memory().take(files_.resident_bytes(), "resident weights"));
   const std::span<std::byte> memory = resident_.host_bytes();
   if (files_.source) return files_.source_weights->load(*files_.source, memory, on_load);
   PENSTOCK_TRY(files_.packed->load_resident(memory, on_load));
@@ -328,8 +373,12 @@ Result<void> Engine::load_weights(const LoadObserver& on_load) {
 }
 
 void Engine::watch_memory() {
+  if (!memory_watch_->is_on()) return;
+  // Several engines see the same room: the one whose turn it is takes it, another looks again later.
+  const bool may_grow = store_->num_slots() < plan_.num_slots;
+  const auto turn = may_grow ? MemoryTurn::take(std::chrono::nanoseconds(0)) : std::nullopt;
   const auto slots = memory_watch_->look(store_->num_slots(), MemoryWatch::Clock::now());
-  if (slots) store_->resize(*slots);
+  if (slots && (turn || *slots < store_->num_slots())) store_->resize(*slots);
 }
 
 int64_t Engine::sampled_vocab() const {

@@ -23,8 +23,9 @@ namespace penstock {
 
 struct MemoryAvailability {
   uint64_t available_bytes = 0;
-  uint64_t limit_bytes = 0;  // what it is left of: MemTotal, or the limit that binds
-  std::string binding;       // "memory.max of /sys/fs/cgroup/box (4.0 GiB, 1.0 GiB of it in use)"
+  uint64_t limit_bytes = 0;    // what it is left of: MemTotal, or the limit that binds
+  std::string binding;         // "memory.max of /sys/fs/cgroup/box (4.0 GiB, 1.0 GiB of it in use)"
+  bool is_hard_limit = false;  // a cgroup's, beyond which the kernel kills
 };
 
 // `root` is put in front of every path: recorded machines for tests.

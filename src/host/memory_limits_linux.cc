@@ -94,6 +94,7 @@ Result<MemoryAvailability> memory_available(const std::string& root) {
       result.limit_bytes = limit.bytes;
       result.binding = fmt::format("{} of {} ({:.2f} GiB, {:.2f} GiB of it in use)", limit.name,
                                    cgroup.folder, gibibytes(limit.bytes), gibibytes(used));
+      result.is_hard_limit = limit.name != "memory.high";
     }
   }
   return result;

@@ -50,7 +50,8 @@ Result<Scratch> Scratch::create(const ModelConfig& config, const ScratchShape& s
                                 Memory& memory) {
   Scratch scratch;
   scratch.shape_ = shape;
-  scratch.buffer_ = PENSTOCK_TRY(memory.take(bytes_needed(config, shape), "activations"));
+  scratch.buffer_ =
+      PENSTOCK_TRY(memory.take(bytes_needed(config, shape), "activations", Prefault::kYes));
   lay_out(config, shape, scratch.buffer_.floats(), memory.place(), scratch.rows_);
   return scratch;
 }

@@ -62,8 +62,12 @@ Result<SequenceMemory> SequenceMemory::create(const ModelConfig& config,
   const Sizes sizes = sizes_of(config, limits);
   SequenceMemory result;
   result.backend_ = &backend;
-  result.buffer_ = PENSTOCK_TRY(
-      backend.memory().take(bytes_needed(config, limits), "KV cache and delta-net states"));
+  // Present from the start, so that nobody else takes it for free, unless that would take seconds.
+  constexpr uint64_t kPresentBytesMax = 512ull << 20;
+  const uint64_t bytes = bytes_needed(config, limits);
+  const Prefault prefault = bytes <= kPresentBytesMax ? Prefault::kYes : Prefault::kNo;
+  result.buffer_ =
+      PENSTOCK_TRY(backend.memory().take(bytes, "KV cache and delta-net states", prefault));
   result.limits_ = limits;
   result.drafts_ = sizes.drafts;
   result.kv_heads_ = config.num_key_value_heads;

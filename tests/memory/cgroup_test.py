@@ -322,6 +322,63 @@ class MemoryStaysWithinTheBudget(unittest.TestCase):
         self.assertEqual(run.code, 0, run.errors)
         self.assertEqual(run.kills, 0)
 
+    def together(self, count, limit, *arguments):
+        """So many engines that start at the same moment in one cgroup: codes, outputs, errors, kills."""
+        cgroup = make_cgroup(limit)
+        self.addCleanup(remove_cgroup, cgroup.path)
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(("PENSTOCK_", "XDG_"))}
+        engines = [
+            subprocess.Popen(
+                inside(cgroup, BINARY, *arguments), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE, env={**kept, "HOME": "/nonexistent"},
+            )
+            for _ in range(count)
+        ]  # fmt: skip
+        told = [engine.communicate(timeout=TIMEOUT_S) for engine in engines]
+        codes = [engine.returncode for engine in engines]
+        return codes, {out for out, _ in told}, [errors.decode() for _, errors in told], cgroup.kills()
+
+    def test_engines_that_start_together_all_live_where_their_floors_fit(self):
+        if self.model != DEMO:
+            self.skipTest("an answer needs the demo model")
+        ask = ["run", self.model, "-p", "Tell me", "-n", 200, "--greedy", "--context", 512, "--warm-start", "off"]
+        floor = self.budget(0, "--context", 512)
+        everything = self.budget(1, "--context", 512)
+        alone = subprocess.run(
+            [BINARY, *map(str, ask), "--memory", str(everything), "-q"], stdout=subprocess.PIPE, check=True
+        )
+        short = 0
+        for count, options in ((10, ["--memory", everything]), (5, ["--memory", everything]), (10, [])):
+            for _ in range(2):
+                limit = count * floor + (20 << 20)
+                codes, outputs, errors, kills = self.together(count, limit, *ask, *options)
+                self.assertEqual((codes, kills), ([0] * count, 0), errors)
+                self.assertEqual(outputs, {alone.stdout})
+                short += sum("slots" in e and ("given back" in e or "memory is short" in e) for e in errors)
+        self.assertGreater(short, 0)  # it was as tight as it was meant to be
+
+    def test_an_engine_without_room_is_refused_and_nobody_is_killed(self):
+        floor = self.budget(0, "--context", 402)
+        limit = floor + (24 << 20)
+        cgroup = make_cgroup(limit)
+        self.addCleanup(remove_cgroup, cgroup.path)
+        hold = f"x = b'x' * {28 << 20}; print('held', flush=True); input()"
+        holder = subprocess.Popen(
+            inside(cgroup, sys.executable, "-c", hold), stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        try:
+            self.assertEqual(holder.stdout.readline(), b"held\n")
+            ask = ["run", self.model, "-p", "a", "-n", 1, "--context", 402, "--memory", floor]
+            refused = subprocess.run(
+                inside(cgroup, BINARY, *ask), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE, timeout=TIMEOUT_S,
+            )  # fmt: skip
+            self.assertEqual(refused.returncode, 4, refused.stderr)
+            self.assertRegex(refused.stderr.decode(), "no room for this engine: .* MiB.*memory.(max|limit_in_bytes) of ")
+            self.assertEqual(cgroup.kills(), 0)
+        finally:
+            holder.communicate(b"\n")
+
     def test_control_the_limit_of_the_cgroup_is_in_force(self):
         budget = self.budget(1, "--context", 402)
         held = Run(["-c", f"x = b'x' * {budget}"], budget // 3, sys.executable)

@@ -38,7 +38,8 @@ Result<std::unique_ptr<CpuBackend>> CpuBackend::create(int threads, const Backen
                                                        const CpuBackendOptions& options) {
   const InstructionSet set = PENSTOCK_TRY(find_target(options.target));
   const auto bytes = static_cast<uint64_t>(scratch_bytes(threads, limits));
-  AlignedMemory memory = PENSTOCK_TRY(AlignedMemory::create(bytes, "the scratch of the kernels"));
+  AlignedMemory memory =
+      PENSTOCK_TRY(AlignedMemory::create(bytes, "the scratch of the kernels", Prefault::kYes));
   const Scratch scratch(threads, limits, ScratchCursor(memory.bytes()));
   const ByteTiles byte_tiles = options.emulate_byte_tiles ? ByteTiles::kEmulated
                                : set.has_byte_tiles       ? ByteTiles::kProcessor

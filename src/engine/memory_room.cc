@@ -1,0 +1,117 @@
+#include "engine/memory_room.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <memory>
+#include <thread>
+#include <utility>
+
+#include "base/byte_text.h"
+#include "base/memory.h"
+
+namespace penstock {
+namespace {
+
+constexpr uint64_t kMargin = 8ull << 20;
+constexpr uint64_t kStepMin = 1ull << 20;
+
+uint64_t above(uint64_t all, uint64_t part) {
+  return all > part ? all - part : 0;
+}
+
+// Pages that hold nothing, one after the other.
+class Ballast {
+ public:
+  explicit Ballast(uint64_t bytes_max) : bytes_max_(bytes_max) {}
+
+  bool hold(uint64_t bytes) {
+    if (held_ == 0) {
+      Result<AlignedMemory> memory = AlignedMemory::create(bytes_max_, "what the engine needs");
+      if (!memory) return false;
+      memory_ = std::move(*memory);
+    }
+    if (!memory_.take_again(held_, bytes)) return false;
+    held_ = bytes;
+    return true;
+  }
+
+ private:
+  const uint64_t bytes_max_;
+  AlignedMemory memory_;
+  uint64_t held_ = 0;
+};
+
+std::string shortage(uint64_t bytes, const MemoryAvailability& reading) {
+  return fmt::format("{} more are needed, and {} are left ({})", format_bytes(bytes),
+                     format_bytes(reading.available_bytes), reading.binding);
+}
+
+}  // namespace
+
+Result<void> make_room(uint64_t bytes, const RoomOptions& options) {
+  Ballast ballast(bytes);
+  auto hold = options.hold;
+  if (!hold) hold = [&](uint64_t wanted) { return ballast.hold(wanted); };
+  constexpr int kLooksForTheMargin = 50;
+  constexpr int kLooksBeforeTold = 25;
+  uint64_t held = 0;
+  bool is_told = false;
+  for (int looks = 0;; ++looks) {
+    const Result<MemoryAvailability> reading = options.probe();
+    if (!reading) return {};  // nobody can tell: as if there were room
+    const uint64_t missing = bytes - held;
+    const uint64_t left = reading->available_bytes;
+    const bool fits = missing <= left;
+    if (above(left, kMargin) >= missing || (fits && looks >= kLooksForTheMargin)) return {};
+    // Half of it at a time: a program that starts meanwhile takes some, too.
+    const uint64_t step = std::min(missing, above(left, kMargin) / 2);
+    if (step >= kStepMin && hold(held + step)) {
+      held += step;
+      looks = 0;
+      continue;
+    }
+    if (looks >= options.looks_max) {
+      if (!reading->is_hard_limit) return {};
+      return Error{ErrorCode::kOutOfMemory,
+                   fmt::format("there is no room for this engine: {}; other programs use the rest. "
+                               "End one of them, or raise that limit",
+                               shortage(missing, *reading))};
+    }
+    if (looks == kLooksBeforeTold && !fits && !is_told && options.tell) {
+      is_told = true;
+      options.tell("waiting for other programs to give memory back: " +
+                   shortage(missing, *reading));
+    }
+    std::this_thread::sleep_for(options.between_looks);
+  }
+}
+
+void add_slots(ExpertStore& store, const SlotLimits& limits, uint64_t promised_bytes,
+               const MemoryWatchOptions& watch) {
+  constexpr uint64_t kPieces = 32;
+  const auto missing_bytes = [&] {
+    return static_cast<uint64_t>(limits.full - store.num_slots()) * limits.slot_bytes;
+  };
+  Result<MemoryReading> reading =
+      watch.is_on ? watch.probe() : Error{ErrorCode::kNotFound, "not asked"};
+  const auto spare = [&](uint64_t wanted) { return above(reading->available_bytes, wanted); };
+  const uint64_t reserve =
+      reading ? memory_reserve(spare(promised_bytes + missing_bytes()), reading->limit_bytes) : 0;
+  while (store.num_slots() < limits.full) {
+    uint64_t piece = missing_bytes();
+    if (reading) {
+      const uint64_t kept = reserve + promised_bytes;
+      piece = std::max(reserve / 8, spare(kept + missing_bytes()) / kPieces);
+      if (spare(kept) < std::min(piece, missing_bytes())) break;
+    }
+    const int before = store.num_slots();
+    const auto more = static_cast<int64_t>(piece / limits.slot_bytes) + 1;
+    const int wanted = static_cast<int>(std::min<int64_t>(limits.full, before + more));
+    if (store.resize(wanted) == before) break;
+    if (reading) reading = watch.probe();
+  }
+  store.reset_stats();  // of a store that has done nothing yet
+}
+
+}  // namespace penstock
