@@ -150,7 +150,8 @@ namespace {
 void occupy_standard_descriptors() {
   for (const int descriptor : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO}) {
     if (::fcntl(descriptor, F_GETFD) >= 0 || errno != EBADF) continue;
-    static_cast<void>(::open("/", O_PATH));  // takes the lowest free number: this one
+    // Takes the lowest free number, which is this one. A folder is neither read nor written.
+    static_cast<void>(::open("/", O_RDONLY | O_DIRECTORY));
   }
 }
 

@@ -119,7 +119,7 @@ TEST(Rules, only_files_of_one_system_ask_which_system_it_is) {
 TEST(Rules, only_the_named_files_call_what_only_linux_has) {
   const std::regex linux_only(
       R"(#include <linux/|#include <liburing|#include <sys/(sysmacros|eventfd|epoll|prctl)\.h>|)"
-      R"(\b(O_DIRECT|O_TMPFILE|FALLOC_\w+|MADV_\w+|MAP_POPULATE|posix_fadvise|fallocate|statx|eventfd|)"
+      R"(\b(O_DIRECT|O_PATH|O_TMPFILE|FALLOC_\w+|MADV_\w+|MAP_POPULATE|posix_fadvise|fallocate|statx|eventfd|)"
       R"(epoll_\w+|sched_getaffinity|gnu_dev_\w+|prctl|malloc_trim|renameat2|copy_file_range|SYS_\w+)\s*[,()|;])");
   for_each_source([&](const Source& source) {
     if (source.is_test() || source.name.ends_with("_linux.cc")) return;
