@@ -230,7 +230,7 @@ Result<int> chat_verb(Call& call) {
   const auto lines = make_line_reader(call.terminal, call.interrupt,
                                       PENSTOCK_TRY(history_path(call)), partner->text_bytes_max());
   Chat chat(call, *partner, state, *lines, std::move(tools));
-  const Result<int> code = chat.run();
+  Result<int> code = chat.run();
   const Result<void> ended = partner->end();
   PENSTOCK_TRY(code);
   PENSTOCK_TRY(ended);
