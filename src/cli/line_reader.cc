@@ -54,7 +54,6 @@ class InputBytes {
   // Whether `text` comes next; then it is taken. What a terminal sends as one comes at once, so the
   // rest of it is waited for a moment only.
   bool take(std::string_view text) {
-    constexpr int kMomentMs = 30;
     for (;;) {
       const size_t have = std::min(end_ - position_, text.size());
       if (have == 0) return false;
@@ -73,6 +72,15 @@ class InputBytes {
     return true;
   }
 
+  // The next byte, if it comes at once, as the rest of what a key sends does.
+  std::optional<char> next_at_once() {
+    if (position_ == end_) {
+      pollfd watched{STDIN_FILENO, POLLIN, 0};
+      if (::poll(&watched, 1, kMomentMs) <= 0 || fill() != Arrived::kByte) return std::nullopt;
+    }
+    return buffer_[position_++];
+  }
+
   // Waits until there is a byte.
   Arrived wait() { return position_ < end_ ? Arrived::kByte : fill(); }
 
@@ -83,6 +91,8 @@ class InputBytes {
   }
 
  private:
+  static constexpr int kMomentMs = 30;
+
   Arrived fill() {
     int timeout_ms = idle_work_ ? 0 : -1;
     for (;;) {
@@ -166,6 +176,39 @@ constexpr Key kKeys[] = {
     {"\\e[6~", "ed-next-history"},     {"\\e[3;5~", "em-delete-next-word"},
     {"\\e[2~", "ed-unassigned"},
 };
+
+// What a key's sequence (behind ESC [) means here, as one that is bound above or by the editor;
+// empty for keys that mean nothing: function keys, mice, a window that comes to the front.
+// Source  ECMA-48 5.4; XTerm Control Sequences, "PC-Style Function Keys": 2 is Shift, 3 Alt, 5 Ctrl
+std::string meaning_of(std::string_view key) {
+  constexpr std::string_view kBegin = "\x1b[";
+  const char last = key.back();
+  const std::string_view parameters = key.substr(0, key.size() - 1);
+  if (parameters.find_first_not_of("0123456789;") != std::string_view::npos) return {};
+  const size_t semicolon = std::min(parameters.find(';'), parameters.size());
+  const std::string_view first = parameters.substr(0, semicolon);
+  const std::string_view modifier = parameters.substr(std::min(semicolon + 1, parameters.size()));
+  const bool jumps = !modifier.empty() && modifier != "1" && modifier != "2";
+  const auto plain = [&](char letter) { return std::string(kBegin) + letter; };
+  switch (last) {
+    case 'A':
+    case 'B':
+    case 'H':
+    case 'F': return plain(last);
+    case 'C':
+    case 'D':
+      if (jumps || first == "5") return std::string(kBegin) + "1;5" + last;
+      return plain(last);
+    case 'a':
+    case 'b':
+    case 'c':
+    case 'd': return plain(static_cast<char>(last - 'a' + 'A'));
+    case '~':
+      if (first.size() != 1 || first < "1" || first > "8") return {};
+      return std::string(kBegin) + std::string(first) + (first == "3" && jumps ? ";5~" : "~");
+    default: return {};
+  }
+}
 
 // Several chats of one person end in any order: what others have kept meanwhile stays.
 void save_history(History* history, const std::vector<std::string>& own, const std::string& path) {
@@ -309,6 +352,10 @@ class EditingReader final : public LineReader {
           reader.is_pasting_ = !reader.is_pasting_;
           continue;
         }
+        if (!reader.is_pasting_ && reader.input_.take("\x1b[")) {
+          reader.read_key();
+          continue;
+        }
         arrived = reader.read_character(*character);
       }
       if (arrived == Arrived::kEnd) return 0;
@@ -319,6 +366,20 @@ class EditingReader final : public LineReader {
       if (!reader.is_pasting_) return 1;
       reader.paste(*character);
     }
+  }
+
+  // The rest of a key's sequence, whatever it is: none of it is text.
+  void read_key() {
+    constexpr size_t kLongest = 32;
+    std::string key;
+    while (key.size() < kLongest) {
+      const std::optional<char> byte = input_.next_at_once();
+      if (!byte) return;
+      key += *byte;
+      const bool is_console_key = key == "[";  // F1 of the Linux console is ESC [ [ A
+      if (*byte >= 0x40 && *byte <= 0x7e && !is_console_key) break;
+    }
+    for (const char c : meaning_of(key)) waiting_.push_back(static_cast<wchar_t>(c));
   }
 
   Arrived read_character(wchar_t& character) {
