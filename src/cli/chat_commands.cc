@@ -280,7 +280,14 @@ Result<ChatAction> run_chat_command(Call& call, ChatPartner& partner, ChatState&
   rest.resize(rest.find_last_not_of(" \t") + 1);
   Context context{call, partner, state, std::move(rest)};
   for (const Command& command : kCommands) {
-    if (command.name == name) return command.handler(context);
+    if (command.name != name) continue;
+    if (command.arguments.empty() && !context.rest.empty()) {
+      return wrong(
+          fmt::format("/{} takes nothing behind it; a message that begins with a slash is "
+                      "written with two",
+                      name));
+    }
+    return command.handler(context);
   }
   std::vector<std::string_view> names;
   for (const Command& command : kCommands) names.push_back(command.name);

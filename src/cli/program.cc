@@ -171,6 +171,8 @@ int run_program(std::span<const char* const> arguments, const Environment& envir
   if (!line) return report(line.error(), json, terminal, output);
   const Result<int> done = run_line_to_the_end(*line, environment, storage, terminal, output);
   if (output.is_closed()) return kExitDone;
+  // Who was interrupted by a window that closed cannot write to it any more.
+  if (done && *done == kExitInterrupted) return *done;
   if (!output.failure()) return report(output.failure().error(), false, terminal, output);
   if (!done) return report(done.error(), json, terminal, output);
   return *done;

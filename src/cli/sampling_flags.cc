@@ -3,9 +3,13 @@
 #include <fmt/format.h>
 
 #include <charconv>
+#include <iterator>
 #include <random>
+#include <string_view>
+#include <vector>
 
 #include "cli/options.h"
+#include "cli/suggest.h"
 
 namespace penstock {
 namespace {
@@ -134,7 +138,10 @@ Result<void> set_sampling(SamplingOptions& options, const std::string& name,
     assign(options, name, to_number(text));
     return {};
   }
-  return Error{ErrorCode::kInvalidArgument, fmt::format("there is no setting \"{}\"", name)};
+  std::vector<std::string_view> names(std::begin(kNames), std::end(kNames));
+  names.push_back("max-tokens");
+  return Error{ErrorCode::kInvalidArgument,
+               fmt::format("there is no setting \"{}\"{}", name, suggestion(name, names))};
 }
 
 }  // namespace penstock

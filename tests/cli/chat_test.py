@@ -75,6 +75,11 @@ class Piped(unittest.TestCase):
         read = self.turns([f"/read {path}", "hi"])[0]["timings"]["prompt_n"]
         self.assertEqual(read - plain, len("a note\n"))
 
+    def test_commands_take_nothing_that_they_do_not_know(self):
+        for typed in ("/think maybe", "/help me", "/clear all", "/undo 2", "/bye bye", "/stats x"):
+            self.chat([typed], code=2)
+            self.assertIn("takes nothing behind it", self.errors)
+
     def test_three_quotes_hold_a_message_of_several_lines(self):
         turns = self.turns(['"""one', "two", 'three"""'])
         self.assertEqual(len(turns), 1)
@@ -102,6 +107,11 @@ class Piped(unittest.TestCase):
     def test_a_slip_of_a_command_is_told_with_what_was_meant(self):
         for typed, meant in (("/hlep", "/help"), ("/sav x", "/save"), ("/regenn", "/regen")):
             self.chat([typed], code=2)
+            self.assertIn(f"did you mean {meant}?", self.errors)
+
+    def test_a_slip_of_a_setting_is_told_with_what_was_meant(self):
+        for typed, meant in (("tempp", "temp"), ("top_k", "top-k"), ("max-token", "max-tokens")):
+            self.chat([f"/set {typed} 1"], code=2)
             self.assertIn(f"did you mean {meant}?", self.errors)
 
     def test_conversations_of_others_are_loaded(self):
@@ -298,6 +308,13 @@ class OnATerminal(unittest.TestCase):
         for right in ("\x1b[1;5C", "\x1b[5C", "\x1bOc", "\x1b[1;3C"):
             self.edits("/hel" + "\x01" + right + "p", "/help")
         self.edits("x/help\x01\x1b[3~", "/help")
+        for left in ("\x1b[D", "\x1bOD", "\x1b[1;2D", "\x1b[d"):
+            self.edits("/hlp" + 2 * left + "e", "/help")
+
+    def test_keys_that_mean_nothing_leave_no_text(self):
+        for key in ("\x1b[15~", "\x1b[24~", "\x1b[25;2~", "\x1b[I", "\x1b[O", "\x1b[97;5u", "\x1b[<0;3;4M", "\x1b[[A",
+                    "\x1b[[B", "\x1b[1;2P", "\x1b[201~", "\x1b[?1;2c", "\x1b[?A", "\x1b[2~"):
+            self.edits("/hel" + key + "p", "/help")
 
     def edits(self, typed, expected):
         with self.subTest(typed):
@@ -339,6 +356,15 @@ class OnATerminal(unittest.TestCase):
         self.assertEqual(chat.process.wait(timeout=60), 130)
         with open(os.path.join(state, "penstock", "history"), encoding="utf-8") as f:
             self.assertIn("kept", f.read())
+
+    def test_a_window_that_closes_during_an_answer_is_an_interruption(self):
+        chat = chat_on_terminal("--slots", "2", "-n", "400")
+        chat.wait_for(">>> ")
+        chat.type("go\r")
+        chat.wait_for("\n")
+        time.sleep(0.1)
+        os.close(chat.master)
+        self.assertEqual(chat.process.wait(timeout=60), 130)
 
     def test_sigterm_restores_the_terminal_and_ends(self):
         chat = chat_on_terminal()
