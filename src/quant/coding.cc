@@ -7,6 +7,7 @@
 #include "base/check.h"
 #include "quant/block_decode.h"
 #include "quant/fp8.h"
+#include "quant/row_panels.h"
 
 namespace penstock {
 
@@ -97,17 +98,23 @@ void put_in_order(const ColumnOrder& order, std::span<const float> stored, std::
 
 void decode_row(const CodedRows& rows, int64_t row, std::span<float> values,
                 std::span<float> stored) {
+  const bool is_moved = rows.order != nullptr && !rows.order->is_natural();
+  const std::span<float> target = is_moved ? stored.first(values.size()) : values;
+  if (is_in_panels(rows)) {
+    decode_panel_row(rows, row, target);
+    if (is_moved) put_in_order(*rows.order, target, values);
+    return;
+  }
   const RowBytes bytes = row_bytes(rows.coding, std::ssize(values));
   const auto at = [](const std::byte* plane, int64_t index, uint64_t length) {
     const std::byte* place = length == 0 ? nullptr : plane + static_cast<uint64_t>(index) * length;
     return std::span(place, static_cast<size_t>(length));
   };
   const int64_t scale_row = row / rows.scale_rows;
-  const bool is_moved = rows.order != nullptr && !rows.order->is_natural();
   decode_row(rows.coding, at(rows.codes, row, bytes.codes),
              at(rows.scales, scale_row, bytes.scales), at(rows.biases, scale_row, bytes.biases),
-             is_moved ? stored.first(values.size()) : values);
-  if (is_moved) put_in_order(*rows.order, stored.first(values.size()), values);
+             target);
+  if (is_moved) put_in_order(*rows.order, target, values);
 }
 
 }  // namespace penstock

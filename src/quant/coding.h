@@ -83,7 +83,7 @@ struct CodedRows {
   const std::byte* codes = nullptr;
   const std::byte* scales = nullptr;
   const std::byte* biases = nullptr;
-  int64_t scale_rows = 1;              // rows that share one row of scales
+  int64_t scale_rows = 1;              // rows that share a row of scales; 0: panels (row_panels.h)
   const ColumnOrder* order = nullptr;  // nullptr: normal; outlives the view
 
   bool is_there() const { return codes != nullptr; }
