@@ -55,8 +55,8 @@
 //   sum(block) = x(0) + x(1) + ... + x(63), left to right.
 // Where a processor has no fused multiply-add, exact_fma() computes it in f64, slowly.
 //
-// A matrix may also lie as rows that some file codes in its own way (quant/coding.h): its weights
-// are then what these decode to, exactly, and it is multiplied as the f32 matrix that they make.
+// A matrix may also lie in a file's own coding (quant/coding.h): as coded panels, multiplied as
+// compute/coded_panels.h says, or as rows, multiplied as the f32 matrix that they decode to, exactly.
 //
 // Memory  Nothing here allocates; all functions write into spans of exactly panel_bytes().
 // Source  Quantiser: docs/model.md, "Groups" (the affine form of MLX).

@@ -7,6 +7,7 @@
 #include <numeric>
 
 #include "base/check.h"
+#include "compute/coded_panels.h"
 #include "compute/fixed16.h"
 
 namespace penstock {
@@ -395,6 +396,52 @@ struct FixedBlock {
   }
 };
 
+// A row of a matrix in coded panels, from the bytes that the file had for it.
+float code_product(const Matrix& matrix, int64_t row, std::span<const float> inputs) {
+  const Coding& coding = matrix.coded.coding;
+  const int64_t columns = matrix.columns;
+  const RowBytes bytes = row_bytes(coding, columns), panel = row_panel_bytes(coding, columns);
+  const auto index = static_cast<uint64_t>(row / kPanelRows);
+  const auto plane = [&](CodedPlane which, const std::byte* panels, uint64_t each, uint64_t size) {
+    std::vector<std::byte> made(size);
+    if (size > 0) {
+      row_of_panel(coding, which, columns, panels + index * each,
+                   static_cast<int>(row % kPanelRows), made);
+    }
+    return made;
+  };
+  const auto codes = plane(CodedPlane::kCodes, matrix.coded.codes, panel.codes, bytes.codes);
+  const auto scales = plane(CodedPlane::kScales, matrix.coded.scales, panel.scales, bytes.scales);
+  const auto biases = plane(CodedPlane::kBiases, matrix.coded.biases, panel.biases, bytes.biases);
+  std::vector<float> x(inputs.begin(), inputs.end());
+  if (const ColumnOrder* order = matrix.coded.order; order != nullptr) {
+    for (size_t c = 0; c < x.size(); ++c) {
+      const auto width = static_cast<size_t>(order->width);
+      x[static_cast<size_t>(order->stored[c / width]) * width + c % width] = inputs[c];
+    }
+  }
+  const auto group_width = static_cast<size_t>(code_group_columns(coding));
+  const size_t step = std::min<size_t>(group_width, kGroupColumns);
+  float total = 0;
+  for (size_t start = 0; start < x.size(); start += kGroupColumns) {
+    const FixedBlock fixed(std::span<const float>(x).subspan(start, kGroupColumns));
+    for (size_t first = 0; first < kGroupColumns; first += step) {
+      const size_t column = start + first;
+      const CodeGroup group =
+          code_group(coding, codes, scales, biases, static_cast<int64_t>(column / group_width));
+      int32_t sum = 0, inputs_sum = 0;
+      for (size_t c = 0; c < step; ++c) {
+        sum += group.codes[column % group_width + c] * fixed.codes[first + c];
+        inputs_sum += fixed.codes[first + c];
+      }
+      total = total + group.scale * (static_cast<float>(sum) * fixed.scale);
+      if (!has_minima(coding)) continue;
+      total = total + group.minimum * (static_cast<float>(inputs_sum) * fixed.scale);
+    }
+  }
+  return total;
+}
+
 }  // namespace
 
 void panel_product(const Matrix& matrix, std::span<const float> x, Arithmetic arithmetic,
@@ -403,6 +450,10 @@ void panel_product(const Matrix& matrix, std::span<const float> x, Arithmetic ar
   std::vector<float> weights(x.size()), stored(x.size());
   for (int64_t row = 0; row < matrix.rows; ++row) {
     float total = 0;
+    if (multiplies_codes(matrix, arithmetic)) {
+      out[static_cast<size_t>(row)] = code_product(matrix, row, x);
+      continue;
+    }
     if (matrix.is_coded()) {
       decode_row(matrix.coded, row, weights, stored);
     } else if (!is_quantised(matrix.dtype)) {

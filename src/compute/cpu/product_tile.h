@@ -11,6 +11,7 @@
 #include <array>
 #include <cstdint>
 
+#include "compute/cpu/coded_kernel.h"
 #include "compute/cpu/elementwise.h"
 #include "compute/cpu/product.h"
 #include "compute/cpu/scratch.h"
@@ -27,11 +28,15 @@ static_assert(kPackedBlockFloats >= 12 * kGroupColumns + 12 * 2);
 class ProductTile {
  public:
   ProductTile() = default;
-  ProductTile(float* memory, int64_t max_blocks, const KernelChoice& choice)
+  // moved: decode_scratch() floats of the widest coded matrix, where such have columns in another
+  // order.
+  ProductTile(float* memory, int64_t max_blocks, float* moved, const KernelChoice& choice)
       : packed_(memory),
         packed_sums_(packed_ + max_blocks * kPackedBlockFloats),
         totals_(packed_sums_ + ceil_div(max_blocks * kTileRowsMax, 16) * 16),
         gate_totals_(totals_ + kTotals),
+        moved_(moved),
+        to_fixed_(to_fixed_kernel(choice.target)),
         choice_(choice) {}
 
   static int64_t floats(int64_t max_blocks) {
@@ -98,6 +103,7 @@ class ProductTile {
 
   // totals: [count, padded, 16]
   void multiply(const Matrix& matrix, int64_t first, int64_t count, float* totals) {
+    if (matrix.is_coded()) return multiply_coded(matrix, first, count, totals);
     const ProductKernel& kernel = product_kernel(matrix.dtype, choice_, num_rows_);
     pack(matrix, kernel);
     const int64_t panel_size = matrix.num_blocks() * block_bytes(matrix.dtype);
@@ -108,6 +114,55 @@ class ProductTile {
     }
     kernel.product(panels.data(), static_cast<int>(count), matrix.num_blocks(), packed_place(),
                    packed_sums_, padded_, totals);
+  }
+
+  void multiply_coded(const Matrix& matrix, int64_t first, int64_t count, float* totals) {
+    const CodedKernel& kernel = *coded_kernel(matrix.coded.coding, choice_);
+    pack_coded(matrix, kernel);
+    const RowBytes bytes = row_panel_bytes(matrix.coded.coding, matrix.columns);
+    std::array<CodedPanel, kTaskPanels + 1> panels;
+    for (int64_t p = 0; p < count; ++p) {
+      const auto index = static_cast<uint64_t>(std::min(first + p, matrix.num_panels() - 1));
+      panels[static_cast<size_t>(p)] = {.codes = matrix.coded.codes + index * bytes.codes,
+                                        .scales = matrix.coded.scales + index * bytes.scales,
+                                        .biases = matrix.coded.biases + index * bytes.biases};
+    }
+    kernel.product(panels.data(), static_cast<int>(count), matrix.coded.coding, matrix.num_blocks(),
+                   packed_place(), padded_, totals);
+  }
+
+  // The rows with their columns as the matrix has them stored, in fixed point.
+  void move_columns(const ColumnOrder& order, int64_t columns) {
+    const int64_t blocks = columns / kGroupColumns;
+    float* place = moved_ + columns;
+    for (int r = 0; r < num_rows_; ++r) {
+      const float* row = rows_[static_cast<size_t>(r)];
+      for (size_t b = 0; b < order.stored.size(); ++b) {
+        std::copy_n(row + static_cast<int64_t>(b) * order.width, order.width,
+                    moved_ + order.stored[b] * order.width);
+      }
+      auto* numbers = reinterpret_cast<int16_t*>(place);
+      float* scales = place + columns / 2;
+      to_fixed_(moved_, blocks, numbers, scales, scales + blocks);
+      moved_rows_[static_cast<size_t>(r)] = {numbers, scales, scales + blocks};
+      place = scales + 2 * blocks;
+    }
+  }
+
+  void pack_coded(const Matrix& matrix, const CodedKernel& kernel) {
+    const ColumnOrder* order = matrix.coded.order;
+    if (packed_for_ == &kernel && packed_order_ == order) return;
+    packed_for_ = &kernel;
+    packed_order_ = order;
+    padded_ = kernel.padded_rows(num_rows_);
+    if (kernel.pack_fixed == nullptr) {
+      PENSTOCK_CHECK(order == nullptr);
+      kernel.pack(rows_.data(), num_rows_, matrix.columns, packed_place());
+      return;
+    }
+    if (order != nullptr) move_columns(*order, matrix.columns);
+    const auto& rows = order != nullptr ? moved_rows_ : fixed_;
+    kernel.pack_fixed(rows.data(), num_rows_, matrix.columns, packed_place());
   }
 
   void pack(const Matrix& matrix, const ProductKernel& kernel) {
@@ -137,14 +192,17 @@ class ProductTile {
   float* packed_sums_ = nullptr;  // [blocks, padded]
   float* totals_ = nullptr;       // [panels, padded, 16]
   float* gate_totals_ = nullptr;
+  float* moved_ = nullptr;
+  ToFixedKernel to_fixed_ = nullptr;
   KernelChoice choice_ = {};
   std::array<const float*, kTileRowsMax> rows_ = {};
-  std::array<FixedRow, kTileRowsMax> fixed_ = {};
+  std::array<FixedRow, kTileRowsMax> fixed_ = {}, moved_rows_ = {};
   uint64_t op_ = 0;
   int num_rows_ = 0;
   int padded_ = 0;  // of what is packed
   int totals_padded_ = 0, gate_padded_ = 0;
-  const ProductKernel* packed_for_ = nullptr;
+  const void* packed_for_ = nullptr;  // the kernel
+  const ColumnOrder* packed_order_ = nullptr;
 };
 
 }  // namespace penstock

@@ -23,6 +23,11 @@ int64_t row_floats(int64_t columns) {
   return ceil_div(decode_scratch(columns), kPanelRows) * kPanelRows;
 }
 
+int64_t panel_bytes_of(const Matrix& matrix) {
+  if (!matrix.is_coded()) return matrix.num_blocks() * block_bytes(matrix.dtype);
+  return static_cast<int64_t>(row_panel_bytes(matrix.coded.coding, matrix.columns).codes);
+}
+
 // The sums of eight blocks run side by side, as each is a chain of dependent additions. Sums of a
 // block that is not whole are needed by no format.
 void sum_blocks(const float* x, int64_t blocks, float* sums) {
@@ -67,6 +72,8 @@ ProductScratch::ProductScratch(int threads, const BackendLimits& limits, Scratch
   coded_columns = limits.coded_columns;
   coded_floats =
       coded_columns == 0 ? 0 : row_floats(coded_columns) + 2 * decoded_floats(coded_columns);
+  static_assert(kCodedTileRowsMax <=
+                kPanelRows);  // they take the place of rows on the way to panels
   coded = cursor.take<float>(threads * coded_floats);
 }
 
@@ -78,7 +85,8 @@ Products::Products(ThreadPool& pool, const KernelChoice& choice, const ProductSc
       scratch_(scratch) {
   for (int worker = 0; worker < scratch_.num_threads; ++worker) {
     tiles_.emplace_back(scratch_.tiles + worker * scratch_.tile_floats,
-                        ceil_div(scratch_.max_columns, kGroupColumns), choice_);
+                        ceil_div(scratch_.max_columns, kGroupColumns),
+                        scratch_.coded + worker * scratch_.coded_floats, choice_);
   }
 }
 
@@ -98,11 +106,9 @@ void Products::need_rows(const ProductJob& job) {
   PENSTOCK_CHECK(job.first_row + job.out.width <= job.weight.rows);
   PENSTOCK_CHECK(!job.has_gate() ||
                  (job.gate.columns == x_.width && job.out.width <= job.gate.rows));
-  const auto is_needed_by = [&](const Matrix& matrix) {
-    const ProductKernel& kernel = kernel_of(matrix, job.num_rows);
-    return kernel.needs_sums || kernel.pack_fixed != nullptr;
-  };
-  if (!is_needed_by(job.weight) && !(job.has_gate() && is_needed_by(job.gate))) return;
+  const bool is_needed = tiling_of(job.weight, job.num_rows).needs_rows ||
+                         (job.has_gate() && tiling_of(job.gate, job.num_rows).needs_rows);
+  if (!is_needed) return;
   for (int64_t j = 0; j < job.num_rows; ++j) {
     const int64_t row = job.x_rows.empty() ? j : job.x_rows[static_cast<size_t>(j)];
     PENSTOCK_CHECK(row >= 0 && row < x_.count);
@@ -132,10 +138,10 @@ void Products::prepare_rows() {
 }
 
 int64_t Products::task_panels(const ProductJob& job) const {
-  if (job.weight.is_coded() || (job.has_gate() && job.gate.is_coded())) return kCodedPanels;
+  if (is_to_decode(job.weight) || (job.has_gate() && is_to_decode(job.gate))) return kCodedPanels;
   if (job.num_rows > kFewRows) return kTaskPanels;
-  const int64_t panel_size = job.weight.num_blocks() * block_bytes(job.weight.dtype);
-  const int64_t at_once = kernel_of(job.weight, job.num_rows).panels_at_once;
+  const int64_t panel_size = panel_bytes_of(job.weight);
+  const int64_t at_once = tiling_of(job.weight, job.num_rows).panels_at_once;
   const int64_t groups = task_bytes_ / (panel_size * at_once * (job.has_gate() ? 2 : 1));
   return std::clamp<int64_t>(groups, 1, kTaskPanels / at_once) * at_once;
 }
@@ -174,11 +180,11 @@ void Products::run_task(const ProductJob& job, int64_t task, int worker) {
   cut.gate_panel = first_panel;
   const int64_t panels = ceil_div(cut.width, kPanelRows);
   ProductJob plain = job;
-  if (job.has_gate() && job.gate.is_coded()) {
+  if (job.has_gate() && is_to_decode(job.gate)) {
     plain.gate = decoded(job.gate, cut.gate_panel, panels, worker, true);
     cut.gate_panel = 0;
   }
-  if (job.weight.is_coded()) {
+  if (is_to_decode(job.weight)) {
     const int64_t more = job.first_row % kPanelRows == 0 ? 0 : 1;
     plain.weight = decoded(job.weight, cut.weight_panel, panels + more, worker, false);
     cut.weight_panel = 0;
@@ -193,8 +199,8 @@ void Products::run_rows(const ProductJob& job, const ProductCut& cut, int worker
   int count = 0;
   for (int64_t row = cut.first_row; row < cut.end_row; row += count) {
     const int64_t rows = cut.end_row - row;
-    count = std::min({kernel_of(job.weight, rows).tile_rows,
-                      job.has_gate() ? kernel_of(job.gate, rows).tile_rows : kTileRowsMax,
+    count = std::min({tiling_of(job.weight, rows).rows,
+                      job.has_gate() ? tiling_of(job.gate, rows).rows : kTileRowsMax,
                       static_cast<int>(rows)});
     const auto x_row = [&](int r) {
       return job.x_rows.empty() ? row + r : job.x_rows[static_cast<size_t>(row + r)];

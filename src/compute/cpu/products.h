@@ -3,8 +3,8 @@
 // A job is one matrix (or a gate and up pair) times some rows of x. All jobs of an op run in one
 // parallel region; a task is a handful of panels times at most kTaskRows rows, so that both stay in
 // the caches of one core. Where the cuts are changes nothing in the results: every row of every
-// panel is a sum of its own (compute/panel.h). Of a matrix in coded rows each task decodes its
-// panels first.
+// panel is a sum of its own (compute/panel.h). Matrices in coded panels have kernels of their own; of
+// those that have none (coded_kernel()), and of coded rows, each task decodes its panels first.
 //
 // Threads  run() from one thread; its tasks use the whole team
 // Memory   all of it from the scratch handed over
@@ -102,11 +102,27 @@ class Products {
   int64_t num_tasks(const ProductJob& job) const;
   void run_task(const ProductJob& job, int64_t task, int worker);
   void run_rows(const ProductJob& job, const ProductCut& cut, int worker);
-  // What a task needs of a matrix in coded rows, as an f32 matrix of its own.
+  bool is_to_decode(const Matrix& matrix) const {
+    return matrix.is_coded() &&
+           (!is_in_coded_panels(matrix) || coded_kernel(matrix.coded.coding, choice_) == nullptr);
+  }
+  // What a task needs of a coded matrix, as an f32 matrix of its own.
   Matrix decoded(const Matrix& matrix, int64_t first_panel, int64_t panels, int worker,
                  bool is_gate) const;
-  const ProductKernel& kernel_of(const Matrix& matrix, int64_t rows) const {
-    return product_kernel(matrix.dtype, choice_, rows);
+  // How a matrix is multiplied: rows of x at once, panels of a single row, and whether rows have to
+  // be prepared for it.
+  struct Tiling {
+    int rows, panels_at_once;
+    bool needs_rows;
+  };
+  Tiling tiling_of(const Matrix& matrix, int64_t rows) const {
+    if (matrix.is_coded() && !is_to_decode(matrix)) {
+      const CodedKernel& kernel = *coded_kernel(matrix.coded.coding, choice_);
+      return {kernel.tile_rows, 1, kernel.pack_fixed != nullptr};
+    }
+    const ProductKernel& kernel = product_kernel(matrix.dtype, choice_, rows);
+    return {kernel.tile_rows, kernel.panels_at_once,
+            kernel.needs_sums || kernel.pack_fixed != nullptr};
   }
 
   ThreadPool& pool_;
