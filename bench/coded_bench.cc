@@ -1,10 +1,11 @@
-// How fast matrices in coded rows are decoded and multiplied, coding by coding: what running a
-// checkpoint in place costs beside a packed model (docs/formats.md, "Run in place").
+// How fast matrices in a file's own coding are laid out and multiplied, coding by coding: what running
+// a checkpoint in place costs beside a packed model (docs/formats.md, "Run in place").
 //
 //   coded_bench [--threads N] [--filter Q4_K] [--seconds 0.4]
 //
-// decode: one thread, rows to panels of f32. experts: one layer of the 35B shape, 8 experts, with 1 and
-// 16 tokens each; q4 panels are there to compare with.
+// lay out: one thread, what happens to a matrix when it has come from disk. experts: one layer of the
+// 35B shape, 8 experts, with 1 and 16 tokens each, in fixed16; "decoded" the same from rows, by way of
+// f32. q8 and q4 in panels of ours are there to compare with, by bytes and by weights.
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <chrono>
@@ -14,7 +15,9 @@
 #include <vector>
 
 #include "base/memory.h"
+#include "compute/coded_panels.h"
 #include "compute/cpu/cpu_backend.h"
+#include "source/row_panel_form.h"
 
 namespace penstock {
 namespace {
@@ -53,6 +56,7 @@ struct Kind {
   bool is_coded = true;
   Coding coding = {};
   DType dtype = DType::kF32;
+  bool in_panels = false;  // of a coded one
 };
 
 // Bytes of any coding, with scales that are no special numbers.
@@ -67,35 +71,37 @@ AlignedMemory weights(uint64_t bytes) {
 }
 
 uint64_t bytes_of(const Kind& kind, int64_t rows, int64_t columns) {
-  return kind.is_coded ? stored_bytes(kind.coding, rows, columns)
-                       : static_cast<uint64_t>(panel_bytes(kind.dtype, rows, columns));
+  if (!kind.is_coded) return static_cast<uint64_t>(panel_bytes(kind.dtype, rows, columns));
+  if (!kind.in_panels) return stored_bytes(kind.coding, rows, columns);
+  const RowBytes panel = row_panel_bytes(kind.coding, columns);
+  return static_cast<uint64_t>(rows / kPanelRows) * (panel.codes + panel.scales + panel.biases);
 }
 
 Matrix matrix_at(const Kind& kind, int64_t rows, int64_t columns, const std::byte* place) {
   if (!kind.is_coded) return {kind.dtype, rows, columns, place};
-  const RowBytes planes = plane_bytes(kind.coding, rows, columns);
+  RowBytes planes = plane_bytes(kind.coding, rows, columns);
+  if (kind.in_panels) {
+    const auto panels = static_cast<uint64_t>(rows / kPanelRows);
+    planes = row_panel_bytes(kind.coding, columns);
+    planes = {panels * planes.codes, panels * planes.scales, panels * planes.biases};
+  }
   return {.rows = rows,
           .columns = columns,
           .coded = {.coding = kind.coding,
                     .codes = place,
                     .scales = place + planes.codes,
                     .biases = place + planes.codes + planes.scales,
-                    .scale_rows = rows_of_scales(kind.coding)}};
+                    .scale_rows = kind.in_panels ? 0 : rows_of_scales(kind.coding)}};
 }
 
-double decode_ns_per_weight(const Options& options, const Kind& kind) {
-  const AlignedMemory memory = weights(bytes_of(kind, kWidth, kHidden));
-  const Matrix matrix = matrix_at(kind, kWidth, kHidden, memory.bytes().data());
-  constexpr int64_t kAtOnce = 4;
-  std::vector<float> scratch(static_cast<size_t>(decode_scratch(kHidden)));
-  std::vector<std::byte> panels(
-      static_cast<size_t>(panel_bytes(DType::kF32, kAtOnce * kPanelRows, kHidden)));
+// Bytes a nanosecond, of the codes.
+double lay_out_speed(const Options& options, const Kind& kind) {
+  const RowPanelForm form(kind.coding, CodedPlane::kCodes, kWidth, kHidden);
+  AlignedMemory memory = weights(form.bytes() + 4096);
   const double seconds = measure(options.seconds, [&](int64_t) {
-    for (int64_t panel = 0; panel < matrix.num_panels(); panel += kAtOnce) {
-      decode_panels(matrix, panel, kAtOnce, panels, scratch);
-    }
+    form.lay_out(memory.bytes().subspan(1000, form.bytes()), memory.bytes().first(form.bytes()));
   });
-  return seconds * 1e9 / static_cast<double>(kWidth * kHidden);
+  return static_cast<double>(form.bytes()) / seconds * 1e-9;
 }
 
 double experts_us(const Options& options, const Kind& kind, int64_t per_expert) {
@@ -139,30 +145,37 @@ double experts_us(const Options& options, const Kind& kind, int64_t per_expert) 
 }
 
 std::vector<Kind> all_kinds() {
-  std::vector<Kind> kinds = {{.name = "q4 in panels", .is_coded = false, .dtype = DType::kQ4}};
+  std::vector<Kind> kinds = {{.name = "q8 in panels", .is_coded = false, .dtype = DType::kQ8},
+                             {.name = "q4 in panels", .is_coded = false, .dtype = DType::kQ4},
+                             {.name = "bf16 in panels", .is_coded = false, .dtype = DType::kBF16}};
   const auto add = [&](const Coding& coding) {
-    kinds.push_back({.name = name_of(coding), .coding = coding});
+    kinds.push_back(
+        {.name = name_of(coding), .coding = coding, .in_panels = has_row_panels(coding, kHidden)});
   };
   using enum BlockType;
-  for (const BlockType block :
-       {kBF16, kQ8_0, kQ4_0, kQ5_0, kQ4K, kQ5K, kQ6K, kIq4Xs, kIq3Xxs, kMxfp4}) {
+  for (const BlockType block : {kQ8_0, kQ4_0, kQ4_1, kQ5_0, kQ5_1, kQ2K, kQ3K, kQ4K, kQ5K, kQ6K,
+                                kIq4Nl, kIq4Xs, kMxfp4, kTq2_0, kIq3Xxs}) {
     add({.block = block});
   }
-  for (const int bits : {4, 8, 6}) {
+  for (const int bits : {8, 6, 5, 4, 3, 2}) {
     add({.kind = Coding::Kind::kAffine, .affine = {.bits = bits}});
   }
+  add({.kind = Coding::Kind::kMlxMxfp4});
   add({.kind = Coding::Kind::kFp8});
   return kinds;
 }
 
 void run(const Options& options) {
-  std::printf("%-24s %16s %18s %18s\n", "coding", "decode ns/weight", "experts, 1 tok, us",
-              "experts, 16 tok, us");
+  std::printf("%-24s %10s %12s %16s %16s %16s\n", "coding", "bits", "lay out GB/s", "1 token, us",
+              "16 tokens, us", "decoded, 1, us");
   for (const Kind& kind : all_kinds()) {
     if (kind.name.find(options.filter) == std::string::npos) continue;
-    std::printf("%-24s %16.3f %18.0f %18.0f\n", kind.name.c_str(),
-                kind.is_coded ? decode_ns_per_weight(options, kind) : 0.0,
-                experts_us(options, kind, 1), experts_us(options, kind, 16));
+    Kind rows = kind;
+    rows.in_panels = false;
+    std::printf("%-24s %10.2f %12.2f %16.0f %16.0f %16.0f\n", kind.name.c_str(),
+                8.0 * static_cast<double>(bytes_of(kind, kWidth, kHidden)) / (kWidth * kHidden),
+                kind.in_panels ? lay_out_speed(options, kind) : 0.0, experts_us(options, kind, 1),
+                experts_us(options, kind, 16), kind.is_coded ? experts_us(options, rows, 1) : 0.0);
     std::fflush(stdout);
   }
 }
@@ -172,7 +185,7 @@ void run(const Options& options) {
 
 int main(int argc, char** argv) {
   penstock::Options options;
-  CLI::App app("What does it cost to decode weights as they are multiplied?");
+  CLI::App app("What does it cost to run weights in a file's own coding?");
   app.add_option("--threads", options.threads, "of the experts' products");
   app.add_option("--filter", options.filter, "only codings whose name contains this");
   app.add_option("--seconds", options.seconds, "time for each figure");

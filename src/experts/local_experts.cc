@@ -5,16 +5,25 @@
 
 #include "base/check.h"
 #include "io/read_progress.h"
+#include "quant/row_panels.h"
 
 namespace penstock {
 namespace {
 
 void check_coded(const PartMatrix& place, const LayerPlaces& places) {
   const Matrix& matrix = place.matrix;
-  const RowBytes bytes = plane_bytes(matrix.coded.coding, matrix.rows, matrix.columns);
-  const auto check = [&](int part, uint64_t needed) {
-    PENSTOCK_CHECK((part >= 0) == (needed > 0) && part < places.num_parts());
-    if (part >= 0) PENSTOCK_CHECK(places.parts[static_cast<size_t>(part)].bytes >= needed);
+  RowBytes bytes = plane_bytes(matrix.coded.coding, matrix.rows, matrix.columns);
+  if (is_in_panels(matrix.coded)) {
+    const auto panels = static_cast<uint64_t>(matrix.num_panels());
+    bytes = row_panel_bytes(matrix.coded.coding, matrix.columns);
+    bytes = {panels * bytes.codes, panels * bytes.scales, panels * bytes.biases};
+  }
+  const auto check = [&](int index, uint64_t needed) {
+    PENSTOCK_CHECK((index >= 0) == (needed > 0) && index < places.num_parts());
+    if (index < 0) return;
+    const PartPlace& part = places.parts[static_cast<size_t>(index)];
+    PENSTOCK_CHECK((part.form != nullptr) == is_in_panels(matrix.coded));
+    PENSTOCK_CHECK((part.form != nullptr ? part.form->bytes() : part.bytes) >= needed);
   };
   check(place.part, bytes.codes);
   check(place.scales_part, bytes.scales);

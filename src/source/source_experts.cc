@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "base/check.h"
+#include "source/row_panel_form.h"
 #include "store/expert_checksums.h"
 
 namespace penstock {
@@ -33,13 +34,25 @@ class LayerLayer {
     made.matrix = {.rows = first.rows,
                    .columns = first.columns,
                    .coded = {.coding = first.coding, .scale_rows = rows_of_scales(first.coding)}};
+    const bool is_laid_out = fit_row_panels(first.coding, first.rows, first.columns);
+    if (is_laid_out) made.matrix.coded.scale_rows = 0;
     made.part = plane(matrices, &StoredMatrix::codes, matrices.stride.codes, bytes.codes);
     made.scales_part = plane(matrices, &StoredMatrix::scales, matrices.stride.scales, bytes.scales);
     made.biases_part = plane(matrices, &StoredMatrix::biases, matrices.stride.biases, bytes.biases);
+    if (!is_laid_out) return made;
+    set_form(made.matrix, made.part, CodedPlane::kCodes);
+    set_form(made.matrix, made.scales_part, CodedPlane::kScales);
+    set_form(made.matrix, made.biases_part, CodedPlane::kBiases);
     return made;
   }
 
  private:
+  void set_form(const Matrix& matrix, int part, CodedPlane plane) {
+    if (part < 0) return;
+    places_.parts[static_cast<size_t>(part)].form =
+        std::make_shared<RowPanelForm>(matrix.coded.coding, plane, matrix.rows, matrix.columns);
+  }
+
   // -1: the coding has no such plane.
   int plane(const ExpertMatrices& matrices, Plane StoredMatrix::*which, uint64_t stride,
             uint64_t bytes) {

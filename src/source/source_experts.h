@@ -1,8 +1,9 @@
 // The experts of a checkpoint as an ExpertSource: read in place, each plane of gate, up and down a
 // part of its own, in whatever file and at whatever address it lies.
 //
-// Gate and up that follow one another in every expert are one part. Nothing is aligned and nothing
-// needs to be: rows are decoded where they came to lie (quant/coding.h).
+// Gate and up that follow one another in every expert are one part. Rows are laid side by side for
+// the kernels when they have come (source/row_panel_form.h); those of which that cannot be are decoded
+// where they came to lie, at any address (quant/coding.h).
 //
 // Errors  kUnsupported: experts of one layer are coded in several ways. open_source_experts(): as
 //         Storage; kCorrupt where a file has changed since the source was opened.

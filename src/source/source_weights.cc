@@ -74,10 +74,13 @@ SourceWeights::Placed SourceWeights::place(const SourceTensor& tensor) {
     PENSTOCK_CHECK(tensor.change == ValueChange::kNone);
     placed.form = Form::kCoded;
     placed.coding = coding;
-    const RowBytes row = row_bytes(coding, tensor.columns);
-    placed.offset = reserve(rows * row.codes);
-    placed.scales = reserve(rows * row.scales);
-    placed.biases = reserve(rows * row.biases);
+    placed.in_panels = has_row_panels(coding, tensor.columns);
+    const RowBytes row = placed.in_panels ? row_panel_bytes(coding, tensor.columns)
+                                          : row_bytes(coding, tensor.columns);
+    const uint64_t count = placed.in_panels ? (rows + kPanelRows - 1) / kPanelRows : rows;
+    placed.offset = reserve(count * row.codes);
+    placed.scales = reserve(count * row.scales);
+    placed.biases = reserve(count * row.biases);
     return placed;
   }
   placed.form = Form::kPanels;
@@ -101,33 +104,63 @@ Result<void> SourceWeights::load_panels(ModelSource& source, const SourceTensor&
   return {};
 }
 
+// Rows [first, first + count) of the tensor, in normal order, one after the other.
+Result<void> SourceWeights::read_coded(ModelSource& source, const SourceTensor& tensor,
+                                       CodedPlane plane, int64_t first, int64_t count,
+                                       std::byte* target) {
+  int64_t before = 0;  // rows of the ranges before
+  for (const StoredRows& range : tensor.ranges) {
+    const int64_t begin = std::max(first, before),
+                  end = std::min(first + count, before + range.rows);
+    if (begin < end) {
+      const Plane& where = plane == CodedPlane::kCodes    ? range.matrix.codes
+                           : plane == CodedPlane::kScales ? range.matrix.scales
+                                                          : range.matrix.biases;
+      const StoredRows rows = {range.matrix, range.first_row + begin - before, end - begin};
+      std::byte* place = target + static_cast<uint64_t>(begin - first) * where.row_bytes;
+      const Result<void> read = plane == CodedPlane::kCodes
+                                    ? read_plane(source, where, rows.first_row, rows.rows, place)
+                                    : read_scales(source, rows, where, place);
+      if (!read) return read.error().with_context("tensor " + tensor.name);
+    }
+    before += range.rows;
+  }
+  return {};
+}
+
+Result<void> SourceWeights::load_plane(ModelSource& source, const SourceTensor& tensor,
+                                       const Placed& placed, CodedPlane plane, std::byte* target) {
+  const uint64_t row = bytes_of(row_bytes(placed.coding, tensor.columns), plane);
+  if (row == 0) return {};
+  if (!placed.in_panels) return read_coded(source, tensor, plane, 0, tensor.rows, target);
+  const uint64_t panel = bytes_of(row_panel_bytes(placed.coding, tensor.columns), plane);
+  std::vector<std::byte> rows(static_cast<size_t>(kRowsAtOnce) * row);
+  for (int64_t first = 0; first < tensor.rows; first += kRowsAtOnce) {
+    const int64_t count = std::min(kRowsAtOnce, tensor.rows - first);
+    PENSTOCK_TRY(read_coded(source, tensor, plane, first, count, rows.data()));
+    for (int64_t r = 0; r < count; r += kPanelRows) {
+      const PlaneRows lanes = {.rows = rows.data() + static_cast<uint64_t>(r) * row,
+                               .stride = row,
+                               .count = std::min(kPanelRows, count - r)};
+      const auto index = static_cast<uint64_t>((first + r) / kPanelRows);
+      make_row_panel(placed.coding, plane, tensor.columns, lanes, {target + index * panel, panel});
+    }
+  }
+  return {};
+}
+
 Result<CodedRows> SourceWeights::load_coded(ModelSource& source, const SourceTensor& tensor,
                                             const Placed& placed, std::byte* memory) {
-  CodedRows made{.coding = placed.coding, .codes = memory + placed.offset};
+  CodedRows made{.coding = placed.coding,
+                 .codes = memory + placed.offset,
+                 .scale_rows = placed.in_panels ? 0 : 1};
   const RowBytes row = row_bytes(placed.coding, tensor.columns);
   if (row.scales > 0) made.scales = memory + placed.scales;
   if (row.biases > 0) made.biases = memory + placed.biases;
   if (!tensor.order.is_natural()) made.order = &tensor.order;
-  uint64_t done = 0;  // rows
-  for (const StoredRows& range : tensor.ranges) {
-    const StoredMatrix& matrix = range.matrix;
-    const auto load = [&]() -> Result<void> {
-      PENSTOCK_TRY(read_plane(source, matrix.codes, range.first_row, range.rows,
-                              memory + placed.offset + done * row.codes));
-      if (row.scales > 0) {
-        PENSTOCK_TRY(
-            read_scales(source, range, matrix.scales, memory + placed.scales + done * row.scales));
-      }
-      if (row.biases > 0) {
-        PENSTOCK_TRY(
-            read_scales(source, range, matrix.biases, memory + placed.biases + done * row.biases));
-      }
-      return {};
-    };
-    const Result<void> loaded = load();
-    if (!loaded) return loaded.error().with_context("tensor " + tensor.name);
-    done += static_cast<uint64_t>(range.rows);
-  }
+  PENSTOCK_TRY(load_plane(source, tensor, placed, CodedPlane::kCodes, memory + placed.offset));
+  PENSTOCK_TRY(load_plane(source, tensor, placed, CodedPlane::kScales, memory + placed.scales));
+  PENSTOCK_TRY(load_plane(source, tensor, placed, CodedPlane::kBiases, memory + placed.biases));
   return made;
 }
 

@@ -26,6 +26,13 @@ uint64_t largest_window(const ExpertTable& table, int layer, int part) {
   return largest;
 }
 
+// Of the part in a slot.
+uint64_t area_bytes(const ExpertTable& table, int layer, int part) {
+  const PartForm* form = table.part(layer, part).form.get();
+  const uint64_t window = largest_window(table, layer, part);
+  return form == nullptr ? window : std::max(window, align_up(form->bytes()));
+}
+
 // Where the part of every expert lies, in order, must be in a file. Of a sequence the last one is
 // enough, once its numbers do not wrap.
 Result<void> check_part(const ExpertTable& table, std::span<const uint64_t> file_bytes, int layer,
@@ -83,7 +90,7 @@ Result<void> check_layer(const ExpertTable& table, std::span<const uint64_t> fil
   }
   uint64_t bytes = 0;
   for (int part = 0; part < layer.num_parts(); ++part) {
-    const uint64_t window = largest_window(table, index, part);
+    const uint64_t window = area_bytes(table, index, part);
     if (window > kSlotBytesMax || bytes > kSlotBytesMax - window) {
       return refuse(fmt::format("an expert of more than {} bytes", kSlotBytesMax));
     }
@@ -141,7 +148,7 @@ SlotLayout::SlotLayout(const ExpertTable& table) {
     uint64_t end = 0;
     for (int part = 0; part < table.layer(layer).num_parts(); ++part) {
       offsets_[static_cast<size_t>(layer * num_parts_max_ + part)] = end;
-      end += largest_window(table, layer, part);
+      end += area_bytes(table, layer, part);
     }
     slot_bytes_ = std::max(slot_bytes_, end);
   }

@@ -13,7 +13,8 @@
 //   slot        |<skew >|<    bytes          >|    |         one area a part, room for any window
 //
 // There it stays, unless those who use it need an address that the place in the file does not give
-// (alignment): then the payload moves to the front of its area, once it has been checked.
+// (alignment): then the payload moves to the front of its area, once it has been checked. Or they need
+// its bytes in another order: then these are laid out there anew, by a PartForm that they bring.
 //
 // Parts may differ by layer, in number too: a slot has room for the largest layer's expert.
 //
@@ -24,6 +25,8 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
+#include <span>
 #include <vector>
 
 #include "base/result.h"
@@ -39,6 +42,17 @@ struct FilePlace {
   uint64_t offset = 0;
 };
 
+// How a part lies once it has come, where that is not as in the file: for those who use it.
+class PartForm {
+ public:
+  virtual ~PartForm() = default;
+  virtual uint64_t bytes() const = 0;
+
+  // out: bytes() of them. The payload begins at or behind out's first byte and may overlap it; it is
+  // lost. On any thread, those of several parts at once.
+  virtual void lay_out(std::span<const std::byte> payload, std::span<std::byte> out) const = 0;
+};
+
 // One part of every expert of a layer.
 struct PartPlace {
   FilePlace first = {};    // of expert 0
@@ -47,6 +61,7 @@ struct PartPlace {
   uint32_t tag = 0;        // what the bytes are: for those who use them
   uint32_t alignment = 1;  // of the payload's address, for those who use it; divides kReadAlignment
   std::vector<FilePlace> each = {};  // [expert], in place of first and stride; empty: as those say
+  std::shared_ptr<const PartForm> form = {};  // shared by parts and copies; none: as in the file
 
   FilePlace of(int expert) const {
     if (!each.empty()) return each[static_cast<size_t>(expert)];
@@ -95,7 +110,8 @@ struct ExpertTable {
   Hash128& checksum_of(int layer, int expert, int part);
 };
 
-// Where each part has its area in a slot: its largest window, so that any expert's fits.
+// Where each part has its area in a slot: its largest window, so that any expert's fits, and room
+// for its form.
 class SlotLayout {
  public:
   // Of a table that was checked.

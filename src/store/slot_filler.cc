@@ -83,6 +83,7 @@ void SlotFiller::begin(int slot, int layer, int expert) {
     part.bytes = window.bytes;
     part.bytes_needed = window.skew + table_.part(layer, i).bytes;
     part.skew = part.payload_begin = static_cast<uint32_t>(window.skew);
+    part.data_bytes = table_.part(layer, i).bytes;
     part.state = PartState::kMissing;
   }
 }
@@ -99,9 +100,12 @@ void SlotFiller::move(int from, int to) {
   const Part& first = part_at(from, 0);
   begin(to, first.layer, first.expert);
   for (int i = 0; i < num_parts(to); ++i) {
-    std::memcpy(part_at(to, i).target, part_at(from, i).target, part_at(from, i).bytes_needed);
-    part_at(to, i).payload_begin = part_at(from, i).payload_begin;
-    part_at(to, i).state = PartState::kGood;
+    Part& target = part_at(to, i);
+    const std::span<const std::byte> bytes = data(from, i);
+    target.payload_begin = part_at(from, i).payload_begin;
+    target.data_bytes = bytes.size();
+    std::memcpy(target.target + target.payload_begin, bytes.data(), bytes.size());
+    target.state = PartState::kGood;
     part_at(from, i).state = PartState::kMissing;
   }
 }
@@ -131,6 +135,7 @@ void SlotFiller::submit() {
     part->is_second_read = false;
     part->has_wrong_checksum = false;
     part->payload_begin = part->skew;
+    part->data_bytes = part->bytes_needed - part->skew;
     batch_.push_back(part);
   }
   if (queue_head_ == queue_.size()) clear_queue();
@@ -150,7 +155,7 @@ void SlotFiller::clear_queue() {
 void SlotFiller::collect(std::chrono::nanoseconds timeout, std::vector<int>& touched) {
   ended_.clear();
   reader_->reap(timeout, ended_);
-  compare_checksums();
+  check_and_lay_out();
   for (ReadRequest* request : ended_) {
     Part& part = static_cast<Part&>(*request);
     finish(part);
@@ -162,7 +167,6 @@ void SlotFiller::finish(Part& part) {
   PENSTOCK_CHECK(part.state == PartState::kReading);
   stats_.bytes_read += part.bytes_done;
   if (part.error == 0 && !part.has_wrong_checksum) {
-    align(part);
     part.state = PartState::kGood;
     // Read through the page cache, it would be held there once more, beside the budget.
     if (part.file->alignment() == 1) part.file->drop_cached(part.offset, part.bytes);
@@ -184,37 +188,50 @@ void SlotFiller::finish(Part& part) {
   reader_->submit(again);
 }
 
-void SlotFiller::compare_checksums() {
-  if (!verify_ || ended_.empty()) return;
+void SlotFiller::check_and_lay_out() {
+  if (ended_.empty()) return;
   const int64_t begin_ns = steady_now_ns();
-  const auto compare = [this](int64_t i, int) {
+  const auto check = [this](int64_t i, int) {
     Part& part = static_cast<Part&>(*ended_[static_cast<size_t>(i)]);
     part.has_wrong_checksum = is_verified(part) && !has_its_checksum(part);
+    if (part.error == 0 && !part.has_wrong_checksum) lay_out(part);
   };
   if (team_ != nullptr) {
-    team_->run(std::ssize(ended_), compare);
+    team_->run(std::ssize(ended_), check);
   } else {
-    for (int64_t i = 0; i < std::ssize(ended_); ++i) compare(i, 0);
+    for (int64_t i = 0; i < std::ssize(ended_); ++i) check(i, 0);
   }
-  stats_.verify_ns += steady_now_ns() - begin_ns;
+  if (verify_) stats_.verify_ns += steady_now_ns() - begin_ns;
   for (const ReadRequest* request : ended_) {
     const Part& part = static_cast<const Part&>(*request);
-    if (is_verified(part)) stats_.bytes_verified += data(part.slot, part.part).size();
-    if (is_verified(part) && part.is_first_sum) ++stats_.checksums_learned;
+    stats_.lay_out_ns += part.lay_out_ns;
+    if (!is_verified(part)) continue;
+    stats_.bytes_verified += table_.part(part.layer, part.part).bytes;
+    if (part.is_first_sum) ++stats_.checksums_learned;
   }
 }
 
-// The payload to the front of its area, where its address does not suit those who use it. That is a
-// pass over bytes that comparing checksums has just brought into the caches.
-void SlotFiller::align(Part& part) {
-  if (part.skew % table_.part(part.layer, part.part).alignment == 0) return;
+// The payload to the front of its area, where its address or its form does not suit those who use
+// it. That is a pass over bytes that comparing checksums has just brought into the caches.
+void SlotFiller::lay_out(Part& part) const {
+  const PartPlace& place = table_.part(part.layer, part.part);
   const std::span<const std::byte> payload = data(part.slot, part.part);
-  std::memmove(part.target, payload.data(), payload.size());
+  part.lay_out_ns = 0;
+  if (place.form != nullptr) {
+    const int64_t begin_ns = steady_now_ns();
+    part.data_bytes = place.form->bytes();
+    place.form->lay_out(payload, {part.target, part.data_bytes});
+    part.lay_out_ns = steady_now_ns() - begin_ns;
+  } else if (part.skew % place.alignment == 0) {
+    return;
+  } else {
+    std::memmove(part.target, payload.data(), payload.size());
+  }
   part.payload_begin = 0;
 }
 
 bool SlotFiller::is_verified(const Part& part) const {
-  return part.error == 0 && !table_.layer(part.layer).checksums.empty();
+  return verify_ && part.error == 0 && !table_.layer(part.layer).checksums.empty();
 }
 
 bool SlotFiller::has_its_checksum(Part& part) {
@@ -275,7 +292,7 @@ std::optional<Error> SlotFiller::failure_of(int slot) const {
 
 std::span<const std::byte> SlotFiller::data(int slot, int part) const {
   const Part& place = part_at(slot, part);
-  return {place.target + place.payload_begin, place.bytes_needed - place.skew};
+  return {place.target + place.payload_begin, place.data_bytes};
 }
 
 }  // namespace penstock

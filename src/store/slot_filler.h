@@ -2,7 +2,7 @@
 //
 // Reads go straight into the slot, each as a window of whole blocks (store/expert_table.h); where in
 // it the payload begins can differ from one expert to the next. Where that is no address for those
-// who use it, the payload is moved once it has been checked. A read that fails is repeated once,
+// who use it, or no form, the payload is moved or laid out anew once it has been checked. A read that fails is repeated once,
 // and so is one whose bytes do not have their checksum; only after that has the part failed. Which
 // expert belongs in which slot, and for how long, is the business of Slots above.
 //
@@ -41,6 +41,7 @@ struct FillStats {
   uint64_t bytes_verified = 0;
   uint64_t checksums_learned = 0;
   int64_t verify_ns = 0;
+  int64_t lay_out_ns = 0;  // of all threads together
 };
 
 class SlotFiller {
@@ -99,7 +100,9 @@ class SlotFiller {
     int32_t layer = 0;
     int32_t expert = 0;
     uint32_t skew = 0;           // of the payload in the window
-    uint32_t payload_begin = 0;  // of the payload in the area: the skew, or 0 once it was moved
+    uint32_t payload_begin = 0;  // of the data in the area: the skew, or 0 once it was moved
+    uint64_t data_bytes = 0;     // of the payload, or of its form once it was laid out
+    int64_t lay_out_ns = 0;
     PartState state = PartState::kMissing;
     bool is_second_read = false;
     bool has_wrong_checksum = false;  // why it failed, when `error` is 0
@@ -116,11 +119,11 @@ class SlotFiller {
     return parts_[static_cast<size_t>(slot * layout_.num_parts_max() + part)];
   }
   bool any_part(int slot, PartState state) const;
-  void compare_checksums();                  // of what has ended
+  void check_and_lay_out();                  // what has ended
   bool is_verified(const Part& part) const;  // whether there is a checksum to compare with
   bool has_its_checksum(Part& part);
   void finish(Part& part);
-  void align(Part& part);
+  void lay_out(Part& part) const;
 
   ExpertTable table_;  // what it learns are checksums
   const SlotLayout layout_;

@@ -99,9 +99,14 @@ class TestExperts {
 
 inline bool is_right(const ExpertStore& store, const ExpertArrival& arrival, int layer,
                      int expert) {
-  if (arrival.data.size() != store.table().part(layer, arrival.part).bytes) return false;
-  const auto truth = test_payload(layer, expert, arrival.part, arrival.data.size());
-  return std::ranges::equal(arrival.data, truth);
+  const PartPlace& place = store.table().part(layer, arrival.part);
+  const auto truth = test_payload(layer, expert, arrival.part, place.bytes);
+  if (place.form == nullptr) return std::ranges::equal(arrival.data, truth);
+  const auto laid_out = static_cast<size_t>(place.form->bytes());
+  std::vector<std::byte> area(std::max<size_t>(truth.size(), laid_out));
+  std::ranges::copy(truth, area.begin());
+  place.form->lay_out(std::span(area).first(truth.size()), std::span(area).first(laid_out));
+  return std::ranges::equal(arrival.data, std::span(area).first(laid_out));
 }
 
 inline std::vector<int32_t> all_experts() {
