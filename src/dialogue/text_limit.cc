@@ -22,10 +22,14 @@ uint64_t text_bytes_max(const Engine& engine) {
 }
 
 Error text_too_long(const Engine& engine) {
-  return {ErrorCode::kInvalidArgument,
-          fmt::format("the text is longer than {}, which is more than {} tokens can hold; give a "
-                      "larger --context or shorten it",
-                      format_bytes(text_bytes_max(engine)), engine.plan_request().context)};
+  const int64_t context = engine.plan_request().context;
+  // No advice that would be refused.
+  const bool is_longest = context >= engine.config().context_max();
+  return {
+      ErrorCode::kInvalidArgument,
+      fmt::format("the text is longer than {}, which is more than {} tokens can hold; {}shorten it",
+                  format_bytes(text_bytes_max(engine)), context,
+                  is_longest ? "" : "give a larger --context or ")};
 }
 
 }  // namespace penstock

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "format/corrupt.h"
+#include "format/manifest.h"
 #include "format/text.h"
 
 namespace penstock {
@@ -55,6 +56,12 @@ Error no_weights(const std::string& directory, const std::vector<std::string>& n
     return std::any_of(names.begin(), names.end(),
                        [&](const std::string& name) { return name.ends_with(end); });
   };
+  if (std::ranges::find(names, kManifestName) != names.end()) {
+    return {
+        ErrorCode::kInvalidArgument,
+        fmt::format("{}: is a penstock model already; pack takes the folder that it was made of",
+                    directory)};
+  }
   if (any_ends_with(".gguf")) {
     return {ErrorCode::kUnsupported,
             fmt::format("{}: holds GGUF files; penstock packs from safetensors, fetch the "

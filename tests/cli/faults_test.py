@@ -534,6 +534,12 @@ class Judged(unittest.TestCase):
                 good("run", source + ".packed", "-p", "a", "-n", "1")
                 good("run", source + ".packed", "-p", "a", "-n", "1", "--top-k", "20", "--temp", "1")
 
+    def test_a_packed_model_is_no_source(self):
+        done = penstock("pack", MODEL.path, path("twice"))
+        self.assertEqual(done.returncode, 2, done.stderr)
+        self.assertIn(b"is a penstock model already", done.stderr)
+        self.assertFalse(os.path.exists(path("twice")))
+
     def test_targets_that_cannot_be_are_refused_at_once(self):
         source = self.source("targets")
         with open(path("a-file"), "w", encoding="utf-8") as f:
@@ -583,6 +589,16 @@ class LargeText(unittest.TestCase):
                 self.assertEqual(code, 2, errors)
                 self.assertIn(b"longer than", errors)
                 self.assertLess(peak, 64 << 20)
+
+    def test_the_advice_works(self):
+        text = path("long.txt")
+        with open(text, "w", encoding="utf-8") as f:
+            f.write("x" * (1 << 20))
+        for context, larger in ((512, True), (4096, False)):  # the model has no more
+            done = penstock("run", MODEL.path, "-f", text, "-c", context)
+            self.assertEqual(done.returncode, 2, done.stderr)
+            self.assertIn(b"shorten it", done.stderr)
+            self.assertEqual(b"--context" in done.stderr, larger, done.stderr)
 
     def test_a_text_that_fits_is_not_refused(self):
         good("run", MODEL.path, "-n", "1", "-f", MODEL.file("fits.txt", "a" * 4000))
