@@ -47,6 +47,20 @@ TEST(RequestParser, skips_empty_lines_before_a_request_however_they_arrive) {
   }
 }
 
+// An assertion of the library met this in builds that have assertions.
+TEST(RequestParser, a_last_chunk_with_half_of_its_end_is_waited_for) {
+  const std::string bytes =
+      "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\n";
+  for (size_t piece : {size_t{1}, size_t{2}, bytes.size()}) EXPECT_EQ(status_of(bytes, piece), 0);
+  for (size_t cut = 0; cut <= bytes.size(); ++cut) {
+    RequestParser parser(HttpLimits{});
+    EXPECT_FALSE(parser.push(bytes.substr(0, cut)));
+    EXPECT_FALSE(parser.push(bytes.substr(cut)));
+    EXPECT_FALSE(parser.push(""));
+    EXPECT_FALSE(parser.is_done());
+  }
+}
+
 TEST(RequestParser, reads_chunks_however_their_bytes_arrive) {
   const std::string chunked =
       "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: "
