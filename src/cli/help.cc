@@ -83,7 +83,8 @@ std::string program_help() {
       "Exit codes: 0 done, 1 failure, 2 wrong usage, 3 bad model file, 4 too little memory or "
       "disk,\n"
       "5 input/output error, 130 interrupted.\n\n"
-      "penstock sends nothing to anyone unasked: no telemetry, no update check, no downloads.\n";
+      "penstock sends nothing to anyone unasked: no telemetry, no update check; it downloads what\n"
+      "`pull` names and nothing else.\n";
   return out;
 }
 

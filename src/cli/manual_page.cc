@@ -60,7 +60,7 @@ std::string manual_page(std::string_view version) {
       ".SH SYNOPSIS\n.B penstock\n.I VERB\n.RI [ ARGUMENT ]...\n.RI [ OPTION ]...\n"
       ".SH DESCRIPTION\nWeights that every token needs stay in memory; experts stream from flash "
       "through a cache.\nNothing is sent to anyone unasked: no telemetry, no update check, no "
-      "downloads.\n"
+      "downloads but those of pull.\n"
       ".SH VERBS\nEach has a page of its own.\n";
   for (const VerbText& verb : all_verbs()) {
     out += fmt::format(".TP\n\\fBpenstock\\-{}\\fR(1)\n{}.\n", verb.name, roff(verb.summary));

@@ -36,6 +36,22 @@ constexpr VerbText kVerbs[] = {
      "--texts:\n"
      "give a packed model the tokenizer, template and generation config of SOURCE, those that it\n"
      "has; SOURCE may be MODEL itself, after its texts were edited."},
+    {Verb::kPull, "pull", "USER/REPO[:QUANT]", 1, 1,
+     "download a model from Hugging Face, or from a mirror of it",
+     "Of GGUF the files of QUANT, as in user/repo:Q4_K_M; without QUANT the safetensors and the "
+     "texts\n"
+     "beside them. They go where other programs look for them: --cache, else $HF_HUB_CACHE, else\n"
+     "$HF_HOME/hub, else ~/.cache/huggingface/hub. Interrupted, it goes on where it was when the "
+     "same\n"
+     "command is given again; every file is checked against its hash. HF_TOKEN or the token's "
+     "file\n"
+     "opens what is private, HF_ENDPOINT names a mirror. Afterwards the name stands for MODEL in "
+     "all\n"
+     "verbs."},
+    {Verb::kLs, "ls", "", 0, 0, "list the models that were pulled", ""},
+    {Verb::kRm, "rm", "USER/REPO[:QUANT]", 1, 1, "remove a model that was pulled",
+     "All of it, or the files of QUANT, or one --revision. Bytes that another revision needs "
+     "stay."},
     {Verb::kShow, "show", "MODEL|FOLDER|FILE", 1, 1,
      "say what is in a model, a Hugging Face or MLX folder, or a GGUF file", ""},
     {Verb::kPlan, "plan", "MODEL|SHAPE", 1, 1,
@@ -83,6 +99,8 @@ constexpr uint32_t kRun = bit(Verb::kRun);
 constexpr uint32_t kChat = bit(Verb::kChat);
 constexpr uint32_t kServe = bit(Verb::kServe);
 constexpr uint32_t kPack = bit(Verb::kPack);
+constexpr uint32_t kPull = bit(Verb::kPull);
+constexpr uint32_t kRm = bit(Verb::kRm);
 constexpr uint32_t kPlan = bit(Verb::kPlan);
 constexpr uint32_t kDoctor = bit(Verb::kDoctor);
 constexpr uint32_t kBench = bit(Verb::kBench);
@@ -92,6 +110,8 @@ constexpr uint32_t kTalk = kRun | kChat;
 constexpr uint32_t kAsks = kTalk | kServe;
 constexpr uint32_t kLoads = kAsks | bit(Verb::kLogits) | bit(Verb::kScore) | kAnswer | kBench;
 constexpr uint32_t kPlans = kLoads | kPlan;
+constexpr uint32_t kModels = kPlans | kPack | bit(Verb::kShow) | kDoctor;
+constexpr uint32_t kHub = kPull | kRm | bit(Verb::kLs);
 constexpr uint32_t kAll = (1u << kNumVerbs) - 1;
 
 using enum OptionKind;
@@ -101,6 +121,7 @@ constexpr std::string_view kServing = "Server";
 constexpr std::string_view kMachine = "Machine";
 constexpr std::string_view kForecast = "Forecast";
 constexpr std::string_view kBenchmark = "Benchmark";
+constexpr std::string_view kHubGroup = "Models from a hub";
 constexpr std::string_view kGeneral = "General";
 
 constexpr Option per_call(Option option) {
@@ -363,6 +384,24 @@ constexpr Option kOptions[] = {
     per_call(Option{"man", 0, kFlag, bit(Verb::kHelp), kInput, "", "",
                     "print the manual page, of the verb or of all (roff, for man)"}),
 
+    // Models from a hub.
+    per_call(Option{"revision", 0, kText, kPull, kHubGroup, "REVISION", "main",
+                    "a branch, a tag or a commit"}),
+    per_call(Option{"revision", 0, kText, kRm, kHubGroup, "REVISION", "",
+                    "this one alone: a branch, a tag or a commit"}),
+    per_call(Option{"include", 0, kText, kPull, kHubGroup, "PATTERN", "",
+                    "the files that PATTERN fits instead of a model's, as in *.json,*Q8_0*"}),
+    {"offline", 0, kFlag, kPull, kHubGroup, "", "",
+     "ask nobody: tell what is there; HF_HUB_OFFLINE=1 says the same"},
+    in_range(Option{"connections", 0, kInteger, kPull, kHubGroup, "N", "6",
+                    "parts of a file that are downloaded at a time"},
+             1, 16),
+    hidden(Option{"piece-bytes", 0, kBytes, kPull, kHubGroup, "BYTES", "16M",
+                  "how much of a file one request asks for"}),
+    per_call(Option{"yes", 0, kFlag, kRm, kHubGroup, "", "", "do not ask before removing"}),
+    {"cache", 0, kText, kHub | kModels, kHubGroup, "FOLDER", "",
+     "where pulled models are; default: as other programs of the field have it"},
+
     // Every verb.
     {"json", 0, kFlag, kAll, kGeneral, "", "", "machine-readable output, also of errors"},
     {"quiet", 'q', kFlag, kAll, kGeneral, "", "", "no progress and no figures"},
@@ -417,6 +456,10 @@ const Option* find_option(Verb verb, std::string_view name) {
     return option.name == name && (option.verbs & bit(verb)) != 0;
   });
   return found == std::end(kOptions) ? nullptr : found;
+}
+
+bool takes_model(Verb verb) {
+  return (kModels & bit(verb)) != 0;
 }
 
 bool is_setting(std::string_view name) {

@@ -21,6 +21,9 @@ enum class Verb : uint8_t {
   kChat,
   kServe,
   kPack,
+  kPull,
+  kLs,
+  kRm,
   kShow,
   kPlan,
   kDoctor,
@@ -34,7 +37,7 @@ enum class Verb : uint8_t {
   kVersion,
   kHelp,
 };
-inline constexpr int kNumVerbs = 16;
+inline constexpr int kNumVerbs = 19;
 
 struct VerbText {
   Verb verb;
@@ -49,6 +52,9 @@ struct VerbText {
 std::span<const VerbText> all_verbs();
 const VerbText& text_of(Verb verb);
 const VerbText* find_verb(std::string_view name);
+
+// Whether its first argument is a model that is there, as a path or as the name of one that was pulled.
+bool takes_model(Verb verb);
 
 // A set of verbs.
 constexpr uint32_t bit(Verb verb) {

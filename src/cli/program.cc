@@ -10,6 +10,7 @@
 #include <new>
 
 #include "cli/command_line.h"
+#include "cli/hub_access.h"
 
 namespace penstock {
 namespace {
@@ -20,6 +21,9 @@ Result<int> run_verb_of(Call& call) {
     case Verb::kChat: return chat_verb(call);
     case Verb::kServe: return serve_verb(call);
     case Verb::kPack: return pack_verb(call);
+    case Verb::kPull: return pull_verb(call);
+    case Verb::kLs: return ls_verb(call);
+    case Verb::kRm: return rm_verb(call);
     case Verb::kShow: return show_verb(call);
     case Verb::kPlan: return plan_verb(call);
     case Verb::kDoctor: return doctor_verb(call);
@@ -84,8 +88,9 @@ bool wants_json_errors(std::span<const char* const> arguments, const Result<Comm
 
 Result<int> run_line(const CommandLine& line, const Environment& environment, Storage& storage,
                      Terminal& terminal, Output& output) {
-  const auto [file, settings] = PENSTOCK_TRY(read_settings(line, environment, terminal));
+  auto [file, settings] = PENSTOCK_TRY(read_settings(line, environment, terminal));
   terminal.set_loudness(loudness_of(settings));
+  PENSTOCK_TRY(find_model_argument(settings, environment, storage));
   const std::unique_ptr<Interrupt> interrupt = PENSTOCK_TRY(Interrupt::install());
   Call call{line, settings, environment, file, terminal, output, *interrupt, storage};
   return run_verb_of(call);

@@ -114,7 +114,7 @@ ServedModel served_model(const Call& call, const Engine& engine, const SamplingO
                          const std::vector<TokenId>& stop_ids) {
   const Settings& settings = call.settings;
   ServedModel model;
-  model.id = last_part(call.argument(0));
+  model.id = last_part(call.line.arguments.front());  // as it was typed
   model.aliases = split_list(settings.text("alias"));
   model.texts = &engine.texts();
   model.sampling = sampling;

@@ -44,6 +44,9 @@ class Settings {
   Verb verb() const { return verb_; }
   const std::vector<std::string>& arguments() const { return arguments_; }
 
+  // In place of what was typed, for the verb.
+  void replace_argument(size_t i, std::string text) { arguments_[i] = std::move(text); }
+
   // `name` must be an option of the verb.
   const Setting& get(std::string_view name) const;
   bool is_given(std::string_view name) const { return get(name).origin != Origin::kBuiltIn; }

@@ -38,8 +38,9 @@ const std::map<std::string, std::set<std::string>> kMayInclude = {
       "base"}},
     {"dialogue", {"dialogue", "engine", "grammar", "text", "store", "io", "base"}},
     {"server", {"server", "dialogue", "engine", "grammar", "text", "store", "io", "base"}},
+    {"hub", {"hub", "format", "io", "base"}},
     {"cli",
-     {"cli", "server", "client", "agent", "survey", "dialogue", "engine", "pack", "model",
+     {"cli", "server", "client", "agent", "hub", "survey", "dialogue", "engine", "pack", "model",
       "experts", "grammar", "text", "store", "compute", "format", "host", "io", "base"}},
 };
 

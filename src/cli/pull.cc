@@ -1,0 +1,88 @@
+// pull: a model from a hub into the cache.
+
+#include "hub/pull.h"
+
+#include <fmt/format.h>
+
+#include "base/byte_text.h"
+#include "cli/hub_access.h"
+#include "cli/program.h"
+#include "cli/progress.h"
+
+namespace penstock {
+namespace {
+
+Result<PullRequest> pull_request(const Call& call) {
+  const Settings& settings = call.settings;
+  PullRequest request;
+  request.name = PENSTOCK_TRY(parse_hub_name(call.argument(0)));
+  request.revision = settings.text("revision");
+  request.include = settings.text("include");
+  request.parallel = static_cast<size_t>(settings.integer("connections"));
+  request.piece_bytes = settings.bytes("piece-bytes");
+  return request;
+}
+
+Result<PullReport> pull(Call& call, const HubCache& cache, const PullRequest& request) {
+  if (is_offline(call.settings, call.environment)) return pull_offline(cache, request);
+  const HubOptions http = PENSTOCK_TRY(hub_options(call.environment, call.storage));
+  call.interrupt.set_policy(Interrupt::Policy::kStop);
+  Progress progress(call.terminal, "pulling", Progress::Unit::kBytes);
+  const PullEvents events{
+      .on_progress = [&](uint64_t done, uint64_t total) { progress.update(done, total); },
+      .on_note =
+          [&](const std::string& sentence) {
+            progress.finish();
+            call.terminal.warning(sentence);
+          }};
+  Result<PullReport> report = pull_model(cache, http, request, events, call.interrupt.token());
+  progress.finish();
+  if (!report && report.error().code == ErrorCode::kCancelled) {
+    return Error{ErrorCode::kCancelled,
+                 "stopped; the same command goes on where it was, with what is there"};
+  }
+  return report;
+}
+
+// What to type for the model: its name where that leads to it, else its path.
+std::string name_to_type(const HubCache& cache, const PullReport& report) {
+  const Result<std::string> found = find_pulled(cache, report.name);
+  const bool leads_there = found && *found == report.model && parse_hub_name(report.name.text());
+  return leads_there ? report.name.text() : report.model;
+}
+
+}  // namespace
+
+Result<int> pull_verb(Call& call) {
+  const PullRequest request = PENSTOCK_TRY(pull_request(call));
+  const HubCache cache = PENSTOCK_TRY(hub_cache(call.settings, call.environment, call.storage));
+  const PullReport report = PENSTOCK_TRY(pull(call, cache, request));
+  if (call.json()) {
+    call.output.write_line(
+        Json{{"name", report.name.text()},
+             {"repo", report.name.repo_id()},
+             {"quant", report.name.quant.empty() ? Json() : Json(report.name.quant)},
+             {"commit", report.commit},
+             {"snapshot", report.snapshot},
+             {"model", report.model.empty() ? Json() : Json(report.model)},
+             {"files", report.num_files},
+             {"bytes", report.bytes},
+             {"downloaded_bytes", report.bytes - report.bytes_here}});
+    return kExitDone;
+  }
+  const std::string here = report.bytes_here == 0 ? ""
+                                                  : fmt::format(", {} of it there before",
+                                                                format_bytes(report.bytes_here));
+  call.output.write(table_text(fmt::format("{}: {} files, {}{}; commit {}\n", report.name.text(),
+                                           report.num_files, format_bytes(report.bytes), here,
+                                           report.commit.substr(0, 12))));
+  if (report.model.empty()) {
+    call.output.write(table_text(fmt::format("in {}\n", report.snapshot)));
+  } else {
+    call.output.write(
+        table_text(fmt::format("next: penstock chat {}\n", name_to_type(cache, report))));
+  }
+  return kExitDone;
+}
+
+}  // namespace penstock
