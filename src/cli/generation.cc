@@ -24,6 +24,7 @@ Result<GenerateResult> generate_answer(Call& call, Engine& engine, Session& sess
   GenerateOptions options;
   options.sampling = request.sampling;
   options.max_tokens = request.max_tokens;
+  options.mask = request.mask;
   options.stop_ids = engine.stop_ids();
   options.stop_ids.insert(options.stop_ids.end(), request.stop_ids.begin(), request.stop_ids.end());
   if (request.stable_tokens > 0) options.checkpoints = {request.stable_tokens};

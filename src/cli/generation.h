@@ -20,6 +20,7 @@ struct AnswerRequest {
   int64_t max_tokens = 0;
   int64_t stable_tokens = 0;          // ChatPrompt::stable_tokens
   std::span<const TokenId> stop_ids;  // ChatPrompt::stop_ids
+  TokenMask* mask = nullptr;          // which tokens may come; nullptr: all
 };
 
 // Warns where nothing but a limit will end an answer. `chats`: prompts are made by the template.

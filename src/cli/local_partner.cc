@@ -55,7 +55,7 @@ class LocalPartner final : public ChatPartner {
   Result<PartnerAnswer> answer_as_text(const ChatState& state, const ChatPrompt& prompt,
                                        const AnswerRequest& request);
   Result<PartnerAnswer> answer_with_calls(const ChatState& state, const ChatPrompt& prompt,
-                                          const AnswerRequest& request);
+                                          AnswerRequest request);
   Result<GenerateResult> generate(const AnswerRequest& request, ReplySink& sink);
   void print_json(const GenerateResult& result, const Json& message);
   Output* output() { return call_.json() ? nullptr : &call_.output; }
@@ -159,9 +159,13 @@ Result<PartnerAnswer> LocalPartner::answer_as_text(const ChatState& state, const
 
 Result<PartnerAnswer> LocalPartner::answer_with_calls(const ChatState& state,
                                                       const ChatPrompt& prompt,
-                                                      const AnswerRequest& request) {
+                                                      AnswerRequest request) {
   const Json tools = state.offered_tools();
   const ToolTypes types = PENSTOCK_TRY(ToolTypes::create(tools));
+  const Constraints::Made made =
+      PENSTOCK_TRY(constraints().of_tools(tools, {}, prompt.opens_reasoning));
+  const std::unique_ptr<TokenMask> mask = made.make();
+  request.mask = mask.get();
   AnswerFormat format;
   format.form = constraints().form();
   format.opens_reasoning = prompt.opens_reasoning;

@@ -220,6 +220,8 @@ Result<int> serve_verb(Call& call) {
   model.constraints = &constraints;
   TurnMemory turns;
   model.turns = &turns;
+  std::atomic<uint64_t> call_failures = 0;
+  model.call_failures = &call_failures;
   model.tool_form = constraints.form();
   WarmStartTeller warm(call, *engine);
   if (warm.is_eager()) warm.read_all(call.interrupt.token());

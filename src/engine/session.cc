@@ -284,7 +284,10 @@ Result<void> Session::decode(Sampler& sampler, const GenerateOptions& options,
         check_logits(std::span(logits).first(static_cast<size_t>(engine_->sampled_vocab())),
                      std::ssize(sequence_.tokens)));
     metrics.logits_hash = checksum(std::as_bytes(std::span(logits)), metrics.logits_hash).low;
-    const TokenId token = sampler.sample(logits);
+    std::span<const uint64_t> allowed;
+    if (options.mask != nullptr) allowed = PENSTOCK_TRY(options.mask->allowed());
+    const TokenId token = sampler.sample(logits, allowed);
+    if (options.mask != nullptr) PENSTOCK_TRY(options.mask->accept(token));
     const int64_t sampling_ns = since_ns(begin);
     if (metrics.first_token_ns == 0) metrics.first_token_ns = since_ns(start_);
     if (std::ranges::find(options.stop_ids, token) != options.stop_ids.end()) return {};

@@ -35,6 +35,7 @@
 #include "engine/sampler.h"
 #include "engine/speculation.h"
 #include "text/token.h"
+#include "text/token_mask.h"
 
 namespace penstock {
 
@@ -46,6 +47,7 @@ struct GenerateOptions {
   SamplingOptions sampling;
   int64_t max_tokens = 0;         // 0: until the context is full
   std::vector<TokenId> stop_ids;  // never delivered
+  TokenMask* mask = nullptr;      // which tokens may come; outlives the call
   // Prompt positions at which to keep a checkpoint, rising: ends of a prefix that will come again.
   std::vector<int64_t> checkpoints;
   std::function<void(TokenId)> on_token;

@@ -276,6 +276,8 @@ void BatchGenerator::note_fault(const std::optional<Error>& error) {
   const bool is_storage =
       error && (error->code == ErrorCode::kIo || error->code == ErrorCode::kCorrupt);
   const std::scoped_lock lock(mutex_);
+  figures_.read_errors += error && error->code == ErrorCode::kIo ? 1 : 0;
+  figures_.checksum_errors += error && error->code == ErrorCode::kCorrupt ? 1 : 0;
   if (!error || is_storage) figures_.storage_fault = is_storage ? error->message : "";
 }
 
@@ -287,6 +289,7 @@ void BatchGenerator::take_figures() {
     if (slot.run) figures_.answer_tokens += slot.run->take_new_tokens();
   }
   figures_.store = store.stats();
+  figures_.expert_reads = store.read_times();
   figures_.seconds = times_;
   if (const PrefixStore* prefixes = engine_.parts().prefix_store) {
     figures_.prefixes = prefixes->figures();

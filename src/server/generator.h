@@ -25,11 +25,11 @@
 #include <utility>
 #include <vector>
 
+#include "base/histogram.h"
 #include "engine/metrics.h"
 #include "engine/prefix_store.h"
 #include "engine/sampler.h"
 #include "engine/session.h"
-#include "server/histogram.h"
 #include "text/token.h"
 #include "text/token_mask.h"
 
@@ -143,7 +143,9 @@ struct GeneratorFigures {
   uint64_t drafts = 0, drafts_accepted = 0;
   int64_t prompt_ns = 0, answer_ns = 0;
   StoreStats store;
-  PrefixStoreFigures prefixes;  // on disk
+  Histogram expert_reads;                         // in seconds
+  uint64_t read_errors = 0, checksum_errors = 0;  // requests that these have ended
+  PrefixStoreFigures prefixes;                    // on disk
   GenerationTimes seconds;
   StepTimes times;  // of answers
   uint64_t memory_budget_bytes = 0, memory_used_bytes = 0;

@@ -79,6 +79,13 @@ void generator_metrics(std::string& out, const GeneratorFigures& figures) {
   single(out, "memory_used_bytes", "gauge", "planned of it", figures.memory_used_bytes);
   single(out, "expert_slots", "gauge", "experts that memory can hold now", figures.num_slots);
   store_metrics(out, figures.store);
+  family(out, "io_errors_total", "counter",
+         "requests that ended because experts could not be read");
+  out += fmt::format("penstock_io_errors_total{{kind=\"read\"}} {}\n", figures.read_errors);
+  out += fmt::format("penstock_io_errors_total{{kind=\"checksum\"}} {}\n", figures.checksum_errors);
+  histogram(out, "expert_read_seconds",
+            "of reads of experts, from asking the disk to taking the bytes in",
+            figures.expert_reads);
   prefix_metrics(out, figures.prefixes);
   histogram(out, "queue_seconds", "time in the queue", figures.seconds.queue);
   histogram(out, "time_to_first_token_seconds", "from the queue's end to the first token",
@@ -109,6 +116,11 @@ std::string Server::metrics() const {
   const HttpFigures http = listening == nullptr ? HttpFigures{} : listening->figures();
   single(out, "connections", "gauge", "open connections", http.connections);
   single(out, "connections_refused_total", "counter", "over the limit", http.refused);
+  if (model != nullptr && model->call_failures != nullptr) {
+    single(out, "tool_parse_failures_total", "counter",
+           "calls that broke off, and arguments that were not of their schema's type",
+           model->call_failures->load());
+  }
   if (const Generator* generator = generator_) generator_metrics(out, generator->figures());
   return out;
 }

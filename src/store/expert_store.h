@@ -177,6 +177,8 @@ class ExpertStore {
 
   StoreStats stats() const;
   void reset_stats();
+  // In seconds, since the start (slot_filler.h).
+  const Histogram& read_times() const { return slots_->filler().read_times(); }
   int num_slots() const { return slots_->cache().num_slots(); }
   const ExpertTable& table() const { return slots_->table(); }
   std::string reader_description() const { return slots_->filler().reader().description(); }

@@ -188,6 +188,10 @@ TEST_F(Store, statistics_add_up_and_can_start_again) {
   EXPECT_EQ(stats.hits + stats.misses, stats.requests);
   EXPECT_EQ(stats.evictions, 6u);
   EXPECT_EQ(stats.bytes_read, 12 * 4 * kReadAlignment);
+  uint64_t timed = 0;
+  for (size_t i = 0; i <= Histogram::kBounds.size(); ++i) timed += store->read_times().count(i);
+  EXPECT_EQ(timed, stats.reads);
+  EXPECT_GT(store->read_times().sum(), 0);
   store->reset_stats();
   EXPECT_EQ(store->stats().requests + store->stats().evictions + store->stats().reads, 0u);
 }

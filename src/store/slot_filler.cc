@@ -128,12 +128,14 @@ void SlotFiller::enqueue(int slot, int part) {
 
 void SlotFiller::submit() {
   batch_.clear();
+  const int64_t now_ns = steady_now_ns();
   const auto room = static_cast<size_t>(reader_->capacity() - reader_->in_flight());
   while (queue_head_ < queue_.size() && batch_.size() < room) {
     Part* part = queue_[queue_head_++];
     part->state = PartState::kReading;
     part->is_second_read = false;
     part->has_wrong_checksum = false;
+    part->asked_ns = now_ns;
     part->payload_begin = part->skew;
     part->data_bytes = part->bytes_needed - part->skew;
     batch_.push_back(part);
@@ -155,6 +157,13 @@ void SlotFiller::clear_queue() {
 void SlotFiller::collect(std::chrono::nanoseconds timeout, std::vector<int>& touched) {
   ended_.clear();
   reader_->reap(timeout, ended_);
+  if (!ended_.empty()) {
+    const int64_t now_ns = steady_now_ns();
+    for (const ReadRequest* request : ended_) {
+      const Part& part = static_cast<const Part&>(*request);
+      read_times_.add(static_cast<double>(now_ns - part.asked_ns) / 1e9);
+    }
+  }
   check_and_lay_out();
   for (ReadRequest* request : ended_) {
     Part& part = static_cast<Part&>(*request);
@@ -183,6 +192,7 @@ void SlotFiller::finish(Part& part) {
   }
   if (part.error != 0) ++stats_.io_retries;
   part.is_second_read = true;
+  part.asked_ns = steady_now_ns();
   ++stats_.reads;
   ReadRequest* const again[] = {&part};
   reader_->submit(again);

@@ -23,6 +23,7 @@
 #include <span>
 #include <vector>
 
+#include "base/histogram.h"
 #include "base/memory.h"
 #include "base/result.h"
 #include "base/thread_pool.h"
@@ -90,6 +91,8 @@ class SlotFiller {
   const Reader& reader() const { return *reader_; }
   const FillStats& stats() const { return stats_; }
   void reset_stats() { stats_ = {}; }
+  // Seconds from asking the disk for a part to taking it in, repeated reads apart; since the start.
+  const Histogram& read_times() const { return read_times_; }
 
   static uint64_t bytes_needed(const ExpertTable& table, int num_slots);
 
@@ -104,6 +107,7 @@ class SlotFiller {
     uint64_t data_bytes = 0;     // of the payload, or of its form once it was laid out
     int64_t lay_out_ns = 0;
     PartState state = PartState::kMissing;
+    int64_t asked_ns = 0;  // when it was submitted last
     bool is_second_read = false;
     bool has_wrong_checksum = false;  // why it failed, when `error` is 0
     bool is_first_sum = false;        // its checksum was not known before
@@ -138,6 +142,7 @@ class SlotFiller {
   std::vector<ReadRequest*> batch_;
   std::vector<ReadRequest*> ended_;
   FillStats stats_;
+  Histogram read_times_;
 };
 
 }  // namespace penstock

@@ -230,11 +230,11 @@ class Tools(FakeTest):
     def test_a_model_that_is_loaded_here_uses_tools_too(self):
         os.mkdir(os.path.join(self.folder, "docs"))
         done = penstock("chat", os.environ["PENSTOCK_DEMO_MODEL"], "--memory", "400M", "--context", "1024", "--greedy", "--think", "off",
-                        "--json", "--allow", "read,list", "--workspace", self.folder, stdin="Please list the files in the folder docs\n")
+                        "--json", "--allow", "read,list", "--workspace", self.folder, stdin="Show me the files in docs\n")
         self.assertEqual(done.returncode, 0, done.stderr.decode())
         first, *_, last = map(json.loads, done.stdout.splitlines())
         call = first["tool_calls"][0]["function"]
-        self.assertEqual((call["name"], call["arguments"]["path"]), ("list_folder", "docs"))
+        self.assertEqual((call["name"], call["arguments"]), ("list_folder", {"path": "docs"}))
         self.assertIn("tool: list_folder docs\n  (the folder is empty)", done.stderr.decode())
         self.assertNotIn("tool_calls", last)
 

@@ -93,6 +93,9 @@ class Answering {
     take_deltas(event.choice, parser.push(event.text));
     if (event.kind == Kind::kToken) return;
     take_deltas(event.choice, parser.finish(event.reason == FinishReason::kLength));
+    if (std::atomic<uint64_t>* failures = reply_.model.call_failures) {
+      *failures += static_cast<uint64_t>(parser.failures());
+    }
     choice.reason = event.reason;
     choice.stop_string = event.stop_string;
     remember(choice, answers_[static_cast<size_t>(event.choice)]);

@@ -50,6 +50,10 @@ std::vector<ReplyDelta> ReplyParser::finish(bool was_cut) {
   return deltas_of(parser_->finish(was_cut ? Ending::kCut : Ending::kEnded));
 }
 
+int ReplyParser::failures() const {
+  return parser_ == nullptr ? 0 : parser_->broken_count() + parser_->untyped_count();
+}
+
 std::vector<ReplyDelta> ReplyParser::deltas_of(const std::vector<AnswerEvent>& events) const {
   std::vector<ReplyDelta> deltas;
   for (const AnswerEvent& event : events) {

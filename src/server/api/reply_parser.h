@@ -64,6 +64,8 @@ class ReplyParser {
 
   std::vector<ReplyDelta> push(std::string_view text);
   std::vector<ReplyDelta> finish(bool was_cut);
+  // Calls that broke off, and values that were not of their schema's type.
+  int failures() const;
 
  private:
   std::vector<ReplyDelta> deltas_of(const std::vector<AnswerEvent>& events) const;

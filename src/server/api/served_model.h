@@ -3,6 +3,7 @@
 // Threads  constant once made
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -26,7 +27,9 @@ struct ServedModel {
   ToolForm tool_form = ToolForm::kTagged;
   Constraints* constraints = nullptr;  // outlives the server, as the texts do
   TurnMemory* turns = nullptr;         // likewise
-  SamplingOptions sampling;            // where a request says nothing
+  // Calls that broke off, and values that were not of their schema's type; likewise, for /metrics.
+  std::atomic<uint64_t>* call_failures = nullptr;
+  SamplingOptions sampling;  // where a request says nothing
   std::vector<TokenId> stop_ids;
   int64_t context = 0;          // positions of one sequence
   int64_t vocab = 0;            // ids that can be sampled
