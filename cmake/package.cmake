@@ -41,6 +41,7 @@ set(CPACK_STRIP_FILES ON)
 set(CPACK_DEBIAN_FILE_NAME DEB-DEFAULT)
 set(CPACK_DEBIAN_PACKAGE_SECTION science)
 set(CPACK_DEBIAN_PACKAGE_SHLIBDEPS ON)
+set(CPACK_DEBIAN_PACKAGE_RECOMMENDS "libcurl4, libssl3")  # opened by `pull` (src/hub/late_libraries.h)
 set(CPACK_DEBIAN_PACKAGE_DESCRIPTION
   "penstock answers with language models whose routed experts are streamed from flash.\nIt has a command line, a chat, and a server that speaks the APIs of OpenAI,\nAnthropic and Ollama.")
 include(CPack)

@@ -6,6 +6,7 @@
 #include <map>
 #include <utility>
 
+#include "hub/late_libraries.h"
 #include "hub/url.h"
 
 namespace penstock {
@@ -165,6 +166,7 @@ std::optional<HttpDone> HttpClient::State::end_hop(Transfer& transfer, CURLcode 
 }
 
 Result<std::unique_ptr<HttpClient>> HttpClient::create(HubOptions options) {
+  PENSTOCK_TRY(open_late_libraries());
   static const CURLcode started = curl_global_init(CURL_GLOBAL_DEFAULT);
   auto state = std::make_unique<State>();
   state->endpoint = PENSTOCK_TRY(parse_origin(options.endpoint));
