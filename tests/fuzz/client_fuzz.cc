@@ -20,7 +20,7 @@ std::string response_of(std::string_view bytes, size_t cut) {
   for (const std::string_view piece : {bytes.substr(0, cut), bytes.substr(cut)}) {
     if (!reader.push(piece, body)) return "refused";
   }
-  if (!reader.finish(body)) return "broken";
+  if (!reader.finish(body)) return "refused";  // what is malformed may show at the end only
   return std::to_string(reader.status()) + reader.header("Content-Type") + '\n' + body;
 }
 

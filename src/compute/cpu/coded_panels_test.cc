@@ -225,7 +225,7 @@ TEST(CodedPanels, experts_of_mixed_codings_and_up_below_gate) {
   for (const size_t count : {size_t{1}, size_t{kTokens}}) {
     ExpertWork work = work_of_gate_up(both.matrix, {}, std::span(tokens).first(count),
                                       std::span(places).first(count));
-    const auto one = backend(1, "SCALAR", Arithmetic::kFixed16);
+    const auto one = backend(1, CpuBackend::targets().back(), Arithmetic::kFixed16);
     const auto many = backend(3, "", Arithmetic::kFixed16);
     EXPECT_TRUE(same_bits(run(*many, work), run(*one, work)));
     work.gate = gate.matrix;
