@@ -39,6 +39,10 @@ std::string hex_text(const Hash128& value) {
   return hex_text(value.high) + hex_text(value.low);
 }
 
+std::string hex_text(std::span<const unsigned char> bytes) {
+  return fmt::format("{:02x}", fmt::join(bytes, ""));
+}
+
 std::optional<uint64_t> parse_hex64(std::string_view text) {
   if (text.size() != 16) return std::nullopt;
   uint64_t value = 0;

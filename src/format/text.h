@@ -25,6 +25,7 @@ bool is_plain_file_name(std::string_view name);
 
 std::string hex_text(uint64_t value);        // 16 digits
 std::string hex_text(const Hash128& value);  // 32 digits, high half first
+std::string hex_text(std::span<const unsigned char> bytes);
 std::optional<uint64_t> parse_hex64(std::string_view text);
 std::optional<Hash128> parse_hex128(std::string_view text);
 

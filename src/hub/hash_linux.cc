@@ -5,6 +5,7 @@
 #include <array>
 
 #include "base/check.h"
+#include "format/text.h"
 #include "hub/hash.h"
 
 namespace penstock {
@@ -35,13 +36,7 @@ std::string BlobHash::finish() {
   std::array<unsigned char, EVP_MAX_MD_SIZE> digest{};
   unsigned int size = 0;
   PENSTOCK_CHECK(EVP_DigestFinal_ex(state_->context, digest.data(), &size) == 1);
-  constexpr std::string_view kDigits = "0123456789abcdef";
-  std::string text;
-  for (unsigned int i = 0; i < size; ++i) {
-    text += kDigits[digest[i] >> 4];
-    text += kDigits[digest[i] & 15];
-  }
-  return text;
+  return hex_text(std::span(digest).first(size));
 }
 
 }  // namespace penstock

@@ -5,6 +5,7 @@
 #include <array>
 
 #include "base/check.h"
+#include "format/text.h"
 #include "hub/hash.h"
 
 extern "C" {
@@ -65,13 +66,7 @@ std::string BlobHash::finish() {
   } else {
     CC_SHA1_Final(digest.data(), &state_->sha1);
   }
-  constexpr std::string_view kDigits = "0123456789abcdef";
-  std::string text;
-  for (size_t i = 0; i < (is_long ? 32 : 20); ++i) {
-    text += kDigits[digest[i] >> 4];
-    text += kDigits[digest[i] & 15];
-  }
-  return text;
+  return hex_text(std::span(digest).first(is_long ? 32 : 20));
 }
 
 }  // namespace penstock

@@ -214,7 +214,6 @@ void SlotFiller::check_and_lay_out() {
   if (verify_) stats_.verify_ns += steady_now_ns() - begin_ns;
   for (const ReadRequest* request : ended_) {
     const Part& part = static_cast<const Part&>(*request);
-    stats_.lay_out_ns += part.lay_out_ns;
     if (!is_verified(part)) continue;
     stats_.bytes_verified += table_.part(part.layer, part.part).bytes;
     if (part.is_first_sum) ++stats_.checksums_learned;
@@ -226,12 +225,9 @@ void SlotFiller::check_and_lay_out() {
 void SlotFiller::lay_out(Part& part) const {
   const PartPlace& place = table_.part(part.layer, part.part);
   const std::span<const std::byte> payload = data(part.slot, part.part);
-  part.lay_out_ns = 0;
   if (place.form != nullptr) {
-    const int64_t begin_ns = steady_now_ns();
     part.data_bytes = place.form->bytes();
     place.form->lay_out(payload, {part.target, part.data_bytes});
-    part.lay_out_ns = steady_now_ns() - begin_ns;
   } else if (part.skew % place.alignment == 0) {
     return;
   } else {

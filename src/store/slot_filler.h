@@ -42,7 +42,6 @@ struct FillStats {
   uint64_t bytes_verified = 0;
   uint64_t checksums_learned = 0;
   int64_t verify_ns = 0;
-  int64_t lay_out_ns = 0;  // of all threads together
 };
 
 class SlotFiller {
@@ -105,7 +104,6 @@ class SlotFiller {
     uint32_t skew = 0;           // of the payload in the window
     uint32_t payload_begin = 0;  // of the data in the area: the skew, or 0 once it was moved
     uint64_t data_bytes = 0;     // of the payload, or of its form once it was laid out
-    int64_t lay_out_ns = 0;
     PartState state = PartState::kMissing;
     int64_t asked_ns = 0;  // when it was submitted last
     bool is_second_read = false;

@@ -20,16 +20,6 @@ namespace HWY_NAMESPACE {
 inline constexpr std::array<uint8_t, 16> kPairOrder = {0, 4, 8,  12, 1, 5, 9,  13,
                                                        2, 6, 10, 14, 3, 7, 11, 15};
 
-// The sixteen numbers `index` of a plane of scales or biases.
-HWY_INLINE FloatVec NumbersAt(DType dtype, const std::byte* plane, int64_t index, int v) {
-  if (dtype == DType::kF32) {
-    return hn::LoadU(Floats(), reinterpret_cast<const float*>(plane) + index * 16 + v * kLanes);
-  }
-  const WordVec halves = LoadHalves(plane + index * 32, v);
-  if (dtype == DType::kF16) return FloatOfHalf(halves);
-  return hn::BitCast(Floats(), hn::ShiftLeft<16>(halves));
-}
-
 // kGroupsOf64: 2 groups of 32; or one, of a group that a block is the whole or a part of.
 template <int kBits, int kGroupsOf64>
 struct CodedAffine {

@@ -84,6 +84,16 @@ struct SuperBlock {
   static constexpr std::array<uint8_t, 16> kOrder = kNaturalOrder;
 };
 
+// The sixteen numbers `index` of a plane of scales or biases.
+HWY_INLINE FloatVec NumbersAt(DType dtype, const std::byte* plane, int64_t index, int v) {
+  if (dtype == DType::kF32) {
+    return hn::LoadU(Floats(), reinterpret_cast<const float*>(plane) + index * 16 + v * kLanes);
+  }
+  const WordVec halves = LoadHalves(plane + index * 32, v);
+  if (dtype == DType::kF16) return FloatOfHalf(halves);
+  return hn::BitCast(Floats(), hn::ShiftLeft<16>(halves));
+}
+
 }  // namespace HWY_NAMESPACE
 }  // namespace penstock
 HWY_AFTER_NAMESPACE();

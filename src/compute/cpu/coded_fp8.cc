@@ -78,15 +78,6 @@ struct Fp8Block {
   }
 };
 
-HWY_INLINE FloatVec ScalesOf(DType dtype, const std::byte* plane, int64_t square, int v) {
-  if (dtype == DType::kF32) {
-    return hn::LoadU(Floats(), reinterpret_cast<const float*>(plane) + square * 16 + v * kLanes);
-  }
-  const WordVec halves = LoadHalves(plane + square * 32, v);
-  if (dtype == DType::kF16) return FloatOfHalf(halves);
-  return hn::BitCast(Floats(), hn::ShiftLeft<16>(halves));
-}
-
 void MultiplyFp8(const CodedPanel* panels, int num_panels, const Coding& coding, int64_t blocks,
                  const std::byte* packed, int padded, float* totals) {
   constexpr int64_t kBlockBytes = kFours * 64;
@@ -101,7 +92,7 @@ void MultiplyFp8(const CodedPanel* panels, int num_panels, const Coding& coding,
         if (block * kGroupColumns % kFp8Square == 0) {
           for (int v = 0; v < kVectors; ++v) {
             scales[v] =
-                ScalesOf(coding.scale, panels[p].scales, block * kGroupColumns / kFp8Square, v);
+                NumbersAt(coding.scale, panels[p].scales, block * kGroupColumns / kFp8Square, v);
           }
         }
         if constexpr (kRows == 1) {
