@@ -10,6 +10,7 @@ from support import Server
 
 CHROMIUM = os.environ.get("PENSTOCK_CHROMIUM", "/usr/bin/chromium")
 QUESTION = "What is the capital of Portugal?"
+PATIENCE_MS = 120_000  # a machine at work with other tests is slow, which is no fault of the page
 ANSWER = "The capital of Portugal is Lisbon."
 # What a model might say to make a page run something.
 HOSTILE = (
@@ -24,7 +25,10 @@ class PageTest(unittest.TestCase):
     def setUpClass(cls):
         cls.server = Server()
         cls.playwright = sync_playwright().start()
-        cls.browser = cls.playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        cls.browser = cls.playwright.chromium.launch(
+            executable_path=CHROMIUM, timeout=PATIENCE_MS,
+            # Containers give little shared memory and no graphics; a browser that runs out of either just dies.
+            args=["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"])
 
     @classmethod
     def tearDownClass(cls):
@@ -36,6 +40,7 @@ class PageTest(unittest.TestCase):
         self.context = self.browser.new_context(
             # The driver evaluates text in the page, which the page's own policy refuses to everybody.
             bypass_csp=True, viewport={"width": 1400, "height": 900}, accept_downloads=True)
+        self.context.set_default_timeout(PATIENCE_MS)
         self.page = self.context.new_page()
         self.complaints, self.outside = [], []
         self.page.on("console", lambda m: self.complaints.append(m.text) if m.type in ("error", "warning") else None)
@@ -53,7 +58,7 @@ class PageTest(unittest.TestCase):
         answers = self.page.locator(".message.assistant").count()
         self.page.fill("#input", text)
         self.page.keyboard.press("Enter")
-        self.page.wait_for_function(f"document.querySelectorAll('.message.assistant .figures').length > {answers}", timeout=60000)
+        self.page.wait_for_function(f"document.querySelectorAll('.message.assistant .figures').length > {answers}")
         return self.page.locator(".message.assistant .md").last.inner_text()
 
     def test_a_conversation_is_kept_edited_branched_and_asked_again(self):
@@ -67,14 +72,14 @@ class PageTest(unittest.TestCase):
         page.locator(".message.user").get_by_text("Edit").click()
         page.locator(".editor textarea").fill("What is the capital of Mongolia?")
         page.locator(".editor").get_by_text("Send").click()
-        page.wait_for_function("document.querySelector('.message.assistant .figures')", timeout=60000)
+        page.wait_for_function("document.querySelector('.message.assistant .figures')")
         self.assertIn("Ulaanbaatar", page.locator(".message.assistant .md").inner_text())
         self.assertIn("2/2", page.locator(".message.user .branch").inner_text())
         page.get_by_label("Earlier version").click()
         self.assertEqual(page.locator(".message.assistant .md").inner_text(), ANSWER)
         page.locator(".message.assistant").get_by_text("Again").click()
-        page.wait_for_function("document.querySelector('.message.assistant .branch')", timeout=60000)
-        page.wait_for_function("document.querySelector('.message.assistant .figures')", timeout=60000)
+        page.wait_for_function("document.querySelector('.message.assistant .branch')")
+        page.wait_for_function("document.querySelector('.message.assistant .figures')")
         self.assertIn("2/2", page.locator(".message.assistant .branch").inner_text())
 
     def test_conversations_go_out_and_come_in_and_are_found(self):
