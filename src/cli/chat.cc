@@ -105,6 +105,8 @@ Result<int> Chat::run() {
     // A person sees what went wrong and goes on; a script is not to miss it.
     if (!handled && !interactive) return handled.error();
     if (!handled) call_.terminal.error(handled.error().message);
+    // A window that closes is a signal first, and then a terminal that takes no more text.
+    if (!call_.output.is_usable() && call_.interrupt.was_terminated()) return kExitInterrupted;
     if (leaves || !call_.output.is_usable()) return kExitDone;
   }
 }

@@ -5,6 +5,7 @@
 #include "cli/chat_tools.h"
 #include "cli/sampling_flags.h"
 #include "cli/suggest.h"
+#include "dialogue/conversation_file.h"
 #include "io/output_file.h"
 
 namespace penstock {
@@ -110,55 +111,11 @@ Result<ChatAction> show(Context& context) {
 
 Result<ChatAction> save(Context& context) {
   if (context.rest.empty()) return wrong("write /save FILE");
-  Json json{{"system", context.state.conversation.system},
-            {"messages", context.state.conversation.messages}};
-  const Json& tools = context.state.conversation.tools;
-  if (!tools.is_null()) json["tools"] = tools;
+  const Conversation& conversation = context.state.conversation;
+  const Json json = to_json({conversation.system, conversation.messages, conversation.tools});
   const std::string text = to_text(json, 1) + '\n';
   PENSTOCK_TRY(write_output(context.call.storage, context.rest, std::as_bytes(std::span(text))));
   context.call.terminal.note("saved");
-  return ChatAction::kStay;
-}
-
-// As /save and the clients of chat APIs write them: a content is a text, null where there are tool
-// calls alone, or a list of parts.
-Result<void> check_messages(const Json& messages, const std::string& path) {
-  for (const Json& message : messages) {
-    PENSTOCK_TRY(json_string(message, "role", path));
-    const auto content = message.find("content");
-    if (content == message.end() || content->is_null() || content->is_string()) continue;
-    if (content->is_array()) continue;
-    return wrong(fmt::format("{}: a content is neither text nor a list of parts", path));
-  }
-  return {};
-}
-
-// A list of messages, or an object that has one. API clients put the system message first among them.
-Result<ChatAction> take_conversation(Context& context, const Json& json) {
-  const Json* messages = json.is_array() ? &json : json_find(json, "messages");
-  if (messages == nullptr || !messages->is_array()) {
-    return wrong(context.rest + " has no list of messages");
-  }
-  PENSTOCK_TRY(check_messages(*messages, context.rest));
-  std::string system;
-  if (json_find(json, "system") != nullptr) {
-    system = PENSTOCK_TRY(json_string(json, "system", context.rest));
-  }
-  Json rest = *messages;
-  const bool begins_with_system =
-      system.empty() && !rest.empty() && rest.front().at("role") == "system" &&
-      rest.front().contains("content") && rest.front().at("content").is_string();
-  if (begins_with_system) {
-    system = rest.front().at("content").get<std::string>();
-    rest.erase(0);
-  }
-  Conversation& conversation = context.state.conversation;
-  if (const Json* tools = json_find(json, "tools"); tools != nullptr && tools->is_array()) {
-    conversation.tools = *tools;
-  }
-  conversation.messages = std::move(rest);
-  conversation.system = system;
-  context.call.terminal.note(fmt::format("{} messages", conversation.messages.size()));
   return ChatAction::kStay;
 }
 
@@ -166,7 +123,14 @@ Result<ChatAction> load(Context& context) {
   if (context.rest.empty()) return wrong("write /load FILE");
   const std::string text =
       PENSTOCK_TRY(read_text(context.call.storage, context.rest, kFileBytesMax));
-  return take_conversation(context, PENSTOCK_TRY(parse_json(text, context.rest)));
+  const Json json = PENSTOCK_TRY(parse_json(text, context.rest));
+  SavedConversation loaded = PENSTOCK_TRY(read_conversation(json, context.rest));
+  Conversation& conversation = context.state.conversation;
+  if (!loaded.tools.is_null()) conversation.tools = std::move(loaded.tools);
+  conversation.messages = std::move(loaded.messages);
+  conversation.system = std::move(loaded.system);
+  context.call.terminal.note(fmt::format("{} messages", conversation.messages.size()));
+  return ChatAction::kStay;
 }
 
 Result<ChatAction> read(Context& context) {

@@ -6,17 +6,15 @@
 #include <termios.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <cerrno>
 #include <clocale>
 #include <csignal>
 #include <cstdio>
-#include <cstring>
-#include <deque>
 #include <utility>
 #include <vector>
 
 #include "base/check.h"
+#include "cli/typed_characters.h"
 #include "text/utf8.h"
 
 namespace penstock {
@@ -24,14 +22,9 @@ namespace {
 
 constexpr int kHistoryLines = 1000;
 
-// What terminals send around pasted text when they are asked to.
-constexpr std::string_view kPasteBegin = "\x1b[200~";
-constexpr std::string_view kPasteEnd = "\x1b[201~";
+// Asks the terminal to mark pasted text, and to leave that.
 constexpr char kAskForPaste[] = "\x1b[?2004h";
 constexpr char kNoMorePaste[] = "\x1b[?2004l";
-
-// Stands for the end of a line inside of pasted text while that is edited: the editor knows one line.
-constexpr wchar_t kPastedNewline = 0x23ce;
 
 volatile std::sig_atomic_t g_continued = 0;
 
@@ -39,61 +32,25 @@ void note_continued(int) {
   g_continued = 1;
 }
 
-enum class Arrived { kByte, kInterrupt, kEnd };
-
-// Bytes of standard input, one at a time, with an eye on the interrupt.
-class InputBytes {
+// Standard input, with an eye on the interrupt.
+class StandardInput final : public TypedBytes {
  public:
-  explicit InputBytes(const Interrupt& interrupt) : interrupt_(interrupt) {}
+  explicit StandardInput(const Interrupt& interrupt) : interrupt_(interrupt) {}
 
   void set_idle_work(IdleWork work) { idle_work_ = std::move(work); }
 
   // Called after the program was stopped (Ctrl-Z) and goes on.
   void set_on_continue(std::function<void()> call) { on_continue_ = std::move(call); }
 
-  // Whether `text` comes next; then it is taken. What a terminal sends as one comes at once, so the
-  // rest of it is waited for a moment only.
-  bool take(std::string_view text) {
-    for (;;) {
-      const size_t have = std::min(end_ - position_, text.size());
-      if (have == 0) return false;
-      if (text.substr(0, have) != std::string_view(buffer_ + position_, have)) return false;
-      if (have == text.size()) break;
-      std::memmove(buffer_, buffer_ + position_, end_ - position_);
-      end_ -= position_;
-      position_ = 0;
-      pollfd watched{STDIN_FILENO, POLLIN, 0};
-      if (::poll(&watched, 1, kMomentMs) <= 0) return false;
-      const ssize_t got = ::read(STDIN_FILENO, buffer_ + end_, sizeof buffer_ - end_);
-      if (got <= 0) return false;
-      end_ += static_cast<size_t>(got);
-    }
-    position_ += text.size();
-    return true;
-  }
-
-  // The next byte, if it comes at once, as the rest of what a key sends does.
-  std::optional<char> next_at_once() {
-    if (position_ == end_) {
-      pollfd watched{STDIN_FILENO, POLLIN, 0};
-      if (::poll(&watched, 1, kMomentMs) <= 0 || fill() != Arrived::kByte) return std::nullopt;
-    }
-    return buffer_[position_++];
-  }
-
-  // Waits until there is a byte.
-  Arrived wait() { return position_ < end_ ? Arrived::kByte : fill(); }
-
-  Arrived next(char& byte) {
-    const Arrived arrived = wait();
-    if (arrived == Arrived::kByte) byte = buffer_[position_++];
-    return arrived;
-  }
-
  private:
   static constexpr int kMomentMs = 30;
 
-  Arrived fill() {
+  Arrived fill(std::span<char> room, Patience patience, size_t& got) override {
+    got = 0;
+    if (patience == Patience::kAMoment) {
+      pollfd watched{STDIN_FILENO, POLLIN, 0};
+      return ::poll(&watched, 1, kMomentMs) <= 0 ? Arrived::kByte : read_some(room, got);
+    }
     int timeout_ms = idle_work_ ? 0 : -1;
     for (;;) {
       if (g_continued != 0 && on_continue_) {
@@ -108,21 +65,23 @@ class InputBytes {
         continue;
       }
       if ((watched[1].revents & POLLIN) != 0) return Arrived::kInterrupt;
-      const ssize_t got = ::read(STDIN_FILENO, buffer_, sizeof buffer_);
-      if (got < 0 && errno == EINTR) continue;
-      if (got <= 0) return Arrived::kEnd;
-      position_ = 0;
-      end_ = static_cast<size_t>(got);
-      return Arrived::kByte;
+      const Arrived arrived = read_some(room, got);
+      if (arrived == Arrived::kEnd || got > 0) return arrived;
     }
+  }
+
+  // kByte with nothing where a signal came between.
+  static Arrived read_some(std::span<char> room, size_t& got) {
+    const ssize_t count = ::read(STDIN_FILENO, room.data(), room.size());
+    if (count < 0 && errno == EINTR) return Arrived::kByte;
+    if (count <= 0) return Arrived::kEnd;
+    got = static_cast<size_t>(count);
+    return Arrived::kByte;
   }
 
   const Interrupt& interrupt_;
   IdleWork idle_work_;
   std::function<void()> on_continue_;
-  char buffer_[4096];
-  size_t position_ = 0;
-  size_t end_ = 0;
 };
 
 class PlainReader final : public LineReader {
@@ -152,7 +111,7 @@ class PlainReader final : public LineReader {
   void remember(const std::string&) override {}
 
  private:
-  InputBytes input_;
+  StandardInput input_;
   const uint64_t line_bytes_max_;
   bool is_first_ = true;
 };
@@ -177,39 +136,6 @@ constexpr Key kKeys[] = {
     {"\\e[2~", "ed-unassigned"},
 };
 
-// What a key's sequence (behind ESC [) means here, as one that is bound above or by the editor;
-// empty for keys that mean nothing: function keys, mice, a window that comes to the front.
-// Source  ECMA-48 5.4; XTerm Control Sequences, "PC-Style Function Keys": 2 is Shift, 3 Alt, 5 Ctrl
-std::string meaning_of(std::string_view key) {
-  constexpr std::string_view kBegin = "\x1b[";
-  const char last = key.back();
-  const std::string_view parameters = key.substr(0, key.size() - 1);
-  if (parameters.find_first_not_of("0123456789;") != std::string_view::npos) return {};
-  const size_t semicolon = std::min(parameters.find(';'), parameters.size());
-  const std::string_view first = parameters.substr(0, semicolon);
-  const std::string_view modifier = parameters.substr(std::min(semicolon + 1, parameters.size()));
-  const bool jumps = !modifier.empty() && modifier != "1" && modifier != "2";
-  const auto plain = [&](char letter) { return std::string(kBegin) + letter; };
-  switch (last) {
-    case 'A':
-    case 'B':
-    case 'H':
-    case 'F': return plain(last);
-    case 'C':
-    case 'D':
-      if (jumps || first == "5") return std::string(kBegin) + "1;5" + last;
-      return plain(last);
-    case 'a':
-    case 'b':
-    case 'c':
-    case 'd': return plain(static_cast<char>(last - 'a' + 'A'));
-    case '~':
-      if (first.size() != 1 || first < "1" || first > "8") return {};
-      return std::string(kBegin) + std::string(first) + (first == "3" && jumps ? ";5~" : "~");
-    default: return {};
-  }
-}
-
 // Several chats of one person end in any order: what others have kept meanwhile stays.
 void save_history(History* history, const std::vector<std::string>& own, const std::string& path) {
   std::FILE* lock = std::fopen((path + ".lock").c_str(), "a");
@@ -225,7 +151,7 @@ void save_history(History* history, const std::vector<std::string>& own, const s
 class EditingReader final : public LineReader {
  public:
   EditingReader(const Interrupt& interrupt, const std::optional<std::string>& history_path)
-      : input_(interrupt), history_path_(history_path) {
+      : input_(interrupt), characters_(input_), history_path_(history_path) {
     // libedit thinks in wide characters of the process's locale.
     if (std::setlocale(LC_CTYPE, "C.UTF-8") == nullptr) std::setlocale(LC_CTYPE, "");
     editor_ = ::el_init("penstock", stdin, stdout, stderr);
@@ -248,10 +174,13 @@ class EditingReader final : public LineReader {
     struct sigaction action {};
     action.sa_handler = note_continued;
     ::sigaction(SIGCONT, &action, nullptr);
+    write(kAskForPaste);
+    keep_what_is_typed();
   }
 
   ~EditingReader() override {
     std::signal(SIGCONT, SIG_DFL);
+    write(kNoMorePaste);
     if (history_path_) save_history(history_, own_lines_, *history_path_);
     ::history_end(history_);
     ::el_end(editor_);
@@ -265,13 +194,10 @@ class EditingReader final : public LineReader {
     ::el_resize(editor_);
     // Before the prompt is seen: a Ctrl-D typed at once must not meet the terminal's own line mode.
     ::el_set(editor_, EL_PREP_TERM, 1);
-    write(kAskForPaste);
     int count = 0;
     const char* typed = ::el_gets(editor_, &count);
-    write(kNoMorePaste);
-    keep_ends_of_input();
-    is_pasting_ = false;
-    waiting_.clear();
+    keep_what_is_typed();
+    characters_.end_line();
     if (interrupted_) {
       ::el_reset(editor_);
       write("^C\n");
@@ -313,12 +239,16 @@ class EditingReader final : public LineReader {
     return text;
   }
 
-  // While an answer is made the terminal collects lines by itself. A Ctrl-D typed then would be its
-  // own business and lost; as a plain character it waits for the next reading.
-  static void keep_ends_of_input() {
+  // While an answer is made nobody reads. Left to itself the terminal would make lines of what is
+  // typed or pasted then, write them into the answer, and keep a Ctrl-D as its own business; so it only
+  // keeps the bytes, for the next reading. Ctrl-C and Ctrl-Z are signals all the time.
+  static void keep_what_is_typed() {
     struct termios mode {};
     if (::tcgetattr(STDIN_FILENO, &mode) != 0) return;
-    mode.c_cc[VEOF] = _POSIX_VDISABLE;
+    mode.c_lflag &= ~static_cast<tcflag_t>(ICANON | ECHO);
+    mode.c_iflag &= ~static_cast<tcflag_t>(ICRNL | INLCR | IGNCR);
+    mode.c_cc[VMIN] = 1;
+    mode.c_cc[VTIME] = 0;
     ::tcsetattr(STDIN_FILENO, TCSANOW, &mode);
   }
 
@@ -340,87 +270,23 @@ class EditingReader final : public LineReader {
   // One character of input for libedit: 1, 0 at the end, -1 to give up.
   static int next_character(EditLine* editor, wchar_t* character) {
     EditingReader& reader = *self(editor);
-    for (;;) {
-      if (!reader.waiting_.empty()) {
-        *character = reader.waiting_.front();
-        reader.waiting_.pop_front();
-        return 1;
-      }
-      Arrived arrived = reader.input_.wait();
-      if (arrived == Arrived::kByte) {
-        if (reader.input_.take(reader.is_pasting_ ? kPasteEnd : kPasteBegin)) {
-          reader.is_pasting_ = !reader.is_pasting_;
-          continue;
-        }
-        if (!reader.is_pasting_ && reader.input_.take("\x1b[")) {
-          reader.read_key();
-          continue;
-        }
-        arrived = reader.read_character(*character);
-      }
-      if (arrived == Arrived::kEnd) return 0;
-      if (arrived == Arrived::kInterrupt) {
-        reader.interrupted_ = true;
-        return -1;
-      }
-      if (!reader.is_pasting_) return 1;
-      reader.paste(*character);
+    switch (reader.characters_.next(*character)) {
+      case Arrived::kByte: return 1;
+      case Arrived::kEnd: return 0;
+      case Arrived::kInterrupt: break;
     }
+    reader.interrupted_ = true;
+    return -1;
   }
 
-  // The rest of a key's sequence, whatever it is: none of it is text.
-  void read_key() {
-    constexpr size_t kLongest = 32;
-    std::string key;
-    while (key.size() < kLongest) {
-      const std::optional<char> byte = input_.next_at_once();
-      if (!byte) return;
-      key += *byte;
-      const bool is_console_key = key == "[";  // F1 of the Linux console is ESC [ [ A
-      if (*byte >= 0x40 && *byte <= 0x7e && !is_console_key) break;
-    }
-    for (const char c : meaning_of(key)) waiting_.push_back(static_cast<wchar_t>(c));
-  }
-
-  Arrived read_character(wchar_t& character) {
-    std::string bytes;
-    for (;;) {
-      char byte = 0;
-      const Arrived arrived = input_.next(byte);
-      if (arrived != Arrived::kByte) return arrived;
-      bytes += byte;
-      const Utf8Char decoded = decode_utf8(bytes, 0);
-      if (decoded.status == Utf8Status::kTruncated) continue;
-      character = static_cast<wchar_t>(decoded.code_point);
-      return Arrived::kByte;
-    }
-  }
-
-  // Pasted text is text: its lines do not end the message and its other controls do nothing.
-  void paste(wchar_t character) {
-    constexpr wchar_t kQuote = 0x16;  // Ctrl-V: the next one is inserted as it is
-    const bool ends_line = character == L'\r' || (character == L'\n' && last_pasted_ != L'\r');
-    last_pasted_ = character;
-    if (ends_line) {
-      waiting_.push_back(kPastedNewline);
-    } else if (character == L'\t') {
-      waiting_.push_back(kQuote);
-      waiting_.push_back(character);
-    } else if (character >= 0x20 && character != 0x7f) {
-      waiting_.push_back(character);
-    }
-  }
-
-  InputBytes input_;
+  StandardInput input_;
+  TypedCharacters characters_;
   std::optional<std::string> history_path_;
   EditLine* editor_ = nullptr;
   History* history_ = nullptr;
   std::vector<std::string> own_lines_;
   std::string prompt_;
   bool interrupted_ = false;
-  bool is_pasting_ = false;
-  wchar_t last_pasted_ = 0;
-  std::deque<wchar_t> waiting_;  // for libedit, before what comes next
 };
 
 }  // namespace

@@ -287,6 +287,29 @@ class OnATerminal(unittest.TestCase):
         chat.type("\x04")
         self.assertEqual(chat.end(), 0)
 
+    def test_a_paste_during_an_answer_is_one_message_after_it(self):
+        for begin, last in (("\x1b[200~", "\x1b[201~\r"), ("", "\r")):
+            for end in ("\r", "\r\n") if begin else ("\r\n",):
+                chat = chat_on_terminal("--slots", "2", "-n", "40", "--verbose")
+                chat.wait_for(">>> ")
+                chat.type("go\r")
+                chat.wait_for("\n")
+                time.sleep(0.05)
+                pasted = end.join(["one", "two"]) if begin else "one"
+                chat.type(begin + pasted + last)
+                self.assertNotIn("one", chat.wait_for(">>> "))  # it is not written into the answer
+                chat.wait_for(">>> ")
+                file = MODEL.file("kept.json")
+                chat.type(f"/save {file}\r")
+                chat.wait_for("saved")
+                with open(file, encoding="utf-8") as f:
+                    messages = json.load(f)["messages"]
+                self.assertEqual([m["role"] for m in messages], ["user", "assistant"] * 2)
+                self.assertEqual(messages[2]["content"], "one\ntwo" if begin else "one")
+                chat.wait_for(">>> ")
+                chat.type("\x04")
+                self.assertEqual(chat.end(), 0)
+
     def test_after_a_stop_the_prompt_is_drawn_again(self):
         chat = chat_on_terminal()
         chat.wait_for(">>> ")
