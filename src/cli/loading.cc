@@ -81,6 +81,9 @@ Result<EngineOptions> engine_options(const Settings& settings, Verb running) {
   if (running == Verb::kServe) {
     options.parallel = static_cast<int>(settings.integer("parallel"));
   }
+  if (find_option(settings.verb(), "chat-template-file") != nullptr) {
+    options.chat_template_file = settings.text("chat-template-file");
+  }
   if (settings.verb() == Verb::kPlan) {
     // Its memory counts; nothing is written there.
     if (find_option(running, "kv-dir") != nullptr) {
@@ -93,9 +96,6 @@ Result<EngineOptions> engine_options(const Settings& settings, Verb running) {
   options.prefetch = settings.text("prefetch") != "off";
   options.memory_watch.is_on = settings.text("memory-pressure") == "shrink";
   options.simd_target = settings.text("simd");
-  if (find_option(settings.verb(), "chat-template-file") != nullptr) {
-    options.chat_template_file = settings.text("chat-template-file");
-  }
   if (settings.text("arithmetic") == "float32") options.arithmetic = Arithmetic::kFloat32;
   if (settings.is_given("eviction")) {
     options.policy = PENSTOCK_TRY(eviction_policy(settings.text("eviction")));

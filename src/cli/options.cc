@@ -150,7 +150,7 @@ constexpr Option kOptions[] = {
     per_call(Option{"tools", 0, kText, kTalk, kInput, "FILE", "", "JSON list of tools to offer"}),
     {"think", 0, kChoice, kAsks, kInput, "on|off|auto", "auto",
      "reasoning before the answer; auto: the template's default", "on|off|auto"},
-    {"chat-template-file", 0, kText, kAsks | kAnswer, kInput, "FILE", "",
+    {"chat-template-file", 0, kText, kAsks | kAnswer | kPlan, kInput, "FILE", "",
      "a chat template (Jinja) in place of the model's own"},
     {"parse-special", 0, kFlag, kTalk, kInput, "", "",
      "let text like <|im_end|> in messages become control tokens"},

@@ -80,7 +80,8 @@ Result<int> report_refusal(Call& call, const ResolvedOptions& resolved, const Er
 Result<int> plan_verb(Call& call) {
   if (names_a_shape(call)) return plan_shape(call);
   const EngineOptions options = PENSTOCK_TRY(engine_options(call.settings));
-  const ModelFiles files = PENSTOCK_TRY(open_model(call.storage, options.model));
+  const ModelFiles files =
+      PENSTOCK_TRY(open_model(call.storage, options.model, options.chat_template_file));
   const ResolvedOptions resolved = PENSTOCK_TRY(resolve_options(files, options));
   const Result<MemoryPlan> plan = plan_memory(resolved.request);
   if (!plan) return report_refusal(call, resolved, plan.error());

@@ -90,6 +90,7 @@ Result<int> run_line(const CommandLine& line, const Environment& environment, St
                      Terminal& terminal, Output& output) {
   auto [file, settings] = PENSTOCK_TRY(read_settings(line, environment, terminal));
   terminal.set_loudness(loudness_of(settings));
+  for (const std::string& text : misspelt_variables(environment)) terminal.warning(text);
   PENSTOCK_TRY(find_model_argument(settings, environment, storage));
   const std::unique_ptr<Interrupt> interrupt = PENSTOCK_TRY(Interrupt::install());
   Call call{line, settings, environment, file, terminal, output, *interrupt, storage};

@@ -2,9 +2,11 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <charconv>
 
 #include "base/byte_text.h"
+#include "cli/suggest.h"
 #include "io/storage.h"
 
 namespace penstock {
@@ -14,6 +16,8 @@ constexpr uint64_t kConfigBytesMax = 1 << 20;
 
 // The name that test harnesses of vector code know.
 constexpr char kForceTarget[] = "PENSTOCK_FORCE_TARGET";
+constexpr char kConfigVariable[] = "PENSTOCK_CONFIG";
+constexpr size_t kNameShown = 60;
 
 Setting from_environment(const Option& option, const Environment& environment) {
   const std::string name = environment_name(option);
@@ -92,12 +96,35 @@ uint64_t Settings::bytes(std::string_view name) const {
   return bytes ? *bytes : 0;
 }
 
+std::vector<std::string> misspelt_variables(const Environment& environment) {
+  std::vector<std::string> known{kForceTarget, kConfigVariable};
+  std::map<std::string, std::string> of_calls;
+  for (const Option& option : all_options()) {
+    if (!option.per_call) known.push_back(environment_name(option));
+    if (option.per_call) of_calls.emplace(environment_name(option), option.name);
+  }
+  const std::vector<std::string_view> words(known.begin(), known.end());
+  std::vector<std::string> told;
+  for (const auto& [name, value] : environment.variables()) {
+    if (!name.starts_with("PENSTOCK_") || value.empty() || std::ranges::count(known, name) > 0) {
+      continue;
+    }
+    const std::string shown = name.substr(0, kNameShown);
+    const auto of_call = of_calls.find(name);
+    told.push_back(
+        of_call != of_calls.end()
+            ? fmt::format("{} is not read: --{} is given with each call", shown, of_call->second)
+            : fmt::format("{} is no setting{}", shown, suggestion(name, words)));
+  }
+  return told;
+}
+
 Result<ConfigFile> load_config_file(const CommandLine& line, const Environment& environment) {
   std::string path;
   bool wanted = true;
   if (const auto flag = line.flags.find("config"); flag != line.flags.end()) {
     path = flag->second;
-  } else if (const auto variable = environment.get("PENSTOCK_CONFIG")) {
+  } else if (const auto variable = environment.get(kConfigVariable)) {
     path = *variable;
   } else if (const auto directory = environment.config_directory()) {
     path = *directory + "/config.toml";

@@ -62,6 +62,10 @@ class Settings {
   std::map<std::string, Setting, std::less<>> settings_;
 };
 
+// A sentence for each variable that looks like a setting and is none: a slip of the hand would
+// otherwise pass for a setting that is obeyed.
+std::vector<std::string> misspelt_variables(const Environment& environment);
+
 // The file to read settings from: --config, PENSTOCK_CONFIG, or the user's own if there is one.
 // An empty ConfigFile when there is none.
 Result<ConfigFile> load_config_file(const CommandLine& line, const Environment& environment);

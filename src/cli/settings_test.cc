@@ -91,5 +91,26 @@ TEST(Environment, settings_follow_the_base_directory_specification) {
   EXPECT_EQ(Environment(Variables{}).config_directory(), std::nullopt);
 }
 
+TEST(MisspeltVariables, are_told_with_what_was_meant) {
+  const auto told = [](const std::string& name, const std::string& value) {
+    const std::vector<std::string> texts =
+        misspelt_variables(Environment(Variables{{name, value}}));
+    return texts.empty() ? std::string() : texts.front();
+  };
+  EXPECT_EQ(told("PENSTOCK_MEMROY", "8G"),
+            "PENSTOCK_MEMROY is no setting; did you mean PENSTOCK_MEMORY?");
+  EXPECT_EQ(told("PENSTOCK_TOP-K", "1"),
+            "PENSTOCK_TOP-K is no setting; did you mean PENSTOCK_TOP_K?");
+  EXPECT_EQ(told("PENSTOCK_ZZZZZZZZZZZZ", "1"), "PENSTOCK_ZZZZZZZZZZZZ is no setting");
+  EXPECT_EQ(told("PENSTOCK_PROMPT", "x"),
+            "PENSTOCK_PROMPT is not read: --prompt is given with each call");
+  for (const char* known :
+       {"PENSTOCK_MEMORY", "PENSTOCK_CONFIG", "PENSTOCK_FORCE_TARGET", "PENSTOCK_JSON"}) {
+    EXPECT_EQ(told(known, "1"), "") << known;
+  }
+  EXPECT_EQ(told("PENSTOCK_MEMROY", ""), "");
+  EXPECT_EQ(told("PENSTOCKS", "1"), "");
+}
+
 }  // namespace
 }  // namespace penstock

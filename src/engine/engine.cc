@@ -21,19 +21,6 @@
 namespace penstock {
 namespace {
 
-// A template that somebody names has to be one: no fallback.
-Result<void> read_template_file(Storage& storage, const std::string& path, ModelFiles& files) {
-  constexpr uint64_t kTemplateBytesMax = 16 << 20;
-  const std::string text = PENSTOCK_TRY(read_text(storage, path, kTemplateBytesMax));
-  const auto config = PENSTOCK_TRY(files.optional_text("tokenizer_config.json"));
-  Result<ChatTemplate> loaded =
-      load_chat_template(text, config ? std::optional<std::string_view>(*config) : std::nullopt);
-  if (!loaded) return loaded.error().with_context("--chat-template-file " + path);
-  files.texts.chat_template = std::move(*loaded);
-  files.texts.template_note.clear();
-  return {};
-}
-
 Result<void> check_option(const char* flag, int64_t value, int64_t low, int64_t high) {
   if (value >= low && value <= high) return {};
   return Error{ErrorCode::kInvalidArgument,
@@ -191,11 +178,8 @@ Result<std::unique_ptr<Engine>> Engine::open(Storage& storage, const EngineOptio
     const auto probe = [&] { return look_at_memory(options); };
     static_cast<void>(make_room(bytes, {.probe = probe, .looks_max = kLooks}));
   }
-  ModelFiles files = PENSTOCK_TRY(open_model(storage, options.model));
+  ModelFiles files = PENSTOCK_TRY(open_model(storage, options.model, options.chat_template_file));
   turn.reset();
-  if (!options.chat_template_file.empty()) {
-    PENSTOCK_TRY(read_template_file(storage, options.chat_template_file, files));
-  }
   const ResolvedOptions resolved = PENSTOCK_TRY(resolve_options(files, options));
   std::unique_ptr<Engine> engine(new Engine(std::move(files)));
   engine->storage_ = &storage;

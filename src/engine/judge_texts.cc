@@ -72,12 +72,49 @@ Result<std::optional<Tokenizer>> judge_tokenizer(Judge& judge, const ModelConfig
   return std::optional<Tokenizer>(std::move(made));
 }
 
+// Conversations of the kinds that clients send, for a template to be tried on: what it calls without
+// knowing it shows in the branch that does so and nowhere before.
+struct Trial {
+  std::string_view kind;
+  std::string_view messages;
+  std::string_view tools;
+};
+constexpr Trial kTrials[] = {
+    {"a plain question", R"([{"role":"user","content":"a"}])", "null"},
+    {"a system message", R"([{"role":"system","content":"s"},{"role":"user","content":"a"}])",
+     "null"},
+    {"a second question",
+     R"([{"role":"user","content":"a"},{"role":"assistant","content":"b"},{"role":"user","content":"c"}])",
+     "null"},
+    {"tools",
+     R"([{"role":"user","content":"a"},{"role":"assistant","content":"","tool_calls":[{"id":"1","type":
+     "function","function":{"name":"f","arguments":{"x":"1"}}}]},{"role":"tool","tool_call_id":"1",
+     "name":"f","content":"r"}])",
+     R"([{"type":"function","function":{"name":"f","description":"d","parameters":{"type":"object",
+     "properties":{"x":{"type":"string"}},"required":["x"]}}}])"},
+};
+
+void try_template(Judge& judge, const ChatTemplate& made) {
+  for (const Trial& trial : kTrials) {
+    const Json messages = parse_json(trial.messages, "trial").value();
+    const Json tools = parse_json(trial.tools, "trial").value();
+    const Result<std::string> text = made.render(messages, tools, {});
+    if (text) continue;
+    judge.note(
+        fmt::format("the chat template does not take {}: {}", trial.kind, text.error().message));
+    if (&trial == kTrials) return;  // nor will it take more
+  }
+}
+
 Result<void> judge_template(Judge& judge) {
   const auto jinja = PENSTOCK_TRY(judge.text_of("chat_template.jinja"));
   const auto config = PENSTOCK_TRY(judge.text_of("tokenizer_config.json"));
   const Result<ChatTemplate> loaded = load_chat_template(view(jinja), view(config));
-  if (loaded) return {};
-  judge.note(fmt::format("no chat with this model: {}", loaded.error().message));
+  if (loaded) {
+    try_template(judge, *loaded);
+  } else {
+    judge.note(fmt::format("no chat with this model: {}", loaded.error().message));
+  }
   return {};
 }
 

@@ -91,6 +91,19 @@ Result<void> open_packed(Storage& storage, const std::string& path, ModelFiles& 
                            container.path_of(kManifestName))};
 }
 
+// A template that somebody names has to be one: no fallback.
+Result<void> read_template_file(Storage& storage, const std::string& path, ModelFiles& files) {
+  constexpr uint64_t kTemplateBytesMax = 16 << 20;
+  const std::string text = PENSTOCK_TRY(read_text(storage, path, kTemplateBytesMax));
+  const auto config = PENSTOCK_TRY(files.optional_text("tokenizer_config.json"));
+  Result<ChatTemplate> loaded =
+      load_chat_template(text, config ? std::optional<std::string_view>(*config) : std::nullopt);
+  if (!loaded) return loaded.error().with_context("--chat-template-file " + path);
+  files.texts.chat_template = std::move(*loaded);
+  files.texts.template_note.clear();
+  return {};
+}
+
 }  // namespace
 
 const std::string& ModelFiles::path() const {
@@ -163,7 +176,8 @@ Result<ExpertSource> ModelFiles::open_experts(Storage& storage, int num_layers) 
                 : open_source_experts(storage, *source, num_layers);
 }
 
-Result<ModelFiles> open_model(Storage& storage, const std::string& path) {
+Result<ModelFiles> open_model(Storage& storage, const std::string& path,
+                              const std::string& chat_template_file) {
   ModelFiles files;
   if (PENSTOCK_TRY(is_checkpoint(storage, path))) {
     files.source = std::make_unique<ModelSource>(PENSTOCK_TRY(ModelSource::open(storage, path)));
@@ -174,6 +188,9 @@ Result<ModelFiles> open_model(Storage& storage, const std::string& path) {
   }
   files.texts.folder = path;
   PENSTOCK_TRY(read_texts(files));
+  if (!chat_template_file.empty()) {
+    PENSTOCK_TRY(read_template_file(storage, chat_template_file, files));
+  }
   return files;
 }
 

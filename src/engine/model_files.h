@@ -59,6 +59,8 @@ struct ModelFiles {
   Result<ExpertSource> open_experts(Storage& storage, int num_layers) const;
 };
 
-Result<ModelFiles> open_model(Storage& storage, const std::string& path);
+// `chat_template_file`: in place of the model's own template; empty: that.
+Result<ModelFiles> open_model(Storage& storage, const std::string& path,
+                              const std::string& chat_template_file = "");
 
 }  // namespace penstock

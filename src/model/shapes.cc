@@ -50,14 +50,21 @@ std::span<const ModelShape> model_shapes() {
   return kShapes;
 }
 
-Result<ModelShape> find_model_shape(std::string_view name) {
+std::string known_shapes() {
   std::string known;
   for (const ModelShape& shape : kShapes) {
+    known +=
+        fmt::format("{}{} ({})", known.empty() ? "known are " : ", ", shape.short_name, shape.name);
+  }
+  return known;
+}
+
+Result<ModelShape> find_model_shape(std::string_view name) {
+  for (const ModelShape& shape : kShapes) {
     if (same_word(name, shape.name) || same_word(name, shape.short_name)) return shape;
-    known += fmt::format("{}{} ({})", known.empty() ? "" : ", ", shape.short_name, shape.name);
   }
   return Error{ErrorCode::kInvalidArgument,
-               fmt::format("\"{}\" is not a shape that is known here; known are {}", name, known)};
+               fmt::format("\"{}\" is not a shape that is known here; {}", name, known_shapes())};
 }
 
 Result<ModelConfig> config_of(const ModelShape& shape, int64_t num_layers) {

@@ -10,6 +10,7 @@
 
 #include <cstdint>
 #include <span>
+#include <string>
 #include <string_view>
 
 #include "model/config.h"
@@ -37,6 +38,9 @@ struct ModelShape {
 };
 
 std::span<const ModelShape> model_shapes();
+
+// "known are demo (sluice-74m-a17m), 35b (...)", for messages.
+std::string known_shapes();
 
 // By either name; case does not matter.
 Result<ModelShape> find_model_shape(std::string_view name);

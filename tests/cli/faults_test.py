@@ -411,6 +411,19 @@ class Slips(unittest.TestCase):
             self.assertEqual(done.returncode, 0, done.stderr)
             self.assertIn(b"PENSTOCK_QUIET", done.stderr)
 
+    def test_a_variable_that_is_no_setting_is_told(self):
+        env = environment(PENSTOCK_MEMROY="1", PENSTOCK_PROMPT="x")
+        told = penstock("run", MODEL.path, "-p", "a", "-n", "1", env=env).stderr.decode()
+        self.assertIn("PENSTOCK_MEMROY is no setting; did you mean PENSTOCK_MEMORY?", told)
+        self.assertIn("--prompt is given with each call", told)
+
+    def test_a_model_that_is_not_there_is_told_in_plain_words(self):
+        for verb in (("run", "nosuch", "-p", "a"), ("show", "no/such/model"), ("plan", "36b")):
+            done = penstock(*verb)
+            self.assertEqual(done.returncode, 3, done.stderr)
+            self.assertIn(f"{verb[1]}: there is no such file or folder", done.stderr.decode())
+        self.assertIn(b"35b (", done.stderr)  # what plan could have been given
+
     def test_a_byte_order_mark_is_no_slip(self):
         file = path("bom.toml")
         with open(file, "wb") as f:
@@ -510,6 +523,11 @@ class Judged(unittest.TestCase):
         for name, files, reason in (
             ("no-tokenizer", {"tokenizer_json": None}, "no tokenizer.json"),
             ("template", {"chat_template_jinja": "{% for %}"}, "no chat with this model"),
+            ("call", {"chat_template_jinja": "{{ messages[0].content }}{{ nowhere(1) }}"}, "does not take a plain question"),
+            ("method", {"chat_template_jinja": "{{ messages[0].content.nowhere() }}"}, "does not take a plain question"),
+            ("tools", {"chat_template_jinja": "{% if tools %}{{ tools.nowhere() }}{% endif %}a"}, "does not take tools"),
+            ("system", {"chat_template_jinja": "{% if messages[0].role == 'system' %}{{ raise_exception('no') }}{% endif %}a"},
+             "does not take a system message"),
             ("range", {"generation_config_json": '{"do_sample": true, "top_p": 7, "temperature": "hot"}'}, "top_p"),
             ("end", {"generation_config_json": '{"eos_token_id": 99999999}'}, "eos_token_id"),
         ):
