@@ -130,6 +130,10 @@ Result<ChatTemplate> ChatTemplate::create(std::string_view source, std::string_v
       new Parts{*std::move(compiled), std::string(what), std::move(special_tokens)}));
 }
 
+size_t ChatTemplate::memory_bytes() const {
+  return sizeof(Parts) + parts_->compiled.memory_bytes();
+}
+
 Result<std::string> ChatTemplate::render(const Json& messages, const Json& tools,
                                          const ChatOptions& options) const {
   if (!tools.is_null() && !tools.is_array()) {

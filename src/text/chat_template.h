@@ -51,6 +51,9 @@ class ChatTemplate {
   Result<std::string> render(const Json& messages, const Json& tools,
                              const ChatOptions& options) const;
 
+  size_t memory_bytes()
+      const;  // for the memory plan; render() takes its own for the time of the call
+
  private:
   struct Parts;
   explicit ChatTemplate(std::unique_ptr<const Parts> parts);

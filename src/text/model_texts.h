@@ -18,11 +18,11 @@ struct ModelTexts {
   std::optional<ChatTemplate> chat_template;
   std::string template_note;  // why chat_template is absent
 
-  // Held by both, for the memory plan.
+  // Held by both, and what rendering a prompt takes, for the memory plan.
   uint64_t bytes() const {
-    constexpr uint64_t kTemplateBytes = 1 << 20;
+    constexpr uint64_t kRenderBytes = 1 << 20;
     return (tokenizer ? static_cast<uint64_t>(tokenizer->memory_bytes()) : 0) +
-           (chat_template ? kTemplateBytes : 0);
+           (chat_template ? kRenderBytes + chat_template->memory_bytes() : 0);
   }
 };
 

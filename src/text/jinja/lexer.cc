@@ -172,6 +172,11 @@ class Lexer {
     for (;;) {
       skip_space();
       if (position_ >= source_.size()) return error("the tag has no end (%} or }})");
+      if (tokens_.size() >= kTokensMax) {
+        return Error{
+            ErrorCode::kUnsupported,
+            fmt::format("line {}: the template has more than {} words", line_, kTokensMax)};
+      }
       // Inside brackets }} may be two ends of dicts.
       if (brackets_.empty() && read_end(is_block)) return {};
       PENSTOCK_TRY(read_word());

@@ -4,7 +4,9 @@
 // line end after a block tag goes, blanks before one at the beginning of a line go, and `-` beside
 // a tag takes all white space on that side. One line end at the end of the source goes, too.
 //
-// Errors  kCorrupt: not UTF-8, an unfinished tag or text, a character that fits nowhere. With line.
+// Limits  kTokensMax: a node of the tree takes a hundred times the bytes of its word
+// Errors  kCorrupt: not UTF-8, an unfinished tag or text, a character that fits nowhere; kUnsupported:
+//         too many words. With line.
 #pragma once
 
 #include <cstdint>
@@ -15,6 +17,8 @@
 #include "base/result.h"
 
 namespace penstock::jinja {
+
+inline constexpr size_t kTokensMax = 32'768;  // published templates have 6,000
 
 struct Token {
   enum class Kind : uint8_t {
