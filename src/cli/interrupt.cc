@@ -112,7 +112,8 @@ void Interrupt::watch(std::stop_token quit) {
   for (;;) {
     const int ready = ::poll(&watched, 1, is_ending() ? kGraceSeconds * 1000 : -1);
     if (quit.stop_requested()) return;
-    if (ready == 0) end_without_tidying();
+    // What was begun meanwhile is not what was to end: a server answers those who wait.
+    if (ready == 0 && is_ending()) end_without_tidying();
     if (ready < 0) continue;
     wake_.clear();
     if (g_hung_up.exchange(false)) {

@@ -250,6 +250,7 @@ class Limits(unittest.TestCase):
     def arguments(self):
         return tuple(MODEL.path if a is None else a for a in self.RUN)
 
+    @unittest.skipIf(IS_SANITIZED, "sanitizers need memory and descriptors of their own")
     def test_address_space(self):
         codes = set()
         for mib in (24, 32, 40, 48, 64, 80, 96, 128, 192, 256):
@@ -263,6 +264,7 @@ class Limits(unittest.TestCase):
                     self.assertIn(b"penstock: ", done.stderr)
         self.assertIn(4, codes)
 
+    @unittest.skipIf(IS_SANITIZED, "sanitizers need memory and descriptors of their own")
     def test_descriptors(self):
         for number in (3, 4, 5, 6, 7, 8, 9, 10, 12, 16):
             with self.subTest(number):
@@ -296,6 +298,7 @@ class Limits(unittest.TestCase):
         self.assertIn(b"1 thread;", run.stderr)
 
     @unittest.skipUnless(os.uname().machine == "x86_64", "the number of the system call is this machine's")
+    @unittest.skipIf(IS_SANITIZED, "sanitizers make system calls of their own")
     def test_a_reader_that_the_system_refuses(self):
         ask = [BINARY, "run", MODEL.path, "--memory", "64M", "-p", "a", "-n", "1", "--greedy"]
         for options, code in ((["--reader", "uring", "--json"], 5), (["--reader", "auto"], 0), (["--reader", "threads"], 0)):
