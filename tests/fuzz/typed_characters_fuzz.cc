@@ -1,6 +1,7 @@
 // Keys and pastes as terminals send them, in pieces: no end of line inside of a paste, no control
 // characters but those that keys stand for, never more characters than a key's longest meaning allows.
 
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
 
