@@ -30,6 +30,7 @@ export class Panel {
     this.speeds = [];
     this.last = null;
     this.timer = null;
+    this.isAsking = false;
     this.build();
   }
 
@@ -78,11 +79,15 @@ export class Panel {
   }
 
   async poll() {
+    if (this.isAsking) return; // answers of a slow server would overtake each other
+    this.isAsking = true;
     let figures;
     try {
       figures = await get("/figures");
     } catch {
       return; // the status line tells that the server is away
+    } finally {
+      this.isAsking = false;
     }
     const now = performance.now();
     const before = this.last;

@@ -86,7 +86,7 @@ export function importText(text) {
     conversation.created = String(given.created ?? conversation.created);
     conversation.updated = String(given.updated ?? conversation.updated);
     for (const [id, node] of Object.entries(given.nodes ?? {})) {
-      if (!["user", "assistant"].includes(node?.role)) continue;
+      if (id === "__proto__" || !["user", "assistant"].includes(node?.role)) continue;
       conversation.nodes[id] = {
         id, parent: typeof node.parent === "string" ? node.parent : null, role: node.role,
         time: String(node.time ?? conversation.created), content: String(node.content ?? ""),
