@@ -1,0 +1,53 @@
+// A block of memory that a device can use: its own, or the host's that it can reach.
+//
+//   kDevice  the device's own; the host cannot look at it
+//   kShared  the host's, mapped for both: what is copied to the device and back lies here
+//
+// Blocks are few and at most kGpuBlockMax large, what every driver can give at once. Shaders follow
+// addresses, so a block is addressed as memory is: at address() + offset.
+//
+// Threads  as GpuDevice
+// Memory   owns the block; giving it back waits until the device has nothing to do
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+#include "gpu/vulkan_functions.h"
+
+namespace penstock {
+
+class GpuDevice;
+
+inline constexpr uint64_t kGpuBlockMax = uint64_t{1} << 30;
+
+enum class GpuMemoryKind : uint8_t { kDevice, kShared };
+
+class GpuBuffer {
+ public:
+  GpuBuffer() = default;
+  ~GpuBuffer();
+  GpuBuffer(GpuBuffer&& other) noexcept;
+  GpuBuffer& operator=(GpuBuffer&& other) noexcept;
+
+  uint64_t address() const { return address_; }  // as the device has it; 256-byte aligned
+  uint64_t size() const { return bytes_; }
+  // Of kShared. What the host wrote before a submit, the device sees; what the device wrote, the host
+  // sees when its fence has passed.
+  std::span<std::byte> host_bytes() const;
+  bool is_host_visible() const { return mapped_ != nullptr; }
+
+  VkBuffer handle() const { return buffer_; }
+
+ private:
+  friend class GpuDevice;
+
+  GpuDevice* device_ = nullptr;
+  VkBuffer buffer_ = VK_NULL_HANDLE;
+  VkDeviceMemory memory_ = VK_NULL_HANDLE;
+  uint64_t address_ = 0, bytes_ = 0;
+  std::byte* mapped_ = nullptr;
+};
+
+}  // namespace penstock

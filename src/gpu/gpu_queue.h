@@ -1,0 +1,100 @@
+// Lists of commands for a device, and the line in which it works through them.
+//
+//   GpuCommands commands = PENSTOCK_TRY(queue.begin());
+//   commands.dispatch(kernel, arguments, {groups, 1});
+//   commands.barrier();                              // what follows reads what was written before
+//   commands.dispatch(...);
+//   const Fence fence = PENSTOCK_TRY(queue.submit(commands));
+//   PENSTOCK_TRY(queue.wait(fence));
+//
+// Lists run in the order of their submission; each sees all that those before it have written. A
+// device that does not answer for kGpuPatience counts as lost, so that nobody waits for ever; a software
+// device shares its processors with everybody and may take longer.
+//
+// Threads  one
+// Memory   a few lists, made at the start and used in turn
+// Errors   kIo: the device is lost or does not answer; kOutOfMemory
+#pragma once
+
+#include <array>
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+
+#include "base/result.h"
+#include "compute/backend.h"
+#include "gpu/gpu_buffer.h"
+#include "gpu/vulkan_functions.h"
+
+namespace penstock {
+
+inline constexpr std::chrono::seconds kGpuPatience{30}, kSoftwarePatience{600};
+inline constexpr size_t kGpuArgumentsMax = 128;  // bytes, what every device takes
+
+// A shader with its constants, ready to run.
+struct GpuKernel {
+  VkPipeline pipeline = VK_NULL_HANDLE;
+};
+
+struct GpuGroups {
+  uint32_t x = 1, y = 1;
+};
+
+// A list while it is written.
+class GpuCommands {
+ public:
+  // arguments: a struct laid out as the shader's, at most kGpuArgumentsMax bytes.
+  template <class Arguments>
+  void dispatch(const GpuKernel& kernel, const Arguments& arguments, GpuGroups groups) {
+    static_assert(sizeof(Arguments) <= kGpuArgumentsMax && sizeof(Arguments) % 4 == 0);
+    dispatch_bytes(kernel, std::as_bytes(std::span(&arguments, 1)), groups);
+  }
+  void copy(const GpuBuffer& from, uint64_t from_offset, const GpuBuffer& to, uint64_t to_offset,
+            uint64_t bytes);
+  void clear(const GpuBuffer& buffer);  // zeros
+  // Commands behind it see what those before it have written, and write only after these have read.
+  void barrier();
+
+ private:
+  friend class GpuQueue;
+  void dispatch_bytes(const GpuKernel& kernel, std::span<const std::byte> arguments,
+                      GpuGroups groups);
+
+  const VulkanDeviceFunctions* functions_ = nullptr;
+  VkPipelineLayout layout_ = VK_NULL_HANDLE;
+  VkCommandBuffer list_ = VK_NULL_HANDLE;
+};
+
+class GpuQueue {
+ public:
+  static Result<std::unique_ptr<GpuQueue>> create(GpuDevice& device, uint32_t family);
+  ~GpuQueue();
+  GpuQueue(const GpuQueue&) = delete;
+  GpuQueue& operator=(const GpuQueue&) = delete;
+
+  // An empty list; waits when all are at work. One is written at a time.
+  Result<GpuCommands> begin();
+  Result<Fence> submit(const GpuCommands& commands);
+
+  Result<bool> has_passed(Fence fence);
+  Result<void> wait(Fence fence);
+  Result<void> finish(const GpuCommands& commands);  // submits and waits
+
+ private:
+  static constexpr size_t kLists = 8;
+
+  explicit GpuQueue(GpuDevice& device) : device_(device) {}
+  Result<void> end(VkCommandBuffer list);
+
+  GpuDevice& device_;
+  VkQueue queue_ = VK_NULL_HANDLE;
+  VkCommandPool pool_ = VK_NULL_HANDLE;
+  VkSemaphore timeline_ = VK_NULL_HANDLE;
+  std::array<VkCommandBuffer, kLists> lists_ = {};
+  bool is_writing_ = false;  // a list was begun and not submitted
+  uint64_t submitted_ = 0;  // the last fence's number; list i has fences i + 1, i + 1 + kLists, ...
+};
+
+}  // namespace penstock

@@ -1,0 +1,37 @@
+#include "gpu/shaders.h"
+
+namespace penstock {
+namespace {
+
+constexpr uint32_t kPackRows[] = {
+#include "pack_rows.inc"
+};
+constexpr uint32_t kProbe[] = {
+#include "probe.inc"
+};
+constexpr uint32_t kProduct[] = {
+#include "product.inc"
+};
+constexpr uint32_t kRead[] = {
+#include "read.inc"
+};
+
+struct Row {
+  std::string_view name;
+  std::span<const uint32_t> words;
+};
+// In the order of Shader.
+constexpr Row kRows[] = {
+    {"pack_rows", kPackRows}, {"probe", kProbe}, {"product", kProduct}, {"read", kRead}};
+
+}  // namespace
+
+std::string_view name_of(Shader shader) {
+  return kRows[static_cast<size_t>(shader)].name;
+}
+
+std::span<const uint32_t> spirv_of(Shader shader) {
+  return kRows[static_cast<size_t>(shader)].words;
+}
+
+}  // namespace penstock
