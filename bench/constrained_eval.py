@@ -31,27 +31,10 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(HERE, "..", "tests", "server"))
 sys.path.insert(0, os.path.join(HERE, "..", "tools"))
 from eval import parse_calls  # noqa: E402
+from eval_items import FOLDER, openai_messages, read_items  # noqa: E402
 from support import Server  # noqa: E402
 
 LIMIT = 200  # tokens
-
-
-def read_items(folder, name, count):
-    with open(os.path.join(folder, f"eval_{name}.jsonl"), encoding="utf-8") as lines:
-        return [json.loads(line) for line in lines][:count]
-
-
-def openai_messages(messages):
-    """Past calls as the API has them; the evaluation's stand as the template takes them."""
-    sent = []
-    for message in messages:
-        calls = [call.get("function", call) for call in message.get("tool_calls") or []]
-        if calls:
-            message = {**message, "tool_calls": [
-                {"id": f"call_{i}", "type": "function", "function": {"name": call["name"], "arguments": json.dumps(call["arguments"])}}
-                for i, call in enumerate(calls)]}
-        sent.append(message)
-    return sent
 
 
 def fits(value, schema):
@@ -152,10 +135,10 @@ def main():
     parser.add_argument("--items", type=int, default=1000)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--temperatures", default="0,1.5")
-    parser.add_argument("--eval", default=os.path.join(HERE, "..", "tests", "data", "eval"))
+    parser.add_argument("--eval", default=FOLDER)
     options = parser.parse_args()
-    sets = [("tool calls", "tool", read_items(options.eval, "tools", options.items)),
-            ("JSON", "json", read_items(options.eval, "json", options.items))]
+    sets = [("tool calls", "tool", read_items("tools", options.items, options.eval)),
+            ("JSON", "json", read_items("json", options.items, options.eval))]
     print("| experts | prompts | temperature | | holds | exact |\n|---|---|---:|---|---:|---:|")
     for labelled in options.models:
         label, path = labelled.split("=", 1)

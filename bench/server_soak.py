@@ -232,7 +232,8 @@ class Soak:
             self.wrong.append(f"{self.descriptors()} descriptors, {descriptors} before")
         metrics = self.ask("GET", "/metrics")[1].decode()
         for name in ("checksum_failures_total", "io_retries_total", "expert_reads_total", "cancelled_total", "failed_total", "kv_disk_damaged_total", "kv_disk_loaded_total"):
-            self.counts[name] = int(float(re.search(rf"^penstock_{name} (\S+)$", metrics, re.MULTILINE)[1]))
+            found = re.findall(rf"^penstock_{name}(?:{{.*}})? (\S+)$", metrics, re.MULTILINE)
+            self.counts[name] = int(sum(map(float, found)))
         if self.counts["checksum_failures_total"] == 0:
             self.wrong.append("no damage was met: give more minutes or less memory")
         if self.options.errors > 0 and self.counts["io_retries_total"] == 0:

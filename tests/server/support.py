@@ -21,11 +21,16 @@ IS_SLOW = os.environ.get("PENSTOCK_SANITIZED") == "thread"
 STATE = tempfile.TemporaryDirectory(prefix="penstock-serve-")
 
 
+def environment():
+    """Without what this machine's user has set."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("PENSTOCK_", "XDG_"))}
+    return {**kept, "HOME": "/nonexistent", "XDG_STATE_HOME": STATE.name}
+
+
 class Server:
     """penstock serve, running until stop()."""
 
     def __init__(self, *flags, model=MODEL, memory="400M", context=1024):
-        kept = {k: v for k, v in os.environ.items() if not k.startswith(("PENSTOCK_", "XDG_"))}
         self.log = tempfile.TemporaryFile()
         arguments = [BINARY, "serve", model, "--memory", memory, "--context", context]
         if "--host" not in flags:
@@ -33,7 +38,7 @@ class Server:
         self.process = subprocess.Popen(
             [str(a) for a in (*arguments, *flags)],
             stderr=self.log,
-            env={**kept, "HOME": "/nonexistent", "XDG_STATE_HOME": STATE.name},
+            env=environment(),
         )
         self.address = self._wait_for(r"listening at (\S+)")
         if self.address.startswith("http"):
@@ -114,10 +119,13 @@ class Server:
                 pass
             return receive_all(connection)
 
-    def metric(self, name):
-        text = self.get("/metrics")[2]
-        found = re.search(rf"^penstock_{name} (\S+)$", text, re.MULTILINE)
-        return float(found[1])
+    def metric(self, name, **labels):
+        """The value of a metric: of the line with these labels, or of all its lines together."""
+        lines = re.findall(rf"^penstock_{name}(?:{{(.*)}})? (\S+)$", self.get("/metrics")[2], re.MULTILINE)
+        wanted = {f'{key}="{value}"' for key, value in labels.items()}
+        values = [float(value) for given, value in lines if wanted <= set(given.split(","))]
+        assert values, f"there is no metric {name} {labels}"
+        return sum(values)
 
     def memory_kib(self):
         with open(f"/proc/{self.process.pid}/status", encoding="ascii") as status:

@@ -1,0 +1,24 @@
+"""The evaluation's prompts, as the scripts that ask a server want them."""
+
+import json
+import os
+
+FOLDER = os.path.normpath(os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "tests", "data", "eval"))
+
+
+def read_items(name, count=1000, folder=FOLDER):
+    with open(os.path.join(folder, f"eval_{name}.jsonl"), encoding="utf-8") as lines:
+        return [json.loads(line) for line in lines][:count]
+
+
+def openai_messages(messages):
+    """Past calls as the API has them; the evaluation's stand as the template takes them."""
+    sent = []
+    for message in messages:
+        calls = [call.get("function", call) for call in message.get("tool_calls") or []]
+        if calls:
+            message = {**message, "tool_calls": [
+                {"id": f"call_{i}", "type": "function", "function": {"name": call["name"], "arguments": json.dumps(call["arguments"])}}
+                for i, call in enumerate(calls)]}
+        sent.append(message)
+    return sent
