@@ -225,7 +225,6 @@ class Loads:
         done, lock = [], threading.Lock()
 
         def one(i):
-            time.sleep(0.01 * i)  # in this order
             start = time.monotonic()
             status, _, answer = server.post("/v1/chat/completions", ask(i), timeout=600)
             with lock:
@@ -237,7 +236,13 @@ class Loads:
                 running = pool.submit(server.post, "/v1/chat/completions", {**ask(0), "max_tokens": 600}, timeout=600)
                 while server.metric("requests_running") == 0:
                     time.sleep(0.001)
-                list(pool.map(one, range(1, 64)))
+                asked = []
+                for i in range(1, 64):  # each when the one before it has its place, so that their order is known
+                    asked.append(pool.submit(one, i))
+                    while server.metric("requests_waiting") < min(i, 32) and not asked[-1].done():
+                        time.sleep(0.001)
+                for future in asked:
+                    future.result()
                 running.result()
         finally:
             server.stop()
@@ -382,7 +387,7 @@ class Loads:
         wanted = int(self.options.kv_gib * self.options.scale * (1 << 30))
         folder = tempfile.TemporaryDirectory(prefix="penstock-load-kv-", dir=self.options.kv_folder)
         flags = ("--kv-dir", os.path.join(folder.name, "kv"), "--kv-disk-max", str(4 * wanted + (1 << 30)))
-        question = chat(" ".join(f"Fact {i}: the number {i} is a number." for i in range(260)), max_tokens=1)
+        question = chat(" ".join(f"Fact {i}: the number {i} is a number." for i in range(150)), max_tokens=1)
         try:
             started = time.monotonic()
             server = self.serve(*flags, "--parallel", 4, context=4096)

@@ -62,6 +62,8 @@ Result<ServerOptions> server_options(Call& call) {
   options.http.host = settings.text("host");
   options.http.port = static_cast<int>(settings.integer("port"));
   options.http.max_connections = static_cast<int>(settings.integer("max-connections"));
+  options.http.max_per_address = static_cast<int>(settings.integer("max-connections-per-address"));
+  options.http.counts_loopback = settings.is_given("max-connections-per-address");
   options.http.workers =
       static_cast<int>(settings.integer("max-queue") + settings.integer("parallel")) +
       kFurtherWorkers;
@@ -125,7 +127,9 @@ ServedModel served_model(const Call& call, const Engine& engine, const SamplingO
                       std::chrono::system_clock::now().time_since_epoch())
                       .count();
   model.version = PENSTOCK_VERSION;
-  model.fingerprint = fmt::format("penstock-{}-{}", PENSTOCK_VERSION, engine.files().id_text());
+  model.fingerprint =
+      fmt::format("penstock-{}-{}-k{}-{}", PENSTOCK_VERSION, settings.text("arithmetic"),
+                  engine.experts_per_token(), engine.files().id_text());
   if (settings.text("think") != "auto") model.thinking = settings.text("think") == "on";
   model.max_tokens_default = settings.integer("max-tokens");
   if (settings.is_given("reasoning-budget")) {
@@ -134,6 +138,7 @@ ServedModel served_model(const Call& call, const Engine& engine, const SamplingO
   model.refuses_unknown_fields = settings.is_on("strict-fields");
   model.refuses_other_models = settings.is_on("strict-model");
   model.ping_interval_ms = static_cast<int>(settings.integer("sse-ping-interval") * 1000);
+  model.json_ping_interval_ms = static_cast<int>(settings.integer("json-ping-interval") * 1000);
   const std::string& field = settings.text("reasoning-field");
   model.tells_reasoning = field != "reasoning";
   model.tells_reasoning_short = field != "reasoning_content";
@@ -226,8 +231,10 @@ Result<int> serve_verb(Call& call) {
   WarmStartTeller warm(call, *engine);
   if (warm.is_eager()) warm.read_all(call.interrupt.token());
   const auto generator = PENSTOCK_TRY(BatchGenerator::create(
-      *engine, {static_cast<int>(call.settings.integer("max-queue")), engine_opts.parallel,
-                [&warm] { return warm.read_more(); }}));
+      *engine, {.max_queue = static_cast<int>(call.settings.integer("max-queue")),
+                .queue_timeout = std::chrono::seconds(call.settings.integer("queue-timeout")),
+                .parallel = engine_opts.parallel,
+                .idle_work = [&warm] { return warm.read_more(); }}));
 
   call.interrupt.set_policy(Interrupt::Policy::kPatient);
   server->set_ready(&model, generator.get());

@@ -35,7 +35,7 @@ class PassStop {
 BatchGenerator::BatchGenerator(Engine& engine, BatchGeneratorOptions options)
     : engine_(engine),
       options_(std::move(options)),
-      queue_(options_.max_queue),
+      queue_(options_.max_queue, options_.queue_timeout),
       has_idle_work_(options_.idle_work != nullptr) {
   queue_.set_max_running(options_.parallel);
 }
@@ -54,6 +54,8 @@ Result<std::unique_ptr<BatchGenerator>> BatchGenerator::create(Engine& engine,
 Generator::Submitted BatchGenerator::submit(GenerationRequest request) {
   const int64_t context = engine_.plan_request().context;
   if (std::ssize(request.prompt) > context) {
+    const std::scoped_lock lock(mutex_);
+    ++figures_.rejected.context;
     return {nullptr,
             {SubmitError::Kind::kTooLong,
              fmt::format("the prompt has {} tokens, the context holds {}", request.prompt.size(),
@@ -62,6 +64,13 @@ Generator::Submitted BatchGenerator::submit(GenerationRequest request) {
   }
   if (request.prompt.empty()) {
     return {nullptr, {SubmitError::Kind::kInvalid, "the prompt is empty", 0}};
+  }
+  if (request.slot && *request.slot >= options_.parallel) {
+    return {nullptr,
+            {SubmitError::Kind::kInvalid,
+             fmt::format("\"id_slot\" is {}; the slots are 0 to {}", *request.slot,
+                         options_.parallel - 1),
+             0}};
   }
   return queue_.submit(std::move(request));
 }
@@ -73,6 +82,7 @@ bool BatchGenerator::is_busy() const {
 void BatchGenerator::run(std::stop_token stop) {
   while (!stop.stop_requested()) {
     do_actions(false);
+    queue_.expire(GenerationJob::Clock::now());
     admit(stop, !is_busy());
     if (!is_busy()) {
       has_idle_work_ = has_idle_work_ && options_.idle_work();
@@ -145,10 +155,12 @@ SlotOutcome BatchGenerator::carry_out(const SlotAction& action) {
 // Free sessions take the requests that have waited longest.
 void BatchGenerator::admit(const std::stop_token& stop, bool may_wait) {
   while (std::ranges::any_of(slots_, [](const Slot& slot) { return !slot.run; })) {
-    const auto job = queue_.take(stop, may_wait && !has_idle_work_ ? 250ms : 0ms);
+    const auto job = queue_.take(
+        stop, may_wait && !has_idle_work_ ? 250ms : 0ms,
+        [this](const GenerationRequest& next) { return !next.slot || !slot_of(next).run; });
     if (job == nullptr) return;
     may_wait = false;
-    Slot& slot = choose_slot(job->request().prompt);
+    Slot& slot = job->request().slot ? slot_of(job->request()) : choose_slot(job->request().prompt);
     slot.last_used = ++clock_;
     slot.run.emplace(job, slot.session, engine_);
     slot.run->set_times(&times_);
@@ -156,6 +168,11 @@ void BatchGenerator::admit(const std::stop_token& stop, bool may_wait) {
     take_figures();
     sweep();  // it may have ended already, with a prompt that was all known
   }
+}
+
+// The one that it asks for.
+BatchGenerator::Slot& BatchGenerator::slot_of(const GenerationRequest& request) {
+  return slots_[static_cast<size_t>(*request.slot)];
 }
 
 // Of the free sessions, the one that holds most of the prompt; else the one unused for longest.
@@ -241,9 +258,10 @@ void BatchGenerator::sweep() {
   for (Slot& slot : slots_) {
     if (!slot.run) continue;
     if (!slot.run->has_ended() && slot.run->is_cancelled()) {
-      slot.run->end_cancelled(queue_.is_stopping());
+      const bool is_shutdown = queue_.is_stopping();
+      slot.run->end_cancelled(is_shutdown);
       const std::scoped_lock lock(mutex_);
-      ++figures_.cancelled;
+      ++(is_shutdown ? figures_.cancelled.shutdown : figures_.cancelled.disconnect);
     }
     if (slot.run->has_ended()) finish(slot);
   }
@@ -294,10 +312,9 @@ void BatchGenerator::take_figures() {
   if (const PrefixStore* prefixes = engine_.parts().prefix_store) {
     figures_.prefixes = prefixes->figures();
   }
-  figures_.num_slots = store.num_slots();
+  if (figures_.num_slots != store.num_slots()) take_memory(store.num_slots());
   figures_.num_experts = engine_.plan().num_experts;
   figures_.memory_budget_bytes = engine_.plan_request().budget_bytes;
-  figures_.memory_used_bytes = engine_.plan().total_bytes;
   figures_.held_tokens = 0;
   figures_.slots.clear();
   for (const Slot& slot : slots_) {
@@ -305,6 +322,22 @@ void BatchGenerator::take_figures() {
     figures_.held_tokens += held;
     figures_.slots.push_back({static_cast<int>(figures_.slots.size()), slot.run.has_value(),
                               engine_.plan_request().context, held});
+  }
+}
+
+// What the plan says, with the slots that there are now: other programs may have got some. mutex_ is
+// held.
+void BatchGenerator::take_memory(int64_t num_slots) {
+  const uint64_t planned = static_cast<uint64_t>(engine_.plan().num_slots);
+  figures_.num_slots = num_slots;
+  figures_.memory_parts.clear();
+  figures_.memory_used_bytes = 0;
+  for (const PlanItem& item : engine_.plan().items) {
+    const bool is_slots = item.purpose == "expert slots";
+    const uint64_t bytes =
+        is_slots ? item.bytes / planned * static_cast<uint64_t>(num_slots) : item.bytes;
+    figures_.memory_parts.push_back({item.purpose, bytes});
+    figures_.memory_used_bytes += bytes;
   }
 }
 
@@ -316,7 +349,13 @@ GeneratorFigures BatchGenerator::figures() const {
   }
   figures.running = queue_.running();
   figures.waiting = queue_.waiting();
-  figures.rejected = queue_.rejected();
+  const RejectedRequests rejected = queue_.rejected();
+  figures.rejected.queue_full += rejected.queue_full;
+  figures.rejected.queue_timeout += rejected.queue_timeout;
+  figures.rejected.shutdown += rejected.shutdown;
+  const CancelledRequests cancelled = queue_.cancelled();
+  figures.cancelled.disconnect += cancelled.disconnect;
+  figures.cancelled.shutdown += cancelled.shutdown;
   return figures;
 }
 

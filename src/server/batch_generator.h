@@ -33,7 +33,8 @@ inline constexpr int64_t kPieceBesideAnswers = 256;
 
 struct BatchGeneratorOptions {
   int max_queue = 32;
-  int parallel = 1;  // as the engine was opened for
+  std::chrono::milliseconds queue_timeout{0};  // 0: whoever waits may do so for ever
+  int parallel = 1;                            // as the engine was opened for
   // While nobody asks: a few milliseconds of useful work; false when there is none left.
   std::function<bool()> idle_work;
 };
@@ -67,6 +68,7 @@ class BatchGenerator : public Generator {
 
   BatchGenerator(Engine& engine, BatchGeneratorOptions options);
   void admit(const std::stop_token& stop, bool may_wait);
+  Slot& slot_of(const GenerationRequest& request);
   Slot& choose_slot(std::span<const TokenId> prompt);
   bool is_busy() const;
   void step();
@@ -76,6 +78,7 @@ class BatchGenerator : public Generator {
   void finish(Slot& slot);
   void note_fault(const std::optional<Error>& error);
   void take_figures();
+  void take_memory(int64_t num_slots);
   void do_actions(bool is_last);
   SlotOutcome carry_out(const SlotAction& action);
 

@@ -75,13 +75,14 @@ Generator::Submitted GenerationQueue::submit(GenerationRequest request) {
   Generator::Submitted submitted;
   const std::scoped_lock lock(mutex_);
   if (drains_) {
+    ++rejected_.shutdown;
     submitted.error = {SubmitError::Kind::kDraining, "the server is shutting down", 0};
     return submitted;
   }
-  std::erase_if(waiting_, [](const auto& job) { return job->stop().stop_requested(); });
+  forget_cancelled();
   const auto free = std::max<std::ptrdiff_t>(max_running_ - std::ssize(running_), 0);
   if (std::ssize(waiting_) - free >= max_waiting_) {
-    ++rejected_;
+    ++rejected_.queue_full;
     const double wait = mean_seconds_ * static_cast<double>(waiting_.size()) / max_running_;
     submitted.error = {SubmitError::Kind::kFull, "too many requests are waiting; try again later",
                        static_cast<int>(std::clamp(std::ceil(wait), 1.0, 3600.0))};
@@ -103,23 +104,32 @@ void GenerationQueue::tell_positions() {
   }
 }
 
-// The oldest that is still wanted. mutex_ is held.
-std::shared_ptr<GenerationJob> GenerationQueue::pop() {
-  std::erase_if(waiting_, [](const auto& job) { return job->stop().stop_requested(); });
-  if (waiting_.empty()) return nullptr;
-  auto job = std::move(waiting_.front());
-  waiting_.pop_front();
+// Of those that nobody waits for any more. mutex_ is held.
+void GenerationQueue::forget_cancelled() {
+  cancelled_.disconnect +=
+      std::erase_if(waiting_, [](const auto& job) { return job->stop().stop_requested(); });
+}
+
+// The oldest that is still wanted and can begin. mutex_ is held.
+std::shared_ptr<GenerationJob> GenerationQueue::pop(const CanBegin& can_begin) {
+  forget_cancelled();
+  const auto found = std::ranges::find_if(
+      waiting_, [&](const auto& job) { return !can_begin || can_begin(job->request()); });
+  if (found == waiting_.end()) return nullptr;
+  auto job = std::move(*found);
+  waiting_.erase(found);
   running_.push_back(job);
   tell_positions();
   return job;
 }
 
 std::shared_ptr<GenerationJob> GenerationQueue::take(std::stop_token stop,
-                                                     std::chrono::milliseconds patience) {
+                                                     std::chrono::milliseconds patience,
+                                                     const CanBegin& can_begin) {
   std::unique_lock lock(mutex_);
-  if (auto job = pop()) return job;
+  if (auto job = pop(can_begin)) return job;
   changed_.wait_for(lock, std::move(stop), patience, [this] { return !waiting_.empty(); });
-  return pop();
+  return pop(can_begin);
 }
 
 void GenerationQueue::done(const std::shared_ptr<GenerationJob>& job, double seconds) {
@@ -128,11 +138,34 @@ void GenerationQueue::done(const std::shared_ptr<GenerationJob>& job, double sec
   mean_seconds_ += 0.2 * (seconds - mean_seconds_);
 }
 
+void GenerationQueue::expire(GenerationJob::Clock::time_point now) {
+  if (timeout_.count() == 0) return;
+  std::vector<std::shared_ptr<GenerationJob>> refused;
+  {
+    const std::scoped_lock lock(mutex_);
+    forget_cancelled();
+    // The oldest come first.
+    while (!waiting_.empty() && now - waiting_.front()->submitted() > timeout_) {
+      refused.push_back(std::move(waiting_.front()));
+      waiting_.pop_front();
+    }
+    rejected_.queue_timeout += refused.size();
+    if (!refused.empty()) tell_positions();
+  }
+  for (const auto& job : refused) {
+    job->fail({ErrorCode::kCancelled,
+               "the request has waited too long in the queue; try again "
+               "later"});
+  }
+}
+
 void GenerationQueue::drain() {
   std::deque<std::shared_ptr<GenerationJob>> refused;
   {
     const std::scoped_lock lock(mutex_);
     drains_ = true;
+    forget_cancelled();
+    cancelled_.shutdown += waiting_.size();
     refused.swap(waiting_);
   }
   for (const auto& job : refused) {
@@ -163,9 +196,18 @@ int GenerationQueue::running() const {
   return static_cast<int>(running_.size());
 }
 
-uint64_t GenerationQueue::rejected() const {
+RejectedRequests GenerationQueue::rejected() const {
   const std::scoped_lock lock(mutex_);
   return rejected_;
+}
+
+// Those that have left are counted at once, and forgotten when somebody looks for the next.
+CancelledRequests GenerationQueue::cancelled() const {
+  const std::scoped_lock lock(mutex_);
+  CancelledRequests cancelled = cancelled_;
+  cancelled.disconnect += static_cast<uint64_t>(std::ranges::count_if(
+      waiting_, [](const auto& job) { return job->stop().stop_requested(); }));
+  return cancelled;
 }
 
 }  // namespace penstock

@@ -7,6 +7,7 @@
 
 #include <condition_variable>
 #include <deque>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <stop_token>
@@ -51,36 +52,46 @@ class GenerationJob {
 
 class GenerationQueue {
  public:
-  explicit GenerationQueue(int max_waiting) : max_waiting_(max_waiting) {}
+  // timeout: how long a request may wait; 0: for ever.
+  explicit GenerationQueue(int max_waiting,
+                           std::chrono::milliseconds timeout = std::chrono::milliseconds(0))
+      : max_waiting_(max_waiting), timeout_(timeout) {}
 
   // A request that finds nobody before it takes no place in the queue.
   Generator::Submitted submit(GenerationRequest request);
-  // The next job that was not cancelled, waiting for one so long; nothing when none came, or `stop`
-  // is requested.
-  std::shared_ptr<GenerationJob> take(std::stop_token stop, std::chrono::milliseconds patience);
+  // The next job that was not cancelled and can begin, waiting for one so long; nothing when none
+  // came, or `stop` is requested. Without `can_begin` any can.
+  using CanBegin = std::function<bool(const GenerationRequest&)>;
+  std::shared_ptr<GenerationJob> take(std::stop_token stop, std::chrono::milliseconds patience,
+                                      const CanBegin& can_begin = {});
   // A job that take() gave has ended.
   void done(const std::shared_ptr<GenerationJob>& job, double seconds);
 
-  void drain();  // those that wait are refused
-  void stop();   // those at work are cancelled, with this word for those who ask
+  void expire(GenerationJob::Clock::time_point now);  // those that have waited too long are refused
+  void drain();                                       // those that wait are refused
+  void stop();  // those at work are cancelled, with this word for those who ask
   bool is_stopping() const;
   int waiting() const;
   int running() const;
-  uint64_t rejected() const;
+  RejectedRequests rejected() const;    // by the queue
+  CancelledRequests cancelled() const;  // of those that waited
   void set_max_running(int count) { max_running_ = count; }
 
  private:
-  std::shared_ptr<GenerationJob> pop();
+  std::shared_ptr<GenerationJob> pop(const CanBegin& can_begin);
+  void forget_cancelled();
   void tell_positions();
 
   const int max_waiting_;
+  const std::chrono::milliseconds timeout_;
   int max_running_ = 1;
   mutable std::mutex mutex_;
   std::condition_variable_any changed_;
   std::deque<std::shared_ptr<GenerationJob>> waiting_;  // guarded by mutex_
   std::deque<std::shared_ptr<GenerationJob>> running_;  // guarded by mutex_
   bool drains_ = false, stops_ = false;                 // guarded by mutex_
-  uint64_t rejected_ = 0;                               // guarded by mutex_
+  RejectedRequests rejected_;                           // guarded by mutex_
+  CancelledRequests cancelled_;                         // guarded by mutex_
   double mean_seconds_ = 1;                             // guarded by mutex_: of a request
 };
 

@@ -58,8 +58,11 @@ GenerationRun::GenerationRun(std::shared_ptr<GenerationJob> job, Session& sessio
 
 void GenerationRun::begin_choice() {
   const GenerationRequest& request = job_->request();
-  if (choice_ == 0 && request.echo_logprobs) session_.reset();  // every row's logits are wanted
-  const int64_t held = session_.reuse(request.prompt);
+  // Where every row's logits are wanted, or nothing may be taken from before; later choices still go
+  // on from the place that this request kept.
+  const bool begins_anew = choice_ == 0 && (request.echo_logprobs || !request.reuses_prefixes);
+  if (begins_anew) session_.reset();
+  const int64_t held = begins_anew ? 0 : session_.reuse(request.prompt);
   SamplingOptions sampling = request.sampling;
   sampling.seed += static_cast<uint64_t>(choice_);
   sampler_.emplace(sampling, engine_.sampled_vocab(), request.prompt);

@@ -49,6 +49,8 @@ struct GenerationRequest {
   std::vector<std::pair<TokenId, float>> logit_bias;
   std::optional<int> logprobs;  // how many alternatives are told with each token
   bool echo_logprobs = false;   // also for the tokens of the prompt, in kPromptToken events
+  bool reuses_prefixes = true;  // false: all of the prompt is evaluated
+  std::optional<int> slot;      // whose sequence it is to be; waits for that one
   // Makes the mask of one choice; it takes effect after </think>, or where it knows about the
   // reasoning itself from the beginning. May be empty. Called by the computing thread.
   std::function<std::unique_ptr<TokenMask>()> make_mask;
@@ -135,10 +137,28 @@ struct SlotOutcome {
   int64_t ms = 0;
 };
 
+// Requests that were given up, by who did it: a client that left, wherever its request was, or a
+// server that ends.
+struct CancelledRequests {
+  uint64_t disconnect = 0, shutdown = 0;
+};
+
+// Requests that were refused before any work, by what was in the way.
+struct RejectedRequests {
+  uint64_t queue_full = 0, queue_timeout = 0, context = 0, shutdown = 0;
+};
+
+struct MemoryPart {
+  std::string purpose;
+  uint64_t bytes = 0;
+};
+
 // Totals since the start.
 struct GeneratorFigures {
   int running = 0, waiting = 0;
-  uint64_t requests = 0, cancelled = 0, failed = 0, rejected = 0;
+  uint64_t requests = 0, failed = 0;
+  CancelledRequests cancelled;
+  RejectedRequests rejected;
   uint64_t prompt_tokens = 0, cached_tokens = 0, answer_tokens = 0;
   uint64_t drafts = 0, drafts_accepted = 0;
   int64_t prompt_ns = 0, answer_ns = 0;
@@ -149,6 +169,7 @@ struct GeneratorFigures {
   GenerationTimes seconds;
   StepTimes times;  // of answers
   uint64_t memory_budget_bytes = 0, memory_used_bytes = 0;
+  std::vector<MemoryPart> memory_parts;    // of memory_used_bytes
   int64_t num_slots = 0, num_experts = 0;  // of experts
   int64_t held_tokens = 0;                 // of all sequences
   std::vector<SlotFigures> slots;

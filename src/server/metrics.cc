@@ -18,6 +18,13 @@ void single(std::string& out, std::string_view name, std::string_view type, std:
   out += fmt::format("penstock_{} {}\n", name, value);
 }
 
+// One of a family's lines that a label tells apart.
+template <class Number>
+void labelled(std::string& out, std::string_view name, std::string_view label,
+              std::string_view value, Number number) {
+  out += fmt::format("penstock_{}{{{}=\"{}\"}} {}\n", name, label, value, number);
+}
+
 void histogram(std::string& out, std::string_view name, std::string_view help,
                const Histogram& times) {
   family(out, name, "histogram", help);
@@ -30,6 +37,16 @@ void histogram(std::string& out, std::string_view name, std::string_view help,
   out += fmt::format("penstock_{0}_bucket{{le=\"+Inf\"}} {1}\npenstock_{0}_sum {2}\n", name, count,
                      times.sum());
   out += fmt::format("penstock_{}_count {}\n", name, count);
+}
+
+// "KV cache and states" to "kv_cache_and_states".
+std::string label_of(std::string_view purpose) {
+  std::string label;
+  for (const char c : purpose) {
+    const bool is_upper = c >= 'A' && c <= 'Z';
+    label += c == ' ' ? '_' : is_upper ? static_cast<char>(c - 'A' + 'a') : c;
+  }
+  return label;
 }
 
 void prefix_metrics(std::string& out, const PrefixStoreFigures& prefixes) {
@@ -67,22 +84,33 @@ void generator_metrics(std::string& out, const GeneratorFigures& figures) {
          static_cast<double>(figures.prompt_ns) / 1e9);
   single(out, "generation_seconds_total", "counter", "time spent on answers",
          static_cast<double>(figures.answer_ns) / 1e9);
-  single(out, "cancelled_total", "counter", "requests whose client went away", figures.cancelled);
+  family(out, "cancelled_total", "counter",
+         "requests that were given up: their client left, or the server ends");
+  labelled(out, "cancelled_total", "reason", "disconnect", figures.cancelled.disconnect);
+  labelled(out, "cancelled_total", "reason", "shutdown", figures.cancelled.shutdown);
   single(out, "failed_total", "counter", "requests that ended with an error", figures.failed);
-  single(out, "rejected_total", "counter", "requests that the queue had no room for",
-         figures.rejected);
+  family(out, "rejected_total", "counter",
+         "requests that were refused before any work: no room in the queue or too long in it, a "
+         "prompt beyond the context, or the server ends");
+  labelled(out, "rejected_total", "reason", "queue_full", figures.rejected.queue_full);
+  labelled(out, "rejected_total", "reason", "queue_timeout", figures.rejected.queue_timeout);
+  labelled(out, "rejected_total", "reason", "context", figures.rejected.context);
+  labelled(out, "rejected_total", "reason", "shutdown", figures.rejected.shutdown);
   single(out, "spec_draft_tokens_total", "counter", "tokens drafted", figures.drafts);
   single(out, "spec_accepted_tokens_total", "counter", "of these, accepted",
          figures.drafts_accepted);
   single(out, "kv_tokens", "gauge", "positions held", figures.held_tokens);
   single(out, "memory_budget_bytes", "gauge", "the budget", figures.memory_budget_bytes);
-  single(out, "memory_used_bytes", "gauge", "planned of it", figures.memory_used_bytes);
+  family(out, "memory_used_bytes", "gauge", "taken of it now, by purpose");
+  for (const MemoryPart& part : figures.memory_parts) {
+    labelled(out, "memory_used_bytes", "part", label_of(part.purpose), part.bytes);
+  }
   single(out, "expert_slots", "gauge", "experts that memory can hold now", figures.num_slots);
   store_metrics(out, figures.store);
   family(out, "io_errors_total", "counter",
          "requests that ended because experts could not be read");
-  out += fmt::format("penstock_io_errors_total{{kind=\"read\"}} {}\n", figures.read_errors);
-  out += fmt::format("penstock_io_errors_total{{kind=\"checksum\"}} {}\n", figures.checksum_errors);
+  labelled(out, "io_errors_total", "kind", "read", figures.read_errors);
+  labelled(out, "io_errors_total", "kind", "checksum", figures.checksum_errors);
   histogram(out, "expert_read_seconds",
             "of reads of experts, from asking the disk to taking the bytes in",
             figures.expert_reads);

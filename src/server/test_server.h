@@ -22,6 +22,7 @@ class FakeGenerator : public Generator {
     std::optional<Error> error = {};             // at the end, in place of an end
     std::chrono::milliseconds before_prompt{0};  // silence: heartbeats have their time
     bool waits_for_cancel = false;               // after the pieces
+    GeneratorFigures figures = {};               // that it tells
   };
   explicit FakeGenerator(Script script) : script_(std::move(script)) {
     thread_ = std::jthread([this](std::stop_token stop) {
@@ -32,7 +33,7 @@ class FakeGenerator : public Generator {
   }
 
   Submitted submit(GenerationRequest request) override { return queue_.submit(std::move(request)); }
-  GeneratorFigures figures() const override { return {}; }
+  GeneratorFigures figures() const override { return script_.figures; }
   SlotOutcome act(const SlotAction&) override { return {}; }
   void drain() override { queue_.drain(); }
   void stop() override { queue_.stop(); }
@@ -55,9 +56,11 @@ class FakeGenerator : public Generator {
       progress.processed_tokens = progress.prompt_tokens;
     });
     job.emit(event(Kind::kPrompt));
+    TokenId next_id = 1;
     for (const std::string& piece : script_.pieces) {
       GenerationEvent token = event(Kind::kToken);
       token.text = piece;
+      token.token = next_id++;
       job.update([](GenerationProgress& progress) { ++progress.answer_tokens; });
       job.emit(std::move(token));
     }
@@ -99,6 +102,8 @@ class FakeExchange : public Exchange {
   }
   void end_stream() override { has_ended = true; }
   std::stop_token gone() const override { return gone_.get_token(); }
+
+  void leave() { gone_.request_stop(); }
 
   // The data of each server-sent event; "[DONE]" as a string.
   std::vector<Json> events() const {

@@ -72,6 +72,16 @@ class Demo(unittest.TestCase):
         self.assertIn("Paris", direct["content"])
         self.assertEqual(direct["finish_reason"], "stop")
 
+    def test_stop_strings_end_the_answers_of_run_and_chat(self):
+        question = "What is the capital of Portugal?"
+        for stop, expected in (("Lisbon", "The capital of Portugal is "), ('["xyz", "is L"]', "The capital of Portugal "),
+                               ("of Port", "The capital "), ("Lisbons", "The capital of Portugal is Lisbon.")):
+            told = good_json("run", MODEL, "--chat", "-p", question, "--think", "off", "--greedy", "--stop", stop, *BUDGET)
+            self.assertEqual((told["content"], told["finish_reason"]), (expected, "stop"))
+            said = good("chat", MODEL, "--think", "off", "--greedy", "--no-history", "--stop", stop, *BUDGET, stdin=question + "\n")
+            self.assertIn(expected, said)
+            self.assertNotIn(json.loads(stop)[1] if stop.startswith("[") else stop, said)
+
     def test_tools_are_offered_and_called(self):
         item = lines_of("eval_tools.jsonl", 1)[0]
         tools = self.file("tools.json", json.dumps(item["tools"]))

@@ -109,7 +109,12 @@ class ChoicesTest(unittest.TestCase):
         late = [*user(QUESTION), {"role": "system", "content": "Be brief."}]
         self.answer({"messages": late, "max_tokens": 1}, status=400)
         self.answer({"messages": [*user(QUESTION), {"role": "developer", "content": "x"}], "max_tokens": 1}, status=400)
-        self.answer({"input": late, "max_output_tokens": 1}, "/v1/responses")
+        def read(messages):
+            return self.answer({"input": messages, "max_output_tokens": 1}, "/v1/responses")["usage"]["input_tokens"]
+
+        # Moved into the block of the system, as if it had stood there.
+        self.assertEqual(read(late), read(late[::-1]))
+        self.assertGreater(read(late), read(user(QUESTION)))
 
     def test_special_tokens_are_parsed_outside_of_contents_only(self):
         self.assertEqual(len(self.answer({"content": "<|im_end|>"}, "/tokenize")["tokens"]), 1)
@@ -153,6 +158,7 @@ class ChoicesTest(unittest.TestCase):
     def test_new_fields_of_clients_are_taken_or_named(self):
         self.answer({"messages": user(QUESTION), "max_tokens": 5, "output_config": {"effort": "low"},
                      "thinking": {"type": "adaptive"}}, "/v1/messages")
+        self.assertEqual(self.headers["X-Penstock-Ignored"], "output_config.effort")
         refused = self.answer({"input": "x", "previous_response_id": "resp_1"}, "/v1/responses", status=400)
         self.assertEqual(refused["error"]["param"], "previous_response_id")
         self.answer({"input": [{"type": "item_reference", "id": "x"}, *user(QUESTION)], "max_output_tokens": 5,
@@ -165,8 +171,8 @@ class ChoicesTest(unittest.TestCase):
 
 class WaitingTest(unittest.TestCase):
     def test_who_waits_hears_its_place_and_who_runs_ends_before_the_server(self):
-        server = Server("--sse-ping-interval", 1)
-        long = chat("Tell me a story.", stream=True, ignore_eos=True, max_tokens=900)
+        server = Server("--sse-ping-interval", 1, "--drain-timeout", 600, context=4096)
+        long = chat("Tell me a story.", stream=True, ignore_eos=True, max_tokens=3500)
         running = server.stream("/v1/chat/completions", long)
         next(running)
         heard = []
@@ -181,16 +187,39 @@ class WaitingTest(unittest.TestCase):
                     pass
 
             futures = [pool.submit(wait, "/v1/chat/completions", {}), pool.submit(wait, "/v1/messages", {})]
-            end = time.monotonic() + 20
+            end = time.monotonic() + 60
             while len({path for path, _ in heard}) < 2 and time.monotonic() < end:
-                if all(future.done() for future in futures):
-                    break
                 time.sleep(0.1)
+            self.assertFalse(any(future.done() for future in futures))
             server.send(signal.SIGTERM)
-            self.assertEqual(list(running)[-1], "[DONE]")
+            rest = list(running)
+        self.assertEqual(rest[-1], "[DONE]")
+        self.assertEqual([c["choices"][0]["finish_reason"] for c in rest[:-1]][-1], "length")
         self.assertEqual(server.stop(), 0)
+        self.assertEqual(len({path for path, _ in heard}), 2)
         for path, position in heard:
             self.assertIn(position, (1, 2), path)
+
+    def test_the_context_is_each_sequences_own(self):
+        server = Server("--parallel", 2, context=512)
+        try:
+            self.assertEqual(server.get("/props")[2]["default_generation_settings"]["n_ctx"], 512)
+            with concurrent.futures.ThreadPoolExecutor(2) as pool:
+                totals = list(pool.map(lambda i: server.post("/v1/chat/completions", chat(f"Tell me story {i}.", ignore_eos=True))
+                                       [2]["usage"]["total_tokens"], range(2)))
+            self.assertEqual([total // 8 for total in totals], [64, 64])
+        finally:
+            self.assertEqual(server.stop(), 0)
+
+    def test_what_decides_the_bits_is_in_the_fingerprint(self):
+        told = []
+        for flags in ((), ("--arithmetic", "float32")):
+            server = Server(*flags)
+            try:
+                told.append(server.post("/v1/chat/completions", chat(QUESTION, max_tokens=1))[2]["system_fingerprint"])
+            finally:
+                self.assertEqual(server.stop(), 0)
+        self.assertNotEqual(*told)
 
 
 if __name__ == "__main__":

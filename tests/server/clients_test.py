@@ -133,14 +133,14 @@ class OpenAiTest(ClientTest):
             self.openai.responses.create(model="any", input="x", previous_response_id="resp_1")
 
     def test_closing_a_stream_cancels(self):
-        before = self.server.metric("cancelled_total")
+        before = self.server.metric("cancelled_total", reason="disconnect")
         stream = self.openai.chat.completions.create(
             model="any", messages=user("Tell me a story."), stream=True, extra_body={"ignore_eos": True})
         for _ in range(3):
             next(iter(stream))
         stream.close()
-        self.server.wait_until_idle()
-        self.assertGreaterEqual(self.server.metric("cancelled_total"), before)
+        self.server.wait_until_idle(60)
+        self.assertEqual(self.server.metric("cancelled_total", reason="disconnect"), before + 1)
 
     def test_an_agent_goes_on_for_ten_turns(self):
         messages = [{"role": "system", "content": "You are a helpful assistant."}]
@@ -160,6 +160,21 @@ class OpenAiTest(ClientTest):
                     self.assertIsInstance(json.loads(call.function.arguments), dict)
                     messages.append({"role": "tool", "tool_call_id": call.id, "content": f'{{"temperature": {turn + 10}}}'})
         self.assertGreater(sum(count > 0 for count in cached), len(cached) // 2)
+
+    def test_a_schema_holds_the_answer(self):
+        schema = {"type": "object", "properties": {"city": {"type": "string"}, "population": {"type": "integer"}},
+                  "required": ["city", "population"], "additionalProperties": False}
+        form = {"type": "json_schema", "json_schema": {"name": "city", "schema": schema, "strict": True}}
+        answer = self.openai.chat.completions.create(
+            model="any", messages=user("Tell me about Lisbon."), temperature=1.2, seed=3, reasoning_effort="none", max_tokens=200, response_format=form)
+        self.assertEqual(answer.choices[0].finish_reason, "stop")
+        told = json.loads(answer.choices[0].message.content)
+        self.assertEqual(set(told), {"city", "population"})
+        self.assertIsInstance(told["population"], int)
+        response = self.openai.responses.create(
+            model="any", input="Tell me about Lisbon.", temperature=1.2, reasoning={"effort": "none"}, max_output_tokens=200,
+            text={"format": {"type": "json_schema", "name": "city", "schema": schema}})
+        self.assertEqual(set(json.loads(response.output_text)), {"city", "population"})
 
 
 # Newer versions of the package name no temperature, older ones and the API do.
@@ -195,6 +210,20 @@ class AnthropicTest(ClientTest):
         messages = [*user(ASK_WEATHER), {"role": "assistant", "content": first.content},
                     {"role": "user", "content": [{"type": "tool_result", "tool_use_id": use.id, "content": "21 degrees"}]}]
         self.assertIn("21", self.anthropic.messages.create(messages=messages, **ask).content[0].text)
+
+    def test_a_format_holds_the_answer(self):
+        schema = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"], "additionalProperties": False}
+        answer = self.anthropic.messages.create(
+            model="any", max_tokens=200, messages=user("Tell me about Lisbon."),
+            extra_body={"temperature": 1.2, "output_config": {"format": {"type": "json_schema", "schema": schema}}})
+        self.assertEqual(set(json.loads(answer.content[0].text)), {"city"})
+
+    def test_closing_a_stream_cancels(self):
+        before = self.server.metric("cancelled_total", reason="disconnect")
+        with self.anthropic.messages.stream(model="any", max_tokens=900, messages=user("Tell me a story."), extra_body={"ignore_eos": True}) as stream:
+            next(iter(stream.text_stream))
+        self.server.wait_until_idle(60)
+        self.assertEqual(self.server.metric("cancelled_total", reason="disconnect"), before + 1)
 
     def test_tokens_are_counted_as_they_are_used(self):
         counted = self.anthropic.messages.count_tokens(model="any", messages=user(QUESTION)).input_tokens
@@ -246,6 +275,21 @@ class OllamaTest(ClientTest):
             pieces = list(answer) if stream else [answer]
             calls = [call for piece in pieces for call in piece.message.tool_calls or []]
             self.assertEqual([(c.function.name, dict(c.function.arguments)) for c in calls], [("get_weather", {"city": "Lisbon"})])
+
+    def test_a_format_holds_the_answer(self):
+        schema = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"], "additionalProperties": False}
+        answer = self.ollama.chat(model="any", messages=user("Tell me about Lisbon."), format=schema, options={"temperature": 1.2, "num_predict": 200})
+        self.assertEqual(set(json.loads(answer.message.content)), {"city"})
+        answer = self.ollama.generate(model="any", prompt="Tell me about Lisbon.", format=schema, options={"temperature": 1.2, "num_predict": 200})
+        self.assertEqual(set(json.loads(answer.response)), {"city"})
+
+    def test_closing_a_stream_cancels(self):
+        before = self.server.metric("cancelled_total", reason="disconnect")
+        pieces = self.ollama.chat(model="any", messages=user("Tell me a story."), stream=True, options={"ignore_eos": True})
+        next(pieces)
+        pieces.close()
+        self.server.wait_until_idle(60)
+        self.assertEqual(self.server.metric("cancelled_total", reason="disconnect"), before + 1)
 
     def test_errors_are_the_packages_own(self):
         with self.assertRaises(ollama.ResponseError) as caught:

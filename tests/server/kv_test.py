@@ -5,10 +5,12 @@ import random
 import stat
 import subprocess
 import tempfile
+import time
 import unittest
 
 from support import BINARY, MODEL, Server
 
+KILLS = int(os.environ.get("PENSTOCK_TEST_KILLS", "3"))  # a hundred take some minutes
 SYSTEM = "You answer in one short sentence. " + " ".join(f"Rule {i}: be kind to number {i}." for i in range(60))
 
 
@@ -81,12 +83,14 @@ class KvDirectory(unittest.TestCase):
 
     def test_kill_at_any_moment_leaves_a_folder_that_works(self):
         answers = set()
-        for turn in range(3):
+        dice = random.Random(17)
+        for turn in range(KILLS):
             self.start()
             if turn > 0:
                 answers.add(self.ask("What is a river?")[0])
             stream = self.server.stream("/v1/chat/completions", {**question(f"Tell me {turn}"), "stream": True})
             next(stream)
+            time.sleep(0.3 * dice.random())  # while the prompt is read, a place is kept, or the answer comes
             self.server.process.kill()
             self.server.process.wait()
         self.start()

@@ -118,12 +118,12 @@ class PageTest(unittest.TestCase):
 
     def test_an_answer_is_stopped_by_a_key(self):
         page = self.page
-        before = self.server.metric("cancelled_total")
+        before = self.server.metric("cancelled_total", reason="disconnect")
         self.begin_long_answer()
         page.keyboard.press("Escape")
         page.wait_for_selector("#send:visible")
         self.server.wait_until_idle(60)
-        self.assertEqual(self.server.metric("cancelled_total"), before + 1)
+        self.assertEqual(self.server.metric("cancelled_total", reason="disconnect"), before + 1)
         self.assertIn("stopped", page.locator(".message.assistant .figures").inner_text())
 
     def test_what_is_sent_while_the_page_still_loads_is_kept(self):

@@ -206,8 +206,34 @@ void read_anthropic_thinking(Fields& fields, const ServedModel& model, ChatCall&
   if (const auto budget = thinking.integer("budget_tokens", 1, INT32_MAX)) {
     call.generation.reasoning_budget = *budget;
   }
-  thinking.pass_over({"display"});
+  name_unknown(thinking, call);
   if (thinking.error()) fields.refuse(*thinking.error());
+}
+
+// {"type": "json_schema", "schema": ...}: what the answer has to be.
+void read_format(Fields& fields, std::string_view member, const std::string& name, ChatCall& call) {
+  const Json* given = fields.object(member);
+  if (given == nullptr) return;
+  Fields format(*given, name + ".");
+  const auto type = format.choice("type", {"json_schema"});
+  const Json* schema = format.object("schema");
+  if (!type) format.refuse("type", fmt::format("{}.type: is missing", name));
+  if (schema == nullptr) format.refuse("schema", fmt::format("{}.schema: is missing", name));
+  name_unknown(format, call);
+  if (format.error()) return fields.refuse(*format.error());
+  call.schema = *schema;
+  call.format_field = name;
+}
+
+// output_config.format, and its earlier place. "effort" has no counterpart here and is named.
+void read_anthropic_format(Fields& fields, ChatCall& call) {
+  read_format(fields, "output_format", "output_format", call);
+  const Json* given = fields.object("output_config");
+  if (given == nullptr) return;
+  Fields config(*given, "output_config.");
+  read_format(config, "format", "output_config.format", call);
+  name_unknown(config, call);
+  if (config.error()) fields.refuse(*config.error());
 }
 
 ChatCall read_prompt_fields(Fields& fields, const ServedModel& model) {
@@ -261,7 +287,7 @@ std::variant<ChatCall, ApiError> read_anthropic(const Json& body, const ServedMo
   if (fields.has("n")) fields.refuse("n", "n: Extra inputs are not permitted");
   call.streams = fields.boolean("stream").value_or(false);
   call.ping_interval_ms = model.ping_interval_ms;
-  fields.pass_over({"anthropic_version", "anthropic_beta", "betas"});
+  read_anthropic_format(fields, call);
   finish_reading(fields, model, call);
   if (fields.error()) return *fields.error();
   return call;

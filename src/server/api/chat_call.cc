@@ -77,10 +77,12 @@ void read_reply_options(Fields& fields, const ServedModel& model, ChatCall& call
     Fields inner(*options, "stream_options.");
     call.includes_usage = inner.boolean("include_usage").value_or(false);
     inner.boolean("include_obfuscation");
+    name_unknown(inner, call);
     if (inner.error()) fields.refuse(*inner.error());
   }
   call.tells_progress = fields.boolean("return_progress").value_or(false);
   call.tells_timings_per_token = fields.boolean("timings_per_token").value_or(false);
+  call.tells_tokens = fields.boolean("return_tokens").value_or(false);
   call.ping_interval_ms = model.ping_interval_ms;
   if (const auto seconds = fields.integer("sse_ping_interval", -1, 86'400)) {
     call.ping_interval_ms = static_cast<int>(std::max<int64_t>(*seconds, 0) * 1000);
@@ -128,6 +130,11 @@ void read_thinking(Fields& fields, const ServedModel& model, ChatCall& call) {
   }
 }
 
+void name_unknown(const Fields& inner, ChatCall& call) {
+  const std::vector<std::string> names = inner.unknown();
+  call.unknown.insert(call.unknown.end(), names.begin(), names.end());
+}
+
 void finish_reading(Fields& fields, const ServedModel& model, ChatCall& call) {
   if (const auto name = fields.text("model", 1024)) {
     if (model.refuses_other_models && !answers_to(model, *name)) {
@@ -136,11 +143,12 @@ void finish_reading(Fields& fields, const ServedModel& model, ChatCall& call) {
                     404);
     }
   }
-  std::vector<std::string> unknown = fields.unknown();
-  if (model.refuses_unknown_fields && !unknown.empty()) {
-    fields.refuse(unknown.front(), fmt::format("the field \"{}\" is not known", unknown.front()));
+  name_unknown(fields, call);
+  if (model.refuses_unknown_fields && !call.unknown.empty()) {
+    const std::string& name = call.unknown.front();
+    fields.refuse(name, fmt::format("the field \"{}\" is not known", name));
   }
-  call.ignored.insert(call.ignored.end(), unknown.begin(), unknown.end());
+  call.ignored.insert(call.ignored.end(), call.unknown.begin(), call.unknown.end());
 }
 
 namespace {
@@ -173,7 +181,7 @@ std::optional<ApiError> constrain(const ServedModel& model, ChatCall& call) {
   if (!made) {
     return ApiError{.message = made.error().message,
                     .param = call.has_tools() ? "tools"
-                             : call.schema    ? "response_format"
+                             : call.schema    ? call.format_field
                                               : "grammar"};
   }
   call.generation.make_mask = made->make;

@@ -21,19 +21,22 @@ struct ChatCall {
   CallChoice tool_choice = CallChoice::kAuto;
   std::string tool_name;  // kNamed
   bool parallel_calls = true;
-  std::optional<Json> schema;    // the content must be such JSON; true: any object
-  std::string grammar;           // GBNF, in place of a schema
-  GenerationRequest generation;  // the prompt is still missing
-  std::string prompt_text;       // its text, where a template made it
+  std::optional<Json> schema;                    // the content must be such JSON; true: any object
+  std::string grammar;                           // GBNF, in place of a schema
+  std::string format_field = "response_format";  // where the schema stood
+  GenerationRequest generation;                  // the prompt is still missing
+  std::string prompt_text;                       // its text, where a template made it
 
   bool echoes = false;  // the prompt is told before the answer
   bool streams = false;
   bool includes_usage = false;
   bool tells_progress = false;  // return_progress
   bool tells_timings_per_token = false;
+  bool tells_tokens = false;  // return_tokens
   bool splits_reasoning = true;
-  int ping_interval_ms = 10'000;     // 0: none
-  std::vector<std::string> ignored;  // names for X-Penstock-Ignored
+  int ping_interval_ms = 10'000;     // of a stream; 0: none
+  std::vector<std::string> unknown;  // fields that nobody asked for
+  std::vector<std::string> ignored;  // these, and what else X-Penstock-Ignored names
 
   bool has_tools() const { return conversation.tools.is_array() && !conversation.tools.empty(); }
 };
@@ -48,6 +51,9 @@ void read_tool_choice(Fields& fields, ChatCall& call,
 
 // The thinking switch under all its names, and its budget.
 void read_thinking(Fields& fields, const ServedModel& model, ChatCall& call);
+
+// What nobody asked for in an object inside of the body.
+void name_unknown(const Fields& inner, ChatCall& call);
 
 // Names what nobody asked for, or refuses it (--strict-fields); and other models (--strict-model).
 void finish_reading(Fields& fields, const ServedModel& model, ChatCall& call);

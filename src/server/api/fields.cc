@@ -125,7 +125,7 @@ std::vector<std::string> Fields::unknown() const {
   std::vector<std::string> names;
   if (!object_->is_object()) return names;
   for (const auto& [name, value] : object_->items()) {
-    if (!asked_.contains(name)) names.push_back(path_ + name);
+    if (!value.is_null() && !asked_.contains(name)) names.push_back(path_ + name);
   }
   return names;
 }

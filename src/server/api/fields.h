@@ -47,7 +47,7 @@ class Fields {
   const std::optional<ApiError>& error() const { return error_; }
   bool is_good() const { return !error_; }
 
-  std::vector<std::string> unknown() const;
+  std::vector<std::string> unknown() const;  // and not null
 
  private:
   const Json* find(std::string_view name);

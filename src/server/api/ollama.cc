@@ -17,19 +17,15 @@ int64_t ns_of_ms(int64_t ms) {
   return ms * 1'000'000;
 }
 
-// "options": the sampling fields, and settings of a loader that is not ours.
+// "options": the sampling fields.
 void read_options(Fields& fields, const ServedModel& model, ChatCall& call) {
   static const Json kNothing = Json::object();
   const Json* given = fields.object("options");
   Fields options(given != nullptr ? *given : kNothing, "options.");
   read_sampling(options, model, call.generation);
   read_max_tokens(options, {"num_predict"}, model, call.generation);
-  options.pass_over({"num_ctx", "num_keep", "num_batch", "num_gpu", "main_gpu", "use_mmap",
-                     "num_thread", "numa", "low_vram", "repeat_last_n", "typical_p", "tfs_z",
-                     "mirostat", "mirostat_tau", "mirostat_eta", "penalize_newline"});
   if (options.error()) fields.refuse(*options.error());
-  const auto unknown = options.unknown();
-  call.ignored.insert(call.ignored.end(), unknown.begin(), unknown.end());
+  name_unknown(options, call);  // settings of a loader among them, such as num_ctx
 }
 
 void read_think(Fields& fields, const ServedModel& model, ChatCall& call) {
@@ -51,7 +47,8 @@ void read_common(Fields& fields, const ServedModel& model, ChatCall& call) {
   read_think(fields, model, call);
   call.streams = fields.boolean("stream").value_or(true);
   call.ping_interval_ms = model.ping_interval_ms;
-  fields.pass_over({"keep_alive", "template", "context", "truncate", "shift"});
+  fields.pass_over({"keep_alive"});  // the model stays
+  call.format_field = "format";
   if (const Json* format = fields.any("format")) {
     if (format->is_object()) {
       call.schema = *format;
@@ -73,6 +70,7 @@ void refuse_images(Fields& fields, const Json& body) {
   if (const Json* messages = json_find(body, "messages"); messages && messages->is_array()) {
     for (const Json& message : *messages) found = found || has_images(message);
   }
+  fields.pass_over({"images"});
   if (found) fields.refuse("images", "this server takes text only, no images");
 }
 

@@ -34,9 +34,13 @@ void read_logprobs(Fields& fields, GenerationRequest& request) {
 // OpenAI's response_format, and llama.cpp's names for the same.
 void read_response_format(Fields& fields, ChatCall& call) {
   if (const auto grammar = fields.text("grammar", kFormatBytesMax)) call.grammar = *grammar;
-  if (const Json* schema = fields.object("json_schema")) call.schema = *schema;
+  if (const Json* schema = fields.object("json_schema")) {
+    call.schema = *schema;
+    call.format_field = "json_schema";
+  }
   const Json* format = fields.object("response_format");
   if (format == nullptr) return;
+  call.format_field = "response_format";
   Fields inner(*format, "response_format.");
   const auto type = inner.choice("type", {"text", "json_object", "json_schema"});
   const Json* schema = inner.object("schema");  // llama.cpp's place for it
@@ -44,6 +48,7 @@ void read_response_format(Fields& fields, ChatCall& call) {
     Fields named(*wrapped, "response_format.json_schema.");
     named.pass_over({"name", "description", "strict"});
     if (const Json* given = named.object("schema")) schema = given;
+    name_unknown(named, call);
     if (named.error()) inner.refuse(*named.error());
   }
   if (!type) inner.refuse("type", "\"response_format.type\" is missing");
@@ -52,6 +57,7 @@ void read_response_format(Fields& fields, ChatCall& call) {
     inner.refuse("json_schema", "\"response_format.json_schema.schema\" is missing");
   }
   if (type == "json_schema" && schema != nullptr) call.schema = *schema;
+  name_unknown(inner, call);
   if (inner.error()) return fields.refuse(*inner.error());
   if (call.schema && !call.grammar.empty()) {
     fields.refuse("grammar", "\"grammar\" and a JSON schema do not go together");
@@ -202,6 +208,7 @@ std::string OpenAiChatReplier::delta(const ReplyState& reply, int index, const R
   if (delta.kind == ReplyDelta::Kind::kCallEnd) return "";
   Json choice = choice_json(index, delta_json(reply, delta));
   if (!reply.new_tokens.empty()) choice["logprobs"] = logprobs_json(reply, reply.new_tokens);
+  if (reply.call.tells_tokens) choice["tokens"] = reply.new_ids;
   Json chunk = chunk_json(reply, Json::array({std::move(choice)}));
   if (reply.call.tells_timings_per_token) chunk["timings"] = timings_of(reply.progress);
   return sse(chunk);
@@ -210,6 +217,7 @@ std::string OpenAiChatReplier::delta(const ReplyState& reply, int index, const R
 std::string OpenAiChatReplier::end_choice(const ReplyState& reply, int index) {
   Json choice = choice_json(index, Json::object());
   if (!reply.new_tokens.empty()) choice["logprobs"] = logprobs_json(reply, reply.new_tokens);
+  if (reply.call.tells_tokens) choice["tokens"] = reply.new_ids;
   choice["finish_reason"] = finish_word(reply.choice(index));
   Json chunk = chunk_json(reply, Json::array({std::move(choice)}));
   if (index + 1 == reply.call.generation.num_choices) {
@@ -235,6 +243,7 @@ Json OpenAiChatReplier::whole(const ReplyState& reply) {
                            {"message", message_json(reply, choice)},
                            {"logprobs", logprobs_json(reply, choice.tokens)},
                            {"finish_reason", finish_word(choice)}});
+    if (reply.call.tells_tokens) choices.back()["tokens"] = choice.ids;
   }
   return openai_whole(reply, "chat.completion", std::move(choices));
 }

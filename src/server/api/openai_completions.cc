@@ -134,6 +134,7 @@ std::string OpenAiCompletionReplier::delta(const ReplyState& reply, int index,
     const size_t told = reply.choice(index).content.size() - delta.text.size();
     choice["logprobs"] = logprobs_json(reply, reply.new_tokens, told);
   }
+  if (reply.call.tells_tokens) choice["tokens"] = reply.new_ids;
   Json chunk = chunk_json(reply, Json::array({std::move(choice)}));
   if (reply.call.tells_timings_per_token) chunk["timings"] = timings_of(reply.progress);
   return sse(chunk);
@@ -144,6 +145,7 @@ std::string OpenAiCompletionReplier::end_choice(const ReplyState& reply, int ind
   if (!reply.new_tokens.empty()) {
     choice["logprobs"] = logprobs_json(reply, reply.new_tokens, reply.choice(index).content.size());
   }
+  if (reply.call.tells_tokens) choice["tokens"] = reply.new_ids;
   choice["finish_reason"] = finish_word(reply.choice(index));
   Json chunk = chunk_json(reply, Json::array({std::move(choice)}));
   if (index + 1 == reply.call.generation.num_choices) chunk["timings"] = timings_of(reply.progress);
@@ -166,6 +168,7 @@ Json OpenAiCompletionReplier::whole(const ReplyState& reply) {
                            {"index", i},
                            {"logprobs", logprobs_json(reply, choice.tokens, 0)},
                            {"finish_reason", finish_word(choice)}});
+    if (reply.call.tells_tokens) choices.back()["tokens"] = choice.ids;
   }
   return openai_whole(reply, "text_completion", std::move(choices));
 }

@@ -155,18 +155,21 @@ void read_text_format(Fields& fields, ChatCall& call) {
   const Json* text = fields.object("text");
   if (text == nullptr) return;
   Fields inner(*text, "text.");
-  inner.pass_over({"verbosity"});
   if (const Json* format = inner.object("format")) {
     Fields chosen(*format, "text.format.");
     const auto type = chosen.choice("type", {"text", "json_object", "json_schema"});
     const Json* schema = chosen.object("schema");
+    call.format_field = "text.format";
     if (type == "json_object") call.schema = Json(true);
     if (type == "json_schema" && schema != nullptr) call.schema = *schema;
     if (type == "json_schema" && schema == nullptr) {
       chosen.refuse("schema", "\"text.format.schema\" is missing");
     }
+    chosen.pass_over({"name", "description", "strict"});
+    name_unknown(chosen, call);
     if (chosen.error()) inner.refuse(*chosen.error());
   }
+  name_unknown(inner, call);
   if (inner.error()) fields.refuse(*inner.error());
 }
 
@@ -177,7 +180,7 @@ void read_reasoning_options(Fields& fields, const ServedModel& model, ChatCall& 
   if (reasoning == nullptr) return;
   Fields inner(*reasoning, "reasoning.");
   if (const auto effort = inner.text("effort", 32)) call.conversation.thinking = *effort != "none";
-  inner.pass_over({"summary", "generate_summary"});
+  name_unknown(inner, call);
   if (inner.error()) fields.refuse(*inner.error());
 }
 
@@ -241,7 +244,16 @@ std::variant<ChatCall, ApiError> read_openai_response(const Json& body, const Se
   read_text_format(fields, call);
   call.streams = fields.boolean("stream").value_or(false);
   call.ping_interval_ms = model.ping_interval_ms;
-  fields.pass_over({"include", "truncation", "top_logprobs", "stream_options", "client_metadata"});
+  // Prompts are never cut here; and none of what "include" may ask for is there to be told.
+  if (fields.text("truncation").value_or("disabled") != "disabled") {
+    call.ignored.push_back("truncation");
+  }
+  if (const Json* options = fields.object("stream_options")) {
+    Fields inner(*options, "stream_options.");
+    inner.boolean("include_obfuscation");
+    name_unknown(inner, call);
+    if (inner.error()) fields.refuse(*inner.error());
+  }
   if (fields.has("n")) fields.refuse("n", "\"n\" is no field of this API");
   finish_reading(fields, model, call);
   if (fields.error()) return *fields.error();

@@ -1,4 +1,5 @@
 // Every protocol's words for the same answers, told by a generator that computes nothing.
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include "server/api/anthropic.h"
@@ -91,6 +92,31 @@ TEST(OpenAiChat, silence_is_filled_with_chunks_that_change_nothing) {
   EXPECT_GE(heartbeats, 2);
 }
 
+TEST(Heartbeats, are_events_of_each_protocol_that_change_nothing) {
+  ChatCall call = call_of(true);
+  call.ping_interval_ms = 20;
+  const FakeGenerator::Script script{.pieces = {"</think>x"}, .before_prompt = 150ms};
+  int pings = 0;
+  for (const Json& event : ask<AnthropicReplier>(call, script).events()) {
+    pings += event["type"] == "ping" ? 1 : 0;
+  }
+  EXPECT_GE(pings, 2);
+  const std::vector<Json> events = ask<OpenAiResponseReplier>(call, script).events();
+  int progresses = 0;
+  for (size_t i = 0; i < events.size(); ++i) {
+    EXPECT_EQ(events[i]["sequence_number"], i);
+    progresses += events[i]["type"] == "response.in_progress" ? 1 : 0;
+  }
+  EXPECT_GE(progresses, 3);  // the first of them belongs to the beginning
+  const std::string lines = ask<OllamaReplier>(call, script).answer.body;
+  int empty = 0;
+  for (size_t at = 0; at < lines.size(); at = lines.find('\n', at) + 1) {
+    const Json line = *parse_json(lines.substr(at, lines.find('\n', at) - at), "line");
+    empty += line["message"]["content"] == "" && line["done"] == false ? 1 : 0;
+  }
+  EXPECT_GE(empty, 2);
+}
+
 TEST(OpenAiChat, an_error_after_the_first_word_is_an_event_and_no_done) {
   const FakeExchange exchange = ask<OpenAiChatReplier>(
       call_of(true), {.pieces = {"a"}, .error = Error{ErrorCode::kIo, "layer 3 expert 4"}});
@@ -123,6 +149,59 @@ TEST(OpenAiChat, a_cut_call_is_closed_and_the_reason_is_the_length) {
   const Json choice = exchange.body()["choices"][0];
   EXPECT_EQ(choice["finish_reason"], "length");
   EXPECT_EQ(choice["message"]["tool_calls"][0]["function"]["arguments"], R"({"a":"ha"})");
+}
+
+TEST(OpenAiChat, tokens_are_told_once_and_in_order_where_they_are_asked_for) {
+  ChatCall call = call_of(true);
+  call.tells_tokens = true;
+  std::vector<TokenId> streamed;
+  for (const Json& event : ask<OpenAiChatReplier>(call, {.pieces = kThoughtAndCall}).events()) {
+    if (!event.is_object() || event["choices"].empty()) continue;
+    const Json* tokens = json_find(event["choices"][0], "tokens");
+    if (tokens == nullptr) continue;
+    for (const Json& id : *tokens) streamed.push_back(id.get<TokenId>());
+  }
+  EXPECT_EQ(streamed, (std::vector<TokenId>{1, 2, 3, 4, 5, 6}));
+  call.streams = false;
+  const Json whole = ask<OpenAiChatReplier>(call, {.pieces = kThoughtAndCall}).body();
+  EXPECT_EQ(whole["choices"][0]["tokens"], Json(streamed));
+}
+
+TEST(OpenAiChat, half_an_answer_is_not_told_as_a_whole_one) {
+  for (const bool streams : {false, true}) {
+    FakeGenerator generator({.pieces = {"a", "b"}, .waits_for_cancel = true});
+    FakeExchange exchange;
+    exchange.leave();
+    OpenAiChatReplier replier;
+    const ChatCall call = call_of(streams);
+    answer_call(exchange, generator, test_model(), call, replier);
+    EXPECT_EQ(exchange.answer.status, streams ? 200 : 499);
+    EXPECT_NE(exchange.answer.body.find("closed its side"), std::string::npos);
+    EXPECT_EQ(exchange.answer.body.find("finish_reason\":\"stop"), std::string::npos);
+  }
+}
+
+TEST(OpenAiChat, who_waits_for_a_whole_answer_may_hear_white_space) {
+  ServedModel model = test_model();
+  model.json_ping_interval_ms = 20;
+  for (const bool fails : {false, true}) {
+    FakeGenerator generator(
+        {.pieces = {"</think>x"},
+         .error = fails ? std::optional(Error{ErrorCode::kIo, "layer 3"}) : std::nullopt,
+         .before_prompt = 150ms});
+    FakeExchange exchange;
+    OpenAiChatReplier replier;
+    const ChatCall call = call_of(false);
+    answer_call(exchange, generator, model, call, replier);
+    ASSERT_TRUE(exchange.streams && exchange.has_ended);
+    EXPECT_EQ(exchange.answer.content_type, "application/json");
+    EXPECT_EQ(exchange.answer.body.substr(0, 2), "  ");
+    const Json body = exchange.body();  // white space before JSON is part of JSON
+    EXPECT_EQ(body.contains("error"), fails);
+    if (!fails) {
+      EXPECT_EQ(body["choices"][0]["message"]["content"], "x");
+    }
+  }
 }
 
 TEST(OpenAiResponses, a_stream_opens_and_closes_its_items_with_rising_numbers) {
@@ -212,6 +291,33 @@ TEST(Anthropic, results_of_tools_become_messages_of_their_own) {
   EXPECT_EQ(messages[3]["content"], "and tomorrow?");
 }
 
+TEST(Anthropic, a_format_is_obeyed_and_what_has_no_counterpart_is_named) {
+  for (
+      const char* format :
+      {R"("output_config": {"effort": "low", "format": {"type": "json_schema", "schema": {"a": 1}}})",
+       R"("output_config": {"effort": "low"},
+           "output_format": {"type": "json_schema", "schema": {"a": 1}})"}) {
+    const Json body = *parse_json(
+        fmt::format(R"({{"max_tokens": 5, "messages": [{{"role": "user", "content": "x"}}], {},
+                        "thinking": {{"type": "adaptive", "display": "omitted"}},
+                        "container": null}})",
+                    format),
+        "body");
+    const auto read = read_anthropic(body, test_model());
+    ASSERT_TRUE(std::holds_alternative<ChatCall>(read)) << std::get<ApiError>(read).message;
+    const auto& call = std::get<ChatCall>(read);
+    EXPECT_EQ(call.conversation.thinking, true);
+    EXPECT_EQ(call.schema, (Json{{"a", 1}}));
+    EXPECT_EQ(call.ignored, (std::vector<std::string>{"thinking.display", "output_config.effort"}));
+  }
+  const Json wrong = *parse_json(
+      R"({"max_tokens": 5, "messages": [{"role": "user", "content": "x"}],
+          "output_config": {"format": {"type": "regex"}}})",
+      "body");
+  EXPECT_EQ(std::get<ApiError>(read_anthropic(wrong, test_model())).param,
+            "output_config.format.type");
+}
+
 TEST(Anthropic, a_full_queue_is_529) {
   const HttpResponse response = error_response(
       Protocol::kAnthropic, api_error(SubmitError{SubmitError::Kind::kFull, "full", 7}));
@@ -241,6 +347,65 @@ TEST(Ollama, a_stream_is_lines_and_a_call_is_whole) {
   EXPECT_EQ(content, "Let me see.");
   EXPECT_EQ(calls, 1);
   EXPECT_EQ(lines.back()["done"], true);
+}
+
+TEST(Ollama, settings_that_are_not_obeyed_are_named) {
+  const Json body = *parse_json(
+      R"({"model": "x", "messages": [{"role": "user", "content": "x"}], "keep_alive": "5m",
+          "template": "y", "options": {"temperature": 0.5, "repeat_last_n": 64, "num_ctx": 4096,
+          "mirostat": null}})",
+      "body");
+  const auto read = read_ollama_chat(body, test_model());
+  const auto& call = std::get<ChatCall>(read);
+  EXPECT_EQ(call.ignored,
+            (std::vector<std::string>{"options.repeat_last_n", "options.num_ctx", "template"}));
+  ServedModel strict = test_model();
+  strict.refuses_unknown_fields = true;
+  EXPECT_EQ(std::get<ApiError>(read_ollama_chat(body, strict)).param, "options.repeat_last_n");
+}
+
+TEST(GenerationQueue, who_leaves_is_refused_or_waited_too_long_is_counted_by_its_reason) {
+  using Clock = GenerationJob::Clock;
+  GenerationQueue queue(2, 1000ms);
+  GenerationRequest request;
+  request.prompt = {1};
+  std::vector<std::unique_ptr<Generation>> waiting;
+  for (int i = 0; i < 3; ++i) waiting.push_back(queue.submit(request).generation);
+  queue.submit(request);
+  EXPECT_EQ(queue.rejected().queue_full, 1u);
+  waiting[1].reset();
+  EXPECT_EQ(queue.cancelled().disconnect, 1u);  // before anybody has looked for the next
+  EXPECT_EQ(queue.take({}, 0ms)->request().prompt, request.prompt);
+  EXPECT_EQ(queue.cancelled().disconnect, 1u);
+  queue.expire(Clock::now());
+  EXPECT_EQ(queue.waiting(), 1);
+  queue.expire(Clock::now() + 2s);
+  EXPECT_EQ(queue.waiting(), 0);
+  EXPECT_EQ(queue.rejected().queue_timeout, 1u);
+  const auto event = waiting[2]->next(0ms);
+  ASSERT_TRUE(event && event->error);
+  EXPECT_EQ(api_error(*event->error).status, 503);
+  waiting.push_back(queue.submit(request).generation);
+  queue.drain();
+  EXPECT_EQ(queue.cancelled().shutdown, 1u);
+  EXPECT_EQ(queue.submit(request).error.kind, SubmitError::Kind::kDraining);
+  EXPECT_EQ(queue.rejected().shutdown, 1u);
+  EXPECT_EQ(queue.cancelled().disconnect, 1u);
+}
+
+TEST(GenerationQueue, who_waits_for_a_slot_lets_others_pass) {
+  GenerationQueue queue(4);
+  GenerationRequest request;
+  request.prompt = {1};
+  request.slot = 1;
+  const auto first = queue.submit(request).generation;
+  request.slot.reset();
+  const auto second = queue.submit(request).generation;
+  const auto is_free = [](const GenerationRequest& next) { return !next.slot; };
+  EXPECT_FALSE(queue.take({}, 0ms, is_free)->request().slot.has_value());
+  EXPECT_EQ(queue.take({}, 0ms, is_free), nullptr);
+  EXPECT_EQ(first->progress().queue_position, 1);
+  EXPECT_EQ(queue.take({}, 0ms)->request().slot, 1);
 }
 
 TEST(GenerationQueue, what_is_over_the_bound_is_refused_and_positions_are_told) {

@@ -4,6 +4,7 @@
 
 #include <chrono>
 #include <random>
+#include <utility>
 
 #include "text/utf8.h"
 
@@ -16,8 +17,14 @@ using Kind = GenerationEvent::Kind;
 // The loop over one generation's events; tells them while streaming, collects them in any case.
 class Answering {
  public:
-  Answering(Exchange& exchange, Generation& generation, ReplyState& reply, Replier& replier)
-      : exchange_(exchange), generation_(generation), reply_(reply), replier_(replier) {
+  // `head`: of an answer that is not streamed.
+  Answering(Exchange& exchange, Generation& generation, ReplyState& reply, Replier& replier,
+            const HttpResponse& head)
+      : exchange_(exchange),
+        generation_(generation),
+        reply_(reply),
+        replier_(replier),
+        head_(head) {
     ReplyParser::Options options;
     options.opens_reasoning = reply.call.generation.opens_reasoning;
     options.splits_reasoning = reply.call.splits_reasoning;
@@ -26,19 +33,18 @@ class Answering {
     options.call_id_prefix = replier.call_id_prefix();
     options.allows_several_calls = reply.call.parallel_calls;
     for (int i = 0; i < reply.call.generation.num_choices; ++i) parsers_.emplace_back(options);
-    answers_.resize(parsers_.size());
   }
 
-  // Nothing when all went well or nobody listens any more.
+  // Nothing when all went well.
   std::optional<ApiError> run() {
     const bool streams = reply_.call.streams;
     if (streams) tell(replier_.begin(reply_));
     for (;;) {
       const auto event = generation_.next(patience());
-      if (exchange_.gone().stop_requested() && !is_shutting_down(event)) return {};
+      if (exchange_.gone().stop_requested() && !is_shutting_down(event)) return left();
       reply_.progress = generation_.progress();
       if (!event) {
-        if (streams && is_time_to_ping()) tell(replier_.heartbeat(reply_));
+        if (is_time_to_ping()) tell(streams ? replier_.heartbeat(reply_) : " ");
         continue;
       }
       if (event->kind == Kind::kFinished) return {};
@@ -47,9 +53,17 @@ class Answering {
     }
   }
 
-  bool has_ended() const { return !exchange_.gone().stop_requested(); }
+  // White space was sent already, of an answer that is not streamed.
+  bool has_begun() const { return has_begun_; }
 
  private:
+  // Who shuts down only its sending side hears it: half an answer is not told as a whole one.
+  static ApiError left() {
+    return {.status = 499,
+            .message =
+                "the client has closed its side of the connection, which "
+                "ends its request here"};
+  }
   static bool is_shutting_down(const std::optional<GenerationEvent>& event) {
     return event && event->kind == Kind::kFailed && event->error->code == ErrorCode::kCancelled;
   }
@@ -57,18 +71,20 @@ class Answering {
   void tell(const std::string& words) {
     if (words.empty()) return;
     last_told_ = Clock::now();
+    if (!reply_.call.streams && !std::exchange(has_begun_, true)) exchange_.begin_stream(head_);
     if (!exchange_.write(words)) generation_.cancel();
   }
 
   std::chrono::milliseconds ping_interval() const {
-    return std::chrono::milliseconds(reply_.call.ping_interval_ms);
+    return std::chrono::milliseconds(reply_.call.streams ? reply_.call.ping_interval_ms
+                                                         : reply_.model.json_ping_interval_ms);
   }
   bool is_time_to_ping() const {
     return ping_interval().count() > 0 && Clock::now() - last_told_ >= ping_interval();
   }
   std::chrono::milliseconds patience() const {
     constexpr std::chrono::milliseconds kLongest{3'600'000};
-    if (!reply_.call.streams || ping_interval().count() == 0) return kLongest;
+    if (ping_interval().count() == 0) return kLongest;
     const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(
         last_told_ + ping_interval() - Clock::now());
     return std::max(left, std::chrono::milliseconds(0)) + std::chrono::milliseconds(1);
@@ -88,7 +104,8 @@ class Answering {
     if (event.kind == Kind::kPromptToken) return;
     ReplyParser& parser = parsers_[static_cast<size_t>(event.choice)];
     if (event.kind == Kind::kToken) {
-      answers_[static_cast<size_t>(event.choice)].push_back(event.token);
+      choice.ids.push_back(event.token);
+      if (reply_.call.tells_tokens) reply_.new_ids.push_back(event.token);
     }
     take_deltas(event.choice, parser.push(event.text));
     if (event.kind == Kind::kToken) return;
@@ -98,13 +115,13 @@ class Answering {
     }
     choice.reason = event.reason;
     choice.stop_string = event.stop_string;
-    remember(choice, answers_[static_cast<size_t>(event.choice)]);
+    remember(choice);
     if (streams) tell(replier_.end_choice(reply_, event.choice));
-    reply_.new_tokens.clear();
+    forget_new_tokens();
   }
 
   // A whole turn, to be read as it was written when the client sends it back.
-  void remember(const ReplyChoice& choice, const std::vector<TokenId>& answer) {
+  void remember(const ReplyChoice& choice) {
     const ChatCall& call = reply_.call;
     const bool is_whole = choice.reason == FinishReason::kStop && choice.stop_string.empty();
     TurnMemory* turns = reply_.model.turns;
@@ -121,7 +138,7 @@ class Answering {
     turns->remember({.messages = call.conversation.messages.size(),
                      .prompt_text = call.prompt_text,
                      .prompt = call.generation.prompt,
-                     .answer = answer,
+                     .answer = choice.ids,
                      .message = std::move(message)});
   }
 
@@ -129,17 +146,25 @@ class Answering {
     for (const ReplyDelta& delta : deltas) {
       reply_.choices[static_cast<size_t>(choice)].add(delta);
       if (!reply_.call.streams) continue;
-      tell(replier_.delta(reply_, choice, delta));
-      reply_.new_tokens.clear();
+      const std::string words = replier_.delta(reply_, choice, delta);
+      if (words.empty()) continue;  // the tokens go with the next
+      tell(words);
+      forget_new_tokens();
     }
+  }
+
+  void forget_new_tokens() {
+    reply_.new_tokens.clear();
+    reply_.new_ids.clear();
   }
 
   Exchange& exchange_;
   Generation& generation_;
   ReplyState& reply_;
   Replier& replier_;
+  const HttpResponse& head_;
+  bool has_begun_ = false;
   std::vector<ReplyParser> parsers_;
-  std::vector<std::vector<TokenId>> answers_;
   Clock::time_point last_told_ = Clock::now();
 };
 
@@ -162,7 +187,8 @@ void answer_call(Exchange& exchange, Generator& generator, const ServedModel& mo
     }
     return exchange.respond(error_response(replier.protocol(), error));
   }
-  ReplyState reply{model, call, random_id(replier.id_prefix()), seconds_since_1970(), {}, {}, {}};
+  ReplyState reply{model, call, random_id(replier.id_prefix()), seconds_since_1970(), {}, {},
+                   {},    {}};
   reply.choices.resize(static_cast<size_t>(call.generation.num_choices));
   reply.progress = submitted.generation->progress();
   const std::stop_callback gone(exchange.gone(), [&] { submitted.generation->cancel(); });
@@ -175,9 +201,13 @@ void answer_call(Exchange& exchange, Generator& generator, const ServedModel& mo
     head.headers.push_back({"X-Accel-Buffering", "no"});
     exchange.begin_stream(head);
   }
-  const auto error = Answering(exchange, *submitted.generation, reply, replier).run();
+  Answering answering(exchange, *submitted.generation, reply, replier, head);
+  const auto error = answering.run();
   if (call.streams) {
     exchange.write(error ? replier.error(reply, *error) : replier.end(reply));
+    exchange.end_stream();
+  } else if (answering.has_begun()) {  // its status was 200
+    exchange.write(to_text(error ? error_json(replier.protocol(), *error) : replier.whole(reply)));
     exchange.end_stream();
   } else if (error) {
     exchange.respond(error_response(replier.protocol(), *error));

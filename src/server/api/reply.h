@@ -26,7 +26,9 @@ struct ReplyState {
   int64_t created = 0;  // seconds since 1970
   std::vector<ReplyChoice> choices;
   GenerationProgress progress;
-  std::vector<ReplyToken> new_tokens;  // of this choice, not told with a delta yet
+  // Of this choice, not told with a delta yet: where logprobs or return_tokens asked for them.
+  std::vector<ReplyToken> new_tokens;
+  std::vector<TokenId> new_ids;
 
   const ReplyChoice& choice(int index) const { return choices[static_cast<size_t>(index)]; }
 };

@@ -43,6 +43,7 @@ struct ReplyToken {
 struct ReplyChoice {
   std::string reasoning, content;
   std::vector<ReplyCall> calls;
+  std::vector<TokenId> ids;        // of the answer
   std::vector<ReplyToken> tokens;  // where logprobs were asked for
   FinishReason reason = FinishReason::kStop;
   std::string stop_string;

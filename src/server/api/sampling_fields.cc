@@ -119,9 +119,11 @@ void read_sampling(Fields& fields, const ServedModel& model, GenerationRequest& 
   read_bias(fields, model, request);
   request.num_choices = static_cast<int>(fields.integer("n", 1, kChoicesMax).value_or(1));
   request.ignores_end = fields.boolean("ignore_eos").value_or(false);
-  fields.pass_over({"cache_prompt", "id_slot", "slot_id", "user", "metadata", "store",
-                    "service_tier", "prompt_cache_key", "prompt_cache_retention",
-                    "safety_identifier", "verbosity"});
+  request.reuses_prefixes = fields.boolean("cache_prompt").value_or(true);
+  const auto slot = fields.integer("id_slot", -1, INT32_MAX);  // -1: any
+  if (slot && *slot >= 0) request.slot = static_cast<int>(*slot);
+  fields.pass_over({"user", "metadata", "client_metadata", "store", "service_tier",
+                    "prompt_cache_key", "prompt_cache_retention", "safety_identifier"});
 }
 
 }  // namespace penstock

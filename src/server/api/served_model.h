@@ -31,10 +31,12 @@ struct ServedModel {
   std::atomic<uint64_t>* call_failures = nullptr;
   SamplingOptions sampling;  // where a request says nothing
   std::vector<TokenId> stop_ids;
-  int64_t context = 0;          // positions of one sequence
-  int64_t vocab = 0;            // ids that can be sampled
-  int64_t created = 0;          // seconds since 1970
-  std::string fingerprint;      // build, instruction set, container
+  int64_t context = 0;  // positions of one sequence
+  int64_t vocab = 0;    // ids that can be sampled
+  int64_t created = 0;  // seconds since 1970
+  // What an answer's bits depend on: build, arithmetic, experts per token, container. Not the
+  // instruction set: all give the same.
+  std::string fingerprint;
   std::string version;          // of penstock
   Json about = Json::object();  // further facts, for /props and /api/show
 
@@ -45,6 +47,7 @@ struct ServedModel {
   bool refuses_unknown_fields = false;  // --strict-fields
   bool refuses_other_models = false;    // --strict-model
   int ping_interval_ms = 10'000;        // 0: no heartbeats
+  int json_ping_interval_ms = 0;        // of answers that are not streamed; 0: none
   bool tells_reasoning = true;          // as reasoning_content
   bool tells_reasoning_short = false;   // as reasoning
 };

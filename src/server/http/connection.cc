@@ -17,7 +17,6 @@ constexpr size_t kPipelinedMax = 64 << 10;  // of what comes while a request is 
 constexpr size_t kLingerBytesMax = 64 << 10;
 constexpr auto kLingerTime = 1s;
 constexpr auto kOverLimitTime = 100ms;
-constexpr auto kBodyGrace = 10s;
 
 // The request in work, and the way back to its connection.
 class ConnectionExchange : public Exchange {
@@ -317,7 +316,8 @@ void Connection::check_patience(Clock::time_point now) {
   if (parser_.has_head()) {
     const std::chrono::duration<double> seconds = now - head_came_;
     const double least = seconds.count() * static_cast<double>(options.body_rate_min);
-    if (now - head_came_ > kBodyGrace && static_cast<double>(parser_.body_bytes()) < least) {
+    if (now - head_came_ > options.body_grace &&
+        static_cast<double>(parser_.body_bytes()) < least) {
       answer_error({408, "the body comes too slowly"});
     }
   } else if (is_over_limit_ && in_phase > kOverLimitTime) {

@@ -9,6 +9,7 @@
 #include <boost/asio/steady_timer.hpp>
 #include <latch>
 #include <list>
+#include <map>
 #include <thread>
 
 #include "server/http/connection.h"
@@ -74,7 +75,7 @@ class HttpServer::Core {
   void drain() {
     draining_ = true;
     asio::post(io_, [this] {
-      for (const auto& connection : connections_) connection->refuse_waiting();
+      for (const Guest& guest : guests_) guest.connection->refuse_waiting();
     });
   }
 
@@ -96,14 +97,14 @@ class HttpServer::Core {
       tcp_.close(ignored);
       local_.close(ignored);
       stopping_ = true;
-      for (const auto& connection : connections_) connection->close();
+      for (const Guest& guest : guests_) guest.connection->close();
       closed.count_down();
     });
     closed.wait();     // from here on nothing is posted to the workers
     workers_.reset();  // handlers see that their clients are gone
     asio::post(io_, [this] {
       timer_.cancel();
-      connections_.clear();
+      guests_.clear();
       work_.reset();
     });
     thread_.join();
@@ -122,6 +123,11 @@ class HttpServer::Core {
   bool is_loopback() const { return is_loopback_; }
 
  private:
+  struct Guest {
+    std::shared_ptr<Connection> connection;  // shared with its operations under way
+    asio::ip::address from;
+  };
+
   Result<void> listen_tcp() {
     const std::string where = fmt::format("{}:{}", options_.host, options_.port);
     boost::system::error_code code;
@@ -169,34 +175,44 @@ class HttpServer::Core {
         accept_again_ = [this, &acceptor] { accept(acceptor); };
         return;
       }
+      asio::ip::address from;  // none of a unix socket
       if constexpr (std::is_same_v<decltype(socket), asio::ip::tcp::socket>) {
         boost::system::error_code ignored;
         socket.set_option(asio::ip::tcp::no_delay(true), ignored);
+        from = socket.remote_endpoint(ignored).address();
       }
-      add(Connection::Socket(std::move(socket)));
+      add(Connection::Socket(std::move(socket)), from);
       accept(acceptor);
     });
   }
 
-  void add(Connection::Socket socket) {
+  bool is_counted(const asio::ip::address& from) const {
+    return !from.is_unspecified() && (options_.counts_loopback || !from.is_loopback());
+  }
+
+  void add(Connection::Socket socket, const asio::ip::address& from) {
     forget_closed();
-    const bool is_over = open_ >= options_.max_connections;
+    const bool is_over = open_ >= options_.max_connections ||
+                         (is_counted(from) && open_by_[from] >= options_.max_per_address);
     if (is_over) ++refused_;
-    if (connections_.size() >= static_cast<size_t>(options_.max_connections) + kOverLimitMax)
-      return;
+    if (guests_.size() >= static_cast<size_t>(options_.max_connections) + kOverLimitMax) return;
     const ConnectionContext context{io_,       options_,  handler_,   *workers_,
                                     draining_, handling_, body_bytes_};
-    connections_.push_back(std::make_shared<Connection>(context, std::move(socket), is_over));
+    guests_.push_back({std::make_shared<Connection>(context, std::move(socket), is_over), from});
     if (!is_over) ++open_;
-    connections_.back()->start();
+    if (!is_over && is_counted(from)) ++open_by_[from];
+    guests_.back().connection->start();
   }
 
   void forget_closed() {
-    connections_.remove_if([this](const std::shared_ptr<Connection>& connection) {
-      if (!connection->is_closed()) return false;
-      if (!connection->is_over_limit()) --open_;
+    guests_.remove_if([this](const Guest& guest) {
+      if (!guest.connection->is_closed()) return false;
+      if (guest.connection->is_over_limit()) return true;
+      --open_;
+      if (is_counted(guest.from)) --open_by_[guest.from];
       return true;
     });
+    std::erase_if(open_by_, [](const auto& count) { return count.second == 0; });
   }
 
   void tick() {
@@ -204,7 +220,7 @@ class HttpServer::Core {
     timer_.async_wait([this](boost::system::error_code code) {
       if (code || stopping_) return;
       const auto now = Connection::Clock::now();
-      for (const auto& connection : connections_) connection->tick(now);
+      for (const Guest& guest : guests_) guest.connection->tick(now);
       forget_closed();
       if (accept_again_) std::exchange(accept_again_, nullptr)();
       tick();
@@ -219,7 +235,8 @@ class HttpServer::Core {
   asio::steady_timer timer_;
   asio::executor_work_guard<asio::io_context::executor_type> work_;
   std::unique_ptr<WorkerPool> workers_;
-  std::list<std::shared_ptr<Connection>> connections_;
+  std::list<Guest> guests_;
+  std::map<asio::ip::address, int> open_by_;  // connections of an address, where it is counted
   std::function<void()> accept_again_;
   std::string bound_path_;
   int port_ = 0;

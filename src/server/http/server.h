@@ -35,13 +35,17 @@ struct HttpOptions {
       "127.0.0.1";            // an address or a name; a path that ends with .sock: a unix socket
   int port = 8080;            // 0: any free one
   int max_connections = 256;  // beyond it 503, but for what is quick
+  // Of these, so many by one address; those of this machine only where it counts_loopback.
+  int max_per_address = 64;
+  bool counts_loopback = false;
   int workers = 16;
   HttpLimits limits;
   uint64_t body_bytes_in_all = 64 << 20;
   std::chrono::milliseconds head_timeout{10'000};
   std::chrono::milliseconds idle_timeout{75'000};
   std::chrono::milliseconds write_timeout{60'000};  // without any progress of a full outbox
-  int64_t body_rate_min = 1024;                     // bytes a second, after the first 10 s
+  int64_t body_rate_min = 1024;                     // bytes a second,
+  std::chrono::milliseconds body_grace{10'000};     // after so long
 };
 
 // One request and its answer. Used by one thread at a time.
@@ -77,7 +81,7 @@ class HttpHandler {
 struct HttpFigures {
   int connections = 0;
   int handling = 0;
-  uint64_t refused = 0;  // over max_connections
+  uint64_t refused = 0;  // over max_connections or max_per_address
 };
 
 class HttpServer {
