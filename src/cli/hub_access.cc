@@ -4,8 +4,6 @@
 
 #include <algorithm>
 
-#include "model/shapes.h"
-
 namespace penstock {
 namespace {
 
@@ -91,16 +89,8 @@ Result<void> find_model_argument(Settings& settings, const Environment& environm
                                  Storage& storage) {
   if (!takes_model(settings.verb()) || settings.arguments().empty()) return {};
   const std::string& text = settings.arguments().front();
-  const Result<FileStat> found = storage.stat(text);
-  if (found || found.error().code != ErrorCode::kNotFound) return {};
   const Result<HubName> name = parse_hub_name(text);
-  if (!name) {
-    const bool takes_shape = settings.verb() == Verb::kPlan;
-    if (takes_shape && find_model_shape(text)) return {};
-    return Error{ErrorCode::kNotFound,
-                 fmt::format("{}: there is no such file or folder{}", text,
-                             takes_shape ? ", and no shape of that name; " + known_shapes() : "")};
-  }
+  if (!name || storage.stat(text)) return {};
   const HubCache cache = PENSTOCK_TRY(hub_cache(settings, environment, storage));
   settings.replace_argument(0, PENSTOCK_TRY(find_pulled(cache, *name)));
   return {};

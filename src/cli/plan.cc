@@ -6,6 +6,7 @@
 #include "cli/forecast.h"
 #include "cli/loading.h"
 #include "cli/program.h"
+#include "model/shapes.h"
 
 namespace penstock {
 namespace {
@@ -80,6 +81,11 @@ Result<int> report_refusal(Call& call, const ResolvedOptions& resolved, const Er
 Result<int> plan_verb(Call& call) {
   if (names_a_shape(call)) return plan_shape(call);
   const EngineOptions options = PENSTOCK_TRY(engine_options(call.settings));
+  const Result<FileStat> found = call.storage.stat(options.model);
+  if (!found && found.error().code == ErrorCode::kNotFound) {
+    return Error{ErrorCode::kNotFound, fmt::format("{}, and no shape of that name; {}",
+                                                   found.error().message, known_shapes())};
+  }
   const ModelFiles files =
       PENSTOCK_TRY(open_model(call.storage, options.model, options.chat_template_file));
   const ResolvedOptions resolved = PENSTOCK_TRY(resolve_options(files, options));

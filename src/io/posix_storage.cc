@@ -219,8 +219,11 @@ class PosixStorage final : public Storage, public Places {
 
   Result<FileStat> stat(const std::string& path) const override {
     struct stat status {};
-    if (::stat(path.c_str(), &status) != 0) return system_error("stat", path, errno);
-    return to_file_stat(status);
+    if (::stat(path.c_str(), &status) == 0) return to_file_stat(status);
+    if (errno == ENOENT || errno == ENOTDIR) {
+      return Error{ErrorCode::kNotFound, path + ": there is no such file or folder"};
+    }
+    return system_error("stat", path, errno);
   }
 
   Result<bool> is_directory(const std::string& path) const override {

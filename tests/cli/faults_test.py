@@ -421,7 +421,7 @@ class Slips(unittest.TestCase):
         self.assertIn("--prompt is given with each call", told)
 
     def test_a_model_that_is_not_there_is_told_in_plain_words(self):
-        for verb in (("run", "nosuch", "-p", "a"), ("show", "no/such/model"), ("plan", "36b")):
+        for verb in (("run", "nosuch", "-p", "a"), ("run", "no/such/model", "-p", "a"), ("plan", "36b")):
             done = penstock(*verb)
             self.assertEqual(done.returncode, 3, done.stderr)
             self.assertIn(f"{verb[1]}: there is no such file or folder", done.stderr.decode())

@@ -59,12 +59,14 @@ class PageTest(unittest.TestCase):
         self.assertEqual(self.outside, [])
         self.context.close()
 
+    # Texts are read as the document has them: what a message shows is not known before the browser has
+    # looked which messages are near (content-visibility), and inner_text() of it is empty until then.
     def ask(self, text):
         answers = self.page.locator(".message.assistant").count()
         self.page.fill("#input", text)
         self.page.keyboard.press("Enter")
         self.page.wait_for_function(f"document.querySelectorAll('.message.assistant .figures').length > {answers}")
-        return self.page.locator(".message.assistant .md").last.inner_text()
+        return self.page.locator(".message.assistant .md").last.text_content()
 
     def begin_long_answer(self):
         # A server at work with nothing else answers this in a second or two: it is not to end by itself.
@@ -87,14 +89,14 @@ class PageTest(unittest.TestCase):
         page.locator(".editor textarea").fill("What is the capital of Mongolia?")
         page.locator(".editor").get_by_text("Send").click()
         page.wait_for_function("document.querySelector('.message.assistant .figures')")
-        self.assertIn("Ulaanbaatar", page.locator(".message.assistant .md").inner_text())
-        self.assertIn("2/2", page.locator(".message.user .branch").inner_text())
+        self.assertIn("Ulaanbaatar", page.locator(".message.assistant .md").text_content())
+        self.assertIn("2/2", page.locator(".message.user .branch").text_content())
         page.get_by_label("Earlier version").click()
-        self.assertEqual(page.locator(".message.assistant .md").inner_text(), ANSWER)
+        self.assertEqual(page.locator(".message.assistant .md").text_content(), ANSWER)
         page.locator(".message.assistant").get_by_text("Again").click()
         page.wait_for_function("document.querySelector('.message.assistant .branch')")
         page.wait_for_function("document.querySelector('.message.assistant .figures')")
-        self.assertIn("2/2", page.locator(".message.assistant .branch").inner_text())
+        self.assertIn("2/2", page.locator(".message.assistant .branch").text_content())
 
     def test_conversations_go_out_and_come_in_and_are_found(self):
         page = self.page
@@ -124,7 +126,7 @@ class PageTest(unittest.TestCase):
         page.wait_for_selector("#send:visible")
         self.server.wait_until_idle(60)
         self.assertEqual(self.server.metric("cancelled_total", reason="disconnect"), before + 1)
-        self.assertIn("stopped", page.locator(".message.assistant .figures").inner_text())
+        self.assertIn("stopped", page.locator(".message.assistant .figures").text_content())
 
     def test_what_is_sent_while_the_page_still_loads_is_kept(self):
         page = self.page
@@ -240,7 +242,7 @@ class PolicyTest(unittest.TestCase):
                 page.locator("#input").fill(QUESTION)
                 page.keyboard.press("Enter")
                 page.locator(".message.assistant .figures").wait_for()
-                self.assertEqual(page.locator(".message.assistant .md").inner_text(), ANSWER)
+                self.assertEqual(page.locator(".message.assistant .md").text_content(), ANSWER)
                 page.locator("#panel", has_text="waiting for the disk").wait_for()
                 page.locator("#open-settings").click()
                 page.locator("#settings").get_by_text("Done").click()
