@@ -88,6 +88,8 @@ void MultiplyFp8(const CodedPanel* panels, int num_panels, const Coding& coding,
       const auto* x = reinterpret_cast<const float*>(packed);
       const std::byte* place = panels[p].codes;
       FloatVec scales[kVectors];
+      // The first block sets them, which g++ does not see.
+      for (FloatVec& scale : scales) scale = hn::Zero(Floats());
       for (int64_t block = 0; block < blocks; ++block, place += kBlockBytes) {
         if (block * kGroupColumns % kFp8Square == 0) {
           for (int v = 0; v < kVectors; ++v) {
