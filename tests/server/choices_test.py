@@ -6,7 +6,7 @@ import signal
 import time
 import unittest
 
-from support import Server, chat, user
+from support import LONG, Server, chat, user
 
 QUESTION = "What is the capital of Portugal?"
 LOOK = {"type": "function", "function": {"name": "look", "parameters": {
@@ -172,7 +172,7 @@ class ChoicesTest(unittest.TestCase):
 class WaitingTest(unittest.TestCase):
     def test_who_waits_hears_its_place_and_who_runs_ends_before_the_server(self):
         server = Server("--sse-ping-interval", 1, "--drain-timeout", 600, context=4096)
-        long = chat("Tell me a story.", stream=True, ignore_eos=True, max_tokens=3500)
+        long = chat("Tell me a story.", stream=True, ignore_eos=True, max_tokens=LONG)
         running = server.stream("/v1/chat/completions", long)
         next(running)
         heard = []

@@ -10,7 +10,7 @@ import tempfile
 import time
 import unittest
 
-from support import BINARY, IS_SLOW, MODEL, Server, chat, environment, receive_all, status_of
+from support import BINARY, IS_SLOW, LONG, MODEL, Server, chat, environment, receive_all, status_of
 
 HOST = b"Host: localhost\r\n"
 POST = b"POST /v1/chat/completions HTTP/1.1\r\n" + HOST + b"Content-Type: application/json\r\n"
@@ -302,7 +302,7 @@ class DrainTest(unittest.TestCase):
     def test_running_answers_end_and_new_requests_are_refused(self):
         # Long enough to be at work still when it is asked.
         server = Server("--drain-timeout", 600, context=4096)
-        events = server.stream("/v1/chat/completions", chat("Tell me a story.", stream=True, ignore_eos=True, max_tokens=3500))
+        events = server.stream("/v1/chat/completions", chat("Tell me a story.", stream=True, ignore_eos=True, max_tokens=LONG))
         # The first events come before the request has left the queue, where it would be refused.
         next(e for e in events if any(choice["delta"].get("content") for choice in e["choices"]))
         server.send()
@@ -318,7 +318,7 @@ class DrainTest(unittest.TestCase):
 
     def test_a_second_signal_ends_answers_with_an_error_event(self):
         server = Server(context=4096)
-        events = server.stream("/v1/chat/completions", chat("Tell me a story.", stream=True, ignore_eos=True, max_tokens=3500))
+        events = server.stream("/v1/chat/completions", chat("Tell me a story.", stream=True, ignore_eos=True, max_tokens=LONG))
         next(e for e in events if any(choice["delta"].get("content") for choice in e["choices"]))
         server.send()
         end = time.monotonic() + 60
