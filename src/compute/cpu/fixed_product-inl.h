@@ -350,7 +350,6 @@ HWY_INLINE void MultiplyFixedTile(const std::byte* const* panels, int64_t blocks
     FixedTile<Format, kPanels, kRows> tile;
     if constexpr (kRows == 1) {
       const auto* ahead = reinterpret_cast<const std::byte*>(words[0]) + kPrefetchDistance;
-      PENSTOCK_UNROLL
       for (int64_t line = 0; line < block_bytes(Format::kDType); line += 64) {
         __builtin_prefetch(ahead + line, 0, 2);
       }
