@@ -31,7 +31,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(HERE, "..", "tests", "server"))
 sys.path.insert(0, os.path.join(HERE, "..", "tools"))
 from eval import parse_calls  # noqa: E402
-from eval_items import FOLDER, openai_messages, read_items  # noqa: E402
+from eval_items import FOLDER, Asker, openai_messages, read_items  # noqa: E402
 from support import Server  # noqa: E402
 
 LIMIT = 200  # tokens
@@ -78,15 +78,7 @@ def typed(pairs, tools):
     return calls
 
 
-class Asker:
-    def __init__(self, server):
-        self.server = server
-
-    def post(self, path, body):
-        status, _, answer = self.server.post(path, body, timeout=600)
-        assert status == 200, answer
-        return answer
-
+class Trials(Asker):
     def tool(self, item, sampling, constrained):
         """-> (began a call, it holds, exact)"""
         base = {"messages": openai_messages(item["messages"]), "tools": item["tools"],
@@ -144,7 +136,7 @@ def main():
         label, path = labelled.split("=", 1)
         server = Server("--parallel", 8, "--max-queue", 64, model=path, context=1024)
         try:
-            asker = Asker(server)
+            asker = Trials(server)
             for title, kind, items in sets:
                 for temperature in map(float, options.temperatures.split(",")):
                     samplings = [{"temperature": 0}] if temperature == 0 else [

@@ -22,3 +22,17 @@ def openai_messages(messages):
                 for i, call in enumerate(calls)]}
         sent.append(message)
     return sent
+
+
+class Asker:
+    """Asks a running server, which has to answer with 200."""
+
+    TIMEOUT_S = 600
+
+    def __init__(self, server):
+        self.server = server
+
+    def post(self, path, body):
+        status, _, answer = self.server.post(path, body, timeout=self.TIMEOUT_S)
+        assert status == 200, answer
+        return answer

@@ -21,7 +21,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(HERE, "..", "tests", "server"))
 sys.path.insert(0, os.path.join(HERE, "..", "tools"))
 from eval import is_valid_call  # noqa: E402
-from eval_items import openai_messages, read_items  # noqa: E402
+from eval_items import Asker, openai_messages, read_items  # noqa: E402
 from support import BINARY, MODEL, Server, environment  # noqa: E402
 
 LIMIT = 200  # tokens
@@ -40,14 +40,8 @@ def command_line(items, memory):
     return {row["id"]: row["text"] for row in map(json.loads, out.stdout.splitlines())}
 
 
-class Asker:
-    def __init__(self, server):
-        self.server = server
-
-    def post(self, path, body):
-        status, _, answer = self.server.post(path, body, timeout=3600)
-        assert status == 200, answer
-        return answer
+class Answers(Asker):
+    TIMEOUT_S = 3600
 
     def base(self, item):
         body = {"messages": openai_messages(item["messages"]), "chat_template_kwargs": {"enable_thinking": item.get("enable_thinking", True)}}
@@ -82,7 +76,7 @@ def main():
     print("| prompts | over | equal, one by one | equal, eight at once | of the others, free calls that their schemas forbid |\n|---|---|---:|---:|---:|")
     server = Server("--parallel", 8, memory=options.memory, context=CONTEXT)
     try:
-        asker = Asker(server)
+        asker = Answers(server)
         for name, ask, path in (("qa", "chat", "/v1/chat/completions"), ("json", "chat", "/v1/chat/completions"),
                                 ("tools", "raw", "/v1/completions"), ("tools", "chat", "/v1/chat/completions")):
             items = read_items(name, options.items)

@@ -388,25 +388,24 @@ class Loads:
         folder = tempfile.TemporaryDirectory(prefix="penstock-load-kv-", dir=self.options.kv_folder)
         flags = ("--kv-dir", os.path.join(folder.name, "kv"), "--kv-disk-max", str(4 * wanted + (1 << 30)))
         question = chat(" ".join(f"Fact {i}: the number {i} is a number." for i in range(150)), max_tokens=1)
-        try:
-            started = time.monotonic()
+
+        def begin_and_ask():
+            """-> server, seconds until it was ready, the answer, seconds until that"""
+            began = time.monotonic()
             server = self.serve(*flags, "--parallel", 4, context=4096)
-            ready_empty = time.monotonic() - started
-            start = time.monotonic()
-            cold = server.post("/v1/chat/completions", question, timeout=600)[2]
-            cold_s = time.monotonic() - start
+            ready = time.monotonic()
+            answer = server.post("/v1/chat/completions", question, timeout=600)[2]
+            return server, ready - began, answer, time.monotonic() - ready
+
+        try:
+            server, ready_empty, cold, cold_s = begin_and_ask()
             with concurrent.futures.ThreadPoolExecutor(4) as pool:
                 numbers = iter(range(1 << 30))
                 while server.metric("kv_disk_bytes") < wanted:
                     list(pool.map(lambda i: server.post("/v1/chat/completions", chat(f"{i}", max_tokens=0)), (next(numbers) for _ in range(64))))
             held, files = server.metric("kv_disk_bytes"), sum(len(names) for _, _, names in os.walk(folder.name))
             server.stop()
-            started = time.monotonic()
-            server = self.serve(*flags, "--parallel", 4, context=4096)
-            ready_full = time.monotonic() - started
-            start = time.monotonic()
-            warm = server.post("/v1/chat/completions", question, timeout=600)[2]
-            warm_s = time.monotonic() - start
+            server, ready_full, warm, warm_s = begin_and_ask()
             server.stop()
         finally:
             folder.cleanup()
