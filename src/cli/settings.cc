@@ -100,8 +100,11 @@ std::vector<std::string> misspelt_variables(const Environment& environment) {
   std::vector<std::string> known{kForceTarget, kConfigVariable};
   std::map<std::string, std::string> of_calls;
   for (const Option& option : all_options()) {
-    if (!option.per_call) known.push_back(environment_name(option));
-    if (option.per_call) of_calls.emplace(environment_name(option), option.name);
+    if (option.per_call) {
+      of_calls.emplace(environment_name(option), option.name);
+    } else {
+      known.push_back(environment_name(option));
+    }
   }
   const std::vector<std::string_view> words(known.begin(), known.end());
   std::vector<std::string> told;

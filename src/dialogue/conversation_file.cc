@@ -15,9 +15,8 @@ Result<void> check_message(const Json& message, std::string_view path) {
   const auto content = message.find("content");
   const bool is_known =
       content == message.end() || content->is_null() || content->is_string() || content->is_array();
-  if (!is_known)
-    return wrong(fmt::format("{}: a content is neither text nor a list of parts", path));
-  return {};
+  if (is_known) return {};
+  return wrong(fmt::format("{}: a content is neither text nor a list of parts", path));
 }
 
 }  // namespace
