@@ -174,8 +174,10 @@ class EditingReader final : public LineReader {
     struct sigaction action {};
     action.sa_handler = note_continued;
     ::sigaction(SIGCONT, &action, nullptr);
-    write(kAskForPaste);
+    // In this order: whoever sees that pastes are asked for may paste, and the terminal must not make lines
+    // of it any more.
     keep_what_is_typed();
+    write(kAskForPaste);
   }
 
   ~EditingReader() override {
