@@ -15,8 +15,8 @@ namespace penstock {
 namespace {
 
 constexpr const char* kNames[] = {
-    "temp",           "top-k", "top-p", "min-p", "presence-penalty", "frequency-penalty",
-    "repeat-penalty", "seed"};
+    "temp",           "top-k",         "top-p", "min-p", "presence-penalty", "frequency-penalty",
+    "repeat-penalty", "repeat-last-n", "seed"};
 
 double to_number(const std::string& text) {
   double value = 0;
@@ -32,6 +32,7 @@ double value_of(const SamplingOptions& options, std::string_view name) {
   if (name == "presence-penalty") return options.presence_penalty;
   if (name == "frequency-penalty") return options.frequency_penalty;
   if (name == "repeat-penalty") return options.repetition_penalty;
+  if (name == "repeat-last-n") return options.repeat_last_n;
   return static_cast<double>(options.seed);
 }
 
@@ -44,6 +45,7 @@ void assign(SamplingOptions& options, std::string_view name, double value) {
   if (name == "presence-penalty") options.presence_penalty = number;
   if (name == "frequency-penalty") options.frequency_penalty = number;
   if (name == "repeat-penalty") options.repetition_penalty = number;
+  if (name == "repeat-last-n") options.repeat_last_n = static_cast<int>(value);
   if (name == "seed") options.seed = static_cast<uint64_t>(value);
 }
 
@@ -97,6 +99,7 @@ Json sampling_json(const SamplingOptions& options) {
               {"presence_penalty", options.presence_penalty},
               {"frequency_penalty", options.frequency_penalty},
               {"repetition_penalty", options.repetition_penalty},
+              {"repeat_last_n", options.repeat_last_n},
               {"seed", options.seed}};
 }
 
@@ -117,7 +120,8 @@ Json asked_sampling(const SamplingOptions& options, const std::set<std::string>&
       {"min-p", "min_p"},
       {"presence-penalty", "presence_penalty"},
       {"frequency-penalty", "frequency_penalty"},
-      {"repeat-penalty", "repeat_penalty"}};
+      {"repeat-penalty", "repeat_penalty"},
+      {"repeat-last-n", "repeat_last_n"}};
   Json fields = Json::object();
   for (const auto& [name, field] : kFields) {
     if (!names.contains(name)) continue;
@@ -125,6 +129,7 @@ Json asked_sampling(const SamplingOptions& options, const std::set<std::string>&
     // Six digits are what a float holds: 0.7 and not 0.699999988079071.
     fields[field] = std::stod(fmt::format("{:.6g}", value));
     if (std::string_view(name) == "top-k") fields[field] = options.top_k;
+    if (std::string_view(name) == "repeat-last-n") fields[field] = options.repeat_last_n;
   }
   if (names.contains("seed")) fields["seed"] = options.seed;
   return fields;

@@ -69,6 +69,7 @@ Result<void> SamplingOptions::check() const {
   PENSTOCK_TRY(in_range("presence-penalty", presence_penalty, -2, 2));
   PENSTOCK_TRY(in_range("frequency-penalty", frequency_penalty, -2, 2));
   PENSTOCK_TRY(in_range("repetition-penalty", repetition_penalty, 1e-3, 10));
+  PENSTOCK_TRY(in_range("repeat-last-n", repeat_last_n, -1, 1 << 24));
   return {};
 }
 
@@ -95,6 +96,12 @@ Sampler::Sampler(const SamplingOptions& options, int64_t vocab_size,
       random_state_(options.seed),
       answer_counts_(vocab_size_, 0),
       seen_(vocab_size_, false) {
+  if (options.repeat_last_n >= 0) {
+    const auto count = std::min(static_cast<size_t>(options.repeat_last_n), prompt.size());
+    prompt = prompt.last(count);
+    recent_.assign(prompt.begin(), prompt.end());
+    recent_prompt_ = count;
+  }
   for (const TokenId id : prompt) {
     if (static_cast<size_t>(id) < vocab_size_) seen_[static_cast<size_t>(id)] = true;
   }
@@ -127,15 +134,39 @@ TokenId Sampler::sample(std::span<float> logits, std::span<const uint64_t> allow
   } else {
     id = draw(logits);
   }
-  ++answer_counts_[static_cast<size_t>(id)];
-  seen_[static_cast<size_t>(id)] = true;
+  remember(id);
   return id;
 }
 
+bool Sampler::has_penalties() const {
+  return options_.presence_penalty != 0 || options_.frequency_penalty != 0 ||
+         options_.repetition_penalty != 1;
+}
+
+// The token that was drawn counts from now on; where penalties look back so far only, the one that is
+// out of their sight does not any more.
+void Sampler::remember(TokenId id) {
+  ++answer_counts_[static_cast<size_t>(id)];
+  seen_[static_cast<size_t>(id)] = true;
+  if (options_.repeat_last_n < 0 || !has_penalties()) return;
+  recent_.push_back(id);
+  if (std::ssize(recent_) <= options_.repeat_last_n) return;
+  const TokenId old = recent_.front();
+  recent_.pop_front();
+  if (static_cast<size_t>(old) >= vocab_size_) {
+    --recent_prompt_;  // only a prompt has such tokens
+    return;
+  }
+  if (recent_prompt_ > 0) {
+    --recent_prompt_;
+  } else {
+    --answer_counts_[static_cast<size_t>(old)];
+  }
+  if (std::ranges::find(recent_, old) == recent_.end()) seen_[static_cast<size_t>(old)] = false;
+}
+
 void Sampler::apply_penalties(std::span<float> logits) const {
-  const bool none = options_.presence_penalty == 0 && options_.frequency_penalty == 0 &&
-                    options_.repetition_penalty == 1;
-  if (none) return;
+  if (!has_penalties()) return;
   for (size_t id = 0; id < logits.size(); ++id) {
     float& logit = logits[id];
     if (seen_[id]) {

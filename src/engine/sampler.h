@@ -2,7 +2,8 @@
 //
 // The order of operations is the one in common use (docs/model.md, "Sampling"), all on float32 logits.
 // Temperature 0 is greedy: the largest logit, the lower id on a tie, and no randomness at all.
-// Repetition penalty looks at the prompt and the answer, presence and frequency at the answer.
+// Repetition penalty looks at the prompt and the answer, presence and frequency at the answer; all of
+// them only at the last repeat_last_n tokens of both, where that is set.
 //
 // Threads  the computing thread
 // Errors  kInvalidArgument naming the option; sampling_defaults(): kCorrupt naming the key
@@ -10,6 +11,7 @@
 #pragma once
 
 #include <cstdint>
+#include <deque>
 #include <span>
 #include <string>
 #include <vector>
@@ -28,6 +30,7 @@ struct SamplingOptions {
   float presence_penalty = 0.0f;    // [-2, 2]
   float frequency_penalty = 0.0f;   // [-2, 2]
   float repetition_penalty = 1.0f;  // (0, 10]
+  int repeat_last_n = -1;           // tokens that penalties look at; -1: all, 0: none
   uint64_t seed = 0;
 
   // kInvalidArgument naming the first field that is out of range.
@@ -60,7 +63,9 @@ class Sampler {
     return a.logit != b.logit ? a.logit > b.logit : a.id < b.id;
   }
   static void forbid(std::span<float> logits, std::span<const uint64_t> allowed);
+  bool has_penalties() const;
   void apply_penalties(std::span<float> logits) const;
+  void remember(TokenId id);
   TokenId draw(std::span<const float> logits);
   Candidate candidate(std::span<const float> logits, size_t id) const {
     return {.logit = logits[id] / options_.temperature, .id = static_cast<TokenId>(id)};
@@ -74,6 +79,8 @@ class Sampler {
   uint64_t random_state_;
   std::vector<int32_t> answer_counts_;  // [vocab_size]
   std::vector<bool> seen_;              // [vocab_size] in prompt or answer
+  std::deque<TokenId> recent_;          // that penalties look at, where these are limited
+  size_t recent_prompt_ = 0;            // of these, the first ones, which are the prompt's
   std::vector<Candidate> candidates_;
 };
 

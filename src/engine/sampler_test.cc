@@ -112,6 +112,40 @@ TEST(Sampler, penalties_count_what_was_said) {
   EXPECT_EQ(said, (std::vector<TokenId>{0, 1, 2, 2}));
 }
 
+std::vector<TokenId> greedy_answer(SamplingOptions options, const std::vector<TokenId>& prompt,
+                                   int tokens) {
+  Sampler sampler(options, 4, prompt);
+  std::vector<TokenId> said;
+  for (int i = 0; i < tokens; ++i) {
+    std::vector<float> logits = {3, 2, 1, 0};
+    said.push_back(sampler.sample(logits));
+  }
+  return said;
+}
+
+TEST(Sampler, penalties_look_back_as_far_as_they_are_told) {
+  using Said = std::vector<TokenId>;
+  const auto repeats = [](int last) {
+    return SamplingOptions{.repetition_penalty = 10.0f, .repeat_last_n = last};
+  };
+  // All of it: 0.3, 2, 1 | 0.3, 0.2, 1 | 0.3, 0.2, 0.1.
+  EXPECT_EQ(greedy_answer(repeats(-1), {0, 3}, 3), (Said{1, 2, 0}));
+  EXPECT_EQ(greedy_answer(repeats(0), {0, 3}, 3), (Said{0, 0, 0}));
+  // The last token alone: 3 of the prompt, then what was just said.
+  EXPECT_EQ(greedy_answer(repeats(1), {0, 3}, 4), (Said{0, 1, 0, 1}));
+  // What stands twice in sight still counts when the first of both is out of it; ids beyond the
+  // vocabulary may be there too.
+  EXPECT_EQ(greedy_answer(repeats(2), {0, 0}, 4), (Said{1, 2, 0, 1}));
+  EXPECT_EQ(greedy_answer(repeats(2), {9, 0}, 3), (Said{1, 2, 0}));
+  const SamplingOptions counted{.presence_penalty = 2.0f, .frequency_penalty = 2.0f};
+  EXPECT_EQ(greedy_answer(counted, {0, 1}, 5), (Said{0, 1, 2, 3, 0}));
+  SamplingOptions near = counted;
+  near.repeat_last_n = 2;
+  EXPECT_EQ(greedy_answer(near, {0, 1}, 5), (Said{0, 1, 2, 0, 1}));
+  near.repeat_last_n = -2;
+  EXPECT_FALSE(near.check().has_value());
+}
+
 TEST(Sampler, what_a_mask_forbids_is_never_drawn) {
   std::mt19937 random(4);
   std::normal_distribution<float> normal(0, 3);

@@ -42,6 +42,17 @@ class ChoicesTest(unittest.TestCase):
         self.assertEqual(len(texts), 1)
         self.answer(off(QUESTION, top_k=-2), status=400)
 
+    def test_penalties_look_back_as_far_as_they_are_told(self):
+        def said(**more):
+            return self.content(off("Tell me a story.", max_tokens=60, **more))
+
+        free = said()
+        self.assertEqual(said(repeat_penalty=5, repeat_last_n=0), free)
+        everything = said(repeat_penalty=5)
+        self.assertEqual(said(repeat_penalty=5, repeat_last_n=-1), everything)
+        self.assertEqual(said(repeat_penalty=5, repeat_last_n=1000), everything)
+        self.assertNotIn(said(repeat_penalty=5, repeat_last_n=8), (free, everything))
+
     def test_the_seed_that_was_drawn_is_told_and_repeats_the_answer(self):
         body = off("Tell me a story.", temperature=1.3, max_tokens=30)
         first = self.answer(body)

@@ -27,6 +27,7 @@ Json sampling_json(const ServedModel& model) {
               {"presence_penalty", sampling.presence_penalty},
               {"frequency_penalty", sampling.frequency_penalty},
               {"repeat_penalty", sampling.repetition_penalty},
+              {"repeat_last_n", sampling.repeat_last_n},
               {"max_tokens", model.max_tokens_default}};
 }
 

@@ -352,16 +352,17 @@ TEST(Ollama, a_stream_is_lines_and_a_call_is_whole) {
 TEST(Ollama, settings_that_are_not_obeyed_are_named) {
   const Json body = *parse_json(
       R"({"model": "x", "messages": [{"role": "user", "content": "x"}], "keep_alive": "5m",
-          "template": "y", "options": {"temperature": 0.5, "repeat_last_n": 64, "num_ctx": 4096,
+          "template": "y", "options": {"temperature": 0.5, "repeat_last_n": 64, "num_gpu": 1, "num_ctx": 4096,
           "mirostat": null}})",
       "body");
   const auto read = read_ollama_chat(body, test_model());
   const auto& call = std::get<ChatCall>(read);
   EXPECT_EQ(call.ignored,
-            (std::vector<std::string>{"options.repeat_last_n", "options.num_ctx", "template"}));
+            (std::vector<std::string>{"options.num_gpu", "options.num_ctx", "template"}));
+  EXPECT_EQ(call.generation.sampling.repeat_last_n, 64);
   ServedModel strict = test_model();
   strict.refuses_unknown_fields = true;
-  EXPECT_EQ(std::get<ApiError>(read_ollama_chat(body, strict)).param, "options.repeat_last_n");
+  EXPECT_EQ(std::get<ApiError>(read_ollama_chat(body, strict)).param, "options.num_gpu");
 }
 
 TEST(GenerationQueue, who_leaves_is_refused_or_waited_too_long_is_counted_by_its_reason) {

@@ -110,6 +110,9 @@ void read_sampling(Fields& fields, const ServedModel& model, GenerationRequest& 
   for (const char* name : {"repetition_penalty", "repeat_penalty"}) {
     set(sampling.repetition_penalty, fields.number(name, 1e-3, 10));
   }
+  if (const auto last = fields.integer("repeat_last_n", -1, 1 << 24)) {
+    sampling.repeat_last_n = static_cast<int>(*last);
+  }
   // -1 and 0 are off.
   if (const auto top_k = fields.integer("top_k", -1, 1 << 24)) {
     sampling.top_k = static_cast<int>(std::max<int64_t>(*top_k, 0));
