@@ -111,6 +111,7 @@ struct ChatTemplate::Parts {
   jinja::Template compiled;
   std::string what;
   Json special_tokens;
+  std::string source;
 };
 
 ChatTemplate::ChatTemplate(std::unique_ptr<const Parts> parts) : parts_(std::move(parts)) {}
@@ -126,12 +127,26 @@ Result<ChatTemplate> ChatTemplate::create(std::string_view source, std::string_v
                                           Json special_tokens) {
   auto compiled = jinja::Template::compile(source);
   if (!compiled) return compiled.error().with_context(std::string(what));
-  return ChatTemplate(std::unique_ptr<const Parts>(
-      new Parts{*std::move(compiled), std::string(what), std::move(special_tokens)}));
+  return ChatTemplate(std::unique_ptr<const Parts>(new Parts{
+      *std::move(compiled), std::string(what), std::move(special_tokens), std::string(source)}));
+}
+
+bool ChatTemplate::mentions(std::string_view name) const {
+  const auto is_of_word = [](char c) {
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_';
+  };
+  const std::string_view source = parts_->source;
+  for (size_t at = source.find(name); at != std::string_view::npos && !name.empty();
+       at = source.find(name, at + 1)) {
+    const size_t end = at + name.size();
+    const bool begins = at == 0 || !is_of_word(source[at - 1]);
+    if (begins && (end == source.size() || !is_of_word(source[end]))) return true;
+  }
+  return false;
 }
 
 size_t ChatTemplate::memory_bytes() const {
-  return sizeof(Parts) + parts_->compiled.memory_bytes();
+  return sizeof(Parts) + parts_->source.capacity() + parts_->compiled.memory_bytes();
 }
 
 Result<std::string> ChatTemplate::render(const Json& messages, const Json& tools,

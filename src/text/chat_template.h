@@ -54,6 +54,9 @@ class ChatTemplate {
   size_t memory_bytes()
       const;  // for the memory plan; render() takes its own for the time of the call
 
+  // Whether this word stands anywhere in its source: a variable that does not changes nothing.
+  bool mentions(std::string_view name) const;
+
  private:
   struct Parts;
   explicit ChatTemplate(std::unique_ptr<const Parts> parts);

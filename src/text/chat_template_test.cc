@@ -130,6 +130,16 @@ TEST(ChatTemplate, hands_extra_variables_to_the_template) {
   EXPECT_EQ(render(chat, Json::array(), options), "lowoverriddenFalseTrue");
 }
 
+TEST(ChatTemplate, knows_which_words_it_reads) {
+  const auto chat =
+      ChatTemplate::create("{% if enable_thinking %}{{ m.my_style }}{% endif %}", "t");
+  ASSERT_TRUE(chat);
+  for (const char* name : {"enable_thinking", "my_style", "m"}) EXPECT_TRUE(chat->mentions(name));
+  for (const char* name : {"thinking", "enable", "style", "", "enable_thinking2"}) {
+    EXPECT_FALSE(chat->mentions(name)) << name;
+  }
+}
+
 TEST(LoadChatTemplate, prefers_the_file_to_the_configuration) {
   const auto text_of = [](std::optional<std::string_view> file,
                           std::optional<std::string_view> config) {

@@ -24,7 +24,12 @@ constexpr std::string_view kOwnVariables[] = {"messages",
                                               "pad_token",
                                               "unk_token"};
 
-void read_template_kwargs(Fields& fields, ChatCall& call) {
+bool reads(const ServedModel& model, std::string_view name) {
+  const std::optional<ChatTemplate>& chat_template = model.texts->chat_template;
+  return !chat_template || chat_template->mentions(name);
+}
+
+void read_template_kwargs(Fields& fields, const ServedModel& model, ChatCall& call) {
   const Json* kwargs = fields.object("chat_template_kwargs");
   if (kwargs == nullptr) return;
   for (const auto& [name, value] : kwargs->items()) {
@@ -40,6 +45,7 @@ void read_template_kwargs(Fields& fields, ChatCall& call) {
       }
     } else {
       call.conversation.variables[name] = value;
+      if (!reads(model, name)) call.unknown.push_back("chat_template_kwargs." + name);
     }
   }
 }
@@ -122,7 +128,7 @@ void read_thinking(Fields& fields, const ServedModel& model, ChatCall& call) {
   call.generation.reasoning_budget = model.reasoning_budget;
   if (const auto effort = fields.text("reasoning_effort", 32)) thinking = *effort != "none";
   if (const auto enabled = fields.boolean("enable_thinking")) thinking = *enabled;
-  read_template_kwargs(fields, call);
+  read_template_kwargs(fields, model, call);
   for (const char* name : {"thinking_token_budget", "thinking_budget_tokens", "reasoning_budget"}) {
     const auto budget = fields.integer(name, -1, INT32_MAX);
     if (budget && *budget >= 0) call.generation.reasoning_budget = *budget;
