@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import tempfile
+import threading
 import time
 import unittest
 
@@ -339,10 +340,10 @@ class RefusalsTest(unittest.TestCase):
         status, headers, _ = self.server.post(
             "/v1/chat/completions", {**chat("hello"), **{name: None for name in fields}, "max_tokens": 1, "new_field": 1, "newer": None,
                                      "verbosity": "low", "stream_options": {"include_usage": False, "else": 1},
-                                     "chat_template_kwargs": {"enable_thinking": False}})
+                                     "chat_template_kwargs": {"enable_thinking": False, "enable_thinkin": True}})
         self.assertEqual(status, 200)
         self.assertEqual(sorted(headers["X-Penstock-Ignored"].split(", ")),
-                         ["new_field", "stream_options.else", "verbosity"])
+                         ["chat_template_kwargs.enable_thinkin", "new_field", "stream_options.else", "verbosity"])
 
     def test_messages_that_cannot_be_rendered(self):
         late = [*user("hello"), {"role": "system", "content": "x"}]
@@ -393,6 +394,35 @@ class QueueTest(unittest.TestCase):
             running.close()
             for events in waiting:
                 self.assertEqual(list(events)[-1], "[DONE]")
+        finally:
+            self.assertEqual(server.stop(), 0)
+
+    def test_a_long_prompt_beside_an_answer_does_not_push_out_what_the_answer_uses(self):
+        """Half of the experts fit, and the prompt uses nearly all. Afterwards the answer misses as rarely as it does alone."""
+        facts = " ".join(f"Fact {i}: the number {i} is odd or even, and a river runs to the sea." for i in range(60))
+        alone, _ = self.misses_of_an_answer(None)
+        beside, end = self.misses_of_an_answer(chat(facts, max_tokens=0, cache_prompt=False))
+        self.assertLess(end, 300)
+        after = [misses[end + 64] - misses[end] for misses in (alone, beside)]
+        self.assertGreater(beside[end] - beside[200], alone[end] - alone[200])  # the prompt's reads were in the way indeed
+        self.assertLess(after[1], 1.25 * after[0] + 64, after)
+
+    def misses_of_an_answer(self, prompt):
+        """-> after each token, all that it has missed; how many tokens there were when the prompt beside it had been read."""
+        server = Server("--parallel", 2, "--slots", 256, context=4096)
+        try:
+            misses, reading, end = [], None, 0
+            for event in server.stream("/v1/chat/completions", chat("Tell me a long story about the sea.", stream=True, ignore_eos=True,
+                                                                    max_tokens=400, timings_per_token=True), timeout=600):
+                if event == "[DONE]" or not event.get("timings"):
+                    continue
+                misses.append(event["timings"]["penstock"]["expert_misses"])
+                if len(misses) == 200 and prompt:
+                    reading = threading.Thread(target=server.post, args=("/v1/chat/completions", prompt))
+                    reading.start()
+                if reading and not end and not reading.is_alive():
+                    end = len(misses)
+            return misses, end
         finally:
             self.assertEqual(server.stop(), 0)
 
