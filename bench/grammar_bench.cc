@@ -15,6 +15,7 @@
 #include <ctime>
 #include <fstream>
 #include <iterator>
+#include <numeric>
 #include <random>
 #include <set>
 #include <string>
@@ -140,8 +141,10 @@ std::vector<std::string_view> cut(std::string_view text, const std::set<std::str
 
 void print_times(const char* name, std::vector<double> times) {
   std::ranges::sort(times);
-  fmt::print("  {}  median {:8.1f}  99 % {:8.1f}  worst {:8.1f} us", name, times[times.size() / 2],
-             times[times.size() * 99 / 100], times.back());
+  const double mean =
+      std::accumulate(times.begin(), times.end(), 0.0) / static_cast<double>(times.size());
+  fmt::print("  {}  mean {:6.1f}  median {:6.1f}  99 % {:7.1f}  worst {:7.1f} us", name, mean,
+             times[times.size() / 2], times[times.size() * 99 / 100], times.back());
 }
 
 void walk(const char* name, const Grammar& grammar, double compile_us, const TokenTrie& trie,
