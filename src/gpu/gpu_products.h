@@ -82,6 +82,7 @@ class GpuProducts {
 
   std::array<GpuKernel, 4> pack_;
   std::array<std::array<std::array<GpuKernel, 2>, 2>, 4> multiply_;  // [type][gated][one, many]
+  std::array<GpuKernel, 4> multiply_short_;  // [type]: one row, few columns, not gated
 };
 
 }  // namespace penstock
