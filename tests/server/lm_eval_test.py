@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """lm-eval's local-chat-completions and local-completions against a server, on the demo model's own questions.
 
-    pip install "lm-eval[api]==0.4.*"        # 760 MB in an environment of its own, so no part of the tests
-    PENSTOCK_BINARY=build/release/penstock PENSTOCK_DEMO_MODEL=build/demo-model python3 bench/lm_eval_run.py [ITEMS]
+From scripts/test-venv, which gives it an environment of its own (760 MB). With a number it asks so many; there are 40:
+
+    PENSTOCK_BINARY=build/release/penstock PENSTOCK_DEMO_MODEL=build/demo-model build/lm-eval/bin/python tests/server/lm_eval_test.py 40
 
 Both endpoints have to come to the same share of right answers as `penstock answer` does on the same items.
 """
@@ -14,8 +15,7 @@ import subprocess
 import sys
 import tempfile
 
-sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "tests", "server"))
-from support import BINARY, DATA, MODEL, Server  # noqa: E402
+from support import BINARY, DATA, MODEL, Server
 
 TASK = """task: NAME
 dataset_path: json
@@ -64,7 +64,7 @@ def share_of_lm_eval(server, folder, kind, path, prompt, flags):
 
 
 def main():
-    items = read_items(int(sys.argv[1]) if len(sys.argv) > 1 else 100)
+    items = read_items(int(sys.argv[1]) if len(sys.argv) > 1 else 12)
     with tempfile.TemporaryDirectory(prefix="penstock-lm-eval-") as folder:
         with open(os.path.join(folder, "task.jsonl"), "w", encoding="utf-8") as file:
             for item in items:
