@@ -13,6 +13,7 @@
 #include "engine/engine.h"
 #include "io/output_file.h"
 #include "model/shapes.h"
+#include "survey/model_sizes.h"
 
 namespace penstock {
 namespace {
@@ -25,12 +26,20 @@ Result<DoctorOptions> doctor_options(Call& call) {
   if (call.settings.arguments().empty()) {
     const ModelShape shape = PENSTOCK_TRY(find_model_shape(kShapeWithoutModel));
     options.config = PENSTOCK_TRY(config_of(shape, 0));
-    options.experts.dtype = DType::kQ4;
+    options.dtype = DType::kQ4;
   } else {
-    const Container model = PENSTOCK_TRY(Container::open(call.storage, call.argument(0)));
-    options.config = PENSTOCK_TRY(parse_model_config(model.config(), model.path_of(kManifestName)));
-    options.experts = model.experts();
-    options.experts_path = model.experts_path();
+    const ModelFiles model = PENSTOCK_TRY(open_model(call.storage, call.argument(0)));
+    options.config = model.config;
+    const auto layers = static_cast<int>(model.config.num_moe_layers());
+    options.part_bytes = align_file(PENSTOCK_TRY(model.expert_sizes(layers)).part_bytes);
+    options.experts_path = model.expert_paths().front();
+    const std::optional<DType> own =
+        model.packed ? model.packed->experts().one_dtype() : std::nullopt;
+    options.dtype = own.value_or(nearest_dtype(expert_bits(model.config, model_sizes(model))));
+    if (!own) {
+      call.terminal.note(fmt::format("products are measured in {}; those of {} are near them",
+                                     name_of(options.dtype), model.experts_coding()));
+    }
   }
   options.threads = static_cast<int>(call.settings.integer("threads"));
   options.reader.kind = reader_kind(call.settings.text("reader"));

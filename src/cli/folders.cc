@@ -32,6 +32,10 @@ Result<std::vector<std::string>> judge_folder(Storage& storage, const std::strin
         parse_model_config(model.config(), model.path_of(kManifestName) + ": \"config\""));
     return judge_texts(storage, std::span(&path, 1), config, model.config());
   }
+  const Result<bool> is_folder = storage.is_directory(path);
+  if (is_folder && !*is_folder) {
+    return judge_texts(PENSTOCK_TRY(ModelSource::open(storage, path)));
+  }
   const Checkpoint checkpoint = PENSTOCK_TRY(Checkpoint::open(storage, path));
   const ModelConfig config =
       PENSTOCK_TRY(parse_model_config(checkpoint.config(), checkpoint.path_of("config.json")));

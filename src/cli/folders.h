@@ -16,7 +16,7 @@ namespace penstock {
 // kInvalidArgument for what can be no folder's name.
 Result<std::string> target_folder(Storage& storage, const std::string& path);
 
-// What the text files of a packed model or a Hugging Face folder take away or leave to a flag, as
+// What the texts of a packed model, a folder of a checkpoint or a GGUF file take away or leave to a flag, as
 // sentences; an Error for what makes the model unusable (engine/judge_texts.h).
 Result<std::vector<std::string>> judge_folder(Storage& storage, const std::string& path);
 

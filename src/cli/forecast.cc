@@ -246,18 +246,20 @@ bool names_a_shape(const Call& call) {
 
 Result<std::optional<ForecastRequest>> forecast_of_model(Call& call, const ModelFiles& files,
                                                          const PlanRequest& plan) {
-  if (!files.packed) {
-    call.terminal.note("no forecast: speed is predicted for packed models only");
-    return std::optional<ForecastRequest>();
-  }
-  const ExpertParts& experts = files.packed->experts();
-  const auto known = PENSTOCK_TRY(known_rates(call, experts.record_bytes, experts.dtype));
-  if (!known) return std::optional<ForecastRequest>();
   ForecastRequest request;
   request.plan = plan;
-  request.bits.experts = stored_bits(experts.dtype);
-  request.sizes = model_sizes(files.config, *files.packed);
+  request.sizes = model_sizes(files);
+  const std::optional<DType> own =
+      files.packed ? files.packed->experts().one_dtype() : std::nullopt;
+  request.bits.experts = own ? stored_bits(*own) : expert_bits(files.config, request.sizes);
+  const DType dtype = own.value_or(nearest_dtype(request.bits.experts));
+  const auto known = PENSTOCK_TRY(known_rates(call, request.sizes.record_bytes, dtype));
+  if (!known) return std::optional<ForecastRequest>();
   call.terminal.note(fmt::format("rates: {}", known->origin));
+  if (!own) {
+    call.terminal.note(fmt::format("products of {} are taken to be as fast as those of {}",
+                                   files.experts_coding(), name_of(dtype)));
+  }
   PENSTOCK_TRY(apply_settings(call, known->rates, request));
   return std::optional(std::move(request));
 }

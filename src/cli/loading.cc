@@ -47,15 +47,6 @@ Speculation speculation_of(const Settings& settings, Verb running) {
   return word == "off" ? Speculation::kOff : Speculation::kAuto;
 }
 
-// By the path: what it was made of is in the file.
-std::string checksum_file_of(const std::string& state, const std::string& model) {
-  std::error_code failure;
-  const std::filesystem::path whole = std::filesystem::absolute(model, failure);
-  const std::string path = failure ? model : whole.lexically_normal().string();
-  return fmt::format("{}/checksums/{}", state,
-                     hex_text(checksum(std::as_bytes(std::span(path)), 0)));
-}
-
 }  // namespace
 
 ReaderKind reader_kind(const std::string& name) {
@@ -120,6 +111,17 @@ Result<PrefixStoreOptions> prefix_store_options(Call& call) {
   return options;
 }
 
+// By the path: what it was made of is in the file.
+std::string checksum_file_of(const Call& call, const std::string& model) {
+  const auto state = call.environment.state_directory();
+  if (!state) return "";
+  std::error_code failure;
+  const std::filesystem::path whole = std::filesystem::absolute(model, failure);
+  const std::string path = failure ? model : whole.lexically_normal().string();
+  return fmt::format("{}/checksums/{}", *state,
+                     hex_text(checksum(std::as_bytes(std::span(path)), 0)));
+}
+
 Result<std::unique_ptr<Engine>> load_engine(Call& call, const EngineOptions& options,
                                             const LoadObserver& on_load) {
   // Written when all is done; that it cannot be is not to be found out then.
@@ -129,8 +131,7 @@ Result<std::unique_ptr<Engine>> load_engine(Call& call, const EngineOptions& opt
   Progress progress(call.terminal, "loading", Progress::Unit::kBytes);
   EngineOptions told = options;
   told.tell = [&](const std::string& text) { call.terminal.warning(text); };
-  const auto state = call.environment.state_directory();
-  if (state) told.checksum_file = checksum_file_of(*state, options.model);
+  told.checksum_file = checksum_file_of(call, options.model);
   std::unique_ptr<Engine> engine =
       PENSTOCK_TRY(Engine::open(call.storage, told, [&](uint64_t done, uint64_t total) {
         progress.update(done, total);

@@ -20,6 +20,10 @@ Result<EngineOptions> engine_options(const Settings& settings);
 // As `running` would have them, for a plan of it.
 Result<EngineOptions> engine_options(const Settings& settings, Verb running);
 
+// Where the checksums of a checkpoint that is run in place are kept (store/expert_checksums.h); empty:
+// there is no place.
+std::string checksum_file_of(const Call& call, const std::string& model);
+
 // --kv-dir and --kv-disk-max. Makes the folder, for its owner alone: its files tell what was said.
 Result<PrefixStoreOptions> prefix_store_options(Call& call);
 

@@ -30,10 +30,14 @@ constexpr VerbText kVerbs[] = {
      "--api-key or --api-key-file; a path that ends with .sock is a unix socket. SIGTERM lets\n"
      "running answers end. Requests and what they may hold: docs/server.md."},
     {Verb::kPack, "pack", "SOURCE TARGET | --verify MODEL | --texts SOURCE MODEL", 1, 2,
-     "turn a Hugging Face folder into a penstock model",
-     "SOURCE stays as it is. Interrupted packing goes on where it was when the same command is\n"
-     "given again. With --verify and one folder: check every byte of a packed model. With "
-     "--texts:\n"
+     "turn a checkpoint into a penstock model",
+     "SOURCE is a Hugging Face or MLX folder, or a GGUF file (the first of its shards); it stays "
+     "as\n"
+     "it is. What is quantised already keeps every code unless --experts or --resident is given.\n"
+     "Interrupted packing goes on where it was when the same command is given again. With "
+     "--verify\n"
+     "and one MODEL: check every byte of a packed model; of another one read all, and compare\n"
+     "experts with their first reads. With --texts:\n"
      "give a packed model the tokenizer, template and generation config of SOURCE, those that it\n"
      "has; SOURCE may be MODEL itself, after its texts were edited."},
     {Verb::kPull, "pull", "USER/REPO[:QUANT]", 1, 1,
@@ -371,7 +375,8 @@ constexpr Option kOptions[] = {
 
     // Packing.
     {"experts", 0, kChoice, kPack, "Packing", "4|8|3|2|keep", "4",
-     "bits of expert weights; keep: as in the source", "4|8|3|2|keep"},
+     "bits of expert weights; keep: as in the source, which is usual where that is quantised",
+     "4|8|3|2|keep"},
     {"resident", 0, kChoice, kPack, "Packing", "keep|8|4", "keep",
      "bits of the large weights that every token needs", "keep|8|4"},
     {"experts", 0, kChoice, kSynth, "Packing", "4|8|3|2|keep", "4",

@@ -1,4 +1,4 @@
-// pack: from a Hugging Face folder to a penstock model; and the check of one.
+// pack: from a checkpoint to a penstock model; and the check of one.
 
 #include "pack/pack.h"
 
@@ -6,8 +6,10 @@
 
 #include "base/byte_text.h"
 #include "cli/folders.h"
+#include "cli/loading.h"
 #include "cli/program.h"
 #include "cli/progress.h"
+#include "engine/verify_source.h"
 #include "format/text.h"
 #include "host/processors.h"
 #include "pack/replace_texts.h"
@@ -22,6 +24,7 @@ Result<PackOptions> pack_options(const Call& call) {
   options.source = call.argument(0);
   options.target = PENSTOCK_TRY(target_folder(call.storage, call.argument(1)));
   options.experts = quantised_dtype(settings.text("experts"));
+  options.is_usual = !settings.is_given("experts");
   options.resident = quantised_dtype(settings.text("resident"));
   options.without_prediction = settings.is_on("without-prediction");
   options.force = settings.is_on("force");
@@ -49,6 +52,35 @@ Result<int> verify(Call& call, const std::string& model, std::stop_token stop) {
   }
   if (report.num_faults == 0) return kExitDone;
   call.terminal.error(fmt::format("{}: {} faults; pack it again", model, report.num_faults));
+  return exit_code_of(ErrorCode::kCorrupt);
+}
+
+// The same of a checkpoint that is run in place.
+Result<int> verify_in_place(Call& call, const std::string& model, const std::stop_token& stop) {
+  Progress progress(call.terminal, "verifying", Progress::Unit::kBytes);
+  const std::string sums = checksum_file_of(call, model);
+  const SourceReport report = PENSTOCK_TRY(verify_source(
+      call.storage, model, sums,
+      [&](uint64_t done, uint64_t total) { progress.update(done, total); }, stop));
+  progress.finish();
+  if (!report.note.empty()) call.terminal.warning(report.note);
+  if (sums.empty()) call.terminal.warning("there is no place to keep checksums: set HOME");
+  for (const std::string& fault : report.faults) call.terminal.error(fault);
+  if (call.json()) {
+    call.output.write_line(Json{{"model", model},
+                                {"bytes", report.bytes},
+                                {"compared", report.compared},
+                                {"learned", report.learned},
+                                {"num_faults", report.num_faults},
+                                {"faults", report.faults}});
+  } else if (report.num_faults == 0) {
+    call.output.write(fmt::format(
+        "{}: all {} can be read; {} parts of experts are as at their first read, {} were read for "
+        "the first time\n",
+        model, format_bytes(report.bytes), report.compared, report.learned));
+  }
+  if (report.num_faults == 0) return kExitDone;
+  call.terminal.error(fmt::format("{}: {} faults; fetch the file again", model, report.num_faults));
   return exit_code_of(ErrorCode::kCorrupt);
 }
 
@@ -107,7 +139,11 @@ Result<int> pack_verb(Call& call) {
   const std::stop_token stop = call.interrupt.token();
   const bool wants_verify = call.settings.is_on("verify");
   if (call.settings.arguments().size() == 1) {
-    if (wants_verify && !call.settings.is_on("texts")) return verify(call, call.argument(0), stop);
+    if (wants_verify && !call.settings.is_on("texts")) {
+      const std::string& model = call.argument(0);
+      const bool in_place = PENSTOCK_TRY(is_checkpoint(call.storage, model));
+      return in_place ? verify_in_place(call, model, stop) : verify(call, model, stop);
+    }
     return Error{ErrorCode::kInvalidArgument,
                  "pack needs SOURCE and TARGET, or --verify and a model; see `penstock help pack`"};
   }

@@ -136,7 +136,8 @@ Result<ResolvedOptions> resolve_options(const ModelFiles& files, const EngineOpt
       PENSTOCK_TRY(files.expert_sizes(static_cast<int>(request.config.num_moe_layers())));
   request.record_bytes = experts.slot_bytes;
   request.checksum_bytes = experts.checksum_bytes;
-  if (files.source) request.coded_columns = widest_input(config);
+  request.layout_bytes = experts.layout_bytes;
+  if (files.has_codes()) request.coded_columns = widest_input(config);
   request.text_bytes = files.texts.bytes();
   request.experts_per_token =
       options.experts_per_token > 0 ? options.experts_per_token : config.num_experts_per_tok;
@@ -216,10 +217,11 @@ Result<std::unique_ptr<Engine>> Engine::open(Storage& storage, const EngineOptio
   engine->memory_watch_.emplace(options.memory_watch, limits, plan.total_bytes, resident_bytes());
   turn.reset();
   // Loading takes long enough for another engine to start.
-  PENSTOCK_TRY(engine->load_weights([&engine = *engine, &on_load](uint64_t done, uint64_t total) {
+  const auto on_step = [&engine = *engine, &on_load](uint64_t done, uint64_t total) {
     engine.watch_memory();
     if (on_load) on_load(done, total);
-  }));
+  };
+  PENSTOCK_TRY(engine->load_weights(team, on_step));
   PENSTOCK_TRY(engine->open_prefix_store(storage, options));
   engine->prefixes_.emplace(resolved.request.num_checkpoints);
   engine->parts_.emplace(PassParts{.model = *engine->model_,
@@ -334,15 +336,15 @@ Result<void> Engine::open_store(const EngineOptions& options, ThreadPool& team) 
 }
 
 // The resident weights, as the model's files have them or as they are made of a checkpoint's.
-Result<ResidentWeights> Engine::load_resident(const LoadObserver& on_load) {
+Result<ResidentWeights> Engine::load_resident(ThreadPool& team, const LoadObserver& on_load) {
   const std::span<std::byte> memory = resident_.host_bytes();
-  if (files_.source) return files_.source_weights->load(*files_.source, memory, on_load);
+  if (files_.source) return files_.source_weights->load(*files_.source, memory, &team, on_load);
   PENSTOCK_TRY(files_.packed->load_resident(memory, on_load));
   return packed_weights(*files_.packed, memory);
 }
 
-Result<void> Engine::load_weights(const LoadObserver& on_load) {
-  const ResidentWeights weights = PENSTOCK_TRY(load_resident(on_load));
+Result<void> Engine::load_weights(ThreadPool& team, const LoadObserver& on_load) {
+  const ResidentWeights weights = PENSTOCK_TRY(load_resident(team, on_load));
 
   const auto half = static_cast<size_t>(request_.context * config().rotary_dim() / 2);
   rope_ = PENSTOCK_TRY(backend_->memory().take(2 * half * sizeof(float), "rotary tables"));

@@ -91,8 +91,8 @@ class Engine {
  private:
   explicit Engine(ModelFiles files) : files_(std::move(files)) {}
   Result<void> read_generation_config(const TellNote& tell);
-  Result<ResidentWeights> load_resident(const LoadObserver& on_load);
-  Result<void> load_weights(const LoadObserver& on_load);
+  Result<ResidentWeights> load_resident(ThreadPool& team, const LoadObserver& on_load);
+  Result<void> load_weights(ThreadPool& team, const LoadObserver& on_load);
   Result<void> open_expert_source(Storage& storage, const EngineOptions& options);
   Result<void> open_prefix_store(Storage& storage, const EngineOptions& options);
   Result<void> load_checksums(const std::string& path);

@@ -2,7 +2,9 @@
 
 #include <fmt/format.h>
 
+#include <functional>
 #include <optional>
+#include <utility>
 
 #include "engine/sampler.h"
 #include "engine/stop_tokens.h"
@@ -18,16 +20,15 @@ struct Text {
   std::string path, text;
 };
 
-class Judge {
- public:
-  Judge(Storage& storage, std::span<const std::string> folders)
-      : storage_(storage), folders_(folders) {}
+// Of a name; absent is allowed.
+using FindText = std::function<Result<std::optional<Text>>(std::string_view name)>;
 
-  // Absent is allowed; a pointer or a web page in the file's place is not.
-  Result<std::optional<Text>> text_of(std::string_view name) const {
-    for (const std::string& folder : folders_) {
+// A pointer or a web page in the file's place is not.
+FindText texts_of_folders(Storage& storage, std::span<const std::string> folders) {
+  return [&storage, folders](std::string_view name) -> Result<std::optional<Text>> {
+    for (const std::string& folder : folders) {
       std::string path = fmt::format("{}/{}", folder, name);
-      Result<std::string> text = read_text(storage_, path, kTextBytesMax);
+      Result<std::string> text = read_text(storage, path, kTextBytesMax);
       if (!text && text.error().code == ErrorCode::kNotFound) continue;
       if (!text) return text.error();
       const std::string guess = looks_like(*text);
@@ -36,7 +37,22 @@ class Judge {
       return std::optional<Text>({std::move(path), *std::move(text)});
     }
     return std::optional<Text>();
-  }
+  };
+}
+
+FindText texts_of_source(const ModelSource& source) {
+  return [&source](std::string_view name) -> Result<std::optional<Text>> {
+    const std::string* text = source.find_text(name);
+    if (text == nullptr) return std::optional<Text>();
+    return std::optional<Text>({fmt::format("{}: {}", source.path(), name), *text});
+  };
+}
+
+class Judge {
+ public:
+  explicit Judge(FindText find) : find_(std::move(find)) {}
+
+  Result<std::optional<Text>> text_of(std::string_view name) const { return find_(name); }
 
   // Null when absent.
   Result<Json> json_of(std::string_view name) const {
@@ -49,8 +65,7 @@ class Judge {
   std::vector<std::string> take() { return std::move(notes_); }
 
  private:
-  Storage& storage_;
-  std::span<const std::string> folders_;
+  FindText find_;
   std::vector<std::string> notes_;
 };
 
@@ -118,26 +133,20 @@ Result<void> judge_template(Judge& judge) {
   return {};
 }
 
-}  // namespace
-
-Result<std::vector<std::string>> judge_texts(Storage& storage, std::span<const std::string> folders,
-                                             const ModelConfig& config,
-                                             const Json& manifest_config) {
-  Judge judge(storage, folders);
+// model_config: what may name tokens that end an answer.
+Result<std::vector<std::string>> judge_all(Judge judge, const ModelConfig& config,
+                                           const Json& model_config) {
   const auto tokenizer = PENSTOCK_TRY(judge_tokenizer(judge, config));
   PENSTOCK_TRY(judge_template(judge));
   const Json generation = PENSTOCK_TRY(judge.json_of("generation_config.json"));
   const Json tokenizer_config = PENSTOCK_TRY(judge.json_of("tokenizer_config.json"));
-  // Weights follow from it, so it is the last folder's whatever the others have.
-  const Json model_config = PENSTOCK_TRY(Judge(storage, folders.last(1)).json_of("config.json"));
   std::vector<std::string> notes;
   static_cast<void>(sampling_defaults(generation, notes));
-  const StopTokens stops =
-      stop_tokens({.generation_config = generation,
-                   .config = model_config.is_null() ? manifest_config : model_config,
-                   .tokenizer_config = tokenizer_config,
-                   .tokenizer = tokenizer ? &*tokenizer : nullptr,
-                   .vocab_size = config.vocab_size});
+  const StopTokens stops = stop_tokens({.generation_config = generation,
+                                        .config = model_config,
+                                        .tokenizer_config = tokenizer_config,
+                                        .tokenizer = tokenizer ? &*tokenizer : nullptr,
+                                        .vocab_size = config.vocab_size});
   notes.insert(notes.end(), stops.notes.begin(), stops.notes.end());
   for (std::string& text : notes) judge.note(std::move(text));
   if (stops.ids.empty()) {
@@ -146,6 +155,22 @@ Result<std::vector<std::string>> judge_texts(Storage& storage, std::span<const s
         "--max-tokens or a full context will");
   }
   return judge.take();
+}
+
+}  // namespace
+
+Result<std::vector<std::string>> judge_texts(Storage& storage, std::span<const std::string> folders,
+                                             const ModelConfig& config,
+                                             const Json& manifest_config) {
+  // Weights follow from it, so it is the last folder's whatever the others have.
+  const Json model_config =
+      PENSTOCK_TRY(Judge(texts_of_folders(storage, folders.last(1))).json_of("config.json"));
+  return judge_all(Judge(texts_of_folders(storage, folders)), config,
+                   model_config.is_null() ? manifest_config : model_config);
+}
+
+Result<std::vector<std::string>> judge_texts(const ModelSource& source) {
+  return judge_all(Judge(texts_of_source(source)), source.config(), Json::object());
 }
 
 }  // namespace penstock

@@ -15,6 +15,7 @@
 #include "base/result.h"
 #include "io/storage.h"
 #include "model/config.h"
+#include "source/model_source.h"
 
 namespace penstock {
 
@@ -23,5 +24,8 @@ namespace penstock {
 Result<std::vector<std::string>> judge_texts(Storage& storage, std::span<const std::string> folders,
                                              const ModelConfig& config,
                                              const Json& manifest_config);
+
+// Of a checkpoint that is run in place or packed: the texts that it came with.
+Result<std::vector<std::string>> judge_texts(const ModelSource& source);
 
 }  // namespace penstock

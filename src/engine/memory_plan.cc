@@ -41,10 +41,14 @@ uint64_t sequence_bytes(const PlanRequest& request, int marks) {
   return SequenceMemory::bytes_needed(request.config, limits);
 }
 
+uint64_t layout_bytes(const PlanRequest& request) {
+  return static_cast<uint64_t>(request.threads) * request.layout_bytes;
+}
+
 uint64_t fixed_bytes(const PlanRequest& request) {
-  return request.resident_bytes + request.checksum_bytes + request.text_bytes + kProgramBytes +
-         request.prefix_store_bytes + rope_bytes(request) + logits_bytes(request) +
-         sequence_bytes(request, request.num_checkpoints);
+  return layout_bytes(request) + request.resident_bytes + request.checksum_bytes +
+         request.text_bytes + kProgramBytes + request.prefix_store_bytes + rope_bytes(request) +
+         logits_bytes(request) + sequence_bytes(request, request.num_checkpoints);
 }
 
 int64_t floor_slots(const PlanRequest& request) {
@@ -131,6 +135,7 @@ Result<MemoryPlan> plan_memory(const PlanRequest& request) {
       {"tokenizer and template", request.text_bytes},
       {"program", kProgramBytes + request.prefix_store_bytes},
   };
+  if (request.layout_bytes > 0) plan.items.push_back({"laying out experts", layout_bytes(request)});
   for (const PlanItem& item : plan.items) plan.total_bytes += item.bytes;
   return plan;
 }

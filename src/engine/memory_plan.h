@@ -24,6 +24,7 @@ struct PlanRequest {
   uint64_t record_bytes = 0;    // one expert
   uint64_t checksum_bytes = 0;  // of all experts
   uint64_t text_bytes = 0;      // tokenizer and template
+  uint64_t layout_bytes = 0;    // of a thread that lays out what has come
   int64_t coded_columns = 0;    // of the widest matrix in coded rows
   int64_t experts_per_token = 0;
   int64_t context = 0;              // positions

@@ -9,6 +9,7 @@
 #include "host/heap.h"
 #include "model/registry.h"
 #include "source/source_experts.h"
+#include "source/stored_form.h"
 
 namespace penstock {
 namespace {
@@ -51,27 +52,6 @@ Result<bool> has_file(Storage& storage, const std::string& path) {
   if (stat) return true;
   if (stat.error().code == ErrorCode::kNotFound) return false;
   return stat.error();
-}
-
-// A folder with what other programs put into one, or a file that says it is GGUF.
-Result<bool> is_checkpoint(Storage& storage, const std::string& path) {
-  const Result<bool> is_folder = storage.is_directory(path);
-  if (!is_folder) return false;
-  if (*is_folder) {
-    const std::string manifest = fmt::format("{}/{}", path, kManifestName);
-    if (PENSTOCK_TRY(has_file(storage, manifest))) return false;
-    const std::vector<std::string> names = PENSTOCK_TRY(storage.list(path));
-    return std::ranges::any_of(names, [](const std::string& name) {
-      return name == "config.json" || name.ends_with(".gguf");
-    });
-  }
-  if (path.ends_with(".gguf")) return true;
-  constexpr std::string_view kMagic = "GGUF";
-  char start[kMagic.size()] = {};
-  const Result<std::unique_ptr<StorageFile>> file = storage.open(path, OpenMode::kRead);
-  if (!file) return false;
-  const auto read = (*file)->read_some(0, std::as_writable_bytes(std::span(start)));
-  return read && *read == kMagic.size() && std::string_view(start, kMagic.size()) == kMagic;
 }
 
 Result<void> open_packed(Storage& storage, const std::string& path, ModelFiles& files) {
@@ -136,8 +116,23 @@ std::string ModelFiles::id_text() const {
   return hex_text(id());
 }
 
+bool ModelFiles::has_codes() const {
+  return source != nullptr || packed->manifest().version() > 1;
+}
+
 uint64_t ModelFiles::resident_bytes() const {
   return packed ? packed->resident_bytes() : source_weights->bytes();
+}
+
+uint64_t ModelFiles::tensor_bytes(std::string_view name) const {
+  if (packed) {
+    const ResidentTensor* tensor = packed->find(name);
+    return tensor == nullptr ? 0 : tensor->bytes;
+  }
+  const SourceTensor* tensor = source->find(name);
+  if (tensor == nullptr) return 0;
+  const auto placed = place_matrix(resident_form(*tensor), tensor->rows, tensor->columns);
+  return placed ? placed->bytes : 0;
 }
 
 uint64_t ModelFiles::expert_bytes() const {
@@ -145,13 +140,14 @@ uint64_t ModelFiles::expert_bytes() const {
 }
 
 std::string ModelFiles::experts_coding() const {
-  return packed ? std::string(name_of(packed->experts().dtype)) : expert_codings(*source);
+  return packed ? packed->experts().codings() : expert_codings(*source);
 }
 
 std::string ModelFiles::resident_coding() const {
   if (!packed) return "as in the file";
   const std::string& option = packed->manifest().resident_option;
-  return option == "keep" ? "as trained" : option;
+  if (option != "keep") return option;
+  return packed->manifest().version() > 1 ? "as in the file" : "as trained";
 }
 
 std::vector<std::string> ModelFiles::expert_paths() const {
@@ -164,16 +160,42 @@ std::vector<std::string> ModelFiles::expert_paths() const {
 Result<ModelFiles::ExpertSizes> ModelFiles::expert_sizes(int num_layers) const {
   if (packed) {
     const ExpertParts& parts = packed->experts();
-    return ExpertSizes{parts.record_bytes, parts.num_sums() * sizeof(Hash128)};
+    return ExpertSizes{parts.largest_record(), parts.num_sums() * sizeof(Hash128),
+                       parts.largest_part(), 0};
   }
   const ExpertTable table =
       PENSTOCK_TRY(lay_out_source_experts(*source, num_layers)).table(*source);
-  return ExpertSizes{SlotLayout(table).slot_bytes(), table.checksum_bytes()};
+  uint64_t part_bytes = 0;
+  for (const LayerPlaces& layer : table.layers) {
+    for (const PartPlace& part : layer.parts) part_bytes = std::max(part_bytes, part.bytes);
+  }
+  return ExpertSizes{SlotLayout(table).slot_bytes(), table.checksum_bytes(), part_bytes,
+                     layout_bytes(*source)};
 }
 
 Result<ExpertSource> ModelFiles::open_experts(Storage& storage, int num_layers) const {
   return packed ? open_packed_experts(storage, *packed, num_layers)
                 : open_source_experts(storage, *source, num_layers);
+}
+
+Result<bool> is_checkpoint(Storage& storage, const std::string& path) {
+  const Result<bool> is_folder = storage.is_directory(path);
+  if (!is_folder) return false;
+  if (*is_folder) {
+    const std::string manifest = fmt::format("{}/{}", path, kManifestName);
+    if (PENSTOCK_TRY(has_file(storage, manifest))) return false;
+    const std::vector<std::string> names = PENSTOCK_TRY(storage.list(path));
+    return std::ranges::any_of(names, [](const std::string& name) {
+      return name == "config.json" || name.ends_with(".gguf");
+    });
+  }
+  if (path.ends_with(".gguf")) return true;
+  constexpr std::string_view kMagic = "GGUF";
+  char start[kMagic.size()] = {};
+  const Result<std::unique_ptr<StorageFile>> file = storage.open(path, OpenMode::kRead);
+  if (!file) return false;
+  const auto read = (*file)->read_some(0, std::as_writable_bytes(std::span(start)));
+  return read && *read == kMagic.size() && std::string_view(start, kMagic.size()) == kMagic;
 }
 
 Result<ModelFiles> open_model(Storage& storage, const std::string& path,

@@ -44,20 +44,27 @@ struct ModelFiles {
   Hash128 id() const;  // names the exact content of a packed model, the files of another one
   std::string id_text() const;
 
-  uint64_t resident_bytes() const;      // in memory
-  uint64_t expert_bytes() const;        // of all experts, in the files
-  std::string experts_coding() const;   // "q4"; "Q4_K, Q6_K"
-  std::string resident_coding() const;  // "as trained", "q8"; "as in the file"
+  bool has_codes() const;                              // some matrices lie in a file's own codes
+  uint64_t resident_bytes() const;                     // in memory
+  uint64_t tensor_bytes(std::string_view name) const;  // of a resident one; 0: there is none
+  uint64_t expert_bytes() const;                       // of all experts, in the files
+  std::string experts_coding() const;                  // "q4"; "Q4_K, Q6_K"
+  std::string resident_coding() const;                 // "as trained", "q8"; "as in the file"
   std::vector<std::string> expert_paths() const;
 
   // Of a slot that takes any expert, and of the checksums of all.
   struct ExpertSizes {
     uint64_t slot_bytes = 0;
     uint64_t checksum_bytes = 0;
+    uint64_t part_bytes = 0;    // of the largest part, which is read at once
+    uint64_t layout_bytes = 0;  // that a thread needs to lay a part out
   };
   Result<ExpertSizes> expert_sizes(int num_layers) const;
   Result<ExpertSource> open_experts(Storage& storage, int num_layers) const;
 };
+
+// A folder with what other programs put into one, or a file that says it is GGUF: not packed.
+Result<bool> is_checkpoint(Storage& storage, const std::string& path);
 
 // `chat_template_file`: in place of the model's own template; empty: that.
 Result<ModelFiles> open_model(Storage& storage, const std::string& path,

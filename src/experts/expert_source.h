@@ -24,14 +24,18 @@ namespace penstock {
 // What the kernels for panels need of an address (compute/panel.h).
 inline constexpr uint32_t kPanelAlignment = 64;
 
-// A matrix whose panels are a part of an expert, or whose codes are, with scales and biases in parts
-// of their own. Where first_row is above 0, it begins inside.
+// The tag of a part of which not all is panels of one type.
+inline constexpr uint32_t kMixedPart = UINT32_MAX;
+
+// A matrix whose panels or codes lie in a part of an expert, with the scales and biases of codes in
+// parts of their own or further inside the same one. Where first_row is above 0, it begins inside.
 struct PartMatrix {
   int part = 0;
   Matrix matrix = {};     // without addresses: only what it is
   int64_t first_row = 0;  // of the matrix that is meant
   bool is_coded = false;
   int scales_part = -1, biases_part = -1;  // of coded rows; -1: there are none
+  RowBytes at = {};                        // where each plane begins in its part
 
   int last_part() const { return std::max({part, scales_part, biases_part}); }
 };

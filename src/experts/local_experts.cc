@@ -18,16 +18,17 @@ void check_coded(const PartMatrix& place, const LayerPlaces& places) {
     bytes = row_panel_bytes(matrix.coded.coding, matrix.columns);
     bytes = {panels * bytes.codes, panels * bytes.scales, panels * bytes.biases};
   }
-  const auto check = [&](int index, uint64_t needed) {
+  const auto check = [&](int index, uint64_t at, uint64_t needed) {
     PENSTOCK_CHECK((index >= 0) == (needed > 0) && index < places.num_parts());
     if (index < 0) return;
     const PartPlace& part = places.parts[static_cast<size_t>(index)];
-    PENSTOCK_CHECK((part.form != nullptr) == is_in_panels(matrix.coded));
-    PENSTOCK_CHECK((part.form != nullptr ? part.form->bytes() : part.bytes) >= needed);
+    PENSTOCK_CHECK(part.tag == kMixedPart || (part.form != nullptr) == is_in_panels(matrix.coded));
+    const uint64_t size = part.form != nullptr ? part.form->bytes() : part.bytes;
+    PENSTOCK_CHECK(at <= size && size - at >= needed);
   };
-  check(place.part, bytes.codes);
-  check(place.scales_part, bytes.scales);
-  check(place.biases_part, bytes.biases);
+  check(place.part, place.at.codes, bytes.codes);
+  check(place.scales_part, place.at.scales, bytes.scales);
+  check(place.biases_part, place.at.biases, bytes.biases);
 }
 
 // A form must fit the parts that the table has for it: whoever made both made a mistake otherwise.
@@ -40,9 +41,10 @@ void check_form(const ExpertForm& form, const LayerPlaces& places, int64_t width
       check_coded(*place, places);
       continue;
     }
-    PENSTOCK_CHECK(part.tag == static_cast<uint32_t>(matrix.dtype));
-    PENSTOCK_CHECK(part.alignment % kPanelAlignment == 0);
-    PENSTOCK_CHECK(static_cast<uint64_t>(panel_bytes(matrix.dtype, matrix.rows, matrix.columns)) <=
+    PENSTOCK_CHECK(part.tag == kMixedPart || part.tag == static_cast<uint32_t>(matrix.dtype));
+    PENSTOCK_CHECK(part.alignment % kPanelAlignment == 0 && place->at.codes % kPanelAlignment == 0);
+    PENSTOCK_CHECK(place->at.codes + static_cast<uint64_t>(
+                                         panel_bytes(matrix.dtype, matrix.rows, matrix.columns)) <=
                    part.bytes);
   }
   PENSTOCK_CHECK(form.gate.first_row == 0 && form.gate.matrix.rows >= width);
@@ -109,16 +111,16 @@ void LocalExperts::note(const ExpertArrival& arrival) {
 }
 
 Matrix LocalExperts::matrix_of(const PartMatrix& place, size_t expert) const {
-  const auto address = [&](int part) {
-    return part < 0 ? nullptr : parts_[expert * parts_max_ + static_cast<size_t>(part)];
+  const auto address = [&](int part, uint64_t at) {
+    return part < 0 ? nullptr : parts_[expert * parts_max_ + static_cast<size_t>(part)] + at;
   };
   Matrix matrix = place.matrix;
   if (place.is_coded) {
-    matrix.coded.codes = address(place.part);
-    matrix.coded.scales = address(place.scales_part);
-    matrix.coded.biases = address(place.biases_part);
+    matrix.coded.codes = address(place.part, place.at.codes);
+    matrix.coded.scales = address(place.scales_part, place.at.scales);
+    matrix.coded.biases = address(place.biases_part, place.at.biases);
   } else {
-    matrix.panels = address(place.part);
+    matrix.panels = address(place.part, place.at.codes);
   }
   return matrix;
 }

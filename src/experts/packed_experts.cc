@@ -1,6 +1,7 @@
 // The experts of a packed model (docs/formats.md) as an ExpertSource.
 
 #include <algorithm>
+#include <optional>
 #include <utility>
 
 #include "base/check.h"
@@ -9,23 +10,48 @@
 namespace penstock {
 namespace {
 
-ExpertForm form_of(const ExpertParts& parts) {
-  const int64_t width = parts.intermediate_size;
-  const Matrix gate_up = {parts.dtype, 2 * width, parts.hidden_size, nullptr};
-  return {.gate = {.part = kGateUpPart, .matrix = gate_up},
-          .up = {.part = kGateUpPart, .matrix = gate_up, .first_row = width},
-          .down = {.part = kDownPart, .matrix = {parts.dtype, parts.hidden_size, width, nullptr}}};
+PartMatrix part_matrix(const MatrixForm& form, int64_t rows, int64_t columns, PackedPart part,
+                       uint64_t at) {
+  PartMatrix made{.part = part, .at = {.codes = at}};
+  if (!form.is_coded()) {
+    made.matrix = {form.dtype, rows, columns, nullptr};
+    return made;
+  }
+  const std::optional<PlacedPlanes> planes = place_matrix(form, rows, columns);
+  PENSTOCK_CHECK(planes.has_value());  // it was when the manifest was read
+  made.is_coded = true;
+  made.matrix = {.rows = rows, .columns = columns};
+  made.matrix.coded = {.coding = form.coding,
+                       .scale_rows = form.layout == MatrixLayout::kCodedPanels ? 0 : 1};
+  if (planes->sizes.scales > 0) made.scales_part = part;
+  if (planes->sizes.biases > 0) made.biases_part = part;
+  made.at = {at + planes->at.codes, at + planes->at.scales, at + planes->at.biases};
+  return made;
 }
 
-// `first`: offset of the layer's first record.
-LayerPlaces places_of(const ExpertParts& parts, uint64_t first) {
+ExpertForm form_of(const ExpertParts& parts, const ExpertRecord& record) {
+  const int64_t width = parts.intermediate_size, hidden = parts.hidden_size;
+  const RecordForms& forms = record.forms;
+  ExpertForm form;
+  form.down = part_matrix(forms.down, hidden, width, kDownPart, 0);
+  if (forms.is_fused) {
+    form.gate = form.up = part_matrix(forms.gate, 2 * width, hidden, kGateUpPart, 0);
+    form.up.first_row = width;
+  } else {
+    form.gate = part_matrix(forms.gate, width, hidden, kGateUpPart, 0);
+    form.up = part_matrix(forms.up, width, hidden, kGateUpPart, record.up_offset);
+  }
+  return form;
+}
+
+LayerPlaces places_of(const ExpertRecord& record, uint32_t tag) {
   LayerPlaces places;
   for (const PackedPart part : kPackedParts) {
-    const auto [offset, bytes] = parts.extent(part);
-    places.parts.push_back({.first = {0, first + offset},
-                            .stride = parts.record_bytes,
+    const auto [offset, bytes] = record.extent(part);
+    places.parts.push_back({.first = {0, record.first + offset},
+                            .stride = record.bytes,
                             .bytes = bytes,
-                            .tag = static_cast<uint32_t>(parts.dtype),
+                            .tag = tag,
                             .alignment = kPanelAlignment});
   }
   return places;
@@ -49,15 +75,16 @@ Result<ExpertSource> open_packed_experts(Storage& storage, const Container& cont
                   .layers = {},
                   .model_id = container.model_id()};
   const std::vector<Hash128> sums = PENSTOCK_TRY(container.load_expert_checksums());
-  const auto layer_bytes = static_cast<uint64_t>(parts.num_experts) * parts.record_bytes;
+  const std::optional<DType> dtype = parts.one_dtype();
+  const uint32_t tag = dtype ? static_cast<uint32_t>(*dtype) : kMixedPart;
   const auto layer_sums = static_cast<std::ptrdiff_t>(sums.size()) / parts.num_layers;
   for (int layer = 0; layer < num_layers; ++layer) {
-    LayerPlaces places = places_of(parts, static_cast<uint64_t>(layer) * layer_bytes);
+    LayerPlaces places = places_of(parts.record(layer), tag);
     const auto first_sum = sums.begin() + layer * layer_sums;
     places.checksums.assign(first_sum, first_sum + layer_sums);
     source.table.layers.push_back(std::move(places));
+    source.forms.push_back(form_of(parts, parts.record(layer)));
   }
-  source.forms.assign(static_cast<size_t>(num_layers), form_of(parts));
   return source;
 }
 

@@ -35,17 +35,11 @@ Manifest small_manifest() {
   manifest.experts_option = "q4";
   manifest.resident_option = "keep";
   manifest.config = {{"model_type", "x"}};
-  manifest.tensors = {{"embed_tokens", DType::kBF16, true, 5000, 100, 0, 313 * 2 * 2048},
-                      {"norm", DType::kF32, false, 1, 100, 1282048 + 0, 400}};
+  manifest.tensors = {{"embed_tokens", panel_form(DType::kBF16), 5000, 100, {}, 0, 313 * 2 * 2048},
+                      {"norm", plain_form(), 1, 100, {}, 1282048 + 0, 400}};
   manifest.tensors[1].offset = align_file(manifest.tensors[0].bytes);
   manifest.resident_bytes = align_file(manifest.tensors[1].offset + 400);
-  ExpertParts parts;
-  parts.dtype = DType::kQ4;
-  parts.num_layers = 2;
-  parts.num_experts = 3;
-  parts.hidden_size = 64;
-  parts.intermediate_size = 128;
-  manifest.experts = *lay_out_experts(parts);
+  manifest.experts = *lay_out_experts({2, 3, 64, 128}, DType::kQ4);
   manifest.sources = {{"model.safetensors", 12345}};
   return manifest;
 }
@@ -255,14 +249,14 @@ TEST(Container, tells_what_is_there_instead_of_a_model) {
 }
 
 TEST(Container, other_versions_are_unsupported_and_say_which_is_read) {
-  for (const char* version : {"0", "2", "16777216", "-1", "9223372036854775807"}) {
+  for (const char* version : {"0", "3", "16777216", "-1", "9223372036854775807"}) {
     SmallModel model;
     model.store_manifest(resealed(manifest_text(model.manifest), "\"version\": 1",
                                   std::string("\"version\": ") + version));
     const Result<Container> opened = model.open();
     ASSERT_FALSE(opened.has_value()) << version;
     EXPECT_EQ(opened.error().code, ErrorCode::kUnsupported);
-    EXPECT_THAT(opened.error().message, HasSubstr("reads version 1"));
+    EXPECT_THAT(opened.error().message, HasSubstr("reads versions 1 to 2"));
   }
 }
 
@@ -346,17 +340,13 @@ TEST(Manifest, content_id_changes_with_any_file) {
 TEST(Manifest, every_part_of_a_record_starts_on_a_page) {
   for (const DType dtype :
        {DType::kF32, DType::kBF16, DType::kQ8, DType::kQ4, DType::kQ3, DType::kQ2}) {
-    ExpertParts parts;
-    parts.dtype = dtype;
-    parts.num_layers = 3;
-    parts.num_experts = 5;
-    parts.hidden_size = 320;
-    parts.intermediate_size = 128;
-    const ExpertParts laid_out = *lay_out_experts(parts);
+    const ExpertParts parts = *lay_out_experts({3, 5, 320, 128}, dtype);
+    const ExpertRecord& laid_out = parts.record(2);
     EXPECT_EQ(laid_out.down_offset % kFileAlignment, 0u);
-    EXPECT_EQ(laid_out.record_bytes % kFileAlignment, 0u);
+    EXPECT_EQ(laid_out.bytes % kFileAlignment, 0u);
     EXPECT_GE(laid_out.down_offset, laid_out.gate_up_bytes);
-    EXPECT_GE(laid_out.record_bytes, laid_out.down_offset + laid_out.down_bytes);
+    EXPECT_GE(laid_out.bytes, laid_out.down_offset + laid_out.down_bytes);
+    EXPECT_EQ(parts.offset_of(11), 11 * laid_out.bytes);
   }
 }
 

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <set>
 
 #include "base/byte_cursor.h"
@@ -11,7 +12,6 @@
 namespace penstock {
 namespace {
 
-constexpr int64_t kWidthMax = int64_t{1} << 31;
 constexpr std::string_view kTailStart = ",\n\"checksum\": \"";
 constexpr std::string_view kTailEnd = "\"\n}\n";
 constexpr size_t kTailBytes = kTailStart.size() + 32 + kTailEnd.size();
@@ -29,64 +29,79 @@ Result<uint64_t> byte_count(const Json& object, std::string_view key, const std:
   return static_cast<uint64_t>(PENSTOCK_TRY(json_int(object, key, what, 0, INT64_MAX)));
 }
 
-Result<void> check_version(const Json& json, const std::string& what) {
+Result<int> check_version(const Json& json, const std::string& what) {
   const Json* format = json_find(json, "format");
   if (format == nullptr || !format->is_string() || format->get<std::string>() != "penstock") {
     return corrupt(what, "not the manifest of a penstock model (\"format\" is not \"penstock\")");
   }
   const int64_t version = PENSTOCK_TRY(json_int(json, "version", what, INT64_MIN, INT64_MAX));
-  if (version != kFormatVersion) {
+  if (version < 1 || version > kFormatVersionMax) {
     return Error{ErrorCode::kUnsupported,
-                 fmt::format("{}: format version {}; this program reads version {}. Pack the model "
-                             "again from its source, or use the penstock that packed it",
-                             what, version, kFormatVersion)};
+                 fmt::format("{}: format version {}; this program reads versions 1 to {}. Pack the "
+                             "model again from its source, or use the penstock that packed it",
+                             what, version, kFormatVersionMax)};
   }
-  return {};
+  return static_cast<int>(version);
 }
 
-Result<ResidentTensor> parse_tensor(const Json& json, const std::string& what) {
+// Neighbours that lie elsewhere than they are meant to: every place once.
+Result<ColumnOrder> parse_order(const Json& json, int64_t columns, const std::string& what) {
+  ColumnOrder order;
+  order.width = PENSTOCK_TRY(json_int(json, "width", what, 1, columns));
+  const Json& stored = *PENSTOCK_TRY(member(json, "stored", what, Json::value_t::array));
+  if (columns % order.width != 0 || std::ssize(stored) != columns / order.width) {
+    return corrupt(what, fmt::format("{} neighbours of {} are not {} columns", stored.size(),
+                                     order.width, columns));
+  }
+  std::vector<bool> is_taken(stored.size());
+  for (const Json& place : stored) {
+    const int64_t at = place.is_number_integer() ? place.get<int64_t>() : -1;
+    if (at < 0 || at >= std::ssize(stored) || is_taken[static_cast<size_t>(at)]) {
+      return corrupt(what, "\"stored\" does not name every place once");
+    }
+    is_taken[static_cast<size_t>(at)] = true;
+    order.stored.push_back(at);
+  }
+  return order;
+}
+
+Result<ResidentTensor> parse_tensor(const Json& json, int version, const std::string& what) {
   ResidentTensor tensor;
   tensor.name = PENSTOCK_TRY(json_string(json, "name", what));
   const std::string place = fmt::format("{}: tensor {}", what, escaped(tensor.name));
   if (!is_plain_file_name(tensor.name)) return corrupt(place, "the name has odd characters");
-  const std::string dtype = PENSTOCK_TRY(json_string(json, "dtype", place));
-  const std::optional<DType> parsed = parse_dtype(dtype);
-  if (!parsed || !traits_of(*parsed).has_panels) {
-    return corrupt(place, fmt::format("unknown dtype {}", escaped(dtype)));
+  tensor.form = PENSTOCK_TRY(parse_form(json, place));
+  if (version == 1 && tensor.form.is_coded()) {
+    return corrupt(place, fmt::format("unknown layout {}", name_of(tensor.form.layout)));
   }
-  tensor.dtype = *parsed;
-  const std::string layout = PENSTOCK_TRY(json_string(json, "layout", place));
-  if (layout != "panels" && layout != "plain") {
-    return corrupt(place, fmt::format("unknown layout {}", escaped(layout)));
-  }
-  tensor.panels = layout == "panels";
-  tensor.rows = PENSTOCK_TRY(json_int(json, "rows", place, 1, kWidthMax));
-  tensor.columns = PENSTOCK_TRY(json_int(json, "columns", place, 1, kWidthMax));
+  tensor.rows = PENSTOCK_TRY(json_int(json, "rows", place, 1, kStoredWidthMax));
+  tensor.columns = PENSTOCK_TRY(json_int(json, "columns", place, 1, kStoredWidthMax));
   tensor.offset = PENSTOCK_TRY(byte_count(json, "offset", place));
   tensor.bytes = PENSTOCK_TRY(byte_count(json, "bytes", place));
-
-  std::optional<uint64_t> bytes;
-  if (tensor.panels) {
-    bytes = stored_panel_bytes(tensor.dtype, tensor.rows, tensor.columns);
-  } else if (tensor.dtype == DType::kF32) {
-    bytes = checked_multiply(static_cast<uint64_t>(tensor.rows) * 4,
-                             static_cast<uint64_t>(tensor.columns));
+  const std::optional<PlacedPlanes> placed = place_matrix(tensor.form, tensor.rows, tensor.columns);
+  if (!placed || placed->bytes != tensor.bytes) {
+    return corrupt(
+        place, fmt::format("{} [{}, {}] in layout {} cannot take {} bytes", name_of(tensor.form),
+                           tensor.rows, tensor.columns, name_of(tensor.form.layout), tensor.bytes));
   }
-  if (bytes != tensor.bytes) {
-    return corrupt(place, fmt::format("{} [{}, {}] in layout {} cannot take {} bytes", dtype,
-                                      tensor.rows, tensor.columns, layout, tensor.bytes));
+  if (const Json* order = json_find(json, "column_order"); order != nullptr) {
+    if (!order->is_object() || !tensor.form.is_coded()) {
+      return corrupt(place, "\"column_order\" is not for this tensor");
+    }
+    tensor.order = PENSTOCK_TRY(parse_order(*order, tensor.columns, place));
   }
   return tensor;
 }
 
 // Each tensor starts at the first aligned byte after the one before it; so nothing overlaps.
-Result<void> parse_resident(const Json& json, const std::string& what, Manifest& manifest) {
+Result<void> parse_resident(const Json& json, int version, const std::string& what,
+                            Manifest& manifest) {
   manifest.resident_bytes = PENSTOCK_TRY(byte_count(json, "bytes", what));
   const Json& tensors = *PENSTOCK_TRY(member(json, "tensors", what, Json::value_t::array));
   std::set<std::string> names;
   uint64_t end = 0;
   for (const Json& entry : tensors) {
-    ResidentTensor tensor = PENSTOCK_TRY(parse_tensor(entry, what));
+    ResidentTensor tensor = PENSTOCK_TRY(parse_tensor(entry, version, what));
     if (!names.insert(tensor.name).second) {
       return corrupt(what, fmt::format("tensor {} is there twice", escaped(tensor.name)));
     }
@@ -106,29 +121,6 @@ Result<void> parse_resident(const Json& json, const std::string& what, Manifest&
         what, fmt::format("\"bytes\" is {}, the tensors take {}", manifest.resident_bytes, end));
   }
   return {};
-}
-
-Result<ExpertParts> parse_experts(const Json& json, const std::string& what) {
-  const std::string dtype = PENSTOCK_TRY(json_string(json, "dtype", what));
-  const std::optional<DType> parsed = parse_dtype(dtype);
-  if (!parsed || !traits_of(*parsed).has_panels) {
-    return corrupt(what, fmt::format("unknown dtype {}", escaped(dtype)));
-  }
-  ExpertParts stated;
-  stated.dtype = *parsed;
-  stated.num_layers = PENSTOCK_TRY(json_int(json, "layers", what, 1, 1024));
-  stated.num_experts = PENSTOCK_TRY(json_int(json, "experts", what, 1, 65536));
-  stated.hidden_size = PENSTOCK_TRY(json_int(json, "hidden_size", what, 1, kWidthMax));
-  stated.intermediate_size = PENSTOCK_TRY(json_int(json, "intermediate_size", what, 1, kWidthMax));
-  stated.record_bytes = PENSTOCK_TRY(byte_count(json, "record_bytes", what));
-  stated.gate_up_offset = PENSTOCK_TRY(byte_count(json, "gate_up_offset", what));
-  stated.gate_up_bytes = PENSTOCK_TRY(byte_count(json, "gate_up_bytes", what));
-  stated.down_offset = PENSTOCK_TRY(byte_count(json, "down_offset", what));
-  stated.down_bytes = PENSTOCK_TRY(byte_count(json, "down_bytes", what));
-  if (lay_out_experts(stated) != stated) {
-    return corrupt(what, "the offsets and sizes of a record do not follow from its shape");
-  }
-  return stated;
 }
 
 Result<ManifestFile> parse_file(const Json& json, const std::string& what) {
@@ -164,26 +156,16 @@ Result<void> parse_files(const Json& json, const std::string& what, Manifest& ma
 }
 
 Json tensor_json(const ResidentTensor& tensor) {
-  return {{"name", tensor.name},
-          {"dtype", std::string(name_of(tensor.dtype))},
-          {"layout", tensor.panels ? "panels" : "plain"},
-          {"rows", tensor.rows},
-          {"columns", tensor.columns},
-          {"offset", tensor.offset},
-          {"bytes", tensor.bytes}};
-}
-
-Json experts_json(const ExpertParts& parts) {
-  return {{"dtype", std::string(name_of(parts.dtype))},
-          {"layers", parts.num_layers},
-          {"experts", parts.num_experts},
-          {"hidden_size", parts.hidden_size},
-          {"intermediate_size", parts.intermediate_size},
-          {"record_bytes", parts.record_bytes},
-          {"gate_up_offset", parts.gate_up_offset},
-          {"gate_up_bytes", parts.gate_up_bytes},
-          {"down_offset", parts.down_offset},
-          {"down_bytes", parts.down_bytes}};
+  Json json = {{"name", tensor.name}};
+  json.update(form_json(tensor.form));
+  json["rows"] = tensor.rows;
+  json["columns"] = tensor.columns;
+  json["offset"] = tensor.offset;
+  json["bytes"] = tensor.bytes;
+  if (!tensor.order.is_natural()) {
+    json["column_order"] = {{"width", tensor.order.width}, {"stored", tensor.order.stored}};
+  }
+  return json;
 }
 
 // One entry a line: the manifest is also read by people.
@@ -204,30 +186,12 @@ const ManifestFile* Manifest::find_file(std::string_view name) const {
   return nullptr;
 }
 
-std::optional<uint64_t> stored_panel_bytes(DType dtype, int64_t rows, int64_t columns) {
-  if (rows < 1 || columns < 1 || rows > kWidthMax || columns > kWidthMax) return std::nullopt;
-  if (!traits_of(dtype).has_panels) return std::nullopt;
-  if (is_quantised(dtype) && columns % kGroupColumns != 0) return std::nullopt;
-  const auto panels = static_cast<uint64_t>((rows + kPanelRows - 1) / kPanelRows);
-  const auto blocks = static_cast<uint64_t>((columns + kGroupColumns - 1) / kGroupColumns);
-  return checked_multiply(panels * blocks, static_cast<uint64_t>(block_bytes(dtype)));
-}
-
-std::optional<ExpertParts> lay_out_experts(ExpertParts parts) {
-  const std::optional<uint64_t> gate_up =
-      stored_panel_bytes(parts.dtype, 2 * parts.intermediate_size, parts.hidden_size);
-  const std::optional<uint64_t> down =
-      stored_panel_bytes(parts.dtype, parts.hidden_size, parts.intermediate_size);
-  constexpr uint64_t kPartBytesMax = uint64_t{1} << 40;
-  if (!gate_up || !down || *gate_up > kPartBytesMax || *down > kPartBytesMax) return std::nullopt;
-  parts.gate_up_offset = 0;
-  parts.gate_up_bytes = *gate_up;
-  parts.down_offset = align_file(*gate_up);
-  parts.down_bytes = *down;
-  parts.record_bytes = align_file(parts.down_offset + *down);
-  const std::optional<uint64_t> all = checked_multiply(parts.num_records(), parts.record_bytes);
-  if (!all || *all > static_cast<uint64_t>(INT64_MAX)) return std::nullopt;
-  return parts;
+int Manifest::version() const {
+  const bool is_plain =
+      experts.are_plain() && std::ranges::none_of(tensors, [](const ResidentTensor& tensor) {
+        return tensor.form.is_coded();
+      });
+  return is_plain ? 1 : 2;
 }
 
 std::string manifest_text(const Manifest& manifest) {
@@ -242,13 +206,13 @@ std::string manifest_text(const Manifest& manifest) {
   const Json options = {{"experts", manifest.experts_option},
                         {"resident", manifest.resident_option}};
   std::string out = "{\n\"format\": \"penstock\",\n";
-  out += fmt::format("\"version\": {},\n", kFormatVersion);
+  out += fmt::format("\"version\": {},\n", manifest.version());
   out += fmt::format("\"model_id\": \"{}\",\n", hex_text(manifest.model_id));
   out += fmt::format("\"options\": {},\n", to_text(options));
   out += fmt::format("\"config\": {},\n", to_text(manifest.config));
   out += fmt::format("\"resident\": {{\"bytes\": {}, \"tensors\": {}}},\n", manifest.resident_bytes,
                      lines(tensors));
-  out += fmt::format("\"experts\": {},\n", to_text(experts_json(manifest.experts)));
+  out += fmt::format("\"experts\": {},\n", experts_text(manifest.experts));
   out += fmt::format("\"files\": {},\n", lines(files));
   out += fmt::format("\"sources\": {}", lines(sources));
   const Hash128 sum = checksum(std::as_bytes(std::span(out)), 0);
@@ -276,7 +240,7 @@ Result<Hash128> manifest_sum(std::string_view text, const std::string& what) {
 Result<Manifest> parse_manifest(std::string_view text, const std::string& what) {
   const Json json = PENSTOCK_TRY(parse_json(text, what));
   // The version comes first: of another version neither the sum nor the keys are known.
-  PENSTOCK_TRY(check_version(json, what));
+  const int version = PENSTOCK_TRY(check_version(json, what));
   PENSTOCK_TRY(manifest_sum(text, what));
 
   Manifest manifest;
@@ -289,9 +253,9 @@ Result<Manifest> parse_manifest(std::string_view text, const std::string& what) 
   manifest.resident_option = PENSTOCK_TRY(json_string(options, "resident", what));
   manifest.config = *PENSTOCK_TRY(member(json, "config", what, Json::value_t::object));
   const Json& resident = *PENSTOCK_TRY(member(json, "resident", what, Json::value_t::object));
-  PENSTOCK_TRY(parse_resident(resident, what + ": \"resident\"", manifest));
+  PENSTOCK_TRY(parse_resident(resident, version, what + ": \"resident\"", manifest));
   const Json& experts = *PENSTOCK_TRY(member(json, "experts", what, Json::value_t::object));
-  manifest.experts = PENSTOCK_TRY(parse_experts(experts, what + ": \"experts\""));
+  manifest.experts = PENSTOCK_TRY(parse_experts(experts, version, what + ": \"experts\""));
   PENSTOCK_TRY(parse_files(json, what, manifest));
   for (const Json& entry : *PENSTOCK_TRY(member(json, "sources", what, Json::value_t::array))) {
     std::string name = PENSTOCK_TRY(json_string(entry, "name", what));

@@ -33,16 +33,32 @@ const ResidentWeight* ResidentWeights::find(std::string_view name) const {
   return found == by_name_.end() ? nullptr : &weights_[found->second];
 }
 
+Matrix stored_matrix(const MatrixForm& form, int64_t rows, int64_t columns, const std::byte* place,
+                     const ColumnOrder& order) {
+  if (!form.is_coded()) return {form.dtype, rows, columns, place};
+  const std::optional<PlacedPlanes> planes = place_matrix(form, rows, columns);
+  PENSTOCK_CHECK(planes.has_value());  // who placed it there has asked
+  Matrix matrix{.rows = rows, .columns = columns};
+  matrix.coded = {.coding = form.coding,
+                  .codes = place + planes->at.codes,
+                  .scale_rows = form.layout == MatrixLayout::kCodedPanels ? 0 : 1};
+  if (planes->sizes.scales > 0) matrix.coded.scales = place + planes->at.scales;
+  if (planes->sizes.biases > 0) matrix.coded.biases = place + planes->at.biases;
+  if (!order.is_natural()) matrix.coded.order = &order;
+  return matrix;
+}
+
 ResidentWeights packed_weights(const Container& container, std::span<const std::byte> resident) {
   ResidentWeights weights;
   for (const ResidentTensor& tensor : container.tensors()) {
     PENSTOCK_CHECK(tensor.offset + tensor.bytes <= resident.size());
     const std::byte* place = resident.data() + tensor.offset;
-    if (tensor.panels) {
-      weights.add_matrix(tensor.name, Matrix{tensor.dtype, tensor.rows, tensor.columns, place});
-    } else {
+    if (tensor.form.is_plain()) {
       weights.add_vector(tensor.name, tensor.rows, tensor.columns,
                          reinterpret_cast<const float*>(place));
+    } else {
+      weights.add_matrix(tensor.name, stored_matrix(tensor.form, tensor.rows, tensor.columns, place,
+                                                    tensor.order));
     }
   }
   return weights;

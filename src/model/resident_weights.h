@@ -37,7 +37,11 @@ class ResidentWeights {
   std::unordered_map<std::string, size_t> by_name_;
 };
 
-// Of a packed model. resident: the bytes of its resident.bin.
+// A stored matrix at `place`, whatever its form; views that and `order`.
+Matrix stored_matrix(const MatrixForm& form, int64_t rows, int64_t columns, const std::byte* place,
+                     const ColumnOrder& order);
+
+// Of a packed model, which outlives them. resident: the bytes of its resident.bin.
 ResidentWeights packed_weights(const Container& container, std::span<const std::byte> resident);
 
 }  // namespace penstock

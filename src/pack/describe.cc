@@ -17,6 +17,7 @@
 #include "pack/describe_source.h"
 #include "pack/description_writer.h"
 #include "pack/plan.h"
+#include "source/model_source.h"
 
 namespace penstock {
 namespace {
@@ -26,29 +27,32 @@ void write_container_tensors(DescriptionWriter& out, const Container& model) {
   out.text() += "\n";
   for (const ResidentTensor& tensor : model.tensors()) {
     tensors.push_back({{"name", tensor.name},
-                       {"dtype", std::string(name_of(tensor.dtype))},
-                       {"layout", tensor.panels ? "panels" : "plain"},
+                       {"dtype", name_of(tensor.form)},
+                       {"layout", std::string(name_of(tensor.form.layout))},
                        {"shape", {tensor.rows, tensor.columns}},
                        {"offset", tensor.offset},
                        {"bytes", tensor.bytes}});
-    out.text() += fmt::format("{:<48} {:<5}{:<16} {:>10}\n", tensor.name, name_of(tensor.dtype),
-                              fmt::format("[{}, {}]", tensor.rows, tensor.columns),
-                              format_bytes(tensor.bytes));
+    out.text() += fmt::format(
+        "{:<48} {:<5}{:<16} {:>10}\n", tensor.name, name_of(tensor.form) + " ",
+        fmt::format("[{}, {}]", tensor.rows, tensor.columns), format_bytes(tensor.bytes));
   }
   out.json()["tensors"] = std::move(tensors);
 }
 
 void write_experts(DescriptionWriter& out, const ExpertParts& parts, const ModelConfig& config) {
   const int64_t chosen = config.num_expert_layers() * config.num_experts_per_tok;
-  const uint64_t token_bytes = parts.record_bytes * static_cast<uint64_t>(chosen);
-  out.json()["experts"] = {{"dtype", std::string(name_of(parts.dtype))},
+  const uint64_t mean = parts.file_bytes() / parts.num_records();
+  const uint64_t token_bytes = mean * static_cast<uint64_t>(chosen);
+  out.json()["experts"] = {{"dtype", parts.codings()},
                            {"records", parts.num_records()},
-                           {"record_bytes", parts.record_bytes},
+                           {"record_bytes", parts.largest_record()},
                            {"bytes", parts.file_bytes()},
                            {"bytes_per_token", token_bytes}};
-  out.line("expert weights", fmt::format("{} as {}: {} records of {}",
-                                         format_bytes(parts.file_bytes()), name_of(parts.dtype),
-                                         parts.num_records(), format_bytes(parts.record_bytes)));
+  out.line(
+      "expert weights",
+      fmt::format("{} as {}: {} records of {}{}", format_bytes(parts.file_bytes()), parts.codings(),
+                  parts.num_records(), mean == parts.largest_record() ? "" : "at most ",
+                  format_bytes(parts.largest_record())));
   out.line("one token", fmt::format("{} of experts", format_bytes(token_bytes)));
 }
 
@@ -79,8 +83,8 @@ Result<Description> describe_container(Storage& storage, const std::string& path
   const Manifest& manifest = model.manifest();
   DescriptionWriter out;
   out.fact("kind", "kind", "penstock model",
-           fmt::format("penstock model, format version {}", kFormatVersion));
-  out.json()["format_version"] = kFormatVersion;
+           fmt::format("penstock model, format version {}", manifest.version()));
+  out.json()["format_version"] = manifest.version();
   out.fact("id", "id", model.id_text(), model.id_text());
   out.json()["model_id"] = hex_text(model.model_id());
   write_config(out, config);
@@ -224,7 +228,13 @@ Result<Description> describe(Storage& storage, const std::string& path, Describe
   if (config && is_quantised_folder(storage, path + "/config.json")) {
     return describe_source(storage, path, detail);
   }
-  if (config) return describe_checkpoint(storage, path, detail);
+  if (config) {
+    const Result<ModelSource> source = ModelSource::open(storage, path);
+    if (source && source->format() == SourceFormat::kMlx) {
+      return describe_source(storage, path, detail);
+    }
+    return describe_checkpoint(storage, path, detail);
+  }
   return Error{ErrorCode::kNotFound,
                fmt::format("{}: neither a penstock model ({}) nor a Hugging Face folder "
                            "(config.json)",

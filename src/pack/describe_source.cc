@@ -8,6 +8,7 @@
 #include "format/safetensors.h"
 #include "pack/description_writer.h"
 #include "source/model_source.h"
+#include "source/source_experts.h"
 
 namespace penstock {
 namespace {
@@ -100,10 +101,11 @@ Result<Description> describe_source(Storage& storage, const std::string& path,
     files.push_back({{"name", file.path}, {"bytes", file.stat.bytes}});
   }
   out.fact("shards", "files", std::move(files), fmt::format("{}", source.files().size()));
-  const std::string obstacle =
-      "packing from these codings is not built yet; pack from the BF16 repository";
-  out.fact("can_be_packed", "can be packed", false, "no: " + obstacle);
-  out.json()["obstacle"] = obstacle;
+  const auto layers = static_cast<int>(source.experts().size());
+  const Result<void> obstacle = check_codings(source, layers);
+  out.fact("can_be_packed", "can be packed", obstacle.has_value(),
+           obstacle ? "yes, every code as it is" : "no: " + obstacle.error().message);
+  if (!obstacle) out.json()["obstacle"] = obstacle.error().message;
   if (detail == DescribeDetail::kTensors) write_entries(out, entries);
   return out.finish();
 }

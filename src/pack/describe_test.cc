@@ -96,7 +96,7 @@ TEST(Describe, a_gguf_file_is_described_by_what_its_weights_are_coded_as) {
   const Description file = *describe(disk, "/case/m.gguf", DescribeDetail::kTensors);
   EXPECT_EQ(file.json["kind"], "GGUF checkpoint");
   EXPECT_EQ(file.json["hidden_size"], 256);
-  EXPECT_EQ(file.json["can_be_packed"], false);
+  EXPECT_EQ(file.json["can_be_packed"], true);
   EXPECT_TRUE(file.json["codings"].contains("Q4_K") && file.json["codings"].contains("IQ1_M"));
   EXPECT_THAT(file.text, HasSubstr("layers.0.linear_attn.out_proj"));
   EXPECT_THAT(file.text, HasSubstr("layers.1.mlp.experts.down"));

@@ -37,6 +37,42 @@ Result<void> update_samples(RunningChecksum& sum, Checkpoint& checkpoint) {
   return {};
 }
 
+Result<void> update_sample(RunningChecksum& sum, ModelSource& source, const Plane& plane,
+                           uint64_t bytes) {
+  std::vector<std::byte> sample;
+  for (const uint64_t offset : {uint64_t{0}, bytes / 2}) {
+    sample.resize(std::min(kSampleBytes, bytes - offset));
+    PENSTOCK_TRY(source.read_bytes(plane.file, plane.offset + offset, sample));
+    sum.update(sample);
+  }
+  return {};
+}
+
+// Of the codes of every resident tensor, and of the first and the middle expert of every layer.
+Result<void> update_samples(RunningChecksum& sum, ModelSource& source) {
+  const auto update = [&](const StoredMatrix& matrix) {
+    const RowBytes bytes = plane_bytes(matrix.coding, matrix.rows, matrix.columns);
+    return update_sample(sum, source, matrix.codes, bytes.codes);
+  };
+  for (const SourceTensor& tensor : source.tensors()) {
+    for (const StoredRows& range : tensor.ranges) PENSTOCK_TRY(update(range.matrix));
+  }
+  for (const LayerExperts& layer : source.experts()) {
+    for (const ExpertMatrices& part : layer.parts) {
+      for (const int64_t expert : {int64_t{0}, source.config().num_experts / 2}) {
+        PENSTOCK_TRY(update(part.of(expert)));
+      }
+    }
+  }
+  return {};
+}
+
+void update_options(RunningChecksum& sum, const StoredTypes& types) {
+  update_text(sum, option_text(types.experts));
+  update_text(sum, option_text(types.resident));
+  if (types.without_prediction) update_text(sum, "without prediction");
+}
+
 }  // namespace
 
 std::string option_text(const std::optional<DType>& type) {
@@ -47,9 +83,7 @@ Result<uint64_t> derive_model_id(Checkpoint& checkpoint, const StoredTypes& type
   RunningChecksum sum;
   update_text(sum, "penstock model");
   update_number(sum, kFormatVersion);
-  update_text(sum, option_text(types.experts));
-  update_text(sum, option_text(types.resident));
-  if (types.without_prediction) update_text(sum, "without prediction");
+  update_options(sum, types);
   update_text(sum, checkpoint.config_text());
   for (const CheckpointShard& shard : checkpoint.shards()) {
     update_text(sum, shard.name);
@@ -59,6 +93,33 @@ Result<uint64_t> derive_model_id(Checkpoint& checkpoint, const StoredTypes& type
   }
   PENSTOCK_TRY(update_samples(sum, checkpoint));
   return sum.value().low;
+}
+
+Result<uint64_t> derive_model_id(ModelSource& source, const StoredTypes& types) {
+  RunningChecksum sum;
+  update_text(sum, "penstock model of coded weights");
+  update_number(sum, kFormatVersionMax);
+  update_options(sum, types);
+  update_text(sum, to_text(normal_config(source.config())));
+  for (const CheckpointFile& file : source.files()) {
+    update_text(sum, file.path.substr(file.path.rfind('/') + 1));
+    update_number(sum, file.stat.bytes);
+    update_number(sum, file.header_sum.low);
+    update_number(sum, file.header_sum.high);
+  }
+  PENSTOCK_TRY(update_samples(sum, source));
+  return sum.value().low;
+}
+
+Hash128 derive_pack_key(const ModelSource& source, uint64_t model_id) {
+  RunningChecksum sum;
+  update_number(sum, model_id);
+  for (const CheckpointFile& file : source.files()) {
+    update_number(sum, file.stat.bytes);
+    update_number(sum, file.stat.inode);
+    update_number(sum, static_cast<uint64_t>(file.stat.modified_ns));
+  }
+  return sum.value();
 }
 
 Hash128 derive_pack_key(const Checkpoint& checkpoint, uint64_t model_id) {

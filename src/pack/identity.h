@@ -16,6 +16,7 @@
 #include "format/checkpoint.h"
 #include "io/checksum.h"
 #include "pack/plan.h"
+#include "source/model_source.h"
 
 namespace penstock {
 
@@ -23,8 +24,10 @@ namespace penstock {
 std::string option_text(const std::optional<DType>& type);
 
 Result<uint64_t> derive_model_id(Checkpoint& checkpoint, const StoredTypes& types);
+Result<uint64_t> derive_model_id(ModelSource& source, const StoredTypes& types);
 
 // Of an unfinished pack: the id, and which very files it is made from (inode and time included).
 Hash128 derive_pack_key(const Checkpoint& checkpoint, uint64_t model_id);
+Hash128 derive_pack_key(const ModelSource& source, uint64_t model_id);
 
 }  // namespace penstock

@@ -8,14 +8,15 @@
 #include <vector>
 
 #include "base/byte_text.h"
+#include "base/json.h"
 #include "base/memory.h"
-#include "format/checkpoint.h"
 #include "format/container.h"
 #include "format/quantisation.h"
 #include "format/text.h"
-#include "pack/convert.h"
+#include "pack/checkpoint_input.h"
 #include "pack/identity.h"
-#include "pack/plan.h"
+#include "pack/pack_input.h"
+#include "pack/source_input.h"
 #include "pack/workspace.h"
 
 namespace penstock {
@@ -31,16 +32,11 @@ bool all_zero(std::span<const std::byte> bytes) {
 class Packer {
  public:
   struct Parts {
-    Storage& storage;
     const PackOptions& options;
     const PackCallback& callback;
     const std::stop_token& stop;
-    Checkpoint& checkpoint;
-    const ModelConfig& config;
-    const PackPlan& plan;
-    uint64_t model_id;
+    PackInput& input;
     Workspace& workspace;
-    Converter& converter;
     AlignedMemory& record;
   };
   explicit Packer(const Parts& parts) : parts_(parts) {}
@@ -48,7 +44,9 @@ class Packer {
   Result<PackReport> run();
 
  private:
-  size_t num_resident() const { return parts_.plan.resident().size(); }
+  size_t num_resident() const { return parts_.input.resident().size(); }
+  const ResidentTensor& tensor_of(size_t piece) const { return parts_.input.resident()[piece]; }
+  const ExpertParts& experts() const { return parts_.input.experts(); }
   Journal& journal() { return parts_.workspace.journal(); }
 
   Result<void> check_last_pieces();
@@ -58,16 +56,13 @@ class Packer {
   uint64_t piece_bytes(size_t piece) const;
 
   Result<void> write_pieces();
-  Result<void> write_resident(const ResidentPiece& piece);
+  Result<void> write_resident(size_t piece);
   Result<void> write_record(uint64_t record);
-  Result<void> convert_part(const MatrixSource& source, std::span<std::byte> out);
   Result<void> end_piece(const PieceSums& sums, uint64_t bytes);
 
   Result<void> finish();
   Result<void> seal_resident(Manifest& manifest);
   Result<void> seal_experts(Manifest& manifest);
-  Result<void> copy_mtp(Manifest& manifest);
-  Result<void> copy_files(Manifest& manifest);
   Result<void> add_file(Manifest& manifest, std::string_view name,
                         std::span<const std::byte> bytes);
 
@@ -83,7 +78,7 @@ class Packer {
 
 void Packer::tell(std::string note) {
   if (!parts_.callback) return;
-  const uint64_t total = parts_.plan.resident_bytes() + parts_.plan.experts().file_bytes();
+  const uint64_t total = parts_.input.resident_bytes() + experts().file_bytes();
   parts_.callback({stage_, bytes_done_, total, std::move(note)});
 }
 
@@ -93,12 +88,12 @@ Result<void> Packer::stop_if_asked() const {
 }
 
 uint64_t Packer::piece_bytes(size_t piece) const {
-  if (piece >= num_resident()) return parts_.plan.experts().record_bytes;
-  return align_file(parts_.plan.resident()[piece].tensor.bytes);
+  if (piece >= num_resident()) return experts().record_of(piece - num_resident()).bytes;
+  return align_file(tensor_of(piece).bytes);
 }
 
 Result<bool> Packer::resident_is_good(size_t piece) {
-  const ResidentTensor& tensor = parts_.plan.resident()[piece].tensor;
+  const ResidentTensor& tensor = tensor_of(piece);
   std::vector<std::byte> bytes(kCopyBytes);
   RunningChecksum sum;
   const uint64_t end = align_file(tensor.bytes);
@@ -113,21 +108,20 @@ Result<bool> Packer::resident_is_good(size_t piece) {
 }
 
 Result<bool> Packer::record_is_good(uint64_t record, const PieceSums& sums) {
-  const ExpertParts& experts = parts_.plan.experts();
-  const std::span<std::byte> bytes = parts_.record.bytes();
+  const ExpertRecord& form = experts().record_of(record);
+  const std::span<std::byte> bytes = parts_.record.bytes().first(form.bytes);
   const Result<void> read =
-      read_exactly(parts_.workspace.experts(), record * experts.record_bytes, bytes);
+      read_exactly(parts_.workspace.experts(), experts().offset_of(record), bytes);
   if (!read && read.error().code == ErrorCode::kCorrupt) return false;
   if (!read) return read.error();
-  const auto num_experts = static_cast<uint64_t>(experts.num_experts);
-  const auto layer = static_cast<int>(record / num_experts);
-  const auto expert = static_cast<int>(record % num_experts);
+  const auto layer = static_cast<int>(experts().layer_of(record));
+  const auto expert = static_cast<int>(static_cast<int64_t>(record) % experts().num_experts);
   return std::ranges::all_of(kPackedParts, [&](PackedPart part) {
-    const auto [offset, part_bytes] = experts.extent(part);
+    const auto [offset, part_bytes] = form.extent(part);
     const uint64_t end = offset + part_bytes;
-    return part_checksum(parts_.model_id, layer, expert, part, bytes.subspan(offset, part_bytes)) ==
-               sums[static_cast<size_t>(part)] &&
-           all_zero(bytes.subspan(end, experts.padded_end(part) - end));
+    return part_checksum(parts_.input.model_id(), layer, expert, part,
+                         bytes.subspan(offset, part_bytes)) == sums[static_cast<size_t>(part)] &&
+           all_zero(bytes.subspan(end, form.padded_end(part) - end));
   });
 }
 
@@ -139,7 +133,7 @@ Result<bool> Packer::piece_is_good(size_t piece) {
 // What was written last before the interruption is read again; from a bad piece on all is redone.
 Result<void> Packer::check_last_pieces() {
   size_t good = journal().pieces().size();
-  if (good > num_resident() + parts_.plan.experts().num_records()) good = 0;
+  if (good > num_resident() + experts().num_records()) good = 0;
   uint64_t checked = 0;
   for (size_t piece = good; piece > 0 && checked < parts_.options.sync_bytes; --piece) {
     PENSTOCK_TRY(stop_if_asked());
@@ -152,8 +146,6 @@ Result<void> Packer::check_last_pieces() {
   }
   PENSTOCK_TRY(journal().truncate(good));
   for (size_t piece = 0; piece < good; ++piece) bytes_done_ += piece_bytes(piece);
-  // Scratch of the checks; the padding of records must be zeros again.
-  std::memset(parts_.record.bytes().data(), 0, parts_.record.bytes().size());
   report_.resumed_bytes = bytes_done_;
   if (good > 0) {
     tell(fmt::format("continuing the unfinished pack in {}: {} are done",
@@ -166,14 +158,14 @@ Result<void> Packer::end_piece(const PieceSums& sums, uint64_t bytes) {
   journal().enter(sums);
   bytes_unsynced_ += bytes;
   if (bytes_unsynced_ < parts_.options.sync_bytes) return {};
-  PENSTOCK_TRY(parts_.checkpoint.check_unchanged());
+  PENSTOCK_TRY(parts_.input.check_unchanged());
   PENSTOCK_TRY(parts_.workspace.commit());
   bytes_unsynced_ = 0;
   return {};
 }
 
-Result<void> Packer::write_resident(const ResidentPiece& piece) {
-  const ResidentTensor& tensor = piece.tensor;
+Result<void> Packer::write_resident(size_t piece) {
+  const ResidentTensor& tensor = tensor_of(piece);
   StorageFile& file = parts_.workspace.resident();
   RunningChecksum sum;
   uint64_t position = tensor.offset;
@@ -185,42 +177,29 @@ Result<void> Packer::write_resident(const ResidentPiece& piece) {
     tell();
     return {};
   };
-  const StoredForm form = {tensor.dtype, tensor.panels, piece.change};
-  PENSTOCK_TRY(parts_.converter.convert(piece.source, form, write, parts_.stop));
+  PENSTOCK_TRY(parts_.input.make_resident(piece, write, parts_.stop));
   PENSTOCK_CHECK(position == tensor.offset + tensor.bytes);
   const std::vector<std::byte> padding(align_file(tensor.bytes) - tensor.bytes);
   PENSTOCK_TRY(write(padding));
   return end_piece({sum.value(), {}}, align_file(tensor.bytes));
 }
 
-Result<void> Packer::convert_part(const MatrixSource& source, std::span<std::byte> out) {
-  const auto copy = [&](std::span<const std::byte> bytes) -> Result<void> {
-    std::memcpy(out.data(), bytes.data(), bytes.size());
-    out = out.subspan(bytes.size());
-    return {};
-  };
-  const StoredForm form = {parts_.plan.experts().dtype, true, Change::kNone};
-  PENSTOCK_TRY(parts_.converter.convert(source, form, copy, parts_.stop));
-  PENSTOCK_CHECK(out.empty());
-  return {};
-}
-
 Result<void> Packer::write_record(uint64_t record) {
-  const ExpertParts& experts = parts_.plan.experts();
-  const auto layer = static_cast<int64_t>(record) / experts.num_experts;
-  const auto expert = static_cast<int64_t>(record) % experts.num_experts;
-  const std::span<std::byte> bytes = parts_.record.bytes();
+  const ExpertRecord& form = experts().record_of(record);
+  const int64_t layer = experts().layer_of(record);
+  const int64_t expert = static_cast<int64_t>(record) % experts().num_experts;
+  const std::span<std::byte> bytes = parts_.record.bytes().first(form.bytes);
   PieceSums sums;
   for (const PackedPart part : kPackedParts) {
-    const auto [offset, part_bytes] = experts.extent(part);
+    const auto [offset, part_bytes] = form.extent(part);
     const auto payload = bytes.subspan(offset, part_bytes);
-    PENSTOCK_TRY(convert_part(
-        part == kGateUpPart ? parts_.plan.gate_up(layer, expert) : parts_.plan.down(layer, expert),
-        payload));
-    sums[static_cast<size_t>(part)] = part_checksum(parts_.model_id, static_cast<int>(layer),
-                                                    static_cast<int>(expert), part, payload);
+    PENSTOCK_TRY(parts_.input.make_part(layer, expert, part, payload, parts_.stop));
+    const uint64_t end = offset + part_bytes;
+    std::memset(bytes.data() + end, 0, form.padded_end(part) - end);
+    sums[static_cast<size_t>(part)] = part_checksum(
+        parts_.input.model_id(), static_cast<int>(layer), static_cast<int>(expert), part, payload);
   }
-  PENSTOCK_TRY(parts_.workspace.experts().write(record * experts.record_bytes, bytes));
+  PENSTOCK_TRY(parts_.workspace.experts().write(experts().offset_of(record), bytes));
   bytes_done_ += bytes.size();
   tell();
   return end_piece(sums, bytes.size());
@@ -229,10 +208,10 @@ Result<void> Packer::write_record(uint64_t record) {
 Result<void> Packer::write_pieces() {
   for (size_t piece = journal().pieces().size(); piece < num_resident(); ++piece) {
     PENSTOCK_TRY(stop_if_asked());
-    PENSTOCK_TRY(write_resident(parts_.plan.resident()[piece]));
+    PENSTOCK_TRY(write_resident(piece));
   }
   stage_ = PackStage::kExperts;
-  const uint64_t records = parts_.plan.experts().num_records();
+  const uint64_t records = experts().num_records();
   for (uint64_t record = journal().pieces().size() - num_resident(); record < records; ++record) {
     PENSTOCK_TRY(stop_if_asked());
     PENSTOCK_TRY(write_record(record));
@@ -254,15 +233,15 @@ Result<void> Packer::seal_resident(Manifest& manifest) {
   std::vector<std::byte> block(kResidentBlockBytes);
   size_t piece = 0;
   RunningChecksum running;
-  for (uint64_t offset = 0; offset < parts_.plan.resident_bytes(); offset += kResidentBlockBytes) {
+  for (uint64_t offset = 0; offset < parts_.input.resident_bytes(); offset += kResidentBlockBytes) {
     PENSTOCK_TRY(stop_if_asked());
-    const uint64_t bytes = std::min(kResidentBlockBytes, parts_.plan.resident_bytes() - offset);
+    const uint64_t bytes = std::min(kResidentBlockBytes, parts_.input.resident_bytes() - offset);
     std::span<const std::byte> rest = std::span(block).first(bytes);
     PENSTOCK_TRY(read_exactly(parts_.workspace.resident(), offset, std::span(block).first(bytes)));
-    sums.push_back(block_checksum(parts_.model_id, sums.size(), rest));
+    sums.push_back(block_checksum(parts_.input.model_id(), sums.size(), rest));
     uint64_t position = offset;
     while (!rest.empty()) {
-      const ResidentTensor& tensor = parts_.plan.resident()[piece].tensor;
+      const ResidentTensor& tensor = tensor_of(piece);
       const uint64_t end = tensor.offset + align_file(tensor.bytes);
       const uint64_t taken = std::min<uint64_t>(rest.size(), end - position);
       running.update(rest.first(taken));
@@ -288,42 +267,8 @@ Result<void> Packer::seal_experts(Manifest& manifest) {
   for (size_t piece = num_resident(); piece < journal().pieces().size(); ++piece) {
     sums.insert(sums.end(), journal().pieces()[piece].begin(), journal().pieces()[piece].end());
   }
-  PENSTOCK_CHECK(sums.size() == parts_.plan.experts().num_sums());
+  PENSTOCK_CHECK(sums.size() == experts().num_sums());
   return add_file(manifest, kExpertSumsName, std::as_bytes(std::span(sums)));
-}
-
-Result<void> Packer::copy_mtp(Manifest& manifest) {
-  if (parts_.plan.mtp().empty()) return {};
-  std::vector<SafetensorsWriter::Plan> tensors;
-  for (const CheckpointTensor* tensor : parts_.plan.mtp()) {
-    tensors.push_back({tensor->info.name, tensor->info.type, tensor->info.shape});
-  }
-  const std::string path = parts_.workspace.directory() + "/" + std::string(kMtpName);
-  SafetensorsWriter writer =
-      PENSTOCK_TRY(SafetensorsWriter::create(parts_.storage, path, tensors, {}));
-  std::vector<std::byte> bytes(kCopyBytes);
-  for (const CheckpointTensor* tensor : parts_.plan.mtp()) {
-    for (uint64_t done = 0; done < tensor->info.bytes; done += kCopyBytes) {
-      PENSTOCK_TRY(stop_if_asked());
-      const auto part = std::span(bytes).first(std::min(kCopyBytes, tensor->info.bytes - done));
-      PENSTOCK_TRY(parts_.checkpoint.read(*tensor, done, part));
-      PENSTOCK_TRY(writer.append(part));
-    }
-  }
-  PENSTOCK_TRY(writer.finish());
-  manifest.files.push_back({std::string(kMtpName), writer.file_bytes(), writer.sum()});
-  return {};
-}
-
-Result<void> Packer::copy_files(Manifest& manifest) {
-  for (const std::string_view name : copied_file_names()) {
-    const Result<std::string> text =
-        read_text(parts_.storage, parts_.checkpoint.path_of(name), kTextBytesMax);
-    if (!text && text.error().code == ErrorCode::kNotFound) continue;
-    if (!text) return text.error();
-    PENSTOCK_TRY(add_file(manifest, name, std::as_bytes(std::span(*text))));
-  }
-  return {};
 }
 
 Result<void> Packer::finish() {
@@ -331,22 +276,23 @@ Result<void> Packer::finish() {
   tell();
   PENSTOCK_TRY(parts_.workspace.commit());
   Manifest manifest;
-  manifest.model_id = parts_.model_id;
-  manifest.experts_option = option_text(parts_.options.experts);
-  manifest.resident_option = option_text(parts_.options.resident);
-  manifest.config = normal_config(parts_.plan.config());
-  manifest.resident_bytes = parts_.plan.resident_bytes();
-  for (const ResidentPiece& piece : parts_.plan.resident())
-    manifest.tensors.push_back(piece.tensor);
-  manifest.experts = parts_.plan.experts();
-  for (const CheckpointShard& shard : parts_.checkpoint.shards()) {
-    manifest.sources.push_back({shard.name, shard.stat.bytes});
-  }
+  manifest.model_id = parts_.input.model_id();
+  manifest.experts_option = option_text(parts_.input.types().experts);
+  manifest.resident_option = option_text(parts_.input.types().resident);
+  manifest.config = normal_config(parts_.input.config());
+  manifest.resident_bytes = parts_.input.resident_bytes();
+  manifest.tensors = parts_.input.resident();
+  manifest.experts = experts();
+  manifest.sources = parts_.input.sources();
   PENSTOCK_TRY(seal_resident(manifest));
   PENSTOCK_TRY(seal_experts(manifest));
-  PENSTOCK_TRY(copy_mtp(manifest));
-  PENSTOCK_TRY(copy_files(manifest));
-  PENSTOCK_TRY(parts_.checkpoint.check_unchanged());
+  PENSTOCK_TRY(parts_.input.keep_tensors(parts_.workspace.directory(), manifest, parts_.stop));
+  const auto add = [&](std::string_view name, std::span<const std::byte> bytes) -> Result<void> {
+    PENSTOCK_TRY(stop_if_asked());
+    return add_file(manifest, name, bytes);
+  };
+  PENSTOCK_TRY(parts_.input.add_files(add));
+  PENSTOCK_TRY(parts_.input.check_unchanged());
   const std::string text = manifest_text(manifest);
   report_.id = hex_text(PENSTOCK_TRY(manifest_sum(text, std::string(kManifestName))));
   PENSTOCK_TRY(parts_.workspace.write_file(kManifestName, std::as_bytes(std::span(text))));
@@ -373,22 +319,35 @@ Result<PackReport> Packer::run() {
     if (can_continue) error.message += "; run the same command again to continue";
     return error;
   }
-  report_.source_bytes_read = parts_.converter.source_bytes_read();
-  report_.resident_bytes = parts_.plan.resident_bytes();
-  report_.experts_bytes = parts_.plan.experts().file_bytes();
-  report_.unknown_keys = parts_.config.unknown_keys;
+  report_.source_bytes_read = parts_.input.bytes_read();
+  report_.resident_bytes = parts_.input.resident_bytes();
+  report_.experts_bytes = experts().file_bytes();
+  report_.unknown_keys = parts_.input.config().unknown_keys;
   return report_;
 }
 
-uint64_t other_bytes(const Storage& storage, const Checkpoint& checkpoint, const PackPlan& plan) {
-  uint64_t bytes = plan.experts().num_sums() * sizeof(Hash128) +
-                   (plan.resident_bytes() / kResidentBlockBytes + 1) * sizeof(Hash128);
-  for (const CheckpointTensor* tensor : plan.mtp()) bytes += tensor->info.bytes;
-  for (const std::string_view name : copied_file_names()) {
-    const Result<FileStat> stat = storage.stat(checkpoint.path_of(name));
-    if (stat) bytes += stat->bytes;
+uint64_t other_bytes(const PackInput& input) {
+  return input.experts().num_sums() * sizeof(Hash128) +
+         (input.resident_bytes() / kResidentBlockBytes + 1) * sizeof(Hash128) + input.file_bytes();
+}
+
+// Folders in BF16, F16 and F32 are read as such; MLX has such folders too, with shapes of its own.
+Result<std::unique_ptr<PackInput>> open_input(Storage& storage, const PackOptions& options) {
+  const Result<bool> is_folder = storage.is_directory(options.source);
+  if (is_folder && !*is_folder) return open_source_input(storage, options);
+  const std::string config_path = options.source + "/config.json";
+  const Result<FileStat> config = storage.stat(config_path);
+  if (config) {
+    const std::string text = PENSTOCK_TRY(read_text(storage, config_path, kTextBytesMax));
+    const Json json = PENSTOCK_TRY(parse_json(text, config_path));
+    const Quantisation quantisation = PENSTOCK_TRY(read_quantisation(json, config_path));
+    if (quantisation.kind != Quantisation::Kind::kNone) return open_source_input(storage, options);
   }
-  return bytes;
+  Result<std::unique_ptr<PackInput>> input = open_checkpoint_input(storage, options);
+  if (input || input.error().code != ErrorCode::kCorrupt) return input;
+  const Result<ModelSource> source = ModelSource::open(storage, options.source);
+  if (!source || source->format() != SourceFormat::kMlx) return input;
+  return open_source_input(storage, options);
 }
 
 }  // namespace
@@ -414,35 +373,17 @@ Result<PackReport> pack_model(Storage& storage, const PackOptions& options,
   workspace_options.replace = options.force;
   PENSTOCK_TRY(Workspace::check_target(storage, workspace_options.target, options.force));
 
-  Checkpoint checkpoint = PENSTOCK_TRY(Checkpoint::open(storage, options.source));
-  const ModelConfig config =
-      PENSTOCK_TRY(parse_model_config(checkpoint.config(), checkpoint.path_of("config.json")));
-  const Quantisation quantisation =
-      PENSTOCK_TRY(read_quantisation(checkpoint.config(), checkpoint.path_of("config.json")));
-  if (quantisation.kind != Quantisation::Kind::kNone) {
-    return Error{
-        ErrorCode::kUnsupported,
-        fmt::format("{}: its weights are {}; packing from these is not built yet, use the "
-                    "model's BF16 repository",
-                    options.source,
-                    quantisation.kind == Quantisation::Kind::kFp8 ? "FP8" : "quantised by MLX")};
-  }
-  const StoredTypes types = {options.experts, options.resident, options.without_prediction};
-  const PackPlan plan = PENSTOCK_TRY(PackPlan::make(checkpoint, config, types));
-  const uint64_t model_id = PENSTOCK_TRY(derive_model_id(checkpoint, types));
-  if (options.on_note) std::ranges::for_each(plan.notes(), options.on_note);
-  Converter converter = PENSTOCK_TRY(Converter::create(checkpoint, plan, options.num_threads));
+  const std::unique_ptr<PackInput> input = PENSTOCK_TRY(open_input(storage, options));
+  if (options.on_note) std::ranges::for_each(input->notes(), options.on_note);
   AlignedMemory record =
-      PENSTOCK_TRY(AlignedMemory::create(plan.experts().record_bytes, "one packed expert"));
+      PENSTOCK_TRY(AlignedMemory::create(input->experts().largest_record(), "one packed expert"));
 
-  workspace_options.key = derive_pack_key(checkpoint, model_id);
-  workspace_options.resident_bytes = plan.resident_bytes();
-  workspace_options.experts_bytes = plan.experts().file_bytes();
-  workspace_options.other_bytes = other_bytes(storage, checkpoint, plan);
+  workspace_options.key = input->pack_key();
+  workspace_options.resident_bytes = input->resident_bytes();
+  workspace_options.experts_bytes = input->experts().file_bytes();
+  workspace_options.other_bytes = other_bytes(*input);
   Workspace workspace = PENSTOCK_TRY(Workspace::open(storage, workspace_options));
-  return Packer({storage, options, progress, stop, checkpoint, config, plan, model_id, workspace,
-                 converter, record})
-      .run();
+  return Packer({options, progress, stop, *input, workspace, record}).run();
 }
 
 }  // namespace penstock

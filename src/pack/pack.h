@@ -1,4 +1,4 @@
-// Packing: from a Hugging Face folder to a penstock model.
+// Packing: from a checkpoint (Hugging Face folder, MLX folder, GGUF file) to a penstock model.
 //
 // Built in TARGET.partial/, piece by piece, with a journal of what is durable. Only at the very end
 // the manifest is written and the directory gets its name, so a half model is never one. Stopped by
@@ -35,6 +35,7 @@ struct PackOptions {
   std::string source;
   std::string target;
   std::optional<DType> experts;     // q8, q4, q3, q2; nullopt: keep the source's precision
+  bool is_usual = false;            // `experts` is for floats; codes of a source stay as they are
   std::optional<DType> resident;    // q8, q4; nullopt: keep
   bool without_prediction = false;  // leave the prediction block out
   bool force = false;               // replace a model at `target`, once the new one is complete

@@ -58,8 +58,8 @@ struct Opened {
     const ResidentTensor& tensor = *container.find(name);
     std::vector<float> values(static_cast<size_t>(tensor.columns));
     const std::byte* start = resident.bytes().data() + tensor.offset;
-    if (tensor.panels) {
-      panel_row({tensor.dtype, tensor.rows, tensor.columns, start}, row, values);
+    if (!tensor.form.is_plain()) {
+      panel_row({tensor.form.dtype, tensor.rows, tensor.columns, start}, row, values);
     } else {
       std::memcpy(values.data(), start + static_cast<size_t>(row) * values.size() * 4,
                   values.size() * 4);
@@ -69,12 +69,12 @@ struct Opened {
   std::vector<float> expert_row(int64_t layer, int64_t expert, bool down, int64_t row) const {
     const ExpertParts& parts = container.experts();
     const auto record = static_cast<uint64_t>(layer * parts.num_experts + expert);
-    const uint64_t offset =
-        record * parts.record_bytes + (down ? parts.down_offset : parts.gate_up_offset);
-    Matrix matrix{parts.dtype, 2 * parts.intermediate_size, parts.hidden_size, nullptr};
-    if (down) matrix = {parts.dtype, parts.hidden_size, parts.intermediate_size, nullptr};
+    const uint64_t offset = parts.offset_of(record) + (down ? parts.record(layer).down_offset : 0);
+    const DType dtype = *parts.one_dtype();
+    Matrix matrix{dtype, 2 * parts.intermediate_size, parts.hidden_size, nullptr};
+    if (down) matrix = {dtype, parts.hidden_size, parts.intermediate_size, nullptr};
     // Panels want alignment that a string does not have.
-    const auto bytes = static_cast<uint64_t>(panel_bytes(parts.dtype, matrix.rows, matrix.columns));
+    const auto bytes = static_cast<uint64_t>(panel_bytes(dtype, matrix.rows, matrix.columns));
     AlignedMemory copy = *AlignedMemory::create(bytes, "test");
     std::memcpy(copy.bytes().data(), experts.data() + offset, bytes);
     matrix.panels = copy.bytes().data();
@@ -174,7 +174,7 @@ TEST(Pack, experts_are_the_quantisers_codes) {
       EXPECT_EQ(stored[i], std::fma(bf16_to_f32(group.scale), static_cast<float>(group.codes[i]),
                                     bf16_to_f32(group.bias)));
     }
-    EXPECT_EQ(model.container.find("lm_head")->dtype, DType::kQ8);
+    EXPECT_EQ(model.container.find("lm_head")->form.dtype, DType::kQ8);
   }
 }
 

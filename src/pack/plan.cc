@@ -116,17 +116,16 @@ Result<void> PlanMaker::plan_tensor(const TensorSpec& spec) {
   tensor.rows = spec.rows;
   tensor.columns = spec.columns;
   if (spec.stored == StoredAs::kVector) {
-    tensor.dtype = DType::kF32;
+    tensor.form = plain_form();
     tensor.bytes = static_cast<uint64_t>(spec.elements()) * sizeof(float);
   } else {
     const CheckpointTensor& first = *piece.source.ranges.front().tensor;
     const bool may_quantise =
         spec.stored == StoredAs::kMatrix && tensor.columns % kGroupColumns == 0;
-    tensor.panels = true;
-    tensor.dtype = first.info.float_dtype() == DType::kBF16 ? DType::kBF16 : DType::kF32;
-    if (may_quantise && types_.resident) tensor.dtype = *types_.resident;
+    tensor.form = panel_form(first.info.float_dtype() == DType::kBF16 ? DType::kBF16 : DType::kF32);
+    if (may_quantise && types_.resident) tensor.form = panel_form(*types_.resident);
     const std::optional<uint64_t> bytes =
-        stored_panel_bytes(tensor.dtype, tensor.rows, tensor.columns);
+        stored_panel_bytes(tensor.form.dtype, tensor.rows, tensor.columns);
     PENSTOCK_CHECK(bytes.has_value());  // the config's ranges keep it far from wrapping
     tensor.bytes = *bytes;
   }
@@ -179,21 +178,20 @@ Result<void> PlanMaker::plan_experts(const ExpertSpec& layer) {
 
 Result<void> PlanMaker::lay_out_records() {
   const ModelConfig& config = plan_.config_;
-  ExpertParts parts;
-  parts.dtype = types_.experts.value_or(all_experts_bf16_ ? DType::kBF16 : DType::kF32);
-  parts.num_layers = config.num_moe_layers();
-  parts.num_experts = config.num_experts;
-  parts.hidden_size = config.hidden_size;
-  parts.intermediate_size = config.moe_intermediate_size;
-  if (is_quantised(parts.dtype) &&
-      (parts.hidden_size % kGroupColumns != 0 || parts.intermediate_size % kGroupColumns != 0)) {
+  const ExpertShape shape = {.num_layers = config.num_moe_layers(),
+                             .num_experts = config.num_experts,
+                             .hidden_size = config.hidden_size,
+                             .intermediate_size = config.moe_intermediate_size};
+  const DType dtype = types_.experts.value_or(all_experts_bf16_ ? DType::kBF16 : DType::kF32);
+  if (is_quantised(dtype) &&
+      (shape.hidden_size % kGroupColumns != 0 || shape.intermediate_size % kGroupColumns != 0)) {
     return Error{ErrorCode::kInvalidArgument,
                  fmt::format("{}: {} needs hidden_size and moe_intermediate_size to be multiples "
                              "of {}, they are {} and {}; pack with --experts keep",
-                             checkpoint_.directory(), name_of(parts.dtype), kGroupColumns,
-                             parts.hidden_size, parts.intermediate_size)};
+                             checkpoint_.directory(), name_of(dtype), kGroupColumns,
+                             shape.hidden_size, shape.intermediate_size)};
   }
-  const std::optional<ExpertParts> laid_out = lay_out_experts(parts);
+  const std::optional<ExpertParts> laid_out = lay_out_experts(shape, dtype);
   PENSTOCK_CHECK(laid_out.has_value());  // the source, which is on a disk, is of the same size
   plan_.experts_ = *laid_out;
   return {};

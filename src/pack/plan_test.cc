@@ -56,7 +56,7 @@ TEST(PackPlan, explains_every_tensor_of_the_tiny_model) {
   EXPECT_EQ(plan.vision_elements(), 24);
   EXPECT_EQ(plan.kept_elements(), 512);
   EXPECT_EQ(count_parameters(plan.config()).experts, 2 * 3 * 3 * 64 * 64);
-  EXPECT_EQ(plan.experts().dtype, DType::kBF16);
+  EXPECT_EQ(plan.experts().one_dtype(), DType::kBF16);
   uint64_t end = 0;
   for (const ResidentPiece& entry : plan.resident()) {
     EXPECT_EQ(entry.tensor.offset, end) << entry.tensor.name;
@@ -97,8 +97,8 @@ TEST(PackPlan, a_whole_prediction_block_is_one_more_layer) {
   EXPECT_EQ(count.total(), count_parameters(plain.config()).total());
   EXPECT_GT(count.prediction_block, 3 * 3 * 64 * 64);
   EXPECT_EQ(plan.kept_elements(), 0);
-  EXPECT_EQ(piece(plan, "mtp.fc").tensor.dtype, DType::kQ8);
-  EXPECT_EQ(piece(plan, "mtp.mlp.gate").tensor.dtype, DType::kBF16);
+  EXPECT_EQ(piece(plan, "mtp.fc").tensor.form.dtype, DType::kQ8);
+  EXPECT_EQ(piece(plan, "mtp.mlp.gate").tensor.form.dtype, DType::kBF16);
   EXPECT_EQ(piece(plan, "mtp.self_attn.q_proj").tensor.rows, 64);
   for (const char* name : {"mtp.norm", "mtp.pre_fc_norm_embedding", "mtp.pre_fc_norm_hidden",
                            "mtp.input_layernorm", "mtp.self_attn.k_norm"}) {
@@ -154,21 +154,22 @@ TEST(PackPlan, pieces_of_a_prediction_block_are_told) {
 TEST(PackPlan, quantises_what_may_be_and_nothing_else) {
   Planned planned(test::tiny_tensors());
   const PackPlan plan = *planned.make({DType::kQ4, DType::kQ8});
-  EXPECT_EQ(plan.experts().dtype, DType::kQ4);
+  EXPECT_EQ(plan.experts().one_dtype(), DType::kQ4);
   for (const ResidentPiece& entry : plan.resident()) {
     const ResidentTensor& tensor = entry.tensor;
     const bool stays = tensor.name.ends_with("mlp.gate") ||
                        tensor.name.ends_with("shared_expert_gate") ||
                        tensor.name.ends_with("in_proj_a") || tensor.name.ends_with("in_proj_b") ||
                        tensor.columns % 64 != 0;
-    if (!tensor.panels) {
-      EXPECT_EQ(tensor.dtype, DType::kF32) << tensor.name;
+    if (tensor.form.is_plain()) {
+      EXPECT_EQ(tensor.form.dtype, DType::kF32) << tensor.name;
     } else {
-      EXPECT_EQ(tensor.dtype, stays ? DType::kBF16 : DType::kQ8) << tensor.name;
+      EXPECT_EQ(tensor.form.dtype, stays ? DType::kBF16 : DType::kQ8) << tensor.name;
     }
   }
-  EXPECT_EQ(piece(plan, "embed_tokens").tensor.dtype, DType::kQ8);
-  EXPECT_EQ(piece(plan, "layers.1.self_attn.o_proj").tensor.dtype, DType::kBF16) << "32 columns";
+  EXPECT_EQ(piece(plan, "embed_tokens").tensor.form.dtype, DType::kQ8);
+  EXPECT_EQ(piece(plan, "layers.1.self_attn.o_proj").tensor.form.dtype, DType::kBF16)
+      << "32 columns";
 }
 
 TEST(PackPlan, norms_become_multipliers_and_decay_a_rate) {

@@ -35,13 +35,12 @@ Hash128 identity_of(const SynthOptions& options) {
 
 Result<ExpertParts> expert_parts(const SynthOptions& options) {
   const ModelConfig& config = options.config;
-  ExpertParts parts;
-  parts.dtype = options.experts;
-  parts.num_layers = config.num_moe_layers();
-  parts.num_experts = config.num_experts;
-  parts.hidden_size = config.hidden_size;
-  parts.intermediate_size = config.moe_intermediate_size;
-  const std::optional<ExpertParts> laid_out = lay_out_experts(parts);
+  const std::optional<ExpertParts> laid_out =
+      lay_out_experts({.num_layers = config.num_moe_layers(),
+                       .num_experts = config.num_experts,
+                       .hidden_size = config.hidden_size,
+                       .intermediate_size = config.moe_intermediate_size},
+                      options.experts);
   if (!laid_out) {
     return Error{ErrorCode::kInvalidArgument, "a model of this shape is too large for any file"};
   }
@@ -145,19 +144,21 @@ Result<void> Synthesiser::append(std::span<const std::byte> bytes) {
 Result<void> Synthesiser::write_tensor(size_t index) {
   const auto& [tensor, fill] = parts_.tensors[index];
   const auto value = static_cast<float>(fill.value);
-  if (tensor.panels) {
+  if (!tensor.form.is_plain()) {
     // Some panels at a time that begin with a whole piece.
     constexpr int64_t kPanels = RandomWeights::kPieceBlocks;
-    const auto panel = static_cast<uint64_t>(panel_bytes(tensor.dtype, kPanelRows, tensor.columns));
+    const auto panel =
+        static_cast<uint64_t>(panel_bytes(tensor.form.dtype, kPanelRows, tensor.columns));
     std::vector<std::byte> bytes;
     const int64_t num_panels = (tensor.rows + kPanelRows - 1) / kPanelRows;
     for (int64_t first = 0; first < num_panels; first += kPanels) {
       const int64_t count = std::min(kPanels, num_panels - first);
       bytes.resize(static_cast<uint64_t>(count) * panel);
-      weights_.fill_blocks(tensor.dtype, value, index, first * (tensor.columns / kGroupColumns),
-                           bytes);
+      weights_.fill_blocks(tensor.form.dtype, value, index,
+                           first * (tensor.columns / kGroupColumns), bytes);
       if (first + count == num_panels && tensor.rows % kPanelRows != 0) {
-        clear_missing_rows(tensor.dtype, tensor.rows % kPanelRows, std::span(bytes).last(panel));
+        clear_missing_rows(tensor.form.dtype, tensor.rows % kPanelRows,
+                           std::span(bytes).last(panel));
       }
       PENSTOCK_TRY(append(bytes));
     }
@@ -193,13 +194,14 @@ PieceSums Synthesiser::fill_record(uint64_t index) {
   const int64_t hidden = experts.hidden_size, ffn = experts.intermediate_size;
   PieceSums sums;
   for (const PackedPart part : kPackedParts) {
-    const auto [offset, bytes] = experts.extent(part);
+    const auto [offset, bytes] = experts.record(layer).extent(part);
     const auto [rows, columns] =
         part == kGateUpPart ? std::pair{2 * ffn, hidden} : std::pair{hidden, ffn};
     const std::span<std::byte> out = parts_.record.bytes().subspan(offset, bytes);
     const auto deviation = static_cast<float>(1 / std::sqrt(static_cast<double>(columns)));
     const uint64_t matrix = kExpertMatrices + ExpertParts::sum_index(index, part);
-    weights_.fill_matrix(experts.dtype, deviation, matrix, rows, columns, out);
+    weights_.fill_matrix(experts.record(layer).forms.gate.dtype, deviation, matrix, rows, columns,
+                         out);
     sums[static_cast<size_t>(part)] = part_checksum(parts_.model_id, layer, expert, part, out);
   }
   return sums;
@@ -210,14 +212,14 @@ Result<void> Synthesiser::write_experts() {
   Journal& journal = parts_.workspace.journal();
   const uint64_t records = parts_.experts.num_records();
   if (journal.pieces().size() > records) PENSTOCK_TRY(journal.truncate(0));
-  report_.resumed_bytes = journal.pieces().size() * parts_.experts.record_bytes;
+  report_.resumed_bytes = journal.pieces().size() * parts_.experts.largest_record();
   bytes_done_ += report_.resumed_bytes;
   for (uint64_t index = journal.pieces().size(); index < records; ++index) {
     const PieceSums sums = fill_record(index);
-    PENSTOCK_TRY(parts_.workspace.experts().write(index * parts_.experts.record_bytes,
-                                                  parts_.record.bytes()));
+    PENSTOCK_TRY(
+        parts_.workspace.experts().write(parts_.experts.offset_of(index), parts_.record.bytes()));
     journal.enter(sums);
-    PENSTOCK_TRY(commit_after(parts_.experts.record_bytes));
+    PENSTOCK_TRY(commit_after(parts_.experts.largest_record()));
   }
   return {};
 }
@@ -309,7 +311,8 @@ Result<PackReport> synthesise_model(Storage& storage, const SynthOptions& option
       (experts.num_sums() + workspace_options.resident_bytes / kResidentBlockBytes + 1) *
       sizeof(Hash128);
   PENSTOCK_TRY(Workspace::check_target(storage, workspace_options.target, options.force));
-  AlignedMemory record = PENSTOCK_TRY(AlignedMemory::create(experts.record_bytes, "one expert"));
+  AlignedMemory record =
+      PENSTOCK_TRY(AlignedMemory::create(experts.largest_record(), "one expert"));
   AlignedMemory block =
       PENSTOCK_TRY(AlignedMemory::create(kResidentBlockBytes, "a block of weights"));
   Workspace workspace = PENSTOCK_TRY(Workspace::open(storage, workspace_options));

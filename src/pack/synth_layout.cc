@@ -13,11 +13,12 @@ ResidentTensor stored_form(const TensorSpec& spec, DType resident) {
   tensor.name = spec.name;
   tensor.rows = spec.rows;
   tensor.columns = spec.columns;
-  tensor.panels = spec.stored != StoredAs::kVector;
-  if (tensor.panels) {
-    tensor.dtype = spec.stored == StoredAs::kExactMatrix ? DType::kBF16 : resident;
-    tensor.bytes = static_cast<uint64_t>(panel_bytes(tensor.dtype, tensor.rows, tensor.columns));
+  if (spec.stored != StoredAs::kVector) {
+    tensor.form = panel_form(spec.stored == StoredAs::kExactMatrix ? DType::kBF16 : resident);
+    tensor.bytes =
+        static_cast<uint64_t>(panel_bytes(tensor.form.dtype, tensor.rows, tensor.columns));
   } else {
+    tensor.form = plain_form();
     tensor.bytes = static_cast<uint64_t>(spec.elements()) * sizeof(float);
   }
   return tensor;

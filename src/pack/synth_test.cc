@@ -171,14 +171,14 @@ TEST(Synth, model_opens_and_every_checksum_agrees) {
   const std::vector<std::byte> experts = bytes_of(disk, model->experts_path());
   std::set<uint64_t> distinct;
   for (uint64_t record = 0; record < parts.num_records(); ++record) {
-    const auto bytes = std::span(experts).subspan(record * parts.record_bytes, parts.record_bytes);
+    const ExpertRecord& form = parts.record_of(record);
+    const auto bytes = std::span(experts).subspan(parts.offset_of(record), form.bytes);
     const auto layer = static_cast<int>(record / 6), expert = static_cast<int>(record % 6);
-    EXPECT_EQ(sums[2 * record],
-              part_checksum(model->model_id(), layer, expert, 0,
-                            bytes.subspan(parts.gate_up_offset, parts.gate_up_bytes)));
+    EXPECT_EQ(sums[2 * record], part_checksum(model->model_id(), layer, expert, 0,
+                                              bytes.subspan(0, form.gate_up_bytes)));
     EXPECT_EQ(sums[2 * record + 1],
               part_checksum(model->model_id(), layer, expert, 1,
-                            bytes.subspan(parts.down_offset, parts.down_bytes)));
+                            bytes.subspan(form.down_offset, form.down_bytes)));
     distinct.insert(checksum(bytes, 0).low);
   }
   EXPECT_EQ(distinct.size(), parts.num_records());

@@ -86,14 +86,15 @@ Result<void> Verifier::check_resident() {
 Result<void> Verifier::check_record(const StorageFile& file, uint64_t record,
                                     std::span<std::byte> bytes, std::span<const Hash128> sums) {
   const ExpertParts& parts = model_.experts();
-  const uint64_t offset = record * parts.record_bytes;
-  const auto layer = static_cast<int>(record / static_cast<uint64_t>(parts.num_experts));
+  const ExpertRecord& form = parts.record_of(record);
+  const uint64_t offset = parts.offset_of(record);
+  const auto layer = static_cast<int>(parts.layer_of(record));
   const auto expert = static_cast<int>(record % static_cast<uint64_t>(parts.num_experts));
   if (read(file, offset, bytes)) {
     for (const PackedPart part : kPackedParts) {
-      const auto [begin, size] = parts.extent(part);
+      const auto [begin, size] = form.extent(part);
       const auto payload = bytes.subspan(begin, size);
-      const auto padding = bytes.subspan(begin + size, parts.padded_end(part) - begin - size);
+      const auto padding = bytes.subspan(begin + size, form.padded_end(part) - begin - size);
       const bool good = part_checksum(model_.model_id(), layer, expert, part, payload) ==
                         sums[ExpertParts::sum_index(record, part)];
       if (good && all_zero(padding)) continue;
@@ -110,9 +111,10 @@ Result<void> Verifier::check_experts() {
   const std::unique_ptr<StorageFile> file =
       PENSTOCK_TRY(storage_.open(model_.experts_path(), OpenMode::kRead));
   AlignedMemory memory = PENSTOCK_TRY(
-      AlignedMemory::create(model_.experts().record_bytes, "one expert to be verified"));
+      AlignedMemory::create(model_.experts().largest_record(), "one expert to be verified"));
   for (uint64_t record = 0; record < model_.experts().num_records(); ++record) {
-    PENSTOCK_TRY(check_record(*file, record, memory.bytes(), sums));
+    PENSTOCK_TRY(check_record(
+        *file, record, memory.bytes().first(model_.experts().record_of(record).bytes), sums));
   }
   return {};
 }

@@ -66,9 +66,9 @@ TEST(Verify, one_flipped_bit_anywhere_is_found) {
 TEST(Verify, names_layer_expert_and_part) {
   SimStorage disk;
   pack_tiny(disk);
-  const ExpertParts parts = Container::open(disk, "/m")->experts();
-  disk.flip_stored_bit("/m/experts.bin", (4 * parts.record_bytes + parts.down_offset + 1) * 8);
-  disk.flip_stored_bit("/m/experts.bin", (parts.record_bytes - 1) * 8);
+  const ExpertRecord record = Container::open(disk, "/m")->experts().record(0);
+  disk.flip_stored_bit("/m/experts.bin", (4 * record.bytes + record.down_offset + 1) * 8);
+  disk.flip_stored_bit("/m/experts.bin", (record.bytes - 1) * 8);
   const VerifyReport report = *verify_model(disk, "/m", {}, {});
   ASSERT_EQ(report.num_faults, 2u);
   EXPECT_THAT(report.faults[0], HasSubstr("layer 0 expert 0, down"));
@@ -79,7 +79,7 @@ TEST(Verify, names_layer_expert_and_part) {
 TEST(Verify, two_records_that_changed_places_are_found) {
   SimStorage disk;
   pack_tiny(disk);
-  const uint64_t record = Container::open(disk, "/m")->experts().record_bytes;
+  const uint64_t record = Container::open(disk, "/m")->experts().record(0).bytes;
   std::string experts = *read_text(disk, "/m/experts.bin", 1 << 30);
   std::swap_ranges(experts.begin(), experts.begin() + static_cast<int64_t>(record),
                    experts.begin() + static_cast<int64_t>(record));

@@ -22,6 +22,13 @@ RowPanelForm::RowPanelForm(const Coding& coding, CodedPlane plane, int64_t rows,
   PENSTOCK_CHECK(fit_row_panels(coding, rows, columns));
 }
 
+uint64_t RowPanelForm::copy_bytes() const {
+  const auto rows = static_cast<uint64_t>(num_panels_ * kPanelRows);
+  if (rows_each_ == 1) return kPanelRows * row_bytes_;
+  const auto each = static_cast<uint64_t>(rows_each_);
+  return (rows + each - 1) / each * row_bytes_;
+}
+
 void RowPanelForm::lay_out(std::span<const std::byte> payload, std::span<std::byte> out) const {
   PENSTOCK_CHECK(out.size() == bytes() && payload.data() >= out.data());
   const auto panel_of = [&](int64_t panel) {

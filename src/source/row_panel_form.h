@@ -22,6 +22,7 @@ class RowPanelForm final : public PartForm {
 
   uint64_t bytes() const override { return panel_bytes_ * static_cast<uint64_t>(num_panels_); }
   void lay_out(std::span<const std::byte> payload, std::span<std::byte> out) const override;
+  uint64_t copy_bytes() const;  // that it takes of the heap meanwhile
 
  private:
   const Coding coding_;

@@ -9,6 +9,7 @@
 
 #include "base/check.h"
 #include "source/row_panel_form.h"
+#include "source/stored_form.h"
 #include "store/expert_checksums.h"
 
 namespace penstock {
@@ -72,16 +73,6 @@ class LayerLayer {
   const int64_t experts_;
 };
 
-// Up's rows directly below gate's, in every expert, with nothing beside them: one matrix.
-bool is_one_matrix(const ExpertMatrices& gate, const ExpertMatrices& up) {
-  const StoredMatrix& a = gate.first;
-  const StoredMatrix& b = up.first;
-  return gate.single.empty() && up.single.empty() && a.coding == b.coding &&
-         a.coding.kind == Coding::Kind::kBlocks && gate.stride.codes == up.stride.codes &&
-         a.codes.file == b.codes.file &&
-         b.codes.offset == a.codes.offset + static_cast<uint64_t>(a.rows) * a.codes.row_bytes;
-}
-
 void lay_out_layer(const LayerExperts& experts, int64_t num_experts, LayerPlaces& places,
                    ExpertForm& form) {
   LayerLayer layer(places, num_experts);
@@ -111,25 +102,33 @@ ExpertTable SourceExpertLayout::table(const ModelSource& source) const {
   return table;
 }
 
-Result<SourceExpertLayout> lay_out_source_experts(const ModelSource& source, int num_layers) {
+Result<void> check_codings(const ModelSource& source, int num_layers) {
   PENSTOCK_CHECK(num_layers <= std::ssize(source.experts()));
-  SourceExpertLayout layout;
-  layout.layers.resize(static_cast<size_t>(num_layers));
-  layout.forms.resize(static_cast<size_t>(num_layers));
-  for (size_t layer = 0; layer < layout.layers.size(); ++layer) {
-    const LayerExperts& experts = source.experts()[layer];
+  for (int layer = 0; layer < num_layers; ++layer) {
     for (int part = 0; part < kNumExpertParts; ++part) {
-      const ExpertMatrices& matrices = experts.parts[part];
+      const ExpertMatrices& matrices = source.experts()[static_cast<size_t>(layer)].parts[part];
       for (const StoredMatrix& matrix : matrices_of(matrices)) {
         if (matrix.coding == matrices.first.coding) continue;
         return Error{
             ErrorCode::kUnsupported,
-            fmt::format("{}: {} of layer {} is {} in one expert and {} in another; pack the model",
+            fmt::format("{}: {} of layer {} is {} in one expert and {} in another; `pack` with "
+                        "--experts 8, 4, 3 or 2 codes them all alike",
                         source.path(), kPartNames[part], layer, name_of(matrices.first.coding),
                         name_of(matrix.coding))};
       }
     }
-    lay_out_layer(experts, source.config().num_experts, layout.layers[layer], layout.forms[layer]);
+  }
+  return {};
+}
+
+Result<SourceExpertLayout> lay_out_source_experts(const ModelSource& source, int num_layers) {
+  PENSTOCK_TRY(check_codings(source, num_layers));
+  SourceExpertLayout layout;
+  layout.layers.resize(static_cast<size_t>(num_layers));
+  layout.forms.resize(static_cast<size_t>(num_layers));
+  for (size_t layer = 0; layer < layout.layers.size(); ++layer) {
+    lay_out_layer(source.experts()[layer], source.config().num_experts, layout.layers[layer],
+                  layout.forms[layer]);
   }
   return layout;
 }
@@ -174,6 +173,24 @@ uint64_t expert_file_bytes(const ModelSource& source) {
     }
   }
   return bytes;
+}
+
+uint64_t layout_bytes(const ModelSource& source) {
+  uint64_t largest = 0;
+  for (const LayerExperts& layer : source.experts()) {
+    for (const ExpertMatrices& part : layer.parts) {
+      const StoredMatrix& matrix = part.first;
+      // Of two that are one in the file, both together may fit.
+      const int64_t rows = 2 * matrix.rows;
+      if (!fit_row_panels(matrix.coding, rows, matrix.columns)) continue;
+      for (const CodedPlane plane :
+           {CodedPlane::kCodes, CodedPlane::kScales, CodedPlane::kBiases}) {
+        const RowPanelForm form(matrix.coding, plane, rows, matrix.columns);
+        largest = std::max(largest, form.copy_bytes());
+      }
+    }
+  }
+  return largest;
 }
 
 std::vector<uint32_t> expert_files(const ModelSource& source) {

@@ -27,6 +27,9 @@ struct SourceExpertLayout {
   ExpertTable table(const ModelSource& source) const;
 };
 
+// Whether the experts of each layer are coded alike; kUnsupported.
+Result<void> check_codings(const ModelSource& source, int num_layers);
+
 // Of the first `num_layers` layers that have experts.
 Result<SourceExpertLayout> lay_out_source_experts(const ModelSource& source, int num_layers);
 
@@ -38,6 +41,9 @@ std::string expert_codings(const ModelSource& source);
 
 // Of all experts of all layers, in the files.
 uint64_t expert_file_bytes(const ModelSource& source);
+
+// What one thread takes of the heap, at most, while it lays a part out.
+uint64_t layout_bytes(const ModelSource& source);
 
 // Which files hold experts: indices into source.files().
 std::vector<uint32_t> expert_files(const ModelSource& source);

@@ -72,10 +72,6 @@ std::vector<int> thread_counts(int threads) {
   return counts;
 }
 
-uint64_t larger_part_bytes(const ExpertParts& experts) {
-  return align_file(std::max(experts.gate_up_bytes, experts.down_bytes));
-}
-
 Result<void> Examination::prepare() {
   threads_ = options_.threads > 0 ? options_.threads : usable_processors().count;
   memory_bytes_ = options_.memory_bytes;
@@ -88,8 +84,8 @@ Result<void> Examination::prepare() {
   profile.version = options_.version;
   profile.machine = this_machine();
   thread_counts_ = thread_counts(threads_);
-  dtypes_ = {options_.experts.dtype};
-  if (options_.experts.dtype != DType::kQ8) dtypes_.push_back(DType::kQ8);
+  dtypes_ = {options_.dtype};
+  if (options_.dtype != DType::kQ8) dtypes_.push_back(DType::kQ8);
   if (!options_.experts_path.empty()) PENSTOCK_TRY(open_flash());
   total_ = static_cast<int>(flash_plan_.size() + burst_plan_.size() + thread_counts_.size() +
                             dtypes_.size()) +
@@ -114,7 +110,7 @@ Result<void> Examination::open_flash() {
 
 // Small, middling and large blocks and the engine's own reads, each alone and many at a time.
 void Examination::plan_flash(uint64_t file_bytes) {
-  const uint64_t part = larger_part_bytes(options_.experts);
+  const uint64_t part = options_.part_bytes;
   std::vector<uint64_t> sizes = {uint64_t{64} << 10, uint64_t{256} << 10, uint64_t{1} << 20, part};
   std::sort(sizes.begin(), sizes.end());
   sizes.erase(std::unique(sizes.begin(), sizes.end()), sizes.end());
@@ -162,7 +158,7 @@ Result<void> Examination::measure_bursts() {
 }
 
 Result<void> Examination::measure_sustained() {
-  const FlashPoint* best = flash_near(report_.profile, larger_part_bytes(options_.experts));
+  const FlashPoint* best = flash_near(report_.profile, options_.part_bytes);
   if (best == nullptr || options_.sustained_s <= 0) return {};
   say(fmt::format("disk, for {:.0f} s", options_.sustained_s));
   const FlashPoint point = PENSTOCK_TRY(probe_flash(

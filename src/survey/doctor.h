@@ -15,9 +15,9 @@
 #include <string>
 #include <vector>
 
+#include "base/dtype.h"
 #include "base/json.h"
 #include "base/result.h"
-#include "format/manifest.h"
 #include "io/reader.h"
 #include "io/storage.h"
 #include "model/config.h"
@@ -28,7 +28,8 @@ namespace penstock {
 
 struct DoctorOptions {
   ModelConfig config;        // whose shapes the products have
-  ExpertParts experts;       // sizes of the engine's reads, and its number format
+  DType dtype = DType::kQ4;  // of the experts' panels, or as wide as their codes
+  uint64_t part_bytes = 0;   // of the engine's reads
   std::string experts_path;  // empty: flash is not measured
   int threads = 0;           // 0: one per processor
   ReaderOptions reader;

@@ -64,19 +64,18 @@ ModelConfig small_config() {
 }
 
 ExpertParts parts_of(const ModelConfig& config) {
-  ExpertParts parts;
-  parts.dtype = DType::kQ4;
-  parts.num_layers = config.num_hidden_layers;
-  parts.num_experts = config.num_experts;
-  parts.hidden_size = config.hidden_size;
-  parts.intermediate_size = config.moe_intermediate_size;
-  return lay_out_experts(parts).value();
+  return lay_out_experts({.num_layers = config.num_hidden_layers,
+                          .num_experts = config.num_experts,
+                          .hidden_size = config.hidden_size,
+                          .intermediate_size = config.moe_intermediate_size},
+                         DType::kQ4)
+      .value();
 }
 
 DoctorOptions quick_options(const std::string& experts_path) {
   DoctorOptions options;
   options.config = small_config();
-  options.experts = parts_of(options.config);
+  options.part_bytes = align_file(parts_of(options.config).largest_part());
   options.experts_path = experts_path;
   options.threads = 2;
   options.memory_bytes = 8 << 20;
@@ -161,7 +160,7 @@ TEST(FlashProbe, refuses_a_file_shorter_than_one_read_and_stops_when_asked) {
 TEST(Doctor, measures_flash_memory_and_products_of_a_model) {
   const Folder folder;
   const DoctorOptions options = quick_options(folder.path() + "/experts.bin");
-  folder.write("experts.bin", std::string(options.experts.file_bytes(), 'x'));
+  folder.write("experts.bin", std::string(parts_of(options.config).file_bytes(), 'x'));
   std::vector<std::string> steps;
   int last_total = 0;
   const Result<DoctorReport> report = examine(posix_storage(), options,
@@ -185,7 +184,7 @@ TEST(Doctor, measures_flash_memory_and_products_of_a_model) {
   // What it writes is what the planner reads.
   const Result<MachineProfile> again = parse_profile(to_json(profile), "report");
   ASSERT_TRUE(again.has_value()) << again.error().message;
-  EXPECT_TRUE(rates_of(*again, options.experts.gate_up_bytes, DType::kQ4).has_value());
+  EXPECT_TRUE(rates_of(*again, options.part_bytes, DType::kQ4).has_value());
   EXPECT_TRUE(to_json(*report).contains("findings"));
 }
 

@@ -21,6 +21,21 @@ double stored_bits(DType dtype) {
          static_cast<double>(kPanelRows * kGroupColumns);
 }
 
+DType nearest_dtype(double bits) {
+  DType nearest = DType::kQ4;
+  for (const DTypeTraits& traits : kDTypes) {
+    if (!traits.has_panels) continue;
+    const double distance = std::fabs(stored_bits(traits.dtype) - bits);
+    if (distance < std::fabs(stored_bits(nearest) - bits)) nearest = traits.dtype;
+  }
+  return nearest;
+}
+
+double expert_bits(const ModelConfig& config, const ModelSizes& sizes) {
+  return 8 * static_cast<double>(sizes.expert_bytes) /
+         static_cast<double>(count_parameters(config).one_expert);
+}
+
 ModelSizes model_sizes(const ModelConfig& config, const StoredBits& bits) {
   const ParameterCount count = count_parameters(config);
   const int64_t attention = config.num_layers_of(LayerType::kFullAttention);
@@ -44,20 +59,53 @@ ModelSizes model_sizes(const ModelConfig& config, const StoredBits& bits) {
   return sizes;
 }
 
-ModelSizes model_sizes(const ModelConfig& config, const Container& model) {
-  const ExpertParts& experts = model.experts();
-  ModelSizes sizes = model_sizes(config, StoredBits{.experts = stored_bits(experts.dtype)});
-  sizes.expert_bytes = experts.gate_up_bytes + experts.down_bytes;
-  sizes.record_bytes = experts.record_bytes;
-  sizes.resident_bytes = sizes.dense_bytes = model.resident_bytes();
+namespace {
+
+// bytes_of_tensor: of a resident one; 0 for one that is not there, as opening the model says.
+template <class Bytes>
+void add_resident(const ModelConfig& config, const Bytes& bytes_of_tensor, ModelSizes& sizes) {
+  sizes.dense_bytes = sizes.resident_bytes;
   sizes.shared_bytes = 0;
   for (const TensorSpec& listed : list_tensors(config).resident) {
-    const ResidentTensor* tensor = model.find(listed.name);
-    if (tensor == nullptr) continue;  // opening the model says so
+    const uint64_t bytes = bytes_of_tensor(listed.name);
     const bool is_looked_up = listed.part == ModelPart::kEmbedding && !config.tie_word_embeddings;
-    if (is_looked_up) sizes.dense_bytes -= tensor->bytes;
-    if (listed.part == ModelPart::kSharedExpert) sizes.shared_bytes += tensor->bytes;
+    if (is_looked_up) sizes.dense_bytes -= bytes;
+    if (listed.part == ModelPart::kSharedExpert) sizes.shared_bytes += bytes;
   }
+}
+
+}  // namespace
+
+ModelSizes model_sizes(const ModelConfig& config, const Container& model) {
+  const ExpertParts& experts = model.experts();
+  ModelSizes sizes = model_sizes(config, StoredBits{});
+  uint64_t payload = 0;
+  for (const ExpertRecord& record : experts.layers) {
+    payload += record.gate_up_bytes + record.down_bytes;
+  }
+  sizes.expert_bytes = payload / experts.layers.size();
+  sizes.record_bytes = experts.file_bytes() / experts.num_records();
+  sizes.resident_bytes = model.resident_bytes();
+  const auto bytes_of_tensor = [&](const std::string& name) {
+    const ResidentTensor* tensor = model.find(name);
+    return tensor == nullptr ? uint64_t{0} : tensor->bytes;
+  };
+  add_resident(config, bytes_of_tensor, sizes);
+  return sizes;
+}
+
+ModelSizes model_sizes(const ModelFiles& files) {
+  if (files.packed) return model_sizes(files.config, *files.packed);
+  const ModelConfig& config = files.config;
+  ModelSizes sizes = model_sizes(config, StoredBits{});
+  const auto records = static_cast<uint64_t>(config.num_moe_layers() * config.num_experts);
+  sizes.expert_bytes = files.expert_bytes() / records;
+  // Nine planes at most, each with the blocks that it shares with its neighbours.
+  const uint64_t windows = files.source->format() == SourceFormat::kGguf ? 3 : 9;
+  sizes.record_bytes = sizes.expert_bytes + windows * kFileAlignment;
+  sizes.resident_bytes = files.resident_bytes();
+  add_resident(
+      config, [&](const std::string& name) { return files.tensor_bytes(name); }, sizes);
   return sizes;
 }
 

@@ -11,6 +11,7 @@
 #include <cstdint>
 
 #include "base/dtype.h"
+#include "engine/model_files.h"
 #include "format/container.h"
 #include "model/tensors.h"
 
@@ -26,6 +27,9 @@ struct StoredBits {
 // Bits that a panel spends on one element: 4.5 for q4.
 double stored_bits(DType dtype);
 
+// The type of panels whose bits are nearest.
+DType nearest_dtype(double bits);
+
 struct ModelSizes {
   uint64_t expert_bytes = 0;  // what one expert's product reads
   uint64_t record_bytes = 0;  // what one expert takes on flash and in a slot
@@ -37,8 +41,11 @@ struct ModelSizes {
 };
 ModelSizes model_sizes(const ModelConfig& config, const StoredBits& bits);
 
-// The same, where a packed model says its own.
+// The same, where a model says its own: packed, or a checkpoint to be run in place.
 ModelSizes model_sizes(const ModelConfig& config, const Container& model);
+ModelSizes model_sizes(const ModelFiles& files);
+
+double expert_bits(const ModelConfig& config, const ModelSizes& sizes);  // of a weight
 
 // Floating-point operations of prompts: two per active parameter without the head (needed once per
 // prompt), the delta-nets' states, and attention over what came before.

@@ -48,6 +48,50 @@ class InPlace(unittest.TestCase):
         rows = good("bench", path_of("gguf-next"), "-p", "8", "-n", "4", "-r", "1", "--threads", "1", "--json")
         self.assertIn("experts BF16, Q8_0", json.loads(rows.splitlines()[0])["model_type"])
 
+    def test_packed_it_gives_the_same_logits_and_is_whole(self):
+        for name in SOURCES:
+            with self.subTest(name):
+                target = os.path.join(self.folder.name, name + ".penstock")
+                packed = good_json("pack", path_of(name), target)
+                self.assertEqual(self.logits(target), self.logits(path_of(name)))
+                self.assertEqual(self.logits(target, "--slots", "2"), self.logits(path_of(name)))
+                self.assertEqual(good_json("pack", "--verify", target)["num_faults"], 0)
+                shown = good_json("show", target)
+                self.assertEqual((shown["id"], shown["format_version"]), (packed["id"], 2))
+                self.assertEqual(shown["options"], {"experts": "keep", "resident": "keep"})
+                plan = good_json("plan", target, "--memory", "1G")
+                self.assertEqual(plan["slots"], plan["experts"])
+
+    def test_what_is_packed_anew_is_asked_for(self):
+        target = os.path.join(self.folder.name, "anew.penstock")
+        done = penstock("pack", path_of("fp8"), target, "--experts", "4")
+        self.assertEqual(done.returncode, 2)
+        self.assertIn("--experts 4", done.stderr.decode())
+        good("pack", path_of("gguf-mixed"), target, "--resident", "8")
+        shown = good_json("show", target)
+        self.assertEqual(shown["options"], {"experts": "keep", "resident": "q8"})
+        self.assertNotEqual(self.logits(target), self.logits(path_of("gguf-mixed")))
+
+    def test_verifying_reads_all_of_it_and_remembers(self):
+        model = os.path.join(self.folder.name, "m.gguf")
+        shutil.copyfile(path_of("gguf-next"), model)
+        first = good_json("pack", "--verify", model)
+        self.assertGreater(first["learned"], 0)
+        self.assertEqual((first["compared"], first["num_faults"]), (0, 0))
+        again = good_json("pack", "--verify", model)
+        self.assertEqual((again["compared"], again["learned"]), (first["learned"], 0))
+        # One bit of the last expert, before output_norm and output, without a new time.
+        stat = os.stat(model)
+        with open(model, "r+b") as file:
+            file.seek(-2532, os.SEEK_END)
+            byte = file.read(1)[0]
+            file.seek(-2532, os.SEEK_END)
+            file.write(bytes([byte ^ 1]))
+        os.utime(model, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+        done = penstock("pack", "--verify", model)
+        self.assertEqual(done.returncode, 3, done.stderr)
+        self.assertIn("first read", done.stderr.decode())
+
     def test_a_file_with_a_tokenizer_answers_texts(self):
         result = good_json("run", path_of("gguf-old"), "-p", "ab ba", "--max-tokens", "5", "--threads", "1")
         self.assertLessEqual(len(result["token_ids"]), 5)

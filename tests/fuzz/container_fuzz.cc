@@ -21,7 +21,9 @@ void check_consistent(const Manifest& manifest) {
     end = align_file(tensor.offset + tensor.bytes);
   }
   PENSTOCK_CHECK(end == manifest.resident_bytes);
-  PENSTOCK_CHECK(lay_out_experts(manifest.experts) == manifest.experts);
+  std::vector<RecordForms> forms;
+  for (const ExpertRecord& record : manifest.experts.layers) forms.push_back(record.forms);
+  PENSTOCK_CHECK(lay_out_experts(manifest.experts, forms) == manifest.experts);
   PENSTOCK_CHECK(manifest.experts.file_bytes() <= static_cast<uint64_t>(INT64_MAX));
   const Result<Manifest> again = parse_manifest(manifest_text(manifest), "again");
   PENSTOCK_CHECK(again.has_value());

@@ -5,6 +5,8 @@
 //       floats that it decodes to; in fixed16 near that, by what 16 bits for an input do; in each of
 //       them the same with any number of slots, threads, chunks, readers, instruction sets, with
 //       drafts
+//   G26 a coded checkpoint packed == run in place, in each arithmetic, in memory and streamed, and so
+//       are its texts; packed in another type == its float32 twin packed so
 //
 // So the logits of a quantised checkpoint are exactly those of its dequantised weights in float32, and
 // in fixed16 what compute/coded_panels.h makes of its codes; those of plain folders are held to the
@@ -183,6 +185,61 @@ TEST_P(CodedGate, g25_streamed_it_is_the_same_as_in_memory) {
     };
     EXPECT_TRUE(answer_of(with) == in_fixed16()) << slots << " slots, another reader";
   }
+}
+
+TEST_P(CodedGate, g26_packed_it_is_the_same_as_in_place) {
+  const std::string model = packed(path());
+  EngineOptions with = small_options(model);
+  EXPECT_TRUE(answer_of(with) == in_fixed16());
+  with.threads = 3;
+  with.chunk_tokens = 5;
+  with.num_slots = 1;
+  const Answer streamed = answer_of(with);
+  EXPECT_TRUE(streamed == in_fixed16()) << "one slot, three threads";
+  EXPECT_GT(streamed.store.evictions, 0u);
+  EXPECT_GT(streamed.store.bytes_verified, 0u);
+  for (const std::string& target : CpuBackend::targets()) {
+    EngineOptions exact = small_options(model);
+    exact.arithmetic = Arithmetic::kFloat32;
+    exact.simd_target = target;
+    EXPECT_TRUE(answer_of(exact) == twin()) << target;
+  }
+}
+
+TEST_P(CodedGate, g26_packed_it_has_the_same_texts) {
+  const auto in_place = open_engine(small_options(path()));
+  const auto engine = open_engine(small_options(packed(path())));
+  EXPECT_EQ(engine->tokenizer() == nullptr, in_place->tokenizer() == nullptr);
+  EXPECT_EQ(engine->stop_ids(), in_place->stop_ids());
+  EXPECT_EQ(normal_config(engine->config()), normal_config(in_place->config()));
+  const auto* tokenizer = engine->tokenizer();
+  if (tokenizer == nullptr) return;
+  for (const char* text : {"ab ba", "<|im_end|>", "abba\n"}) {
+    EXPECT_EQ(tokenizer->encode(text), in_place->tokenizer()->encode(text));
+  }
+}
+
+TEST_P(CodedGate, g26_packed_in_another_type_it_is_its_twin_packed_so) {
+  const std::string twin_file = write_f32_twin(path(), temporary_folder());
+  // What keeps its codes is multiplied as floats, as its twin is.
+  const auto exact_answer = [&](const std::string& source) {
+    EngineOptions with = small_options(packed(source, std::nullopt, DType::kQ8));
+    with.arithmetic = Arithmetic::kFloat32;
+    return answer_of(with);
+  };
+  const Answer own = exact_answer(path()), of_twin = exact_answer(twin_file);
+  EXPECT_FALSE(same_bits(own.logits, twin().logits)) << "the weights are others";
+  EXPECT_TRUE(same_bits(own.logits, of_twin.logits));
+  EXPECT_EQ(own.experts, of_twin.experts);
+}
+
+TEST(FloatGate, g26_a_file_of_floats_is_quantised_as_the_folder_is) {
+  const std::string folder = data_path("random/r2-top1");
+  const std::string file = write_f32_twin(folder, temporary_folder());
+  const Answer expected = answer_of(small_options(packed(folder, DType::kQ4, DType::kQ8)));
+  const Answer found = answer_of(small_options(packed(file, DType::kQ4, DType::kQ8)));
+  EXPECT_TRUE(same_bits(found.logits, expected.logits));
+  EXPECT_EQ(found.experts, expected.experts);
 }
 
 TEST(KeptChecksumsGate, a_file_that_is_not_what_it_was_at_its_first_read_is_noticed) {

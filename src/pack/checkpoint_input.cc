@@ -1,0 +1,158 @@
+#include "pack/checkpoint_input.h"
+
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+#include "base/check.h"
+#include "format/checkpoint.h"
+#include "format/text.h"
+#include "pack/convert.h"
+#include "pack/identity.h"
+#include "pack/plan.h"
+#include "pack/workspace.h"
+
+namespace penstock {
+namespace {
+
+constexpr uint64_t kCopyBytes = 4 << 20;
+constexpr uint64_t kTextBytesMax = 256 << 20;
+
+class CheckpointInput final : public PackInput {
+ public:
+  static Result<std::unique_ptr<PackInput>> open(Storage& storage, const PackOptions& options);
+
+  const std::vector<ResidentTensor>& resident() const override { return resident_; }
+  const ExpertParts& experts() const override { return plan_->experts(); }
+  const ModelConfig& config() const override { return plan_->config(); }
+  const StoredTypes& types() const override { return types_; }
+  std::vector<SourceFile> sources() const override;
+  const std::vector<std::string>& notes() const override { return plan_->notes(); }
+  uint64_t model_id() const override { return model_id_; }
+  Hash128 pack_key() const override { return derive_pack_key(checkpoint_, model_id_); }
+
+  Result<void> make_resident(size_t index, const ByteSink& sink,
+                             const std::stop_token& stop) override;
+  Result<void> make_part(int64_t layer, int64_t expert, PackedPart part, std::span<std::byte> out,
+                         const std::stop_token& stop) override;
+  uint64_t bytes_read() const override { return converter_->source_bytes_read(); }
+
+  Result<void> add_files(const AddFile& add) override;
+  uint64_t file_bytes() const override;
+  Result<void> keep_tensors(const std::string& directory, Manifest& manifest,
+                            const std::stop_token& stop) override;
+  Result<void> check_unchanged() const override { return checkpoint_.check_unchanged(); }
+
+ private:
+  CheckpointInput(Storage& storage, Checkpoint checkpoint)
+      : storage_(storage), checkpoint_(std::move(checkpoint)) {}
+
+  Storage& storage_;
+  Checkpoint checkpoint_;
+  StoredTypes types_;
+  std::optional<PackPlan> plan_;  // points into the checkpoint
+  std::optional<Converter> converter_;
+  std::vector<ResidentTensor> resident_;
+  uint64_t model_id_ = 0;
+};
+
+Result<std::unique_ptr<PackInput>> CheckpointInput::open(Storage& storage,
+                                                         const PackOptions& options) {
+  std::unique_ptr<CheckpointInput> made(
+      new CheckpointInput(storage, PENSTOCK_TRY(Checkpoint::open(storage, options.source))));
+  Checkpoint& checkpoint = made->checkpoint_;
+  const ModelConfig config =
+      PENSTOCK_TRY(parse_model_config(checkpoint.config(), checkpoint.path_of("config.json")));
+  const StoredTypes& types =
+      made->types_ = {options.experts, options.resident, options.without_prediction};
+  made->plan_.emplace(PENSTOCK_TRY(PackPlan::make(checkpoint, config, types)));
+  made->model_id_ = PENSTOCK_TRY(derive_model_id(checkpoint, types));
+  made->converter_.emplace(
+      PENSTOCK_TRY(Converter::create(checkpoint, *made->plan_, options.num_threads)));
+  for (const ResidentPiece& piece : made->plan_->resident()) {
+    made->resident_.push_back(piece.tensor);
+  }
+  return std::unique_ptr<PackInput>(std::move(made));
+}
+
+std::vector<SourceFile> CheckpointInput::sources() const {
+  std::vector<SourceFile> files;
+  for (const CheckpointShard& shard : checkpoint_.shards()) {
+    files.push_back({shard.name, shard.stat.bytes});
+  }
+  return files;
+}
+
+Result<void> CheckpointInput::make_resident(size_t index, const ByteSink& sink,
+                                            const std::stop_token& stop) {
+  const ResidentPiece& piece = plan_->resident()[index];
+  const StoredForm form = {piece.tensor.form.dtype, !piece.tensor.form.is_plain(), piece.change};
+  return converter_->convert(piece.source, form, sink, stop);
+}
+
+Result<void> CheckpointInput::make_part(int64_t layer, int64_t expert, PackedPart part,
+                                        std::span<std::byte> out, const std::stop_token& stop) {
+  const auto copy = [&](std::span<const std::byte> bytes) -> Result<void> {
+    std::memcpy(out.data(), bytes.data(), bytes.size());
+    out = out.subspan(bytes.size());
+    return {};
+  };
+  const MatrixSource source =
+      part == kGateUpPart ? plan_->gate_up(layer, expert) : plan_->down(layer, expert);
+  const StoredForm form = {experts().record(layer).forms.gate.dtype, true, Change::kNone};
+  PENSTOCK_TRY(converter_->convert(source, form, copy, stop));
+  PENSTOCK_CHECK(out.empty());
+  return {};
+}
+
+Result<void> CheckpointInput::add_files(const AddFile& add) {
+  for (const std::string_view name : copied_file_names()) {
+    const Result<std::string> text = read_text(storage_, checkpoint_.path_of(name), kTextBytesMax);
+    if (!text && text.error().code == ErrorCode::kNotFound) continue;
+    if (!text) return text.error();
+    PENSTOCK_TRY(add(name, std::as_bytes(std::span(*text))));
+  }
+  return {};
+}
+
+uint64_t CheckpointInput::file_bytes() const {
+  uint64_t bytes = 0;
+  for (const CheckpointTensor* tensor : plan_->mtp()) bytes += tensor->info.bytes;
+  for (const std::string_view name : copied_file_names()) {
+    const Result<FileStat> stat = storage_.stat(checkpoint_.path_of(name));
+    if (stat) bytes += stat->bytes;
+  }
+  return bytes;
+}
+
+Result<void> CheckpointInput::keep_tensors(const std::string& directory, Manifest& manifest,
+                                           const std::stop_token& stop) {
+  if (plan_->mtp().empty()) return {};
+  std::vector<SafetensorsWriter::Plan> tensors;
+  for (const CheckpointTensor* tensor : plan_->mtp()) {
+    tensors.push_back({tensor->info.name, tensor->info.type, tensor->info.shape});
+  }
+  const std::string path = directory + "/" + std::string(kMtpName);
+  SafetensorsWriter writer = PENSTOCK_TRY(SafetensorsWriter::create(storage_, path, tensors, {}));
+  std::vector<std::byte> bytes(kCopyBytes);
+  for (const CheckpointTensor* tensor : plan_->mtp()) {
+    for (uint64_t done = 0; done < tensor->info.bytes; done += kCopyBytes) {
+      if (stop.stop_requested()) return Error{ErrorCode::kCancelled, "stopped"};
+      const auto part = std::span(bytes).first(std::min(kCopyBytes, tensor->info.bytes - done));
+      PENSTOCK_TRY(checkpoint_.read(*tensor, done, part));
+      PENSTOCK_TRY(writer.append(part));
+    }
+  }
+  PENSTOCK_TRY(writer.finish());
+  manifest.files.push_back({std::string(kMtpName), writer.file_bytes(), writer.sum()});
+  return {};
+}
+
+}  // namespace
+
+Result<std::unique_ptr<PackInput>> open_checkpoint_input(Storage& storage,
+                                                         const PackOptions& options) {
+  return CheckpointInput::open(storage, options);
+}
+
+}  // namespace penstock

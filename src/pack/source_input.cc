@@ -1,0 +1,249 @@
+#include "pack/source_input.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+#include "base/check.h"
+#include "base/thread.h"
+#include "pack/identity.h"
+#include "source/normal_tensors.h"
+#include "source/source_experts.h"
+#include "source/stored_form.h"
+
+namespace penstock {
+namespace {
+
+std::string base_name(const std::string& path) {
+  return path.substr(path.rfind('/') + 1);
+}
+
+class SourceInput final : public PackInput {
+ public:
+  static Result<std::unique_ptr<PackInput>> open(Storage& storage, const PackOptions& options);
+
+  const std::vector<ResidentTensor>& resident() const override { return resident_; }
+  const ExpertParts& experts() const override { return experts_; }
+  const ModelConfig& config() const override { return config_; }
+  const StoredTypes& types() const override { return types_; }
+  std::vector<SourceFile> sources() const override;
+  const std::vector<std::string>& notes() const override { return notes_; }
+  uint64_t model_id() const override { return model_id_; }
+  Hash128 pack_key() const override { return derive_pack_key(source_, model_id_); }
+
+  Result<void> make_resident(size_t index, const ByteSink& sink,
+                             const std::stop_token& stop) override;
+  Result<void> make_part(int64_t layer, int64_t expert, PackedPart part, std::span<std::byte> out,
+                         const std::stop_token& stop) override;
+  uint64_t bytes_read() const override { return bytes_read_; }
+
+  Result<void> add_files(const AddFile& add) override;
+  uint64_t file_bytes() const override;
+  Result<void> keep_tensors(const std::string&, Manifest&, const std::stop_token&) override {
+    return {};
+  }
+  Result<void> check_unchanged() const override { return source_.check_unchanged(); }
+
+ private:
+  SourceInput(ModelSource source, int num_threads)
+      : source_(std::move(source)), pool_(num_threads), config_(source_.config()) {}
+
+  void choose_types(const PackOptions& options);
+  void plan_resident();
+  Result<void> plan_experts();
+  // Of the matrix whose first byte is `out`; the planes of what is coded one after the other.
+  Result<void> make_matrix(const SourceTensor& tensor, const MatrixForm& form,
+                           std::span<std::byte> out, const std::stop_token& stop);
+
+  ModelSource source_;
+  ThreadPool pool_;
+  ModelConfig config_;
+  StoredTypes types_;
+  std::vector<const SourceTensor*> tensors_;  // of resident_
+  std::vector<ResidentTensor> resident_;
+  ExpertParts experts_;
+  std::vector<std::string> notes_;
+  uint64_t model_id_ = 0;
+  uint64_t bytes_read_ = 0;
+};
+
+Result<std::unique_ptr<PackInput>> SourceInput::open(Storage& storage, const PackOptions& options) {
+  std::unique_ptr<SourceInput> made(new SourceInput(
+      PENSTOCK_TRY(ModelSource::open(storage, options.source)), options.num_threads));
+  PENSTOCK_TRY(check_team(made->pool_, options.num_threads));
+  made->choose_types(options);
+  made->plan_resident();
+  PENSTOCK_TRY(made->plan_experts());
+  made->model_id_ = PENSTOCK_TRY(derive_model_id(made->source_, made->types_));
+  return std::unique_ptr<PackInput>(std::move(made));
+}
+
+void SourceInput::choose_types(const PackOptions& options) {
+  types_ = {options.experts, options.resident, options.without_prediction};
+  const auto has_codes = [](const LayerExperts& layer) {
+    return std::ranges::any_of(
+        layer.parts, [](const ExpertMatrices& part) { return !is_float(part.first.coding); });
+  };
+  if (options.is_usual && std::ranges::any_of(source_.experts(), has_codes)) {
+    types_.experts = std::nullopt;
+  }
+  if (types_.without_prediction) config_.mtp_num_hidden_layers = 0;
+}
+
+void SourceInput::plan_resident() {
+  uint64_t end = 0;
+  for (const NormalTensor& listed : normal_tensors(config_)) {
+    const SourceTensor* tensor = source_.find(listed.name);
+    PENSTOCK_CHECK(tensor != nullptr);  // opening has looked
+    ResidentTensor made{.name = tensor->name,
+                        .form = resident_form(*tensor),
+                        .rows = tensor->rows,
+                        .columns = tensor->columns};
+    const bool may_quantise = listed.may_quantise && tensor->columns % kGroupColumns == 0;
+    if (types_.resident && may_quantise) made.form = panel_form(*types_.resident);
+    if (made.form.is_coded()) made.order = tensor->order;
+    const std::optional<PlacedPlanes> planes = place_matrix(made.form, made.rows, made.columns);
+    PENSTOCK_CHECK(planes.has_value());  // the source, which is on a disk, is of the same size
+    made.offset = end;
+    made.bytes = planes->bytes;
+    end = align_file(end + made.bytes);
+    tensors_.push_back(tensor);
+    resident_.push_back(std::move(made));
+  }
+}
+
+Result<void> SourceInput::plan_experts() {
+  const ExpertShape shape = {.num_layers = config_.num_moe_layers(),
+                             .num_experts = config_.num_experts,
+                             .hidden_size = config_.hidden_size,
+                             .intermediate_size = config_.moe_intermediate_size};
+  PENSTOCK_CHECK(shape.num_layers <= std::ssize(source_.experts()));
+  std::optional<ExpertParts> parts;
+  if (types_.experts) {
+    parts = lay_out_experts(shape, *types_.experts);
+    if (!parts) {
+      return Error{ErrorCode::kInvalidArgument,
+                   fmt::format("{}: --experts {} needs hidden_size and moe_intermediate_size to be "
+                               "multiples of {}, they are {} and {}; pack with --experts keep",
+                               source_.path(), name_of(*types_.experts).substr(1), kGroupColumns,
+                               shape.hidden_size, shape.intermediate_size)};
+    }
+  } else {
+    PENSTOCK_TRY(check_codings(source_, static_cast<int>(shape.num_layers)));
+    std::vector<RecordForms> forms;
+    for (int64_t layer = 0; layer < shape.num_layers; ++layer) {
+      forms.push_back(layer_forms(source_.experts()[static_cast<size_t>(layer)]));
+    }
+    parts = lay_out_experts(shape, forms);
+    PENSTOCK_CHECK(parts.has_value());  // as above
+  }
+  experts_ = *std::move(parts);
+  return {};
+}
+
+std::vector<SourceFile> SourceInput::sources() const {
+  std::vector<SourceFile> files;
+  for (const CheckpointFile& file : source_.files()) {
+    files.push_back({base_name(file.path), file.stat.bytes});
+  }
+  return files;
+}
+
+Result<void> SourceInput::make_resident(size_t index, const ByteSink& sink,
+                                        const std::stop_token& stop) {
+  const ResidentTensor& piece = resident_[index];
+  const SourceTensor& tensor = *tensors_[index];
+  const PlacedPlanes planes = *place_matrix(piece.form, piece.rows, piece.columns);
+  uint64_t position = 0;
+  std::vector<std::byte> bytes;
+  const std::pair<CodedPlane, uint64_t> all[] = {{CodedPlane::kCodes, planes.at.codes},
+                                                 {CodedPlane::kScales, planes.at.scales},
+                                                 {CodedPlane::kBiases, planes.at.biases}};
+  const auto pad_to = [&](uint64_t place) -> Result<void> {
+    bytes.assign(place - position, std::byte{0});
+    position = place;
+    return bytes.empty() ? Result<void>() : sink(bytes);
+  };
+  for (const auto& [plane, at] : all) {
+    if (bytes_of(planes.sizes, plane) == 0) continue;
+    PENSTOCK_TRY(pad_to(at));
+    for (int64_t first = 0; first < tensor.rows; first += kRowsAtOnce) {
+      if (stop.stop_requested()) return Error{ErrorCode::kCancelled, "stopped"};
+      const RowsWanted wanted = {plane, first, std::min(kRowsAtOnce, tensor.rows - first)};
+      bytes.resize(rows_bytes(piece.form, tensor.columns, wanted));
+      PENSTOCK_TRY(make_rows(source_, tensor, piece.form, wanted,
+                             {.team = &pool_, .refuses_bad_values = true}, bytes));
+      position += bytes.size();
+      PENSTOCK_TRY(sink(bytes));
+    }
+  }
+  for (const StoredRows& range : tensor.ranges) {
+    bytes_read_ += stored_bytes(range.matrix.coding, range.rows, range.matrix.columns);
+  }
+  return pad_to(piece.bytes);
+}
+
+Result<void> SourceInput::make_matrix(const SourceTensor& tensor, const MatrixForm& form,
+                                      std::span<std::byte> out, const std::stop_token& stop) {
+  if (stop.stop_requested()) return Error{ErrorCode::kCancelled, "stopped"};
+  const PlacedPlanes planes = *place_matrix(form, tensor.rows, tensor.columns);
+  const std::pair<CodedPlane, uint64_t> all[] = {{CodedPlane::kCodes, planes.at.codes},
+                                                 {CodedPlane::kScales, planes.at.scales},
+                                                 {CodedPlane::kBiases, planes.at.biases}};
+  for (const auto& [plane, at] : all) {
+    const RowsWanted wanted = {plane, 0, tensor.rows};
+    PENSTOCK_TRY(make_rows(source_, tensor, form, wanted,
+                           {.team = &pool_, .refuses_bad_values = true},
+                           out.subspan(at, bytes_of(planes.sizes, plane))));
+  }
+  for (const StoredRows& range : tensor.ranges) {
+    bytes_read_ += stored_bytes(range.matrix.coding, range.rows, range.matrix.columns);
+  }
+  return {};
+}
+
+Result<void> SourceInput::make_part(int64_t layer, int64_t expert, PackedPart part,
+                                    std::span<std::byte> out, const std::stop_token& stop) {
+  const LayerExperts& stored = source_.experts()[static_cast<size_t>(layer)];
+  const ExpertRecord& record = experts_.record(layer);
+  const RecordForms& forms = record.forms;
+  const auto named = [&](SourceTensor tensor, std::string_view name) {
+    tensor.name = fmt::format("{} of expert {} in layer {}", name, expert, layer);
+    return tensor;
+  };
+  std::memset(out.data(), 0, out.size());  // what lies between planes
+  if (part == kDownPart) {
+    const StoredMatrix down = stored[ExpertPart::kDown].of(expert);
+    return make_matrix(named(tensor_of(down), "down"), forms.down, out, stop);
+  }
+  const StoredMatrix gate = stored[ExpertPart::kGate].of(expert);
+  const StoredMatrix up = stored[ExpertPart::kUp].of(expert);
+  if (forms.is_fused) {
+    return make_matrix(named(tensor_of(gate, up), "gate and up"), forms.gate, out, stop);
+  }
+  PENSTOCK_TRY(make_matrix(named(tensor_of(gate), "gate"), forms.gate, out, stop));
+  return make_matrix(named(tensor_of(up), "up"), forms.up, out.subspan(record.up_offset), stop);
+}
+
+Result<void> SourceInput::add_files(const AddFile& add) {
+  for (const SourceText& text : source_.texts()) {
+    PENSTOCK_TRY(add(text.name, std::as_bytes(std::span(text.text))));
+  }
+  return {};
+}
+
+uint64_t SourceInput::file_bytes() const {
+  uint64_t bytes = 0;
+  for (const SourceText& text : source_.texts()) bytes += text.text.size();
+  return bytes;
+}
+
+}  // namespace
+
+Result<std::unique_ptr<PackInput>> open_source_input(Storage& storage, const PackOptions& options) {
+  return SourceInput::open(storage, options);
+}
+
+}  // namespace penstock

@@ -1,0 +1,230 @@
+// Packing what is quantised already: every code arrives where it belongs, whatever the disk does on
+// the way, and what such sources cannot become is said.
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <array>
+
+#include "format/container.h"
+#include "pack/pack.h"
+#include "pack/test_checkpoint.h"
+#include "pack/verify.h"
+#include "source/model_source.h"
+
+namespace penstock {
+namespace {
+
+using test::Files;
+using testing::HasSubstr;
+
+struct Case {
+  const char* folder;
+  const char* file;  // "": the folder
+};
+constexpr Case kCases[] = {{"gguf-mixed", "/m.gguf"},
+                           {"gguf-old", "/m-00001-of-00003.gguf"},
+                           {"gguf-mtp", "/m.gguf"},
+                           {"gguf-next", "/m.gguf"},
+                           {"mlx-4", ""},
+                           {"mlx-mxfp4", ""},
+                           {"fp8", ""}};
+
+Files files_of(const Case& which) {
+  return test::load_all(posix_storage(), test::data_path(std::string("sources/") + which.folder));
+}
+
+PackOptions options_of(const Case& which) {
+  PackOptions options;
+  options.source = std::string("/source") + which.file;
+  options.target = "/out/model";
+  options.sync_bytes = 30000;
+  return options;
+}
+
+Result<PackReport> pack(Storage& disk, const PackOptions& options) {
+  return pack_model(disk, options, {}, {});
+}
+
+// Rows of a coded matrix at `place`, decoded.
+std::vector<float> stored_row(const MatrixForm& form, int64_t rows, int64_t columns,
+                              const std::byte* place, int64_t row) {
+  const PlacedPlanes planes = *place_matrix(form, rows, columns);
+  const CodedRows coded = {.coding = form.coding,
+                           .codes = place + planes.at.codes,
+                           .scales = place + planes.at.scales,
+                           .biases = place + planes.at.biases,
+                           .scale_rows = form.layout == MatrixLayout::kCodedPanels ? 0 : 1};
+  std::vector<float> values(static_cast<size_t>(columns)), stored(values.size());
+  decode_row(coded, row, values, stored);
+  return values;
+}
+
+void expect_same_values(std::span<const float> found, std::span<const float> expected,
+                        const std::string& what) {
+  ASSERT_EQ(found.size(), expected.size());
+  EXPECT_EQ(std::memcmp(found.data(), expected.data(), found.size_bytes()), 0) << what;
+}
+
+TEST(PackSource, every_code_of_an_expert_means_what_it_meant) {
+  for (const Case& which : kCases) {
+    SimStorage disk;
+    test::store_all(disk, "/source", files_of(which));
+    const PackOptions options = options_of(which);
+    const Result<PackReport> packed = pack(disk, options);
+    ASSERT_TRUE(packed.has_value()) << which.folder << ": " << packed.error().message;
+    const Container model = *Container::open(disk, "/out/model");
+    EXPECT_EQ(model.manifest().version(), 2) << which.folder;
+    ModelSource source = *ModelSource::open(disk, options.source);
+    const std::string bytes = *read_text(disk, model.experts_path(), uint64_t{1} << 30);
+    const ExpertParts& parts = model.experts();
+    int64_t compared = 0;
+    for (uint64_t index = 0; index < parts.num_records(); ++index) {
+      const int64_t layer = parts.layer_of(index);
+      const int64_t expert = static_cast<int64_t>(index) % parts.num_experts;
+      const ExpertRecord& record = parts.record(layer);
+      const auto* begin = reinterpret_cast<const std::byte*>(bytes.data()) + parts.offset_of(index);
+      const std::array<const std::byte*, 3> places = {begin, begin + record.up_offset,
+                                                      begin + record.down_offset};
+      const std::array<const MatrixForm*, 3> forms = {&record.forms.gate, &record.forms.up,
+                                                      &record.forms.down};
+      for (size_t part = 0; part < places.size(); ++part) {
+        if (!forms[part]->is_coded() || record.forms.is_fused) continue;
+        const StoredMatrix stored =
+            source.experts()[static_cast<size_t>(layer)].parts[part].of(expert);
+        std::vector<float> expected(static_cast<size_t>(stored.columns));
+        for (int64_t row = 0; row < stored.rows; row += 7) {
+          source.read_rows(stored, row, expected).value();
+          expect_same_values(
+              stored_row(*forms[part], stored.rows, stored.columns, places[part], row), expected,
+              which.folder);
+          ++compared;
+        }
+      }
+    }
+    EXPECT_GT(compared, 0) << which.folder;
+    const VerifyReport report = *verify_model(disk, "/out/model", {}, {});
+    EXPECT_EQ(report.num_faults, 0u) << which.folder;
+  }
+}
+
+TEST(PackSource, the_manifest_says_it_all_again) {
+  for (const Case& which : kCases) {
+    SimStorage disk;
+    test::store_all(disk, "/source", files_of(which));
+    pack(disk, options_of(which)).value();
+    const std::string path = "/out/model/penstock.json";
+    const std::string text = *read_text(disk, path, 1 << 24);
+    const Manifest manifest = *parse_manifest(text, path);
+    EXPECT_EQ(manifest_text(manifest), text) << which.folder;
+    // To a reader of version 1 alone it is of another version, not damaged.
+    EXPECT_THAT(text, HasSubstr("\"version\": 2"));
+  }
+}
+
+TEST(PackSource, the_same_again_gives_the_same_bytes_for_any_number_of_threads) {
+  SimStorage one, three;
+  for (SimStorage* disk : {&one, &three}) {
+    test::store_all(*disk, "/source", files_of(kCases[0]));
+    PackOptions options = options_of(kCases[0]);
+    options.num_threads = disk == &one ? 1 : 3;
+    pack(*disk, options).value();
+  }
+  EXPECT_EQ(test::load_all(one, "/out/model"), test::load_all(three, "/out/model"));
+}
+
+TEST(PackSource, power_lost_at_random_can_be_continued_to_the_same_bytes) {
+  for (const size_t index : {size_t{1}, size_t{4}, size_t{6}}) {
+    const Case& which = kCases[index];
+    const PackOptions options = options_of(which);
+    SimStorage whole;
+    const Files source = files_of(which);
+    test::store_all(whole, "/source", source);
+    const uint64_t before = whole.calls(SimCall::kAny);
+    pack(whole, options).value();
+    const uint64_t calls = whole.calls(SimCall::kAny) - before;
+    const Files expected = test::load_all(whole, "/out/model");
+    std::mt19937_64 random(index);
+    for (uint64_t round = 0; round < 15; ++round) {
+      SimStorage disk(round);
+      test::store_all(disk, "/source", source);
+      disk.inject({.after = random() % calls, .times = kForEver, .error = EIO});
+      static_cast<void>(pack(disk, options));
+      disk.crash();
+      if (disk.stat("/out/model").has_value()) {
+        EXPECT_EQ(test::load_all(disk, "/out/model"), expected);
+      } else {
+        const Result<PackReport> again = pack(disk, options);
+        ASSERT_TRUE(again.has_value()) << again.error().message;
+        EXPECT_EQ(test::load_all(disk, "/out/model"), expected) << which.folder << " " << round;
+      }
+      EXPECT_EQ(test::load_all(disk, "/source"), source);
+    }
+  }
+}
+
+TEST(PackSource, texts_come_from_the_keys_of_the_file) {
+  SimStorage disk;
+  test::store_all(disk, "/source", files_of(kCases[1]));
+  pack(disk, options_of(kCases[1])).value();
+  const Container model = *Container::open(disk, "/out/model");
+  const ModelSource source = *ModelSource::open(disk, options_of(kCases[1]).source);
+  EXPECT_FALSE(source.texts().empty());
+  for (const SourceText& text : source.texts()) EXPECT_EQ(*model.text_file(text.name), text.text);
+}
+
+TEST(PackSource, other_types_are_made_when_asked_for_and_refused_by_their_flag) {
+  SimStorage disk;
+  test::store_all(disk, "/source", files_of(kCases[6]));
+  PackOptions options = options_of(kCases[6]);
+  options.experts = DType::kQ4;
+  const Result<PackReport> refused = pack(disk, options);  // rows of 160 and 32
+  ASSERT_FALSE(refused.has_value());
+  EXPECT_EQ(refused.error().code, ErrorCode::kInvalidArgument);
+  EXPECT_THAT(refused.error().message, HasSubstr("--experts 4"));
+  EXPECT_FALSE(disk.stat("/out/model.partial").has_value());
+
+  SimStorage other;
+  test::store_all(other, "/source", files_of(kCases[4]));
+  options = options_of(kCases[4]);
+  options.resident = DType::kQ8;
+  pack(other, options).value();
+  const Container model = *Container::open(other, "/out/model");
+  EXPECT_EQ(model.find("embed_tokens")->form, panel_form(DType::kQ8));
+  EXPECT_EQ(model.manifest().resident_option, "q8");
+}
+
+TEST(PackSource, a_prediction_block_is_packed_or_left_out) {
+  SimStorage disk;
+  test::store_all(disk, "/source", files_of(kCases[2]));
+  PackOptions options = options_of(kCases[2]);
+  pack(disk, options).value();
+  const Container with = *Container::open(disk, "/out/model");
+  EXPECT_NE(with.find("mtp.fc"), nullptr);
+  options.target = "/out/other";
+  options.without_prediction = true;
+  pack(disk, options).value();
+  const Container without = *Container::open(disk, "/out/other");
+  EXPECT_EQ(without.find("mtp.fc"), nullptr);
+  EXPECT_EQ(without.experts().num_layers + 1, with.experts().num_layers);
+  EXPECT_NE(without.model_id(), with.model_id());
+}
+
+TEST(PackSource, a_file_that_changes_meanwhile_ends_it) {
+  SimStorage disk;
+  test::store_all(disk, "/source", files_of(kCases[0]));
+  bool changed = false;
+  const auto change = [&](const PackProgress& now) {
+    if (now.stage != PackStage::kExperts || std::exchange(changed, true)) return;
+    std::string bytes = *read_text(disk, "/source/m.gguf", 1 << 24);
+    bytes.push_back('\0');
+    test::store(disk, "/source/m.gguf", bytes);
+  };
+  const Result<PackReport> packed = pack_model(disk, options_of(kCases[0]), change, {});
+  ASSERT_FALSE(packed.has_value());
+  EXPECT_THAT(packed.error().message, HasSubstr("changed while it was being read"));
+  EXPECT_FALSE(disk.stat("/out/model").has_value());
+}
+
+}  // namespace
+}  // namespace penstock

@@ -1,0 +1,58 @@
+// How a tensor of a checkpoint lies in memory and in a packed model, and its bytes in that form: what
+// running in place and packing have in common, so that both compute with the same bits.
+//
+// Floats become panels; what is quantised stays in the codes of its file, rows in normal order, side
+// by side for the kernels (quant/row_panels.h) where its coding can be. No value changes.
+//
+// Threads  One; what is laid out or quantised is shared with `team`.
+// Memory   a few hundred rows at a time
+// Errors   make_rows(): as ModelSource; kCorrupt, naming row and column, for values that are no
+//          weights, where those are refused.
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "base/result.h"
+#include "base/thread_pool.h"
+#include "format/expert_parts.h"
+#include "format/matrix_form.h"
+#include "quant/row_panels.h"
+#include "source/model_source.h"
+
+namespace penstock {
+
+// Resident: BF16 as panels of bf16, F32, F16 and mixtures as panels of f32, vectors as they are.
+MatrixForm resident_form(const SourceTensor& tensor);
+
+// The matrices of the experts of a layer: BF16 and F32 as panels, all else in codes. Fused only where
+// gate and up are whole panels together and not alone, as when they are run in place.
+RecordForms layer_forms(const LayerExperts& experts);
+
+// One matrix of an expert as a tensor of its own; of fused ones gate's rows, then up's.
+SourceTensor tensor_of(const StoredMatrix& matrix);
+SourceTensor tensor_of(const StoredMatrix& gate, const StoredMatrix& up);
+
+// Rows [first, first + count) of a plane. first is a multiple of kPanelRows, and so is count but at
+// the end of the matrix. What is not coded has one plane, that of codes.
+struct RowsWanted {
+  CodedPlane plane = CodedPlane::kCodes;
+  int64_t first = 0, count = 0;
+};
+uint64_t rows_bytes(const MatrixForm& form, int64_t columns, const RowsWanted& wanted);
+
+struct MakeOptions {
+  ThreadPool* team = nullptr;
+  bool refuses_bad_values = false;  // NaN and infinities among floats
+};
+Result<void> make_rows(ModelSource& source, const SourceTensor& tensor, const MatrixForm& form,
+                       const RowsWanted& wanted, const MakeOptions& options,
+                       std::span<std::byte> out);
+
+// So many at once are a good choice.
+inline constexpr int64_t kRowsAtOnce = 16 * kPanelRows;
+
+// Whether up's rows are directly below gate's in the file, in every expert, with nothing beside them.
+bool is_one_matrix(const ExpertMatrices& gate, const ExpertMatrices& up);
+
+}  // namespace penstock
