@@ -4,7 +4,9 @@
 
 #include <algorithm>
 #include <cstring>
+#include <optional>
 #include <utility>
+#include <vector>
 
 #include "base/check.h"
 #include "base/thread.h"
@@ -56,6 +58,7 @@ class SourceInput final : public PackInput {
   // Of the matrix whose first byte is `out`; the planes of what is coded one after the other.
   Result<void> make_matrix(const SourceTensor& tensor, const MatrixForm& form,
                            std::span<std::byte> out, const std::stop_token& stop);
+  Result<void> check_codes(const SourceTensor& tensor, const CodedRows& coded);
 
   ModelSource source_;
   ThreadPool pool_;
@@ -158,6 +161,7 @@ Result<void> SourceInput::make_resident(size_t index, const ByteSink& sink,
   const PlacedPlanes planes = *place_matrix(piece.form, piece.rows, piece.columns);
   uint64_t position = 0;
   std::vector<std::byte> bytes;
+  std::vector<float> values;
   const std::pair<CodedPlane, uint64_t> all[] = {{CodedPlane::kCodes, planes.at.codes},
                                                  {CodedPlane::kScales, planes.at.scales},
                                                  {CodedPlane::kBiases, planes.at.biases}};
@@ -177,6 +181,10 @@ Result<void> SourceInput::make_resident(size_t index, const ByteSink& sink,
                              {.team = &pool_, .refuses_bad_values = true}, bytes));
       position += bytes.size();
       PENSTOCK_TRY(sink(bytes));
+      if (!piece.form.is_coded() || plane != CodedPlane::kCodes) continue;
+      values.resize(static_cast<size_t>(wanted.count * tensor.columns));
+      PENSTOCK_TRY(source_.read_rows(tensor, first, values));
+      PENSTOCK_TRY(check_values(tensor, first, values));
     }
   }
   for (const StoredRows& range : tensor.ranges) {
@@ -198,8 +206,37 @@ Result<void> SourceInput::make_matrix(const SourceTensor& tensor, const MatrixFo
                            {.team = &pool_, .refuses_bad_values = true},
                            out.subspan(at, bytes_of(planes.sizes, plane))));
   }
+  if (form.is_coded()) {
+    PENSTOCK_TRY(
+        check_codes(tensor, {.coding = form.coding,
+                             .codes = out.data() + planes.at.codes,
+                             .scales = out.data() + planes.at.scales,
+                             .biases = out.data() + planes.at.biases,
+                             .scale_rows = form.layout == MatrixLayout::kCodedPanels ? 0 : 1}));
+  }
   for (const StoredRows& range : tensor.ranges) {
     bytes_read_ += stored_bytes(range.matrix.coding, range.rows, range.matrix.columns);
+  }
+  return {};
+}
+
+// A scale that is no number makes no code wrong and every answer.
+Result<void> SourceInput::check_codes(const SourceTensor& tensor, const CodedRows& coded) {
+  const int64_t num_tasks = (tensor.rows + kPanelRows - 1) / kPanelRows;
+  std::vector<std::optional<Error>> found(static_cast<size_t>(num_tasks));
+  pool_.run(num_tasks, [&](int64_t task, int) {
+    std::vector<float> values(static_cast<size_t>(tensor.columns)), stored(values.size());
+    const int64_t end = std::min(tensor.rows, (task + 1) * kPanelRows);
+    for (int64_t row = task * kPanelRows; row < end; ++row) {
+      decode_row(coded, row, values, stored);
+      const Result<void> checked = check_values(tensor, row, values);
+      if (checked) continue;
+      found[static_cast<size_t>(task)] = checked.error();
+      return;
+    }
+  });
+  for (std::optional<Error>& error : found) {
+    if (error) return *std::move(error);
   }
   return {};
 }

@@ -4,7 +4,8 @@
 // them, so that the packed model gives the bits of the checkpoint run in place. What is to be of
 // another type is quantised from the values that the file stands for.
 //
-// Errors  As ModelSource; kInvalidArgument: widths that the wanted type cannot store, naming the flag.
+// Errors  As ModelSource; kCorrupt, naming tensor, row and column, for codes and scales that stand for no
+//         weight; kInvalidArgument: widths that the wanted type cannot store, naming the flag.
 #pragma once
 
 #include <memory>

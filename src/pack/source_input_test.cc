@@ -1,6 +1,7 @@
 // Packing what is quantised already: every code arrives where it belongs, whatever the disk does on
 // the way, and what such sources cannot become is said.
 
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -11,6 +12,7 @@
 #include "pack/test_checkpoint.h"
 #include "pack/verify.h"
 #include "source/model_source.h"
+#include "source/stored_form.h"
 
 namespace penstock {
 namespace {
@@ -160,6 +162,61 @@ TEST(PackSource, power_lost_at_random_can_be_continued_to_the_same_bytes) {
       }
       EXPECT_EQ(test::load_all(disk, "/source"), source);
     }
+  }
+}
+
+// One scale, code or value of a matrix becomes no number, in the bytes of its file.
+struct Poison {
+  size_t index;        // of kCases
+  const char* tensor;  // of resident ones; else of expert 1 in layer 1
+  ExpertPart part;     // of that
+  CodedPlane plane;
+  std::string bytes;
+  int64_t row;
+};
+
+StoredMatrix poisoned_matrix(const ModelSource& source, const Poison& poison) {
+  if (*poison.tensor == 0) return source.experts()[1][poison.part].of(1);
+  return source.find(poison.tensor)->ranges.front().matrix;
+}
+
+TEST(PackSource, scales_and_codes_that_are_no_numbers_are_refused_with_tensor_and_row) {
+  const std::string half("\x00\x7e", 2), brain("\xc0\x7f", 2), nan8("\x7f", 1), e8m0("\xff", 1);
+  const Poison poisons[] = {
+      {3, "", ExpertPart::kUp, CodedPlane::kCodes, half, 3},
+      {0, "embed_tokens", ExpertPart::kUp, CodedPlane::kCodes, half, 11},
+      {4, "", ExpertPart::kDown, CodedPlane::kScales, brain, 5},
+      {4, "embed_tokens", ExpertPart::kUp, CodedPlane::kBiases, brain, 7},
+      {5, "", ExpertPart::kGate, CodedPlane::kScales, e8m0, 1},
+      {6, "", ExpertPart::kGate, CodedPlane::kCodes, nan8, 17},
+      {6, "layers.0.mlp.shared_expert.down_proj", ExpertPart::kUp, CodedPlane::kCodes, nan8, 9},
+  };
+  for (const Poison& poison : poisons) {
+    const Case& which = kCases[poison.index];
+    SimStorage disk;
+    Files files = files_of(which);
+    test::store_all(disk, "/source", files);
+    const PackOptions options = options_of(which);
+    const ModelSource source = *ModelSource::open(disk, options.source);
+    ASSERT_GT(source.config().num_experts, 1);
+    const StoredMatrix matrix = poisoned_matrix(source, poison);
+    SCOPED_TRACE(std::string(which.folder) + " " + poison.tensor + " " + name_of(matrix.coding));
+    const Plane& plane = poison.plane == CodedPlane::kCodes    ? matrix.codes
+                         : poison.plane == CodedPlane::kScales ? matrix.scales
+                                                               : matrix.biases;
+    ASSERT_GT(plane.row_bytes, 0u);
+    const std::string path = source.files()[plane.file].path;
+    std::string& bytes = files[path.substr(path.rfind('/') + 1)];
+    const uint64_t at = plane.offset + static_cast<uint64_t>(poison.row) * plane.row_bytes;
+    bytes.replace(at, poison.bytes.size(), poison.bytes);
+    test::store(disk, path, bytes);
+    const Result<PackReport> packed = pack(disk, options);
+    ASSERT_FALSE(packed.has_value());
+    EXPECT_EQ(packed.error().code, ErrorCode::kCorrupt);
+    const std::string name = *poison.tensor == 0 ? "of expert 1 in layer 1" : poison.tensor;
+    EXPECT_THAT(packed.error().message, HasSubstr(name));
+    EXPECT_THAT(packed.error().message, HasSubstr(fmt::format("row {}, column 0", poison.row)));
+    EXPECT_FALSE(disk.stat("/out/model").has_value());
   }
 }
 

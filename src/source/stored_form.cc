@@ -106,25 +106,12 @@ Result<void> make_coded_panels(ModelSource& source, const SourceTensor& tensor,
   return {};
 }
 
-Result<void> check_values(const SourceTensor& tensor, const RowsWanted& wanted,
-                          std::span<const float> values) {
-  const auto bad = std::ranges::find_if(
-      values, [](float value) { return !(std::fabs(value) <= kMagnitudeMax); });
-  if (bad == values.end()) return {};
-  const int64_t index = bad - values.begin();
-  return Error{ErrorCode::kCorrupt,
-               fmt::format("tensor {} holds {} at row {}, column {}; the checkpoint is damaged, "
-                           "fetch the file again",
-                           tensor.name, *bad, wanted.first + index / tensor.columns,
-                           index % tensor.columns)};
-}
-
 Result<void> make_values(ModelSource& source, const SourceTensor& tensor, const MatrixForm& form,
                          const RowsWanted& wanted, const MakeOptions& options,
                          std::span<std::byte> out) {
   std::vector<float> values(static_cast<size_t>(wanted.count * tensor.columns));
   PENSTOCK_TRY(source.read_rows(tensor, wanted.first, values));
-  if (options.refuses_bad_values) PENSTOCK_TRY(check_values(tensor, wanted, values));
+  if (options.refuses_bad_values) PENSTOCK_TRY(check_values(tensor, wanted.first, values));
   if (form.is_plain()) {
     std::memcpy(out.data(), values.data(), out.size());
     return {};
@@ -212,6 +199,19 @@ uint64_t rows_bytes(const MatrixForm& form, int64_t columns, const RowsWanted& w
   }
   return static_cast<uint64_t>((wanted.count + kPanelRows - 1) / kPanelRows) *
          bytes_of(row_panel_bytes(form.coding, columns), wanted.plane);
+}
+
+Result<void> check_values(const SourceTensor& tensor, int64_t first_row,
+                          std::span<const float> values) {
+  const auto bad = std::ranges::find_if(
+      values, [](float value) { return !(std::fabs(value) <= kMagnitudeMax); });
+  if (bad == values.end()) return {};
+  const int64_t index = bad - values.begin();
+  return Error{
+      ErrorCode::kCorrupt,
+      fmt::format("tensor {} holds {} at row {}, column {}; the checkpoint is damaged, "
+                  "fetch the file again",
+                  tensor.name, *bad, first_row + index / tensor.columns, index % tensor.columns)};
 }
 
 Result<void> make_rows(ModelSource& source, const SourceTensor& tensor, const MatrixForm& form,

@@ -6,8 +6,8 @@
 //
 // Threads  One; what is laid out or quantised is shared with `team`.
 // Memory   a few hundred rows at a time
-// Errors   make_rows(): as ModelSource; kCorrupt, naming row and column, for values that are no
-//          weights, where those are refused.
+// Errors   make_rows(): as ModelSource. check_values(), and make_rows() where it is asked to: kCorrupt,
+//          naming tensor, row and column, for values that are no weights.
 #pragma once
 
 #include <cstdint>
@@ -48,6 +48,10 @@ struct MakeOptions {
 Result<void> make_rows(ModelSource& source, const SourceTensor& tensor, const MatrixForm& form,
                        const RowsWanted& wanted, const MakeOptions& options,
                        std::span<std::byte> out);
+
+// Refuses what is no weight among the values of rows from first_row on: NaN, infinities and their like.
+Result<void> check_values(const SourceTensor& tensor, int64_t first_row,
+                          std::span<const float> values);
 
 // So many at once are a good choice.
 inline constexpr int64_t kRowsAtOnce = 16 * kPanelRows;
