@@ -59,6 +59,12 @@ std::string plan_line(Engine& engine) {
       engine.backend().description(), reader_text(engine));
 }
 
+std::string gpu_line(const GpuReport& gpu) {
+  return fmt::format("{}: {} slots for {} experts that it can compute, {} of {}", gpu.name,
+                     gpu.num_slots, gpu.num_experts, format_bytes(gpu.used_bytes),
+                     format_bytes(gpu.vram_bytes));
+}
+
 std::string lossy_text(Engine& engine) {
   return fmt::format(
       "LOSSY: {} experts per token, trained with {}; answers differ from the model's",
@@ -81,6 +87,10 @@ std::string last_line(const GenerationMetrics& metrics) {
       fmt::format("; experts {:.1f} % in memory, {} read per token",
                   percent(store.hits, store.hits + store.misses),
                   format_bytes(tokens == 0 ? 0 : store.bytes_read / static_cast<uint64_t>(tokens)));
+  if (store.nearer > 0) {
+    line += fmt::format("; {:.1f} % of all experts computed by the GPU",
+                        percent(store.nearer, store.nearer + store.hits + store.misses));
+  }
   if (metrics.drafts > 0) {
     line += fmt::format("; {} of {} drafts right", metrics.drafts_accepted, metrics.drafts);
   }
@@ -112,22 +122,33 @@ std::string_view name_of(FinishReason reason) {
 
 Json engine_json(Engine& engine) {
   const StoreStats& store = engine.experts().stats();
-  return Json{{"memory_peak_bytes", peak_resident_bytes()},
-              {"memory_budget_bytes", engine.plan_request().budget_bytes},
-              {"memory_planned_bytes", engine.plan().total_bytes},
-              {"reader", reader_text(engine)},
-              {"target", engine.backend().description()},
-              {"lossy", engine.is_lossy()},
-              {"experts_per_token", engine.experts_per_token()},
-              {"slots", engine.plan().num_slots},
-              {"slots_now", engine.experts().num_slots()},
-              {"cache_shrinks", store.shrinks},
-              {"slots_given_back", store.slots_given_back},
-              {"warm_start_experts", engine.experts().preloaded().experts},
-              {"experts", engine.plan().num_experts},
-              {"chunk_tokens", engine.plan().chunk_tokens},
-              {"context", engine.plan_request().context},
-              {"model_id", engine.files().id_text()}};
+  Json json{{"memory_peak_bytes", peak_resident_bytes()},
+            {"memory_budget_bytes", engine.plan_request().budget_bytes},
+            {"memory_planned_bytes", engine.plan().total_bytes},
+            {"reader", reader_text(engine)},
+            {"target", engine.backend().description()},
+            {"lossy", engine.is_lossy()},
+            {"experts_per_token", engine.experts_per_token()},
+            {"slots", engine.plan().num_slots},
+            {"slots_now", engine.experts().num_slots()},
+            {"cache_shrinks", store.shrinks},
+            {"slots_given_back", store.slots_given_back},
+            {"warm_start_experts", engine.experts().preloaded().experts},
+            {"experts", engine.plan().num_experts},
+            {"chunk_tokens", engine.plan().chunk_tokens},
+            {"context", engine.plan_request().context},
+            {"model_id", engine.files().id_text()}};
+  const auto gpu = engine.gpu_report();
+  if (!gpu) return json;
+  json["gpu"] = Json{{"name", gpu->name},
+                     {"is_lost", gpu->is_lost},
+                     {"slots", gpu->num_slots},
+                     {"vram_bytes", gpu->vram_bytes},
+                     {"used_bytes", gpu->used_bytes},
+                     {"promotions", gpu->promotions},
+                     {"demotions", gpu->demotions},
+                     {"bytes_copied", gpu->bytes_copied}};
+  return json;
 }
 
 Json result_json(Engine& engine, const GenerateResult& result) {

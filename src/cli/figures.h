@@ -11,6 +11,9 @@ namespace penstock {
 // "NAME: 1.2 GiB model, 512 MiB of 600 MiB (--memory); 100 of 400 experts in memory; ..."
 std::string plan_line(Engine& engine);
 
+// "NVIDIA X: 900 slots for 10240 experts that it can compute, 6.9 GiB of 7.0 GiB"
+std::string gpu_line(const GpuReport& gpu);
+
 // What a number of experts per token other than the trained one means.
 std::string lossy_text(Engine& engine);
 

@@ -85,6 +85,11 @@ Result<EngineOptions> engine_options(const Settings& settings, Verb running) {
   options.reader.kind = reader_kind(settings.text("reader"));
   options.verify = settings.is_on("verify");
   options.prefetch = settings.text("prefetch") != "off";
+  options.gpu.device = settings.text("gpu");
+  options.gpu.vram_bytes = settings.bytes("vram");
+  if (settings.is_given("vram") && !settings.is_given("gpu")) {
+    return Error{ErrorCode::kInvalidArgument, "--vram is memory of a GPU: say which with --gpu"};
+  }
   options.memory_watch.is_on = settings.text("memory-pressure") == "shrink";
   options.simd_target = settings.text("simd");
   if (settings.text("arithmetic") == "float32") options.arithmetic = Arithmetic::kFloat32;
@@ -139,6 +144,7 @@ Result<std::unique_ptr<Engine>> load_engine(Call& call, const EngineOptions& opt
       }));
   progress.finish();
   call.terminal.note(plan_line(*engine));
+  if (const auto gpu = engine->gpu_report()) call.terminal.note(gpu_line(*gpu));
   if (!engine->checksum_note().empty()) {
     call.terminal.warning("checksums of earlier runs are not used: " + engine->checksum_note());
   }

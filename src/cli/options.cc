@@ -248,6 +248,11 @@ constexpr Option kOptions[] = {
      "chat or serve, counts its memory)"},
     {"kv-disk-max", 0, kBytes, kServe | kChat, kMachine, "BYTES", "8G",
      "how large these files may be together; the oldest make room"},
+    {"gpu", 0, kText, kLoads, kMachine, "auto|off|NAME", "off",
+     "keep experts in a GPU's memory as well and compute them there (Vulkan): auto: the best one; "
+     "NAME: part of a name, or a number; the answer is the same"},
+    {"vram", 0, kBytes, kLoads, kMachine, "BYTES", "",
+     "how much of the GPU's memory to use, such as 12G; default: what is free there, less 1 GiB"},
     {"memory-pressure", 0, kChoice, kLoads, kMachine, "shrink|ignore", "shrink",
      "when other programs need the memory: give slots of experts back until they do not",
      "shrink|ignore"},

@@ -8,6 +8,7 @@
 #include "base/byte_text.h"
 #include "compute/cpu/cpu_backend.h"
 #include "engine/budget.h"
+#include "engine/gpu_setup.h"
 #include "engine/limits.h"
 #include "engine/memory_room.h"
 #include "engine/stop_tokens.h"
@@ -120,7 +121,8 @@ std::optional<MemoryTurn> take_turn(const EngineOptions& options) {
 
 }  // namespace
 
-Result<ResolvedOptions> resolve_options(const ModelFiles& files, const EngineOptions& options) {
+Result<ResolvedOptions> resolve_options(const ModelFiles& files, const EngineOptions& options,
+                                        const ChosenGpu* gpu) {
   const ModelConfig& config = files.config;
   PENSTOCK_TRY(
       check_option("--experts-per-token", options.experts_per_token, 0, config.num_experts));
@@ -151,6 +153,7 @@ Result<ResolvedOptions> resolve_options(const ModelFiles& files, const EngineOpt
   request.threads = options.threads > 0 ? options.threads : usable_processors().count;
   request.chunk_tokens = std::min(options.chunk_tokens, request.context);
   request.num_slots = options.num_slots;
+  if (gpu != nullptr) request.gpu_bytes = gpu_host_bytes(*gpu, request);
   if (options.memory_bytes > 0) {
     request.budget_bytes = options.memory_bytes;
     resolved.budget_reason = "--memory";
@@ -181,7 +184,9 @@ Result<std::unique_ptr<Engine>> Engine::open(Storage& storage, const EngineOptio
   }
   ModelFiles files = PENSTOCK_TRY(open_model(storage, options.model, options.chat_template_file));
   turn.reset();
-  const ResolvedOptions resolved = PENSTOCK_TRY(resolve_options(files, options));
+  std::optional<ChosenGpu> gpu = PENSTOCK_TRY(choose_engine_gpu(options));
+  const ResolvedOptions resolved =
+      PENSTOCK_TRY(resolve_options(files, options, gpu ? &*gpu : nullptr));
   std::unique_ptr<Engine> engine(new Engine(std::move(files)));
   engine->storage_ = &storage;
   engine->request_ = resolved.request;
@@ -212,6 +217,7 @@ Result<std::unique_ptr<Engine>> Engine::open(Storage& storage, const EngineOptio
   engine->resident_ = PENSTOCK_TRY(
       memory.take(engine->files_.resident_bytes(), "resident weights", Prefault::kYes));
   PENSTOCK_TRY(engine->open_store(options, team));
+  PENSTOCK_TRY(engine->open_experts(options, std::move(gpu)));
   const SlotLimits limits = slot_limits(plan, engine->request_.record_bytes);
   take_slots(*engine->store_, limits, plan, options);
   engine->memory_watch_.emplace(options.memory_watch, limits, plan.total_bytes, resident_bytes());
@@ -236,6 +242,8 @@ Result<std::unique_ptr<Engine>> Engine::open(Storage& storage, const EngineOptio
                                    .prefix_store = engine->prefix_store_.get()});
   return engine;
 }
+
+Engine::Engine(ModelFiles files) : files_(std::move(files)) {}
 
 Engine::~Engine() = default;
 
@@ -331,8 +339,19 @@ Result<void> Engine::open_store(const EngineOptions& options, ThreadPool& team) 
                                        : PENSTOCK_TRY(make_reader(options.reader, &reader_note_));
   store_ =
       PENSTOCK_TRY(ExpertStore::create(std::move(source_.table), std::move(reader), store_options));
-  experts_.emplace(*store_, *backend_, source_.forms, scratch_->rows().expert_hidden);
   return {};
+}
+
+Result<void> Engine::open_experts(const EngineOptions& options, std::optional<ChosenGpu> gpu) {
+  gpu_ = PENSTOCK_TRY(
+      open_gpu_tier(std::move(gpu), source_.forms, *store_, request_, plan_.chunk_tokens, options));
+  experts_.emplace(*store_, *backend_, source_.forms, scratch_->rows().expert_hidden, gpu_.get());
+  return {};
+}
+
+std::optional<GpuReport> Engine::gpu_report() const {
+  if (gpu_ == nullptr) return std::nullopt;
+  return gpu_->report();
 }
 
 // The resident weights, as the model's files have them or as they are made of a checkpoint's.

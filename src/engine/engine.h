@@ -33,6 +33,9 @@
 
 namespace penstock {
 
+class GpuTier;
+struct ChosenGpu;
+
 using LoadObserver = std::function<void(uint64_t done_bytes, uint64_t total_bytes)>;
 
 // The request behind a plan; budget and threads already resolved against the machine.
@@ -40,7 +43,9 @@ struct ResolvedOptions {
   PlanRequest request;
   std::string budget_reason;  // "--memory", or which limit of the machine binds
 };
-Result<ResolvedOptions> resolve_options(const ModelFiles& files, const EngineOptions& options);
+// gpu: the one that is used, whose share of this machine's memory counts; may be absent.
+Result<ResolvedOptions> resolve_options(const ModelFiles& files, const EngineOptions& options,
+                                        const ChosenGpu* gpu = nullptr);
 
 class Engine {
  public:
@@ -61,6 +66,8 @@ class Engine {
   const std::string& reader_note() const { return reader_note_; }
   Backend& backend() { return *backend_; }
   ExpertStore& experts() { return *store_; }
+  const GpuTier* gpu() const { return gpu_.get(); }  // nullptr: none is used
+  std::optional<GpuReport> gpu_report() const;
   bool reads_direct() const { return source_.reads_direct(); }
   // Gives slots back or takes them again where that is due; between layers, and while nothing else
   // is to be done. Cheap as long as it is not time to look.
@@ -89,7 +96,7 @@ class Engine {
   int64_t sampled_vocab() const;
 
  private:
-  explicit Engine(ModelFiles files) : files_(std::move(files)) {}
+  explicit Engine(ModelFiles files);
   Result<void> read_generation_config(const TellNote& tell);
   Result<ResidentWeights> load_resident(ThreadPool& team, const LoadObserver& on_load);
   Result<void> load_weights(ThreadPool& team, const LoadObserver& on_load);
@@ -97,6 +104,7 @@ class Engine {
   Result<void> open_prefix_store(Storage& storage, const EngineOptions& options);
   Result<void> load_checksums(const std::string& path);
   Result<void> open_store(const EngineOptions& options, ThreadPool& team);
+  Result<void> open_experts(const EngineOptions& options, std::optional<ChosenGpu> gpu);
 
   ModelFiles files_;
   PlanRequest request_;
@@ -115,6 +123,7 @@ class Engine {
   std::optional<Scratch> scratch_;
   std::optional<SequenceMemory> sequence_memory_;
   std::unique_ptr<ExpertStore> store_;
+  std::unique_ptr<GpuTier> gpu_;
   std::optional<LocalExperts> experts_;
   std::optional<MemoryWatch> memory_watch_;
   std::unique_ptr<Model> model_;

@@ -13,7 +13,6 @@ namespace {
 
 // Code, stacks, the heap's own needs, tables of the reader: measured at 9 to 12 MiB.
 constexpr uint64_t kProgramBytes = 16ull << 20;
-constexpr int64_t kChunkTokensMax = 1024;
 constexpr int64_t kChunkTokensFloor = 8;  // of the smallest workable budget
 
 uint64_t rope_bytes(const PlanRequest& request) {
@@ -47,8 +46,9 @@ uint64_t layout_bytes(const PlanRequest& request) {
 
 uint64_t fixed_bytes(const PlanRequest& request) {
   return layout_bytes(request) + request.resident_bytes + request.checksum_bytes +
-         request.text_bytes + kProgramBytes + request.prefix_store_bytes + rope_bytes(request) +
-         logits_bytes(request) + sequence_bytes(request, request.num_checkpoints);
+         request.text_bytes + kProgramBytes + request.prefix_store_bytes + request.gpu_bytes +
+         rope_bytes(request) + logits_bytes(request) +
+         sequence_bytes(request, request.num_checkpoints);
 }
 
 int64_t floor_slots(const PlanRequest& request) {
@@ -136,6 +136,7 @@ Result<MemoryPlan> plan_memory(const PlanRequest& request) {
       {"program", kProgramBytes + request.prefix_store_bytes},
   };
   if (request.layout_bytes > 0) plan.items.push_back({"laying out experts", layout_bytes(request)});
+  if (request.gpu_bytes > 0) plan.items.push_back({"used by the GPU", request.gpu_bytes});
   for (const PlanItem& item : plan.items) plan.total_bytes += item.bytes;
   return plan;
 }

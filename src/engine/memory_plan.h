@@ -31,6 +31,7 @@ struct PlanRequest {
   int parallel = 1;                 // sequences
   int num_checkpoints = 0;          // kept places
   uint64_t prefix_store_bytes = 0;  // to keep places on disk
+  uint64_t gpu_bytes = 0;           // of this machine's memory, that a GPU uses
   int threads = 1;
   int64_t chunk_tokens = 0;  // 0: choose
   int64_t num_slots = 0;     // 0: all that fit; a number below the floor is for tests
@@ -38,6 +39,8 @@ struct PlanRequest {
 };
 
 SequenceLimits sequence_limits(const PlanRequest& request);
+
+inline constexpr int64_t kChunkTokensMax = 1024;
 
 struct PlanItem {
   std::string purpose;

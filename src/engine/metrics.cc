@@ -21,10 +21,11 @@ Json waits_json(const PhaseMetrics& phase) {
 
 template <class Operation>
 StoreStats combine(const StoreStats& a, const StoreStats& b, const Operation& apply) {
-  static_assert(sizeof(StoreStats) == 19 * sizeof(uint64_t), "a figure is missing below");
+  static_assert(sizeof(StoreStats) == 20 * sizeof(uint64_t), "a figure is missing below");
   return {.requests = apply(a.requests, b.requests),
           .hits = apply(a.hits, b.hits),
           .misses = apply(a.misses, b.misses),
+          .nearer = apply(a.nearer, b.nearer),
           .prefetches = apply(a.prefetches, b.prefetches),
           .prefetches_used = apply(a.prefetches_used, b.prefetches_used),
           .prefetch_bytes = apply(a.prefetch_bytes, b.prefetch_bytes),
@@ -119,6 +120,7 @@ Json penstock_json(const GenerationMetrics& metrics) {
   };
   return Json{{"expert_hits", prompt.hits + answer.hits},
               {"expert_misses", prompt.misses + answer.misses},
+              {"gpu_experts", prompt.nearer + answer.nearer},
               {"expert_evictions", prompt.evictions + answer.evictions},
               {"prefetches", prompt.prefetches + answer.prefetches},
               {"prefetches_used", prompt.prefetches_used + answer.prefetches_used},

@@ -11,6 +11,7 @@
 #include "engine/prefix_store.h"
 #include "engine/speculation.h"
 #include "experts/expert_source.h"
+#include "experts/gpu_options.h"
 #include "io/reader.h"
 #include "store/expert_store.h"
 
@@ -37,6 +38,7 @@ struct EngineOptions {
   Speculation speculation = Speculation::kAuto;
   PrefixStoreOptions prefix_store;  // without a directory: nothing is kept on disk
   MemoryWatchOptions memory_watch;  // gives slots back when memory runs short
+  GpuOptions gpu;                   // experts in the memory of a GPU; off
   ReaderOptions reader;
   EvictionPolicy policy{};  // the store's default
   std::string simd_target;  // empty: the best that this processor has

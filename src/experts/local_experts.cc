@@ -1,6 +1,7 @@
 #include "experts/local_experts.h"
 
 #include <algorithm>
+#include <numeric>
 #include <utility>
 
 #include "base/check.h"
@@ -55,12 +56,13 @@ void check_form(const ExpertForm& form, const LayerPlaces& places, int64_t width
 }  // namespace
 
 LocalExperts::LocalExperts(ExpertStore& store, Backend& backend, std::vector<ExpertForm> forms,
-                           Rows hidden)
+                           Rows hidden, ExpertTier* tier)
     : store_(store),
       backend_(backend),
       forms_(std::move(forms)),
       hidden_(hidden),
-      parts_max_(static_cast<size_t>(SlotLayout(store.table()).num_parts_max())) {
+      parts_max_(static_cast<size_t>(SlotLayout(store.table()).num_parts_max())),
+      tier_(tier) {
   PENSTOCK_CHECK(std::ssize(forms_) == store.table().num_layers());
   for (size_t layer = 0; layer < forms_.size(); ++layer) {
     check_form(forms_[layer], store.table().layers[layer], hidden.width);
@@ -74,6 +76,9 @@ LocalExperts::~LocalExperts() {
 
 void LocalExperts::foresee(int layer, const Routing& guess) {
   rank_by_votes(guess, store_.table().num_experts, votes_, wishes_);
+  if (tier_ != nullptr) {
+    std::erase_if(wishes_, [&](int32_t expert) { return tier_->has(layer, expert); });
+  }
   store_.prefetch(layer, wishes_);
 }
 
@@ -86,18 +91,62 @@ void LocalExperts::start(int layer, const Routing& routing, Rows x) {
   rows_.turn_around(routing, store_.table().num_experts);
   progress_.assign(rows_.experts().size(), {});
   parts_.assign(rows_.experts().size() * parts_max_, nullptr);
-  stream_.emplace(store_.stream(layer, rows_.experts()));
+  if (tier_ == nullptr) {
+    here_.resize(rows_.experts().size());
+    std::iota(here_.begin(), here_.end(), 0);
+    stream_.emplace(store_.stream(layer, rows_.experts()));
+    return;
+  }
+  tier_->choose(layer, rows_, here_);
+  name_experts();
+  stream_.emplace(store_.stream(layer, ids_, elsewhere_));
+  tier_->begin(x.first(routing.num_tokens));
+}
+
+// here_ is in order.
+void LocalExperts::name_experts() {
+  ids_.clear();
+  elsewhere_.clear();
+  for (size_t i = 0; i < rows_.experts().size(); ++i) {
+    const bool is_here = ids_.size() < here_.size() && static_cast<size_t>(here_[ids_.size()]) == i;
+    (is_here ? ids_ : elsewhere_).push_back(rows_.experts()[i]);
+  }
+}
+
+void LocalExperts::end() {
+  stream_.reset();
+  if (tier_ != nullptr) tier_->end();
 }
 
 Result<ExpertTimes> LocalExperts::finish(Rows out, const std::stop_token& stop) {
   PENSTOCK_CHECK(stream_.has_value() && out.count >= choices_);
   ExpertTimes times;
+  PENSTOCK_TRY(compute_here(out, stop, times));
+  if (tier_ == nullptr) return times;
+  const int64_t begin_ns = steady_now_ns();
+  const bool is_whole = tier_->finish(out);
+  times.compute_ns += steady_now_ns() - begin_ns;
+  if (is_whole) return times;
+  // Lost: what it took is computed here.
+  std::vector<int32_t> lost;
+  for (int32_t i = 0; i < std::ssize(rows_.experts()); ++i) {
+    if (!std::ranges::binary_search(here_, i)) lost.push_back(i);
+  }
+  here_ = std::move(lost);
+  name_experts();
+  stream_.reset();
+  stream_.emplace(store_.stream_lost(ids_));
+  PENSTOCK_TRY(compute_here(out, stop, times));
+  return times;
+}
+
+Result<void> LocalExperts::compute_here(Rows out, const std::stop_token& stop, ExpertTimes& times) {
   int64_t now_ns = steady_now_ns();
   for (;;) {
     const std::span<const ExpertArrival> arrivals = PENSTOCK_TRY(stream_->next(stop));
     const int64_t arrived_ns = steady_now_ns();
     times.wait_ns += arrived_ns - now_ns;
-    if (arrivals.empty()) return times;
+    if (arrivals.empty()) return {};
     compute(arrivals, out);
     now_ns = steady_now_ns();
     times.compute_ns += now_ns - arrived_ns;
@@ -105,7 +154,7 @@ Result<ExpertTimes> LocalExperts::finish(Rows out, const std::stop_token& stop) 
 }
 
 void LocalExperts::note(const ExpertArrival& arrival) {
-  const auto i = static_cast<size_t>(arrival.index);
+  const size_t i = index_of(arrival);
   parts_[i * parts_max_ + static_cast<size_t>(arrival.part)] = arrival.data.data();
   progress_[i].parts_here = arrival.part + 1;  // they come in order
 }
@@ -139,7 +188,7 @@ void LocalExperts::compute(std::span<const ExpertArrival> arrivals, Rows out) {
   finished_.clear();
   for (const ExpertArrival& arrival : arrivals) note(arrival);
   for (const ExpertArrival& arrival : arrivals) {
-    const auto i = static_cast<size_t>(arrival.index);
+    const size_t i = index_of(arrival);
     Progress& progress = progress_[i];
     if (progress.has_hidden || progress.parts_here < for_hidden) continue;
     ExpertWork work = work_for(i);
@@ -150,7 +199,7 @@ void LocalExperts::compute(std::span<const ExpertArrival> arrivals, Rows out) {
     progress.has_hidden = true;  // several of its parts in one batch: listed again, computed once
   }
   for (const ExpertArrival& arrival : arrivals) {
-    const auto i = static_cast<size_t>(arrival.index);
+    const size_t i = index_of(arrival);
     Progress& progress = progress_[i];
     if (progress.is_done || progress.parts_here < num_parts) continue;
     ExpertWork work = work_for(i);
@@ -162,7 +211,14 @@ void LocalExperts::compute(std::span<const ExpertArrival> arrivals, Rows out) {
   const Rows hidden = hidden_.first(choices_);
   if (!gate_up_work_.empty()) backend_.expert_gate_up(x_, gate_up_work_, hidden);
   if (!down_work_.empty()) backend_.expert_down(hidden, down_work_, out);
-  for (const int32_t index : finished_) stream_->release(index);
+  for (const int32_t index : finished_) {
+    if (tier_ != nullptr) {
+      const auto i = static_cast<size_t>(here_[static_cast<size_t>(index)]);
+      tier_->offer(rows_.experts()[i],
+                   std::span(parts_).subspan(i * parts_max_, static_cast<size_t>(num_parts)));
+    }
+    stream_->release(index);
+  }
 }
 
 }  // namespace penstock

@@ -5,6 +5,9 @@
 // its gate and up as soon as these are there. Between ops, on the computing thread, the backend lets
 // the store take in what has come and start the next reads.
 //
+// A nearer tier, where there is one, takes the experts that it has and computes them at the same time.
+// When it is lost meanwhile, its rows are computed here as well.
+//
 // Threads  the computing thread
 // Memory   owns lists only: a pointer and a flag per part of an expert, a few numbers per row
 // Errors   as Experts
@@ -16,6 +19,7 @@
 #include <vector>
 
 #include "experts/expert_source.h"
+#include "experts/expert_tier.h"
 #include "experts/experts.h"
 #include "experts/routed_rows.h"
 #include "store/expert_store.h"
@@ -25,8 +29,9 @@ namespace penstock {
 class LocalExperts final : public Experts {
  public:
   // forms: of the layers of the store's table. hidden: [n * K, I] for the largest call, what is
-  // between gate, up and down. Store and backend outlive it.
-  LocalExperts(ExpertStore& store, Backend& backend, std::vector<ExpertForm> forms, Rows hidden);
+  // between gate, up and down. Store, backend and tier, which may be absent, outlive it.
+  LocalExperts(ExpertStore& store, Backend& backend, std::vector<ExpertForm> forms, Rows hidden,
+               ExpertTier* tier = nullptr);
   ~LocalExperts() override;
   LocalExperts(const LocalExperts&) = delete;
   LocalExperts& operator=(const LocalExperts&) = delete;
@@ -37,7 +42,7 @@ class LocalExperts final : public Experts {
  protected:
   void start(int layer, const Routing& routing, Rows x) override;
   Result<ExpertTimes> finish(Rows out, const std::stop_token& stop) override;
-  void end() override { stream_.reset(); }
+  void end() override;
 
  private:
   // How far an expert of the run is.
@@ -47,6 +52,12 @@ class LocalExperts final : public Experts {
     bool is_done = false;
   };
 
+  // Of an arrival: which expert of rows_ it is.
+  size_t index_of(const ExpertArrival& arrival) const {
+    return static_cast<size_t>(here_[static_cast<size_t>(arrival.index)]);
+  }
+  void name_experts();
+  Result<void> compute_here(Rows out, const std::stop_token& stop, ExpertTimes& times);
   void note(const ExpertArrival& arrival);
   void compute(std::span<const ExpertArrival> arrivals, Rows out);
   Matrix matrix_of(const PartMatrix& place, size_t expert) const;
@@ -57,12 +68,15 @@ class LocalExperts final : public Experts {
   const std::vector<ExpertForm> forms_;
   const Rows hidden_;
   const size_t parts_max_;
+  ExpertTier* const tier_;
 
   // Of the run.
   int layer_ = 0;
   int64_t choices_ = 0;  // n * K
   Rows x_;
   RoutedRows rows_;
+  std::vector<int32_t> here_;             // experts of rows_ that are computed here
+  std::vector<int32_t> ids_, elsewhere_;  // the numbers of these, and of the others
   std::optional<ExpertStream> stream_;
   std::vector<Progress> progress_;       // [expert of rows_]
   std::vector<const std::byte*> parts_;  // [expert of rows_][part]

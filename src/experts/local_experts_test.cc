@@ -47,6 +47,72 @@ struct Laid {
   uint64_t first = 0, gap = 0;  // before the first expert of a layer, and after each
 };
 
+// A tier that has the odd experts of every layer, until it is lost: at a call, before or after it has
+// written rows. Experts are computed by a backend of its own.
+class OddTier final : public ExpertTier {
+ public:
+  explicit OddTier(const std::vector<Expert>& experts) : experts_(experts) {
+    backend_ = *CpuBackend::create(1, {.tokens = kTokensMax,
+                                       .hidden_size = kHidden,
+                                       .width = kHidden,
+                                       .top_k = kTopK,
+                                       .expert_width = kWidth});
+  }
+  bool has(int, int expert) const override { return !is_lost_ && expert % 2 == 1; }
+  void choose(int layer, const RoutedRows& rows, std::vector<int32_t>& left) override {
+    layer_ = layer;
+    rows_ = &rows;
+    left.clear();
+    for (size_t i = 0; i < rows.experts().size(); ++i) {
+      if (has(layer, rows.experts()[i])) {
+        taken_.push_back(i);
+      } else {
+        left.push_back(static_cast<int32_t>(i));
+      }
+    }
+  }
+  void begin(Rows x) override { x_ = x; }
+  void offer(int expert, std::span<const std::byte* const> parts) override {
+    EXPECT_FALSE(has(layer_, expert));
+    EXPECT_FALSE(parts.empty());
+    EXPECT_EQ(std::ranges::count(parts, nullptr), 0);
+    ++offers;
+  }
+  bool finish(Rows out) override {
+    is_lost_ = is_lost_ || calls_before_loss-- == 0;
+    for (const size_t i : taken_) {
+      if (is_lost_ && i == taken_.back()) break;
+      const Expert& expert = experts_[static_cast<size_t>(layer_ * kExperts + rows_->experts()[i])];
+      const ExpertWork work{.gate = expert.gate.matrix,
+                            .up = expert.up.matrix,
+                            .down = expert.down.matrix,
+                            .tokens = rows_->tokens(i),
+                            .places = rows_->places(i)};
+      backend_->expert_gate_up(x_, std::span(&work, 1), hidden_.rows);
+      backend_->expert_down(hidden_.rows, std::span(&work, 1), out);
+      ++computed;
+    }
+    return !is_lost_ || taken_.empty();
+  }
+  void end() override {
+    taken_.clear();
+    ++ends;
+  }
+
+  int calls_before_loss = -1;
+  int offers = 0, computed = 0, ends = 0;
+
+ private:
+  const std::vector<Expert>& experts_;
+  std::unique_ptr<CpuBackend> backend_;
+  OwnedRows hidden_{kTokensMax * kTopK, kWidth};
+  bool is_lost_ = false;
+  int layer_ = 0;
+  const RoutedRows* rows_ = nullptr;
+  Rows x_;
+  std::vector<size_t> taken_;
+};
+
 class ExpertsByRows : public testing::TestWithParam<Laid> {
  protected:
   ExpertsByRows() {
@@ -141,13 +207,13 @@ class ExpertsByRows : public testing::TestWithParam<Laid> {
     }
   }
 
-  void make(int num_slots, uint64_t seed = 1) {
+  void make(int num_slots, uint64_t seed = 1, ExpertTier* tier = nullptr) {
     local_.reset();
     store_ = *ExpertStore::create(
         table_,
         std::make_unique<FakeReader>(FakeReaderOptions{.seed = seed, .depth = 16}, &faults_),
         {.num_slots = num_slots, .team = &backend_->team()});
-    local_.emplace(*store_, *backend_, forms_, hidden_.rows);
+    local_.emplace(*store_, *backend_, forms_, hidden_.rows, tier);
   }
 
   Routing routing(int64_t tokens, std::mt19937& random) const {
@@ -262,6 +328,48 @@ TEST_P(ExpertsByRows, a_read_that_fails_is_an_error_with_its_place_and_heals) {
   ExpertRun healed = local_->begin(1, chosen, x.rows);
   ASSERT_TRUE(healed.finish(out.rows, {}).has_value());
   EXPECT_TRUE(same_bits(out.values, expected(1, chosen, x.rows).values));
+}
+
+TEST_P(ExpertsByRows, a_tier_computes_what_it_has_and_may_be_lost_at_any_call) {
+  Values source(12);
+  const OwnedRows x(source, kTokensMax, kHidden);
+  constexpr int kRuns = 10;
+  for (int lost_at = 0; lost_at <= kRuns; ++lost_at) {
+    OddTier tier(experts_);
+    tier.calls_before_loss = lost_at;
+    make(lost_at % 2 == 0 ? 2 : kLayers * kExperts, 3, &tier);
+    std::mt19937 random(4);
+    for (int run = 0; run < kRuns; ++run) {
+      const int layer = run % kLayers;
+      const Routing chosen = routing(run % 3 == 0 ? 1 : kTokensMax, random);
+      const OwnedRows out(kTokensMax * kTopK, kHidden);
+      ExpertRun begun = local_->begin(layer, chosen, x.rows);
+      const auto times = begun.finish(out.rows, {});
+      ASSERT_TRUE(times.has_value()) << times.error().message;
+      EXPECT_TRUE(same_bits(out.values, expected(layer, chosen, x.rows).values)) << run;
+    }
+    EXPECT_EQ(tier.ends, kRuns);
+    EXPECT_GT(tier.offers, 0);
+    EXPECT_TRUE(tier.computed > 0 || lost_at < 3);
+    EXPECT_GE(store_->stats().nearer, static_cast<uint64_t>(tier.computed));
+    { const ExpertRun dropped = local_->begin(0, routing(3, random), x.rows); }
+    EXPECT_EQ(tier.ends, kRuns + 1);
+    local_.reset();
+  }
+}
+
+TEST_P(ExpertsByRows, nothing_is_read_ahead_that_a_tier_has) {
+  OddTier tier(experts_);
+  make(kLayers * kExperts - 1, 1, &tier);
+  Values source(6);
+  const OwnedRows x(source, kTokensMax, kHidden), y(kTokensMax, kHidden);
+  const OwnedMatrix matrix(DType::kF32, source, kHidden, kHidden);
+  const Projection projection[] = {{matrix.matrix, nullptr, y.rows}};
+  const Routing guess{.num_tokens = 3, .top_k = 2, .experts = {4, 2, 4, 5, 4, 1}, .weights = {}};
+  local_->foresee(1, guess);
+  for (int op = 0; op < 20; ++op) backend_->matmul(x.rows, projection);
+  EXPECT_EQ(store_->stats().prefetches, 2u);
+  local_.reset();
 }
 
 TEST_P(ExpertsByRows, what_is_foreseen_is_read_between_ops) {

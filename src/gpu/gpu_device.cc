@@ -164,6 +164,17 @@ Result<void> GpuDevice::count_submit() {
   return check(VK_ERROR_DEVICE_LOST, "handing over work");
 }
 
+Result<void> GpuDevice::count_wait() {
+  PENSTOCK_TRY(check_alive());
+  if (faults_.waits_before_silence < 0 || faults_.waits_before_silence-- > 0) return {};
+  return check(VK_TIMEOUT, "waiting for its work");
+}
+
+bool GpuDevice::is_late() {
+  return faults_.late_answers > 0 &&
+         answers_++ % (faults_.late_answers + 1) != faults_.late_answers;
+}
+
 Result<uint32_t> GpuDevice::memory_type(uint32_t allowed, GpuMemoryKind kind) const {
   constexpr VkMemoryPropertyFlags kLocal = VK_MEMORY_PROPERTY_DEVICE_LOCAL_BIT;
   constexpr VkMemoryPropertyFlags kMapped =
@@ -223,6 +234,7 @@ Result<void> GpuDevice::fill(GpuBuffer& buffer, const VkBufferCreateInfo& info,
                      "allocating"));
   buffer.bytes_ = info.size;
   allocated_bytes_ += buffer.bytes_;
+  peak_bytes_ = std::max(peak_bytes_, allocated_bytes_);
   PENSTOCK_TRY(
       check(functions_.BindBufferMemory(device_, buffer.buffer_, buffer.memory_, 0), "allocating"));
   VkBufferDeviceAddressInfo address = {};

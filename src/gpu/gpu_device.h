@@ -26,17 +26,12 @@
 #include "base/result.h"
 #include "gpu/gpu_buffer.h"
 #include "gpu/gpu_facts.h"
+#include "gpu/gpu_faults.h"
 #include "gpu/gpu_queue.h"
 #include "gpu/gpu_system.h"
 #include "gpu/shaders.h"
 
 namespace penstock {
-
-// Test seam: the next so many succeed, the one after them fails. Negative: none does.
-struct GpuFaults {
-  int64_t allocations_before_failure = -1;
-  int64_t submits_before_loss = -1;
-};
 
 class GpuDevice {
  public:
@@ -51,6 +46,7 @@ class GpuDevice {
   // bytes: 1 to kGpuBlockMax. Not cleared.
   Result<GpuBuffer> allocate(uint64_t bytes, GpuMemoryKind kind, const char* purpose);
   uint64_t allocated_bytes() const { return allocated_bytes_; }
+  uint64_t peak_bytes() const { return peak_bytes_; }
 
   // Made once for each set of constants, which are the shader's by their numbers.
   Result<GpuKernel> kernel(Shader shader, std::span<const uint32_t> constants);
@@ -69,6 +65,8 @@ class GpuDevice {
   VkPipelineLayout layout() const { return layout_; }
   Result<void> check(VkResult result, const char* what);  // remembers a loss
   Result<void> count_submit();
+  Result<void> count_wait();
+  bool is_late();
   void give_back(GpuBuffer& buffer);
 
  private:
@@ -93,7 +91,8 @@ class GpuDevice {
   std::unique_ptr<GpuQueue> compute_, transfer_;
   std::map<std::pair<Shader, std::vector<uint32_t>>, VkPipeline> pipelines_;
   GpuBuffer staging_;
-  uint64_t allocated_bytes_ = 0;
+  uint64_t allocated_bytes_ = 0, peak_bytes_ = 0;
+  int64_t answers_ = 0;        // to has_passed(), where some come late
   std::string loss_;           // what was tried when it was lost
   bool is_abandoned_ = false;  // it does not answer
 };

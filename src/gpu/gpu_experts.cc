@@ -187,7 +187,7 @@ void GpuExperts::record(GpuCommands& commands, const GpuExpertShape& shape, int6
 }
 
 Result<Fence> GpuExperts::begin(const GpuExpertShape& shape, Rows x,
-                                std::span<const GpuExpertWork> works) {
+                                std::span<const GpuExpertWork> works, const GpuPoint& after) {
   PENSTOCK_CHECK(shape.can_be_computed() && x.width == shape.hidden_size);
   PENSTOCK_CHECK(shape.hidden_size <= limits_.hidden_size &&
                  shape.expert_width <= limits_.expert_width && x.count <= limits_.tokens);
@@ -203,7 +203,7 @@ Result<Fence> GpuExperts::begin(const GpuExpertShape& shape, Rows x,
   GpuCommands commands = PENSTOCK_TRY(device_->compute().begin());
   record(commands, shape, x.count);
   results_width_ = shape.hidden_size;
-  fence_ = PENSTOCK_TRY(device_->compute().submit(commands));
+  fence_ = PENSTOCK_TRY(device_->compute().submit(commands, after));
   return fence_;
 }
 

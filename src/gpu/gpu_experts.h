@@ -61,11 +61,14 @@ class GpuExperts {
   static Bytes bytes_for(const GpuExpertLimits& limits);
 
   // x: of the host. The works' spans are read here; their matrices stay as they are until the call
-  // has ended.
-  Result<Fence> begin(const GpuExpertShape& shape, Rows x, std::span<const GpuExpertWork> works);
+  // has ended. after: what brought the matrices there, on another queue.
+  Result<Fence> begin(const GpuExpertShape& shape, Rows x, std::span<const GpuExpertWork> works,
+                      const GpuPoint& after = {});
 
   // out: of the host; only the rows at the works' places are written.
   Result<void> finish(Rows out);
+  // In its place: waits, and the results are lost.
+  Result<void> drop() { return device_->compute().wait(fence_); }
 
  private:
   // Where in the block of inputs what lies; each at a multiple of 256 bytes.

@@ -126,7 +126,7 @@ Result<void> GpuQueue::end(VkCommandBuffer list) {
   return device_.check(device_.functions().EndCommandBuffer(list), "writing commands");
 }
 
-Result<Fence> GpuQueue::submit(const GpuCommands& commands) {
+Result<Fence> GpuQueue::submit(const GpuCommands& commands, const GpuPoint& after) {
   const VulkanDeviceFunctions& functions = device_.functions();
   PENSTOCK_TRY(device_.count_submit());
   const VkPipelineStageFlags2 stages = commands.layout_ != VK_NULL_HANDLE ? kWork : kCopies;
@@ -144,8 +144,19 @@ Result<Fence> GpuQueue::submit(const GpuCommands& commands) {
                                         .value = submitted_ + 1,
                                         .stageMask = VK_PIPELINE_STAGE_2_ALL_COMMANDS_BIT,
                                         .deviceIndex = 0};
+  const VkSemaphoreSubmitInfo wait = {
+      .sType = VK_STRUCTURE_TYPE_SEMAPHORE_SUBMIT_INFO,
+      .pNext = nullptr,
+      .semaphore = after.queue != nullptr ? after.queue->timeline_ : VK_NULL_HANDLE,
+      .value = after.fence.number,
+      .stageMask = VK_PIPELINE_STAGE_2_ALL_COMMANDS_BIT,
+      .deviceIndex = 0};
   VkSubmitInfo2 info = {};
   info.sType = VK_STRUCTURE_TYPE_SUBMIT_INFO_2;
+  // Lists of one queue see each other's results anyway.
+  const bool has_wait = after.queue != nullptr && after.queue != this;
+  info.waitSemaphoreInfoCount = has_wait ? 1 : 0;
+  info.pWaitSemaphoreInfos = &wait;
   info.commandBufferInfoCount = 1;
   info.pCommandBufferInfos = &list;
   info.signalSemaphoreInfoCount = 1;
@@ -160,10 +171,12 @@ Result<bool> GpuQueue::has_passed(Fence fence) {
   PENSTOCK_TRY(device_.check(
       device_.functions().GetSemaphoreCounterValue(device_.handle(), timeline_, &reached),
       "asking how far it is"));
+  if (device_.is_late()) return false;
   return reached >= fence.number;
 }
 
 Result<void> GpuQueue::wait(Fence fence) {
+  PENSTOCK_TRY(device_.count_wait());
   VkSemaphoreWaitInfo info = {};
   info.sType = VK_STRUCTURE_TYPE_SEMAPHORE_WAIT_INFO;
   info.semaphoreCount = 1;

@@ -67,6 +67,14 @@ class GpuCommands {
   VkCommandBuffer list_ = VK_NULL_HANDLE;
 };
 
+class GpuQueue;
+
+// A place in a line: what was submitted there up to a fence.
+struct GpuPoint {
+  const GpuQueue* queue = nullptr;  // none: nothing
+  Fence fence = {};
+};
+
 class GpuQueue {
  public:
   static Result<std::unique_ptr<GpuQueue>> create(GpuDevice& device, uint32_t family);
@@ -76,7 +84,8 @@ class GpuQueue {
 
   // An empty list; waits when all are at work. One is written at a time.
   Result<GpuCommands> begin();
-  Result<Fence> submit(const GpuCommands& commands);
+  // after: of another queue; these commands see what it has written.
+  Result<Fence> submit(const GpuCommands& commands, const GpuPoint& after = {});
 
   Result<bool> has_passed(Fence fence);
   Result<void> wait(Fence fence);

@@ -1,6 +1,7 @@
 #include "store/expert_cache.h"
 
 #include <algorithm>
+#include <limits>
 
 #include "base/check.h"
 
@@ -62,6 +63,11 @@ std::vector<float> ExpertCache::usage() const {
   return counts;
 }
 
+float ExpertCache::count_of(int layer, int expert) const {
+  const Use& use = uses_[index_of(layer, expert)];
+  return use.count * decay_over(runs_[static_cast<size_t>(layer)] - use.run);
+}
+
 void ExpertCache::restore_usage(std::span<const float> counts) {
   PENSTOCK_CHECK(counts.size() == uses_.size());
   for (size_t i = 0; i < counts.size(); ++i) {
@@ -89,6 +95,7 @@ std::optional<int> ExpertCache::claim(int layer, int expert) {
   record.layer = layer;
   record.expert = expert;
   record.state = SlotState::kFilling;
+  record.is_spare = false;
   slot_of_[index_of(layer, expert)] = *slot;
   return slot;
 }
@@ -119,7 +126,15 @@ void ExpertCache::unpin(int slot) {
   if (--record.pins == 0) --num_pinned_;
 }
 
+void ExpertCache::set_spare(int slot, bool is_spare) {
+  Slot& record = slots_[static_cast<size_t>(slot)];
+  PENSTOCK_CHECK(record.state == SlotState::kReady);
+  if (record.is_spare && !is_spare) candidates_.clear();  // it may be among them
+  record.is_spare = is_spare;
+}
+
 float ExpertCache::score_of(const Slot& slot) const {
+  if (slot.is_spare) return std::numeric_limits<float>::max();
   const Use& use = uses_[index_of(slot.layer, slot.expert)];
   const uint32_t age_runs = runs_[static_cast<size_t>(slot.layer)] - use.run;
   // The layer that runs now comes again in a whole step, the next one in 1 / num_layers of it.
@@ -163,21 +178,24 @@ bool ExpertCache::is_still_good(const Candidate& candidate) const {
 }
 
 // A slot that became evictable since the scan waits for the next one.
-std::optional<int> ExpertCache::take_victim() {
+std::optional<int> ExpertCache::next_victim() {
   for (int scan = 0; scan < 2; ++scan) {
-    while (!candidates_.empty()) {
-      const Candidate candidate = candidates_.back();
-      candidates_.pop_back();
-      if (!is_still_good(candidate)) continue;
-      const int slot = candidate.slot;
-      Slot& record = slots_[static_cast<size_t>(slot)];
-      slot_of_[index_of(record.layer, record.expert)] = -1;
-      ++evictions_;
-      return slot;
+    for (; !candidates_.empty(); candidates_.pop_back()) {
+      if (is_still_good(candidates_.back())) return candidates_.back().slot;
     }
     find_candidates(kCandidatesMax);
   }
   return std::nullopt;
+}
+
+std::optional<int> ExpertCache::take_victim() {
+  const std::optional<int> slot = next_victim();
+  if (!slot) return std::nullopt;
+  candidates_.pop_back();
+  const Slot& record = slots_[static_cast<size_t>(*slot)];
+  slot_of_[index_of(record.layer, record.expert)] = -1;
+  ++evictions_;
+  return slot;
 }
 
 void ExpertCache::resize(int num_slots, std::vector<SlotMove>& moves) {

@@ -58,6 +58,9 @@ class ExpertCache {
   std::vector<float> usage() const;
   void restore_usage(std::span<const float> counts);
 
+  // Of an expert, in a slot or not.
+  float count_of(int layer, int expert) const;
+
   // The slot that holds the expert or is being filled with it.
   std::optional<int> find(int layer, int expert) const;
 
@@ -66,6 +69,12 @@ class ExpertCache {
   std::optional<int> claim(int layer, int expert);
   void finish(int slot);
   void forget(int slot);
+  // Whom claim() would evict now, were no slot free.
+  std::optional<int> next_victim();
+
+  // The expert in a ready slot lies in a nearer tier too: it is among the first to go, as long as
+  // that is so.
+  void set_spare(int slot, bool is_spare);
 
   void pin(int slot);
   void unpin(int slot);
@@ -94,6 +103,7 @@ class ExpertCache {
     int32_t expert = -1;
     int32_t pins = 0;
     SlotState state = SlotState::kFree;
+    bool is_spare = false;
   };
   struct Use {
     uint32_t run = 0;    // of its layer, when last used; 0: never

@@ -46,6 +46,40 @@ TEST(ExpertCache, has_no_slot_when_all_are_pinned_or_filling) {
   EXPECT_EQ(cache.claim(0, 3), filling);
 }
 
+TEST(ExpertCache, says_who_would_go_next_and_how_often_an_expert_was_used) {
+  ExpertCache cache = cache_of(3, EvictionPolicy::kLfu);
+  EXPECT_FALSE(cache.next_victim().has_value());
+  for (const int expert : {1, 2, 3, 1, 3}) fetch(cache, 0, expert);
+  EXPECT_GT(cache.count_of(0, 1), cache.count_of(0, 2));
+  EXPECT_EQ(cache.count_of(0, 4), 0.0f);
+  for (int again = 0; again < 2; ++again) EXPECT_EQ(cache.next_victim(), cache.find(0, 2));
+  EXPECT_EQ(cache.evictions(), 0u);
+  cache.pin(*cache.find(0, 2));
+  const auto next = cache.next_victim();
+  EXPECT_EQ(next, cache.find(0, 1));
+  EXPECT_EQ(cache.claim(0, 4), next);
+}
+
+TEST(ExpertCache, what_is_spare_goes_first_as_long_as_it_is) {
+  ExpertCache cache = cache_of(4);
+  for (const int expert : {1, 2, 3, 4}) fetch(cache, 0, expert);
+  cache.set_spare(*cache.find(0, 4), true);
+  cache.set_spare(*cache.find(0, 3), true);
+  for (int layer = 0; layer < 2; ++layer) cache.begin_run(layer);  // scans anew
+  fetch(cache, 0, 5);
+  EXPECT_FALSE(cache.find(0, 3).has_value());  // of the two, in the lower slot
+  cache.set_spare(*cache.find(0, 4), false);
+  fetch(cache, 0, 6);
+  EXPECT_TRUE(cache.find(0, 4).has_value());
+  EXPECT_FALSE(cache.find(0, 1).has_value());
+  // A slot is not spare for whoever has it next.
+  cache.set_spare(*cache.find(0, 4), true);
+  fetch(cache, 0, 7);
+  EXPECT_FALSE(cache.find(0, 4).has_value());
+  fetch(cache, 0, 8);
+  EXPECT_TRUE(cache.find(0, 7).has_value());
+}
+
 TEST(ExpertCache, a_forgotten_slot_is_free_again_and_is_no_eviction) {
   ExpertCache cache = cache_of(1);
   const int slot = *cache.claim(0, 1);

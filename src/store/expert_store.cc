@@ -77,40 +77,67 @@ uint64_t ExpertStore::bytes_needed(const ExpertTable& table, const StoreOptions&
              (kStreamBytes + sizeof(ExpertArrival) * parts_max);
 }
 
-ExpertStream ExpertStore::stream(int layer, std::span<const int32_t> experts) {
+ExpertStream ExpertStore::stream(int layer, std::span<const int32_t> experts,
+                                 std::span<const int32_t> nearer) {
   PENSTOCK_CHECK(!stream_is_alive_);
   PENSTOCK_CHECK(layer >= 0 && layer < table().num_layers());
   stream_is_alive_ = true;
   layer_ = layer;
-  if (trace_ != nullptr) trace_->add(layer, experts);
   // What earlier streams left behind. Reads for wishes are looked at when the missing experts have
   // been submitted, because checksums take time; before, only where their slots are needed.
   if (!prefetcher_.has_reads()) collect(std::chrono::nanoseconds(0));
+  count_uses(experts, nearer);
   find_wanted(experts);
+  prefetcher_.finish(layer_);
+  start_reads();
+  return ExpertStream(this);
+}
+
+ExpertStream ExpertStore::stream_lost(std::span<const int32_t> experts) {
+  PENSTOCK_CHECK(!stream_is_alive_);
+  stream_is_alive_ = true;
+  collect(std::chrono::nanoseconds(0));
+  find_wanted(experts);
+  start_reads();
+  return ExpertStream(this);
+}
+
+void ExpertStore::start_reads() {
   bool all_have_slots = give_slots();
   if (!all_have_slots) {
     collect(std::chrono::nanoseconds(0));
     all_have_slots = give_slots();
   }
   if (all_have_slots) {
-    const int first_parts = table().layer(layer).first_parts;
+    const int first_parts = table().layer(layer_).first_parts;
     for (const Wanted& wanted : wanted_) enqueue_missing(wanted, 0, first_parts);
     for (const Wanted& wanted : wanted_) enqueue_missing(wanted, first_parts, num_parts());
   } else {
     enqueue_by_expert();
   }
   slots_->submit();
-  return ExpertStream(this);
+}
+
+void ExpertStore::count_uses(std::span<const int32_t> experts, std::span<const int32_t> nearer) {
+  slots_->begin_run(layer_);
+  for (const std::span<const int32_t> used : {experts, nearer}) {
+    for (const int32_t expert : used) {
+      PENSTOCK_CHECK(expert >= 0 && expert < table().num_experts);
+      slots_->record_use({layer_, expert});
+    }
+  }
+  stats_.nearer += nearer.size();
+  if (trace_ == nullptr) return;
+  std::vector<int32_t> all(experts.begin(), experts.end());
+  all.insert(all.end(), nearer.begin(), nearer.end());
+  trace_->add(layer_, all);
 }
 
 // What is here is pinned first, so that no missing expert takes its slot.
 void ExpertStore::find_wanted(std::span<const int32_t> experts) {
-  slots_->begin_run(layer_);
   wanted_.clear();
   for (const int32_t expert : experts) {
-    PENSTOCK_CHECK(expert >= 0 && expert < table().num_experts);
     const ExpertId id{layer_, expert};
-    slots_->record_use(id);
     const auto found = slots_->demand(id);
     const bool is_hit = found && found->is_hit;
     prefetcher_.count_use(layer_, expert, is_hit);
@@ -120,7 +147,6 @@ void ExpertStore::find_wanted(std::span<const int32_t> experts) {
                        .is_shared = found && found->is_shared});
   }
   stats_.requests += experts.size();
-  prefetcher_.finish(layer_);
   with_slot_ = 0;
 }
 

@@ -25,6 +25,9 @@
 // (preload), with the same checks. And the number of slots may change between streams (resize),
 // when memory is needed elsewhere.
 //
+// A nearer tier (a device's memory) may have some of the experts and compute them itself. Nobody asks
+// for these here, but their uses count as before; and what lies there as well as here is `spare`.
+//
 // Invariants
 //   (1) A slot is free, filling or ready (expert_cache.h). Only the end of its last read leaves
 //       `filling`; a slot that is filling is never reused, whatever became of the stream.
@@ -80,6 +83,7 @@ struct StoreStats {
   uint64_t requests = 0;         // experts asked for: hits + misses
   uint64_t hits = 0;             // in memory when asked for, and not only because of a wish
   uint64_t misses = 0;           // cost a read, after they were asked for or before
+  uint64_t nearer = 0;           // used in a nearer tier, not asked for
   uint64_t prefetches = 0;       // experts whose reads were submitted for a wish
   uint64_t prefetches_used = 0;  // of these, asked for by the stream that they were read for
   uint64_t prefetch_bytes = 0;   // of these reads: part of bytes_read once they have ended
@@ -141,7 +145,14 @@ class ExpertStore {
   // Distinct experts of one layer. The reads of the missing ones are submitted at once as far as
   // the reader's capacity goes: the first parts of all (LayerPlaces::first_parts) before the others
   // when all experts have slots, else expert by expert.
-  ExpertStream stream(int layer, std::span<const int32_t> experts);
+  // nearer: others of the layer that the same rows use, in a nearer tier.
+  ExpertStream stream(int layer, std::span<const int32_t> experts,
+                      std::span<const int32_t> nearer = {});
+  // Those that the tier had for the latest stream and has lost: uses are not counted again.
+  ExpertStream stream_lost(std::span<const int32_t> experts);
+
+  // What lies in a nearer tier too goes first when a slot is needed, until it is said otherwise.
+  void set_spare(ExpertId id, bool is_spare) { slots_->set_spare(id, is_spare); }
 
   // The experts that the next stream, of another layer than one that is alive, will probably ask
   // for, most wanted first; in place of an earlier list. Ask wants_prefetch() before guessing: the
@@ -205,7 +216,9 @@ class ExpertStore {
   Result<std::span<const ExpertArrival>> next(const std::stop_token& stop);
   void release(int32_t index);
   void end_stream();
+  void count_uses(std::span<const int32_t> experts, std::span<const int32_t> nearer);
   void find_wanted(std::span<const int32_t> experts);
+  void start_reads();
   bool give_slots();
   void enqueue_missing(const Wanted& wanted, int first_part, int end_part);
   void enqueue_by_expert();

@@ -161,6 +161,53 @@ TEST_F(Store, a_moved_stream_ends_once) {
   EXPECT_EQ((*second.next({})).size(), 1u);
 }
 
+TEST_F(Store, what_a_nearer_tier_has_is_counted_and_not_read) {
+  const auto store = make(12);
+  RoutingTrace trace(TestExperts::kLayers, TestExperts::kExperts);
+  store->set_trace(&trace);
+  {
+    ExpertStream stream = store->stream(1, std::vector<int32_t>{5}, std::vector<int32_t>{7, 9});
+    while (!(*stream.next({})).empty()) continue;
+  }
+  store->set_trace(nullptr);
+  EXPECT_EQ(store->stats().requests, 1u);
+  EXPECT_EQ(store->stats().nearer, 2u);
+  EXPECT_EQ(store->stats().reads, 2u);
+  const ExpertUsage usage = store->usage();
+  for (const int expert : {5, 7, 9}) {
+    EXPECT_EQ(usage.counts[static_cast<size_t>(TestExperts::kExperts + expert)], 1.0f);
+  }
+  ASSERT_EQ(trace.events().size(), 1u);
+  EXPECT_EQ(trace.events()[0].experts.size(), 3u);
+  // The tier is lost: they are read, and not counted twice.
+  ExpertStream stream = store->stream_lost(std::vector<int32_t>{7, 9});
+  size_t arrived = 0;
+  for (;;) {
+    const auto arrivals = *stream.next({});
+    if (arrivals.empty()) break;
+    arrived += arrivals.size();
+  }
+  EXPECT_EQ(arrived, 4u);
+  EXPECT_EQ(store->usage().counts[TestExperts::kExperts + 7], 1.0f);
+  EXPECT_EQ(store->stats().reads, 6u);
+}
+
+TEST_F(Store, a_spare_expert_makes_room_first) {
+  const auto store = make(4);
+  ASSERT_TRUE(run_layer(*store, 0, {1, 2, 3, 4}).has_value());
+  store->set_spare({0, 4}, true);
+  store->set_spare({0, 11}, true);  // in no slot: nothing to say
+  for (int layer = 1; layer < 3; ++layer) {
+    const ExpertStream nothing = store->stream(layer, {});
+  }
+  ASSERT_TRUE(run_layer(*store, 3, {7}).has_value());
+  const uint64_t reads = store->stats().reads;
+  ASSERT_TRUE(run_layer(*store, 0, {1, 2, 3}).has_value());
+  EXPECT_EQ(store->stats().reads, reads);
+  ASSERT_TRUE(run_layer(*store, 0, {4}).has_value());
+  EXPECT_GT(store->stats().reads, reads);
+}
+
 TEST_F(Store, records_what_was_asked_for) {
   const auto store = make(4);
   RoutingTrace trace(TestExperts::kLayers, TestExperts::kExperts);

@@ -54,6 +54,11 @@ std::optional<Slots::Found> Slots::demand(ExpertId id) {
   return found;
 }
 
+void Slots::set_spare(ExpertId id, bool is_spare) {
+  const auto slot = cache_.find(id.layer, id.expert);
+  if (slot && cache_.state(*slot) == SlotState::kReady) cache_.set_spare(*slot, is_spare);
+}
+
 void Slots::unpin(int slot) {
   cache_.unpin(slot);
   settle(slot);

@@ -50,6 +50,8 @@ class Slots {
   void begin_run(int layer) { cache_.begin_run(layer); }
   void record_use(ExpertId id) { cache_.record_use(id.layer, id.expert); }
   void restore_usage(std::span<const float> counts) { cache_.restore_usage(counts); }
+  // Where it is in a slot and whole (ExpertCache::set_spare).
+  void set_spare(ExpertId id, bool is_spare);
 
   // A slot for an expert that is in none, all parts missing. Nothing when none can be had.
   std::optional<int> acquire(ExpertId id, Purpose why);

@@ -23,7 +23,7 @@ const std::map<std::string, std::set<std::string>> kMayInclude = {
     {"store", {"store", "io", "base"}},
     {"compute", {"compute", "quant", "base"}},
     {"gpu", {"gpu", "compute", "quant", "base"}},
-    {"experts", {"experts", "compute", "store", "format", "quant", "io", "base"}},
+    {"experts", {"experts", "gpu", "compute", "store", "format", "quant", "io", "base"}},
     {"model", {"model", "experts", "compute", "format", "io", "base"}},
     {"text", {"text", "base"}},
     {"grammar", {"grammar", "text", "base"}},

@@ -1,0 +1,46 @@
+// Experts in the memory of a GPU: what a caller asks for, and what came of it.
+//
+// Threads  plain data
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <string>
+
+#include "gpu/gpu_faults.h"
+#include "store/expert_usage.h"
+
+namespace penstock {
+
+struct GpuOptions {
+  std::string device;  // empty, "off": none; "auto": the best; part of a name, or a number
+  uint64_t vram_bytes =
+      0;  // of its memory, for all that is put there; 0: what is free, less a margin
+
+  // For tests and experiments.
+  int64_t num_slots = 0;               // 0: all that fit
+  int64_t promotions_max = -1;         // of one call; negative: a quarter of its experts
+  bool keeps_best = true;              // false: what comes replaces anybody
+  std::function<bool(ExpertId)> uses;  // whether it computes one that it has; empty: always
+  int64_t probe_inputs = 0;            // 0: as at any start
+  bool validate = false;
+  GpuFaults faults;
+
+  bool is_on() const { return !device.empty() && device != "off"; }
+  bool is_auto() const { return device == "auto"; }
+};
+
+struct GpuReport {
+  std::string name;
+  bool is_lost = false;
+  uint64_t vram_bytes = 0;  // the budget
+  uint64_t used_bytes = 0;  // of it, from the start to the end
+  int64_t num_slots = 0;
+  int64_t num_experts = 0;  // that it could compute
+  uint64_t experts = 0;     // computed, over all calls
+  uint64_t promotions = 0;  // copied there
+  uint64_t demotions = 0;   // of these, in place of another
+  uint64_t bytes_copied = 0;
+};
+
+}  // namespace penstock

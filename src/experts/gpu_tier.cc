@@ -1,0 +1,325 @@
+#include "experts/gpu_tier.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "base/byte_text.h"
+#include "base/check.h"
+#include "gpu/bit_probe.h"
+
+namespace penstock {
+namespace {
+
+// Rows of one call of the device; more come in waves. Enough to keep it busy, and memory for them is
+// memory that slots do not get.
+constexpr int64_t kRowsMax = 2048;
+
+// Staging for so many copies at a time, or so many bytes.
+constexpr int kStagingMax = 4;
+constexpr uint64_t kStagingBytes = uint64_t{32} << 20;
+
+// Where a slot must be taken from another expert, the new one has so many times its uses, and one
+// more: a copy takes as long as a few uses save.
+constexpr float kLead = 1.2f;
+
+// Of the experts that the processors compute in a call, so many are copied: copying them is work too.
+constexpr int64_t kCallShare = 4;
+
+// What an allocation may take more than was asked for, and how many there are beside slots.
+constexpr uint64_t kRounding = uint64_t{64} << 10;
+constexpr uint64_t kAllocations = 8;
+
+constexpr uint64_t kPartAlignment = 256;
+
+uint64_t aligned(uint64_t bytes) {
+  return (bytes + kPartAlignment - 1) / kPartAlignment * kPartAlignment;
+}
+
+GpuExpertLimits rows_of(const GpuTierLimits& limits) {
+  return {.tokens = limits.tokens,
+          .places = std::min(limits.tokens * limits.top_k, kRowsMax),
+          .hidden_size = limits.hidden_size,
+          .expert_width = limits.expert_width};
+}
+
+int num_staging(uint64_t slot_bytes) {
+  const uint64_t fit = kStagingBytes / slot_bytes;
+  return static_cast<int>(std::clamp<uint64_t>(fit, 1, kStagingMax));
+}
+
+}  // namespace
+
+uint64_t GpuTier::host_bytes(const GpuTierLimits& limits, uint64_t slot_bytes) {
+  const auto staging = static_cast<uint64_t>(num_staging(slot_bytes)) * slot_bytes;
+  return GpuExperts::bytes_for(rows_of(limits)).on_host + staging + 3 * kRounding;
+}
+
+GpuTier::GpuTier(ChosenGpu gpu, ExpertStore& store, const GpuTierLimits& limits,
+                 const GpuOptions& options, TellLine tell)
+    : gpu_(std::move(gpu)),
+      store_(store),
+      limits_(limits),
+      options_(options),
+      tell_(std::move(tell)) {}
+
+GpuTier::~GpuTier() {
+  PENSTOCK_CHECK(pinned_.empty());
+}
+
+Result<std::unique_ptr<GpuTier>> GpuTier::create(ChosenGpu gpu, std::span<const ExpertForm> forms,
+                                                 ExpertStore& store, const GpuTierLimits& limits,
+                                                 const GpuOptions& options, TellLine tell) {
+  PENSTOCK_CHECK(std::ssize(forms) == store.table().num_layers());
+  std::unique_ptr<GpuTier> tier(
+      new GpuTier(std::move(gpu), store, limits, options, std::move(tell)));
+  const GpuSlots::Shape shape = PENSTOCK_TRY(tier->plan_slots(tier->lay_out(forms)));
+  PENSTOCK_TRY(tier->prove());
+  GpuDevice& device = *tier->gpu_.device;
+  tier->experts_ = PENSTOCK_TRY(GpuExperts::create(device, rows_of(limits)));
+  tier->slots_ = PENSTOCK_TRY(GpuSlots::create(device, shape));
+  PENSTOCK_CHECK(device.allocated_bytes() <= tier->gpu_.vram_bytes);
+  return tier;
+}
+
+// The largest slot that is needed; 0: no expert of the model can be computed.
+uint64_t GpuTier::lay_out(std::span<const ExpertForm> forms) {
+  uint64_t slot_bytes = 0;
+  for (size_t i = 0; i < forms.size(); ++i) {
+    const ExpertForm& form = forms[i];
+    Layer layer;
+    uint64_t end = 0;
+    for (const PartPlace& part : store_.table().layers[i].parts) {
+      layer.parts.push_back({.offset = end, .bytes = {}});
+      layer.bytes.push_back(part.bytes);
+      end += aligned(part.bytes);
+    }
+    const auto at = [&](const PartMatrix& place) {
+      return layer.parts[static_cast<size_t>(place.part)].offset + place.at.codes;
+    };
+    layer.gate = at(form.gate);
+    layer.up = at(form.up);
+    layer.down = at(form.down);
+    layer.up_first_row = form.up.first_row;
+    layer.shape = {.gate_up = form.gate.matrix.dtype,
+                   .down = form.down.matrix.dtype,
+                   .hidden_size = form.gate.matrix.columns,
+                   .expert_width = form.down.matrix.columns};
+    layer.is_computed = !form.gate.is_coded && !form.up.is_coded && !form.down.is_coded &&
+                        form.gate.matrix.dtype == form.up.matrix.dtype &&
+                        layer.shape.can_be_computed();
+    if (layer.is_computed) {
+      slot_bytes = std::max(slot_bytes, end);
+      num_experts_ += store_.table().num_experts;
+    }
+    layers_.push_back(std::move(layer));
+  }
+  return slot_bytes;
+}
+
+Result<GpuSlots::Shape> GpuTier::plan_slots(uint64_t slot_bytes) const {
+  const std::string& name = gpu_.device->facts().name;
+  if (slot_bytes == 0) {
+    return Error{
+        ErrorCode::kUnsupported,
+        fmt::format("{}: this model's experts cannot be computed there, which takes q8, q4, "
+                    "q3 or q2 of a packed model",
+                    name)};
+  }
+  GpuSlots::Shape shape = {.cache = {.num_layers = store_.table().num_layers(),
+                                     .num_experts = store_.table().num_experts,
+                                     .num_slots = 1},
+                           .slot_bytes = slot_bytes,
+                           .num_staging = num_staging(slot_bytes)};
+  const GpuExperts::Bytes rows = GpuExperts::bytes_for(rows_of(limits_));
+  const uint64_t for_rows = rows.on_device + rows.on_host + kAllocations * kRounding;
+  const uint64_t for_copies = GpuSlots::bytes_for(shape).on_host;
+  const uint64_t besides = for_rows + for_copies;
+  const uint64_t budget = gpu_.vram_bytes;
+  int64_t slots = budget > besides ? GpuSlots::slots_in(budget - besides, slot_bytes) : 0;
+  if (slots < 1) {
+    const uint64_t least = besides + GpuSlots::bytes_for(shape).on_device;
+    return Error{ErrorCode::kInvalidArgument,
+                 fmt::format("{} of {} are too little: {} for rows of {} tokens, {} for copies and "
+                             "one slot of {} make {}; give --vram {} or more",
+                             format_bytes(budget), name, format_bytes(for_rows), limits_.tokens,
+                             format_bytes(for_copies), format_bytes(slot_bytes),
+                             format_bytes(least), least)};
+  }
+  slots = std::min(slots, num_experts_);
+  if (options_.num_slots > 0) slots = std::min(slots, options_.num_slots);
+  shape.cache.num_slots = static_cast<int>(slots);
+  return shape;
+}
+
+Result<void> GpuTier::prove() const {
+  const int64_t inputs = options_.probe_inputs > 0 ? options_.probe_inputs : kProbeInputs;
+  const BitProbe probe = PENSTOCK_TRY(probe_bits(*gpu_.device, inputs));
+  if (probe.is_right()) return {};
+  return Error{ErrorCode::kUnsupported,
+               fmt::format("{}: {}", gpu_.device->facts().name, probe.refusal())};
+}
+
+std::optional<int> GpuTier::find_ready(int layer, int expert) const {
+  if (is_lost_) return std::nullopt;
+  const auto slot = slots_->cache().find(layer, expert);
+  if (!slot || slots_->cache().state(*slot) != SlotState::kReady) return std::nullopt;
+  if (options_.uses && !options_.uses({layer, expert})) return std::nullopt;
+  return slot;
+}
+
+bool GpuTier::has(int layer, int expert) const {
+  return find_ready(layer, expert).has_value();
+}
+
+// What has arrived is not needed below any more.
+void GpuTier::settle() {
+  const Result<std::span<const int>> arrived = slots_->settle();
+  if (!arrived) return lose(arrived.error());
+  const ExpertCache& cache = slots_->cache();
+  for (const int slot : *arrived) {
+    store_.set_spare({cache.layer_of(slot), cache.expert_of(slot)}, true);
+  }
+}
+
+GpuExpertWork GpuTier::work_for(int slot, const RoutedRows& rows, size_t i) const {
+  const uint64_t start = slots_->address(slot);
+  return {.gate = start + layer().gate,
+          .up = start + layer().up,
+          .down = start + layer().down,
+          .up_first_row = layer().up_first_row,
+          .tokens = rows.tokens(i),
+          .places = rows.places(i)};
+}
+
+void GpuTier::choose(int layer, const RoutedRows& rows, std::vector<int32_t>& left) {
+  PENSTOCK_CHECK(pinned_.empty() && wave_.empty());
+  layer_ = layer;
+  works_.clear();
+  left.clear();
+  if (!is_lost_) settle();
+  if (!is_lost_) slots_->cache().begin_run(layer);
+  for (size_t i = 0; i < rows.experts().size(); ++i) {
+    const int32_t expert = rows.experts()[i];
+    if (!is_lost_) slots_->cache().record_use(layer, expert);
+    const auto slot = find_ready(layer, expert);
+    if (!slot) {
+      left.push_back(static_cast<int32_t>(i));
+      continue;
+    }
+    slots_->cache().pin(*slot);
+    pinned_.push_back(*slot);
+    works_.push_back(work_for(*slot, rows, i));
+  }
+  report_.experts += works_.size();
+  promotions_left_ = options_.promotions_max >= 0
+                         ? options_.promotions_max
+                         : std::max<int64_t>(1, std::ssize(left) / kCallShare);
+}
+
+void GpuTier::begin(Rows x) {
+  x_ = x.first(std::min(x.count, limits_.tokens));
+  next_work_ = 0;
+  next_row_ = 0;
+  start_wave();
+}
+
+// The next rows, as many as one call takes: an expert's may be shared out.
+void GpuTier::start_wave() {
+  wave_.clear();
+  int64_t room = rows_of(limits_).places;
+  while (room > 0 && next_work_ < works_.size()) {
+    GpuExpertWork part = works_[next_work_];
+    const int64_t rows = std::min(room, std::ssize(part.tokens) - next_row_);
+    part.tokens = part.tokens.subspan(static_cast<size_t>(next_row_), static_cast<size_t>(rows));
+    part.places = part.places.subspan(static_cast<size_t>(next_row_), static_cast<size_t>(rows));
+    wave_.push_back(part);
+    room -= rows;
+    next_row_ += rows;
+    if (next_row_ < std::ssize(works_[next_work_].tokens)) continue;
+    ++next_work_;
+    next_row_ = 0;
+  }
+  if (wave_.empty()) return;
+  const Result<Fence> begun = experts_->begin(layer().shape, x_, wave_, slots_->arrived());
+  if (!begun) lose(begun.error());
+}
+
+bool GpuTier::finish(Rows out) {
+  while (!is_lost_ && !wave_.empty()) {
+    const Result<void> done = experts_->finish(out);
+    if (done) {
+      start_wave();
+    } else {
+      lose(done.error());
+    }
+  }
+  return !is_lost_ || works_.empty();
+}
+
+void GpuTier::end() {
+  if (!is_lost_ && !wave_.empty()) {
+    const Result<void> dropped = experts_->drop();
+    if (!dropped) lose(dropped.error());
+  }
+  wave_.clear();
+  works_.clear();
+  for (const int slot : pinned_) slots_->cache().unpin(slot);
+  pinned_.clear();
+}
+
+void GpuTier::offer(int expert, std::span<const std::byte* const> parts) {
+  if (is_lost_ || promotions_left_ == 0 || !layer().is_computed || !slots_->has_room()) return;
+  ExpertCache& cache = slots_->cache();
+  if (cache.find(layer_, expert) || (cache.num_free() == 0 && !makes_room_for(expert))) return;
+  const auto slot = cache.claim(layer_, expert);
+  if (!slot) return;
+  pieces_ = layer().parts;
+  PENSTOCK_CHECK(parts.size() == pieces_.size());
+  for (size_t part = 0; part < pieces_.size(); ++part) {
+    pieces_[part].bytes = {parts[part], static_cast<size_t>(layer().bytes[part])};
+    report_.bytes_copied += layer().bytes[part];
+  }
+  --promotions_left_;
+  ++report_.promotions;
+  const Result<void> filled = slots_->fill(*slot, pieces_);
+  if (!filled) lose(filled.error());
+}
+
+// Whether another expert is to go for this one. It is then needed below again.
+bool GpuTier::makes_room_for(int expert) {
+  ExpertCache& cache = slots_->cache();
+  const auto victim = cache.next_victim();
+  if (!victim) return false;
+  const ExpertId loser = {cache.layer_of(*victim), cache.expert_of(*victim)};
+  const float needed = kLead * cache.count_of(loser.layer, loser.expert) + 1;
+  if (options_.keeps_best && cache.count_of(layer_, expert) < needed) return false;
+  store_.set_spare(loser, false);
+  ++report_.demotions;
+  return true;
+}
+
+void GpuTier::lose(const Error& error) {
+  if (is_lost_) return;
+  is_lost_ = true;
+  const ExpertCache& cache = slots_->cache();
+  for (int slot = 0; slot < cache.num_slots(); ++slot) {
+    if (cache.state(slot) != SlotState::kReady) continue;
+    store_.set_spare({cache.layer_of(slot), cache.expert_of(slot)}, false);
+  }
+  if (tell_) tell_("the GPU is not used any more: " + error.message);
+}
+
+GpuReport GpuTier::report() const {
+  GpuReport report = report_;
+  report.name = gpu_.device->facts().name;
+  report.is_lost = is_lost_;
+  report.vram_bytes = gpu_.vram_bytes;
+  report.used_bytes = gpu_.device->peak_bytes();
+  report.num_slots = slots_->cache().num_slots();
+  report.num_experts = num_experts_;
+  return report;
+}
+
+}  // namespace penstock

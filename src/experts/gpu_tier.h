@@ -1,0 +1,114 @@
+// Experts in the memory of a GPU, computed there: the nearest tier.
+//
+// Whoever was just computed by the processors is offered and, where its uses are worth it, copied
+// over while others are computed; from the next call on it is computed there. Nothing waits for that:
+// a copy starts only when staging memory is free. An expert is replaced only by one that was used
+// clearly more often (kLead), so that the line to the device does not carry them back and forth. What
+// lies here stays in the slots below as long as nobody needs these (ExpertStore::set_spare).
+//
+// When the device is lost, answers no more or has no memory, a line says so, the processors compute
+// what it had taken, and it is never asked again. The rows are the same bits either way.
+//
+// Threads  the computing thread; workers never touch the device
+// Memory   of the device, and what it shares with the host, at most the budget; all of it allocated in
+//          create(). Its drivers' own is not counted
+// Errors   create(): kInvalidArgument (the budget is too small, with the numbers), kUnsupported (types
+//          of experts; wrong bits), kOutOfMemory, kIo. Later none: it is lost instead
+// See also docs/gpu.md
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "experts/expert_source.h"
+#include "experts/expert_tier.h"
+#include "experts/gpu_choice.h"
+#include "experts/gpu_options.h"
+#include "experts/gpu_slots.h"
+#include "gpu/gpu_experts.h"
+#include "store/expert_store.h"
+
+namespace penstock {
+
+// The largest call of a model.
+struct GpuTierLimits {
+  int64_t tokens = 1;        // rows of x
+  int64_t top_k = 0;         // K
+  int64_t hidden_size = 0;   // H
+  int64_t expert_width = 0;  // I
+};
+
+class GpuTier final : public ExpertTier {
+ public:
+  // forms: of the layers of the store's table. The store outlives it.
+  static Result<std::unique_ptr<GpuTier>> create(ChosenGpu gpu, std::span<const ExpertForm> forms,
+                                                 ExpertStore& store, const GpuTierLimits& limits,
+                                                 const GpuOptions& options, TellLine tell);
+  ~GpuTier() override;
+  GpuTier(const GpuTier&) = delete;
+  GpuTier& operator=(const GpuTier&) = delete;
+
+  // Of this machine's memory, at most, where the device has its own: rows and copies in between.
+  static uint64_t host_bytes(const GpuTierLimits& limits, uint64_t slot_bytes);
+
+  bool has(int layer, int expert) const override;
+  void choose(int layer, const RoutedRows& rows, std::vector<int32_t>& left) override;
+  void begin(Rows x) override;
+  void offer(int expert, std::span<const std::byte* const> parts) override;
+  bool finish(Rows out) override;
+  void end() override;
+
+  GpuReport report() const;
+  const GpuSystem& system() const { return *gpu_.system; }
+
+ private:
+  // How the experts of a layer lie in a slot.
+  struct Layer {
+    bool is_computed = false;
+    GpuExpertShape shape;
+    std::vector<SlotPiece> parts;  // without addresses
+    std::vector<uint64_t> bytes;   // of each
+    uint64_t gate = 0, up = 0, down = 0;
+    int64_t up_first_row = 0;
+  };
+
+  GpuTier(ChosenGpu gpu, ExpertStore& store, const GpuTierLimits& limits, const GpuOptions& options,
+          TellLine tell);
+  uint64_t lay_out(std::span<const ExpertForm> forms);
+  Result<GpuSlots::Shape> plan_slots(uint64_t slot_bytes) const;
+  Result<void> prove() const;
+  const Layer& layer() const { return layers_[static_cast<size_t>(layer_)]; }
+  std::optional<int> find_ready(int layer, int expert) const;
+  void settle();
+  GpuExpertWork work_for(int slot, const RoutedRows& rows, size_t i) const;
+  void start_wave();
+  bool makes_room_for(int expert);
+  void lose(const Error& error);
+
+  ChosenGpu gpu_;
+  ExpertStore& store_;
+  const GpuTierLimits limits_;
+  const GpuOptions options_;
+  const TellLine tell_;
+  std::vector<Layer> layers_;
+  int64_t num_experts_ = 0;  // that can be computed
+  std::optional<GpuSlots> slots_;
+  std::optional<GpuExperts> experts_;
+  bool is_lost_ = false;
+  GpuReport report_;
+
+  // Of the call.
+  int layer_ = 0;
+  Rows x_;
+  int64_t promotions_left_ = 0;
+  std::vector<int> pinned_;           // slots
+  std::vector<GpuExpertWork> works_;  // all that it took
+  std::vector<GpuExpertWork> wave_;   // of these, what is being computed
+  size_t next_work_ = 0;              // after the wave
+  int64_t next_row_ = 0;              // of that work
+  std::vector<SlotPiece> pieces_;
+};
+
+}  // namespace penstock
