@@ -80,6 +80,13 @@ class GpuGate : public ::testing::TestWithParam<GpuModel> {
     return place->second;
   }
 
+  // Nobody waits for a copy: on a busy machine an answer may be over before the first one arrives.
+  static void answer_until_it_computes(Engine& engine) {
+    for (int again = 0; again < 100 && engine.gpu_report()->experts == 0; ++again) {
+      EXPECT_TRUE(answer_of(engine) == without_gpu()) << "again " << again;
+    }
+  }
+
   static void expect_silent_and_within_its_memory(const Engine& engine) {
     EXPECT_TRUE(engine.gpu()->system().is_validated());
     EXPECT_THAT(engine.gpu()->system().complaints(), IsEmpty());
@@ -113,6 +120,7 @@ TEST_P(GpuTypes, g27_any_number_of_slots) {
       with.num_slots = in_memory;
       const auto engine = open_engine(with);
       EXPECT_TRUE(answer_of(*engine) == without_gpu()) << slots << " slots";
+      answer_until_it_computes(*engine);
       const GpuReport report = *engine->gpu_report();
       EXPECT_EQ(report.num_slots, std::min(slots, report.num_experts));
       EXPECT_GT(report.experts, 0u) << slots << " slots";
@@ -139,6 +147,7 @@ TEST_P(GpuPlaces, g27_any_choice_of_who_computes_what_and_any_traffic) {
     with.gpu.faults.late_answers = seed == 2 ? 9 : 0;
     const auto engine = open_engine(with);
     EXPECT_TRUE(answer_of(*engine) == without_gpu()) << "seed " << seed;
+    answer_until_it_computes(*engine);
     EXPECT_GT(engine->gpu_report()->experts, 0u) << "seed " << seed;
     EXPECT_TRUE(engine->gpu_report()->demotions > 0 || seed != 1);
     expect_silent_and_within_its_memory(*engine);
