@@ -1,0 +1,43 @@
+#!/usr/bin/env python3
+"""--gpu and --vram through the program, on the demo model and Mesa's software device (llvmpipe)."""
+
+import os
+import unittest
+
+from support import good_json, penstock
+
+DEMO = os.environ["PENSTOCK_DEMO_MODEL"]
+ASK = ("-p", "Tell me a story.", "-n", 8, "--greedy", "--memory", "130M", "--context", 512, "--warm-start", "off")
+
+
+class Gpu(unittest.TestCase):
+    def refused(self, code, *flags):
+        out = penstock("run", DEMO, *ASK, *flags)
+        self.assertEqual((out.returncode, out.stdout), (code, b""), out.stderr)
+        return out.stderr.decode()
+
+    def test_the_answer_is_the_same_wherever_experts_are_computed(self):
+        alone = good_json("run", DEMO, *ASK)
+        beside = good_json("run", DEMO, *ASK, "--gpu", "llvmpipe", "--vram", "12M")
+        self.assertEqual(beside["token_ids"], alone["token_ids"])
+        self.assertEqual(beside["penstock"]["logits_hash"], alone["penstock"]["logits_hash"])
+        self.assertGreater(beside["penstock"]["gpu_experts"], 0)
+        self.assertEqual(alone["penstock"].get("gpu_experts", 0), 0)
+
+    def test_auto_takes_no_software_device_and_says_so(self):
+        out = penstock("run", DEMO, *ASK, "--gpu", "auto", "-q")
+        self.assertEqual(out.returncode, 0, out.stderr)
+        self.assertRegex(out.stderr.decode(), "^warning: no GPU is used: .*\n$")
+        self.assertEqual(out.stdout, penstock("run", DEMO, *ASK, "-q").stdout)
+
+    def test_what_cannot_be_is_refused_with_names_and_numbers(self):
+        self.assertIn('no GPU is called "nonesuch"', self.refused(2, "--gpu", "nonesuch"))
+        self.assertRegex(self.refused(2, "--gpu", "llvmpipe", "--vram", "1M"), "give --vram [0-9]+ or more")
+        self.assertRegex(self.refused(2, "--gpu", "llvmpipe", "--vram", "900G"), "900.00 GiB: llvmpipe .* can be had now")
+        self.assertIn("--vram", self.refused(2, "--gpu", "llvmpipe"))  # it uses this machine's own memory
+        self.assertIn("--gpu", self.refused(2, "--vram", "12M"))
+        self.assertIn("fixed16", self.refused(2, "--gpu", "llvmpipe", "--vram", "12M", "--arithmetic", "float32"))
+
+
+if __name__ == "__main__":
+    unittest.main()
