@@ -79,7 +79,12 @@ Result<std::unique_ptr<GpuTier>> GpuTier::create(ChosenGpu gpu, std::span<const 
   GpuDevice& device = *tier->gpu_.device;
   tier->experts_ = PENSTOCK_TRY(GpuExperts::create(device, rows_of(limits)));
   tier->slots_ = PENSTOCK_TRY(GpuSlots::create(device, shape));
-  PENSTOCK_CHECK(device.allocated_bytes() <= tier->gpu_.vram_bytes);
+  if (device.allocated_bytes() > tier->gpu_.vram_bytes) {
+    return Error{ErrorCode::kOutOfMemory,
+                 fmt::format("{} rounds what is asked for up to {}, above the {} that it may use",
+                             device.facts().name, format_bytes(device.allocated_bytes()),
+                             format_bytes(tier->gpu_.vram_bytes))};
+  }
   return tier;
 }
 
