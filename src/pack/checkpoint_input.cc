@@ -58,8 +58,8 @@ class CheckpointInput final : public PackInput {
 
 Result<std::unique_ptr<PackInput>> CheckpointInput::open(Storage& storage,
                                                          const PackOptions& options) {
-  std::unique_ptr<CheckpointInput> made(
-      new CheckpointInput(storage, PENSTOCK_TRY(Checkpoint::open(storage, options.source))));
+  Checkpoint opened = PENSTOCK_TRY(Checkpoint::open(storage, options.source));
+  std::unique_ptr<CheckpointInput> made(new CheckpointInput(storage, std::move(opened)));
   Checkpoint& checkpoint = made->checkpoint_;
   const ModelConfig config =
       PENSTOCK_TRY(parse_model_config(checkpoint.config(), checkpoint.path_of("config.json")));

@@ -73,8 +73,8 @@ class SourceInput final : public PackInput {
 };
 
 Result<std::unique_ptr<PackInput>> SourceInput::open(Storage& storage, const PackOptions& options) {
-  std::unique_ptr<SourceInput> made(new SourceInput(
-      PENSTOCK_TRY(ModelSource::open(storage, options.source)), options.num_threads));
+  ModelSource opened = PENSTOCK_TRY(ModelSource::open(storage, options.source));
+  std::unique_ptr<SourceInput> made(new SourceInput(std::move(opened), options.num_threads));
   PENSTOCK_TRY(check_team(made->pool_, options.num_threads));
   made->choose_types(options);
   made->plan_resident();

@@ -129,11 +129,20 @@ TEST(Rules, only_the_named_files_call_what_only_linux_has) {
   });
 }
 
-// How often PENSTOCK_TRY stands behind another element of a braced list. It leaves by a return from
-// within, and then GCC forgets to destroy the elements that were made before: a leak.
+// Whether `new Name` ends here.
+bool ends_with_new(std::string_view code) {
+  const size_t space = code.find_last_of(" \n(");
+  return space != std::string_view::npos && code[space] == ' ' &&
+         code.substr(0, space).ends_with("new");
+}
+
+// How often PENSTOCK_TRY stands behind another element of a braced list, or among the arguments of a
+// `new`. It leaves by a return from within, and then compilers forget to destroy the elements that were
+// made before, and to give back the memory that was taken: a leak.
 int tries_behind_elements(const std::string& code) {
   struct Bracket {
     char open;
+    bool is_of_new = false;
     bool has_comma = false, has_statement = false;
   };
   std::vector<Bracket> open;
@@ -144,7 +153,7 @@ int tries_behind_elements(const std::string& code) {
       i = code.find('\'', i + 2);  // a character
       if (i == std::string::npos) break;
     } else if (c == '(' || c == '{' || c == '[') {
-      open.push_back({c});
+      open.push_back({.open = c, .is_of_new = ends_with_new(std::string_view(code).substr(0, i))});
     } else if ((c == ')' || c == '}' || c == ']') && !open.empty()) {
       open.pop_back();
     } else if (c == ',' && !open.empty()) {
@@ -154,17 +163,25 @@ int tries_behind_elements(const std::string& code) {
     } else if (code.compare(i, 13, "PENSTOCK_TRY(") == 0) {
       const auto brace = std::find_if(open.rbegin(), open.rend(),
                                       [](const Bracket& bracket) { return bracket.open == '{'; });
-      if (brace != open.rend() && brace->has_comma && !brace->has_statement) ++found;
+      const bool is_behind = brace != open.rend() && brace->has_comma && !brace->has_statement;
+      const auto made = std::find_if(open.rbegin(), open.rend(), [](const Bracket& bracket) {
+        return bracket.is_of_new || bracket.has_statement;
+      });
+      if (is_behind || (made != open.rend() && made->is_of_new)) ++found;
     }
   }
   return found;
 }
 
-TEST(Rules, nothing_leaves_from_the_middle_of_a_braced_list) {
+TEST(Rules, nothing_leaves_from_the_middle_of_a_braced_list_or_a_new) {
   EXPECT_EQ(tries_behind_elements("f() { Json j = {{a, PENSTOCK_TRY(x)}}; }"), 1);
   EXPECT_EQ(tries_behind_elements("v.push_back({name, PENSTOCK_TRY(x)});"), 1);
   EXPECT_EQ(tries_behind_elements("v.push_back({PENSTOCK_TRY(x), name});"), 0);
   EXPECT_EQ(tries_behind_elements("f(a, b) { g(a, b); h(a, PENSTOCK_TRY(x)); }"), 0);
+  EXPECT_EQ(tries_behind_elements("f() { std::unique_ptr<A> a(new A(PENSTOCK_TRY(x))); }"), 1);
+  EXPECT_EQ(
+      tries_behind_elements("f() { p = new (a::B)(x); new C{[] { g(); PENSTOCK_TRY(x); }}; }"), 0);
+  EXPECT_EQ(tries_behind_elements("f() { auto a = PENSTOCK_TRY(x); return new A(a); }"), 0);
   for_each_source([](const Source& source) {
     EXPECT_EQ(tries_behind_elements(code_of(source.text)), 0) << source.name;
   });
