@@ -8,11 +8,8 @@
 namespace penstock {
 namespace {
 
-// What an allocation may take more than was asked for.
-constexpr uint64_t kRounding = uint64_t{64} << 10;
-
 int64_t slots_per_block(uint64_t slot_bytes) {
-  return static_cast<int64_t>((kGpuBlockMax - kRounding) / slot_bytes);
+  return static_cast<int64_t>((kGpuBlockMax - kGpuRounding) / slot_bytes);
 }
 
 // A slot that few uses are left of goes first; a copy costs too much to follow the latest use.
@@ -26,15 +23,15 @@ int64_t GpuSlots::slots_in(uint64_t bytes, uint64_t slot_bytes) {
   const auto whole = static_cast<int64_t>(bytes / kGpuBlockMax);
   const uint64_t rest = bytes % kGpuBlockMax;
   return whole * in_block +
-         static_cast<int64_t>(rest > kRounding ? (rest - kRounding) / slot_bytes : 0);
+         static_cast<int64_t>(rest > kGpuRounding ? (rest - kGpuRounding) / slot_bytes : 0);
 }
 
 GpuSlots::Bytes GpuSlots::bytes_for(const Shape& shape) {
   const int64_t in_block = slots_per_block(shape.slot_bytes);
   const int64_t blocks = (shape.cache.num_slots + in_block - 1) / in_block;
   return {.on_device = static_cast<uint64_t>(shape.cache.num_slots) * shape.slot_bytes +
-                       static_cast<uint64_t>(blocks) * kRounding,
-          .on_host = static_cast<uint64_t>(shape.num_staging) * shape.slot_bytes + kRounding};
+                       static_cast<uint64_t>(blocks) * kGpuRounding,
+          .on_host = static_cast<uint64_t>(shape.num_staging) * shape.slot_bytes + kGpuRounding};
 }
 
 GpuSlots::GpuSlots(GpuDevice& device, const Shape& shape)

@@ -27,8 +27,7 @@ constexpr float kLead = 1.2f;
 // Of the experts that the processors compute in a call, so many are copied: copying them is work too.
 constexpr int64_t kCallShare = 4;
 
-// What an allocation may take more than was asked for, and how many there are beside slots.
-constexpr uint64_t kRounding = uint64_t{64} << 10;
+// Allocations beside slots.
 constexpr uint64_t kAllocations = 8;
 
 constexpr uint64_t kPartAlignment = 256;
@@ -53,7 +52,7 @@ int num_staging(uint64_t slot_bytes) {
 
 uint64_t GpuTier::host_bytes(const GpuTierLimits& limits, uint64_t slot_bytes) {
   const auto staging = static_cast<uint64_t>(num_staging(slot_bytes)) * slot_bytes;
-  return GpuExperts::bytes_for(rows_of(limits)).on_host + staging + 3 * kRounding;
+  return GpuExperts::bytes_for(rows_of(limits)).on_host + staging + 3 * kGpuRounding;
 }
 
 GpuTier::GpuTier(ChosenGpu gpu, ExpertStore& store, const GpuTierLimits& limits,
@@ -138,7 +137,7 @@ Result<GpuSlots::Shape> GpuTier::plan_slots(uint64_t slot_bytes) const {
                            .slot_bytes = slot_bytes,
                            .num_staging = num_staging(slot_bytes)};
   const GpuExperts::Bytes rows = GpuExperts::bytes_for(rows_of(limits_));
-  const uint64_t for_rows = rows.on_device + rows.on_host + kAllocations * kRounding;
+  const uint64_t for_rows = rows.on_device + rows.on_host + kAllocations * kGpuRounding;
   const uint64_t for_copies = GpuSlots::bytes_for(shape).on_host;
   const uint64_t besides = for_rows + for_copies;
   const uint64_t budget = gpu_.vram_bytes;

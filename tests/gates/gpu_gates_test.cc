@@ -4,7 +4,6 @@
 //   G27 experts in a GPU's memory: in any number of slots, for any choice of who computes what,
 //       whatever is copied over and when, late or not; a device that is lost, silent or out of memory
 //       at any point: the logits of the processors alone, within the memory that was allowed
-#include <dlfcn.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -15,6 +14,7 @@
 #include <thread>
 
 #include "experts/gpu_tier.h"
+#include "gpu/test_gpu.h"
 #include "support/test_model.h"
 
 namespace penstock::test {
@@ -22,10 +22,6 @@ namespace {
 
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
-
-// As gpu/test_gpu.h has it.
-constexpr const char* kSoftwareGpu = "llvmpipe";
-const bool kDriverStays = ::dlopen("libvulkan_lvp.so", RTLD_NOW | RTLD_NODELETE) != nullptr;
 
 constexpr uint64_t kPlenty = 64ull << 20;
 
