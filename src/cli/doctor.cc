@@ -33,8 +33,7 @@ Result<DoctorOptions> doctor_options(Call& call) {
     const auto layers = static_cast<int>(model.config.num_moe_layers());
     options.part_bytes = align_file(PENSTOCK_TRY(model.expert_sizes(layers)).part_bytes);
     options.experts_path = model.expert_paths().front();
-    const std::optional<DType> own =
-        model.packed ? model.packed->experts().one_dtype() : std::nullopt;
+    const std::optional<DType> own = model.experts_dtype();
     options.dtype = own.value_or(nearest_dtype(expert_bits(model.config, model_sizes(model))));
     if (!own) {
       call.terminal.note(fmt::format("products are measured in {}; those of {} are near them",

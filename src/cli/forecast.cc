@@ -249,8 +249,7 @@ Result<std::optional<ForecastRequest>> forecast_of_model(Call& call, const Model
   ForecastRequest request;
   request.plan = plan;
   request.sizes = model_sizes(files);
-  const std::optional<DType> own =
-      files.packed ? files.packed->experts().one_dtype() : std::nullopt;
+  const std::optional<DType> own = files.experts_dtype();
   request.bits.experts = own ? stored_bits(*own) : expert_bits(files.config, request.sizes);
   const DType dtype = own.value_or(nearest_dtype(request.bits.experts));
   const auto known = PENSTOCK_TRY(known_rates(call, request.sizes.record_bytes, dtype));

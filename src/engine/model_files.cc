@@ -139,6 +139,10 @@ uint64_t ModelFiles::expert_bytes() const {
   return packed ? packed->experts().file_bytes() : expert_file_bytes(*source);
 }
 
+std::optional<DType> ModelFiles::experts_dtype() const {
+  return packed ? packed->experts().one_dtype() : std::nullopt;
+}
+
 std::string ModelFiles::experts_coding() const {
   return packed ? packed->experts().codings() : expert_codings(*source);
 }

@@ -48,6 +48,7 @@ struct ModelFiles {
   uint64_t resident_bytes() const;                     // in memory
   uint64_t tensor_bytes(std::string_view name) const;  // of a resident one; 0: there is none
   uint64_t expert_bytes() const;                       // of all experts, in the files
+  std::optional<DType> experts_dtype() const;          // of panels, where all are of one type
   std::string experts_coding() const;                  // "q4"; "Q4_K, Q6_K"
   std::string resident_coding() const;                 // "as trained", "q8"; "as in the file"
   std::vector<std::string> expert_paths() const;
