@@ -10,28 +10,16 @@
 #include "base/thread.h"
 #include "compute/panel.h"
 #include "format/text.h"
+#include "source/stored_form.h"
 
 namespace penstock {
 namespace {
 
 constexpr int64_t kChunkBytes = 16 << 20;  // of f32 values
 
-// Above this the range of a group, maximum - minimum, could overflow; no weight is near it.
-constexpr float kMagnitudeMax = 1e38f;
-
 int64_t chunk_rows_of(int64_t columns) {
   const int64_t rows = kChunkBytes / (columns * static_cast<int64_t>(sizeof(float)));
   return std::max(kPanelRows, rows / kPanelRows * kPanelRows);
-}
-
-// Index of the first value that is no weight (NaN fails every comparison), or -1.
-int64_t find_unusable(std::span<const float> values) {
-  bool all_good = true;
-  for (const float value : values) all_good &= std::fabs(value) <= kMagnitudeMax;
-  if (all_good) return -1;
-  const auto found = std::find_if(values.begin(), values.end(),
-                                  [](float value) { return !(std::fabs(value) <= kMagnitudeMax); });
-  return found - values.begin();
 }
 
 void apply(Change change, std::span<float> values) {
@@ -60,12 +48,9 @@ SourceRow source_row(const MatrixSource& source, int64_t row) {
   check_failed(__FILE__, __LINE__, "row within the matrix");
 }
 
-Error unusable_value(const MatrixSource& source, int64_t columns, int64_t element, float value) {
+Error unusable_element(const MatrixSource& source, int64_t columns, int64_t element, float value) {
   const SourceRow place = source_row(source, element / columns);
-  return {ErrorCode::kCorrupt,
-          fmt::format("tensor {} holds {} at row {}, column {}; the checkpoint is damaged, fetch "
-                      "the file again",
-                      escaped(place.tensor->info.name), value, place.row, element % columns)};
+  return unusable_value(escaped(place.tensor->info.name), value, place.row, element % columns);
 }
 
 }  // namespace
@@ -165,7 +150,7 @@ Result<void> Converter::convert_chunk(const MatrixSource& source, const StoredFo
                                    static_cast<uint64_t>(bad % chunk.columns) * element_bytes,
                                element_bytes),
         std::span(&value, 1));
-  return unusable_value(source, chunk.columns, bad, value);
+  return unusable_element(source, chunk.columns, bad, value);
 }
 
 Result<void> Converter::convert(const MatrixSource& source, const StoredForm& form,

@@ -67,6 +67,19 @@ Result<void> update_samples(RunningChecksum& sum, ModelSource& source) {
   return {};
 }
 
+// Of files as they lie there: an edited or replaced one has another key.
+template <typename Files>
+Hash128 key_of(const Files& files, uint64_t model_id) {
+  RunningChecksum sum;
+  update_number(sum, model_id);
+  for (const auto& file : files) {
+    update_number(sum, file.stat.bytes);
+    update_number(sum, file.stat.inode);
+    update_number(sum, static_cast<uint64_t>(file.stat.modified_ns));
+  }
+  return sum.value();
+}
+
 void update_options(RunningChecksum& sum, const StoredTypes& types) {
   update_text(sum, option_text(types.experts));
   update_text(sum, option_text(types.resident));
@@ -102,7 +115,7 @@ Result<uint64_t> derive_model_id(ModelSource& source, const StoredTypes& types) 
   update_options(sum, types);
   update_text(sum, to_text(normal_config(source.config())));
   for (const CheckpointFile& file : source.files()) {
-    update_text(sum, file.path.substr(file.path.rfind('/') + 1));
+    update_text(sum, file.name());
     update_number(sum, file.stat.bytes);
     update_number(sum, file.header_sum.low);
     update_number(sum, file.header_sum.high);
@@ -112,25 +125,11 @@ Result<uint64_t> derive_model_id(ModelSource& source, const StoredTypes& types) 
 }
 
 Hash128 derive_pack_key(const ModelSource& source, uint64_t model_id) {
-  RunningChecksum sum;
-  update_number(sum, model_id);
-  for (const CheckpointFile& file : source.files()) {
-    update_number(sum, file.stat.bytes);
-    update_number(sum, file.stat.inode);
-    update_number(sum, static_cast<uint64_t>(file.stat.modified_ns));
-  }
-  return sum.value();
+  return key_of(source.files(), model_id);
 }
 
 Hash128 derive_pack_key(const Checkpoint& checkpoint, uint64_t model_id) {
-  RunningChecksum sum;
-  update_number(sum, model_id);
-  for (const CheckpointShard& shard : checkpoint.shards()) {
-    update_number(sum, shard.stat.bytes);
-    update_number(sum, shard.stat.inode);
-    update_number(sum, static_cast<uint64_t>(shard.stat.modified_ns));
-  }
-  return sum.value();
+  return key_of(checkpoint.shards(), model_id);
 }
 
 }  // namespace penstock

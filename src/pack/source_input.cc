@@ -18,10 +18,6 @@
 namespace penstock {
 namespace {
 
-std::string base_name(const std::string& path) {
-  return path.substr(path.rfind('/') + 1);
-}
-
 class SourceInput final : public PackInput {
  public:
   static Result<std::unique_ptr<PackInput>> open(Storage& storage, const PackOptions& options);
@@ -59,6 +55,7 @@ class SourceInput final : public PackInput {
   Result<void> make_matrix(const SourceTensor& tensor, const MatrixForm& form,
                            std::span<std::byte> out, const std::stop_token& stop);
   Result<void> check_codes(const SourceTensor& tensor, const CodedRows& coded);
+  void count_read(const SourceTensor& tensor);
 
   ModelSource source_;
   ThreadPool pool_;
@@ -149,7 +146,7 @@ Result<void> SourceInput::plan_experts() {
 std::vector<SourceFile> SourceInput::sources() const {
   std::vector<SourceFile> files;
   for (const CheckpointFile& file : source_.files()) {
-    files.push_back({base_name(file.path), file.stat.bytes});
+    files.push_back({file.name(), file.stat.bytes});
   }
   return files;
 }
@@ -162,17 +159,14 @@ Result<void> SourceInput::make_resident(size_t index, const ByteSink& sink,
   uint64_t position = 0;
   std::vector<std::byte> bytes;
   std::vector<float> values;
-  const std::pair<CodedPlane, uint64_t> all[] = {{CodedPlane::kCodes, planes.at.codes},
-                                                 {CodedPlane::kScales, planes.at.scales},
-                                                 {CodedPlane::kBiases, planes.at.biases}};
   const auto pad_to = [&](uint64_t place) -> Result<void> {
     bytes.assign(place - position, std::byte{0});
     position = place;
     return bytes.empty() ? Result<void>() : sink(bytes);
   };
-  for (const auto& [plane, at] : all) {
+  for (const CodedPlane plane : kCodedPlanes) {
     if (bytes_of(planes.sizes, plane) == 0) continue;
-    PENSTOCK_TRY(pad_to(at));
+    PENSTOCK_TRY(pad_to(bytes_of(planes.at, plane)));
     for (int64_t first = 0; first < tensor.rows; first += kRowsAtOnce) {
       if (stop.stop_requested()) return Error{ErrorCode::kCancelled, "stopped"};
       const RowsWanted wanted = {plane, first, std::min(kRowsAtOnce, tensor.rows - first)};
@@ -187,9 +181,7 @@ Result<void> SourceInput::make_resident(size_t index, const ByteSink& sink,
       PENSTOCK_TRY(check_values(tensor, first, values));
     }
   }
-  for (const StoredRows& range : tensor.ranges) {
-    bytes_read_ += stored_bytes(range.matrix.coding, range.rows, range.matrix.columns);
-  }
+  count_read(tensor);
   return pad_to(piece.bytes);
 }
 
@@ -197,14 +189,11 @@ Result<void> SourceInput::make_matrix(const SourceTensor& tensor, const MatrixFo
                                       std::span<std::byte> out, const std::stop_token& stop) {
   if (stop.stop_requested()) return Error{ErrorCode::kCancelled, "stopped"};
   const PlacedPlanes planes = *place_matrix(form, tensor.rows, tensor.columns);
-  const std::pair<CodedPlane, uint64_t> all[] = {{CodedPlane::kCodes, planes.at.codes},
-                                                 {CodedPlane::kScales, planes.at.scales},
-                                                 {CodedPlane::kBiases, planes.at.biases}};
-  for (const auto& [plane, at] : all) {
+  for (const CodedPlane plane : kCodedPlanes) {
     const RowsWanted wanted = {plane, 0, tensor.rows};
     PENSTOCK_TRY(make_rows(source_, tensor, form, wanted,
                            {.team = &pool_, .refuses_bad_values = true},
-                           out.subspan(at, bytes_of(planes.sizes, plane))));
+                           out.subspan(bytes_of(planes.at, plane), bytes_of(planes.sizes, plane))));
   }
   if (form.is_coded()) {
     PENSTOCK_TRY(
@@ -214,9 +203,7 @@ Result<void> SourceInput::make_matrix(const SourceTensor& tensor, const MatrixFo
                              .biases = out.data() + planes.at.biases,
                              .scale_rows = form.layout == MatrixLayout::kCodedPanels ? 0 : 1}));
   }
-  for (const StoredRows& range : tensor.ranges) {
-    bytes_read_ += stored_bytes(range.matrix.coding, range.rows, range.matrix.columns);
-  }
+  count_read(tensor);
   return {};
 }
 
@@ -239,6 +226,12 @@ Result<void> SourceInput::check_codes(const SourceTensor& tensor, const CodedRow
     if (error) return *std::move(error);
   }
   return {};
+}
+
+void SourceInput::count_read(const SourceTensor& tensor) {
+  for (const StoredRows& range : tensor.ranges) {
+    bytes_read_ += stored_bytes(range.matrix.coding, range.rows, range.matrix.columns);
+  }
 }
 
 Result<void> SourceInput::make_part(int64_t layer, int64_t expert, PackedPart part,

@@ -49,6 +49,8 @@ bool has_row_panels(const Coding& coding, int64_t columns);
 int64_t unit_columns(const Coding& coding);
 
 enum class CodedPlane : uint8_t { kCodes, kScales, kBiases };
+inline constexpr CodedPlane kCodedPlanes[] = {CodedPlane::kCodes, CodedPlane::kScales,
+                                              CodedPlane::kBiases};
 constexpr uint64_t bytes_of(const RowBytes& bytes, CodedPlane plane) {
   if (plane == CodedPlane::kCodes) return bytes.codes;
   return plane == CodedPlane::kScales ? bytes.scales : bytes.biases;

@@ -43,8 +43,6 @@ std::vector<std::byte> random_bytes(std::mt19937& random, uint64_t count) {
   return bytes;
 }
 
-constexpr CodedPlane kPlanes[] = {CodedPlane::kCodes, CodedPlane::kScales, CodedPlane::kBiases};
-
 TEST(RowPanels, rows_come_back_and_nothing_is_added) {
   std::mt19937 random(3);
   int laid_out = 0;
@@ -52,7 +50,7 @@ TEST(RowPanels, rows_come_back_and_nothing_is_added) {
     if (!has_row_panels(coding, kColumns)) continue;
     ++laid_out;
     const RowBytes row = row_bytes(coding, kColumns), panel = row_panel_bytes(coding, kColumns);
-    for (const CodedPlane plane : kPlanes) {
+    for (const CodedPlane plane : kCodedPlanes) {
       const uint64_t size = bytes_of(row, plane);
       EXPECT_EQ(bytes_of(panel, plane), size * kPanelRows) << name_of(coding);
       if (size == 0) continue;

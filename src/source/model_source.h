@@ -39,6 +39,8 @@ enum class SourceFormat : uint8_t { kHuggingFace, kMlx, kGguf };
 std::string_view name_of(SourceFormat format);
 
 struct CheckpointFile {
+  std::string name() const { return path.substr(path.rfind('/') + 1); }
+
   std::string path;
   FileStat stat;
   Hash128 header_sum;  // of the header: says which file it is without reading its weights

@@ -183,8 +183,7 @@ uint64_t layout_bytes(const ModelSource& source) {
       // Of two that are one in the file, both together may fit.
       const int64_t rows = 2 * matrix.rows;
       if (!fit_row_panels(matrix.coding, rows, matrix.columns)) continue;
-      for (const CodedPlane plane :
-           {CodedPlane::kCodes, CodedPlane::kScales, CodedPlane::kBiases}) {
+      for (const CodedPlane plane : kCodedPlanes) {
         const RowPanelForm form(matrix.coding, plane, rows, matrix.columns);
         largest = std::max(largest, form.copy_bytes());
       }

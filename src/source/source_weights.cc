@@ -47,12 +47,10 @@ Result<ResidentWeights> SourceWeights::load(
     const SourceTensor& tensor = source.tensors()[i];
     const auto& [form, planes, offset] = placed_[i];
     std::byte* place = memory.data() + offset;
-    const PlanePlace targets[] = {{CodedPlane::kCodes, place + planes.at.codes},
-                                  {CodedPlane::kScales, place + planes.at.scales},
-                                  {CodedPlane::kBiases, place + planes.at.biases}};
-    for (const PlanePlace& target : targets) {
-      if (bytes_of(planes.sizes, target.plane) == 0) continue;
-      PENSTOCK_TRY(load_plane(source, tensor, form, team, target));
+    for (const CodedPlane plane : kCodedPlanes) {
+      if (bytes_of(planes.sizes, plane) == 0) continue;
+      PENSTOCK_TRY(
+          load_plane(source, tensor, form, team, {plane, place + bytes_of(planes.at, plane)}));
     }
     if (form.is_plain()) {
       weights.add_vector(tensor.name, tensor.rows, tensor.columns,

@@ -201,17 +201,28 @@ uint64_t rows_bytes(const MatrixForm& form, int64_t columns, const RowsWanted& w
          bytes_of(row_panel_bytes(form.coding, columns), wanted.plane);
 }
 
+int64_t find_unusable(std::span<const float> values) {
+  bool all_good = true;
+  for (const float value : values) all_good &= std::fabs(value) <= kMagnitudeMax;
+  if (all_good) return -1;
+  const auto found = std::ranges::find_if(
+      values, [](float value) { return !(std::fabs(value) <= kMagnitudeMax); });
+  return found - values.begin();
+}
+
+Error unusable_value(std::string_view tensor, float value, int64_t row, int64_t column) {
+  return {ErrorCode::kCorrupt,
+          fmt::format("tensor {} holds {} at row {}, column {}; the checkpoint is damaged, fetch "
+                      "the file again",
+                      tensor, value, row, column)};
+}
+
 Result<void> check_values(const SourceTensor& tensor, int64_t first_row,
                           std::span<const float> values) {
-  const auto bad = std::ranges::find_if(
-      values, [](float value) { return !(std::fabs(value) <= kMagnitudeMax); });
-  if (bad == values.end()) return {};
-  const int64_t index = bad - values.begin();
-  return Error{
-      ErrorCode::kCorrupt,
-      fmt::format("tensor {} holds {} at row {}, column {}; the checkpoint is damaged, "
-                  "fetch the file again",
-                  tensor.name, *bad, first_row + index / tensor.columns, index % tensor.columns)};
+  const int64_t index = find_unusable(values);
+  if (index < 0) return {};
+  return unusable_value(tensor.name, values[static_cast<size_t>(index)],
+                        first_row + index / tensor.columns, index % tensor.columns);
 }
 
 Result<void> make_rows(ModelSource& source, const SourceTensor& tensor, const MatrixForm& form,

@@ -12,6 +12,7 @@
 
 #include <cstdint>
 #include <span>
+#include <string_view>
 
 #include "base/result.h"
 #include "base/thread_pool.h"
@@ -49,7 +50,12 @@ Result<void> make_rows(ModelSource& source, const SourceTensor& tensor, const Ma
                        const RowsWanted& wanted, const MakeOptions& options,
                        std::span<std::byte> out);
 
-// Refuses what is no weight among the values of rows from first_row on: NaN, infinities and their like.
+// Index of the first value that is no weight (NaN, infinities and their like), or -1; and what to say
+// of it.
+int64_t find_unusable(std::span<const float> values);
+Error unusable_value(std::string_view tensor, float value, int64_t row, int64_t column);
+
+// Refuses such among the values of rows from first_row on.
 Result<void> check_values(const SourceTensor& tensor, int64_t first_row,
                           std::span<const float> values);
 
