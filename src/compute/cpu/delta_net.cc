@@ -17,15 +17,16 @@ constexpr uintptr_t kCacheLineBytes = 64;
 constexpr int64_t kStreamedFloats = int64_t{1} << 18;
 constexpr int kConvKernelMax = 16;
 
-// The last inputs become the history of the next call. `to` may be `from`.
-void keep_history(const DeltaNetShape& shape, Rows qkv, const float* from, float* to) {
+// The last inputs of channels [begin, end) become the history of the next call. `to` may be `from`.
+void keep_history(const DeltaNetShape& shape, Rows qkv, int64_t begin, int64_t end,
+                  const float* from, float* to) {
   const int64_t kept = shape.conv_kernel - 1;
   const int64_t channels = shape.conv_channels();
   const int64_t old = std::max<int64_t>(0, kept - qkv.count);  // rows that stay
-  std::copy(from + (kept - old) * channels, from + kept * channels, to);
-  for (int64_t j = old; j < kept; ++j) {
-    const auto row = qkv.row(qkv.count - kept + j);
-    std::copy(row.begin(), row.end(), to + j * channels);
+  for (int64_t j = 0; j < kept; ++j) {
+    const float* row = j < old ? from + (kept - old + j) * channels
+                               : qkv.data + (qkv.count - kept + j) * qkv.stride;
+    std::copy(row + begin, row + end, to + j * channels + begin);
   }
 }
 
@@ -58,12 +59,23 @@ void DeltaNet::run(const DeltaNetCall& call) {
     prepare_keys(call, task / chunks, first, std::min(first + kKeyTaskTokens, tokens), worker);
   });
   pool_.run(shape.value_heads, [&](int64_t head, int worker) { run_head(call, head, worker); });
-  Rows kept = call.qkv;
-  if (call.ahead.memory != nullptr) {
-    keep_history(shape, kept, call.before.conv_history, call.ahead.conv_history);
-    kept = kept.first(tokens - 1);
-  }
-  keep_history(shape, kept, call.before.conv_history, call.after.conv_history);
+}
+
+// Of the channels of a head's values, and of its share of those of the keys, which all have been
+// read by then.
+void DeltaNet::keep_inputs(const DeltaNetCall& call, int64_t head) const {
+  const DeltaNetShape& shape = call.shape;
+  const int64_t key_channels = 2 * int64_t{shape.key_heads} * shape.key_dim;
+  const auto keep = [&](int64_t begin, int64_t end) {
+    Rows kept = call.qkv;
+    if (call.ahead.memory != nullptr) {
+      keep_history(shape, kept, begin, end, call.before.conv_history, call.ahead.conv_history);
+      kept = kept.first(kept.count - 1);
+    }
+    keep_history(shape, kept, begin, end, call.before.conv_history, call.after.conv_history);
+  };
+  keep(key_channels * head / shape.value_heads, key_channels * (head + 1) / shape.value_heads);
+  keep(key_channels + head * shape.value_dim, key_channels + (head + 1) * shape.value_dim);
 }
 
 void DeltaNet::prepare_keys(const DeltaNetCall& call, int64_t head, int64_t first, int64_t end,
@@ -135,6 +147,7 @@ void DeltaNet::run_head(const DeltaNetCall& call, int64_t head, int worker) cons
     kernels_.gated_norm(values + t * call.out.stride, call.weights.norm,
                         call.z.data + t * call.z.stride + head * dim, shape.rms_norm_eps, dim);
   }
+  keep_inputs(call, head);
 }
 
 // Rows [first, end) of channels [channel, channel + width) to out + t * out_stride.

@@ -69,6 +69,7 @@ class DeltaNet {
   void prepare_keys(const DeltaNetCall& call, int64_t head, int64_t first, int64_t end,
                     int worker) const;
   void run_head(const DeltaNetCall& call, int64_t head, int worker) const;
+  void keep_inputs(const DeltaNetCall& call, int64_t head) const;
   void convolve(const DeltaNetCall& call, int64_t channel, int64_t width, int64_t first,
                 int64_t end, float* out, int64_t out_stride, int worker) const;
 

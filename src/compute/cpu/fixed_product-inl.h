@@ -223,10 +223,41 @@ constexpr int64_t PackedBlockBytes(int rows) {
   return PackedCodesBytes(rows) + (rows * 8 + 63) / 64 * 64;
 }
 
-// A single row waits for memory, and the processor's own prefetcher begins anew at every page. So
-// blocks are asked for this far ahead, into the second cache: 4 KiB or the first cache gain less on
-// Intel and lose on AMD. What lies behind a list of panels is mostly the next task's.
+// A single row needs memory's whole bandwidth, and gets it best from one stream.
+inline constexpr int kPanelsOfRow = 1;
+
+// Of that stream, so much is asked for ahead, into the second cache, as the processor's own prefetcher
+// begins anew at every page: 4 KiB or the first cache gain less on Intel and lose on AMD.
 inline constexpr int64_t kPrefetchDistance = 8 << 10;
+
+// Asks for a list of panels as one stream, and for nothing behind it.
+class PanelStream {
+ public:
+  HWY_INLINE PanelStream(const std::byte* const* panels, int num_panels, int64_t blocks,
+                         int64_t block_bytes)
+      : panels_(panels), end_(panels + num_panels), left_(blocks), blocks_(blocks) {
+    place_ = panels[0];
+    for (int64_t ahead = 0; ahead < kPrefetchDistance; ahead += block_bytes) next(block_bytes);
+  }
+  HWY_INLINE void next(int64_t block_bytes) {
+    if (left_ == 0) {
+      if (panels_ == end_ || ++panels_ == end_) return;
+      place_ = *panels_;
+      left_ = blocks_;
+    }
+    for (int64_t line = 0; line < block_bytes; line += 64) {
+      __builtin_prefetch(place_ + line, 0, 2);
+    }
+    place_ += block_bytes;
+    --left_;
+  }
+
+ private:
+  const std::byte* const* panels_;
+  const std::byte* const* end_;
+  const std::byte* place_;
+  int64_t left_, blocks_;
+};
 
 // A single row has registers left for sums of codes that were not shifted down.
 #if HWY_TARGET == HWY_AVX3
@@ -340,20 +371,20 @@ struct FixedTile {
   }
 };
 
-template <class Format, int kPanels, int kRows>
+// Rows enough to be calculated rather than waited for.
+struct NoStream {
+  HWY_INLINE void next(int64_t) {}
+};
+
+template <class Format, int kPanels, int kRows, class Stream>
 HWY_INLINE void MultiplyFixedTile(const std::byte* const* panels, int64_t blocks,
-                                  const std::byte* packed, float* totals) {
+                                  const std::byte* packed, float* totals, Stream& stream) {
   const uint32_t* words[kPanels];
   for (int p = 0; p < kPanels; ++p) words[p] = reinterpret_cast<const uint32_t*>(panels[p]);
   std::fill_n(totals, kPanels * kRows * 16, 0.0f);
   for (int64_t block = 0; block < blocks; ++block) {
     FixedTile<Format, kPanels, kRows> tile;
-    if constexpr (kRows == 1) {
-      const auto* ahead = reinterpret_cast<const std::byte*>(words[0]) + kPrefetchDistance;
-      for (int64_t line = 0; line < block_bytes(Format::kDType); line += 64) {
-        __builtin_prefetch(ahead + line, 0, 2);
-      }
-    }
+    stream.next(block_bytes(Format::kDType));
     tile.AddBlock(words, packed, totals);
     for (int p = 0; p < kPanels; ++p) words[p] += block_bytes(Format::kDType) / 4;
     packed += PackedBlockBytes(kRows);
@@ -363,14 +394,24 @@ HWY_INLINE void MultiplyFixedTile(const std::byte* const* panels, int64_t blocks
 template <class Format, int kRows>
 void MultiplyFixedPanels(const std::byte* const* panels, int num_panels, int64_t blocks,
                          const std::byte* packed, float* totals) {
-  // A single row needs memory's whole bandwidth, and gets it best from one stream.
-  constexpr int kWide = kRows == 1 ? 1 : PanelsOfTile(kRows);
-  int p = 0;
-  for (; p + kWide <= num_panels; p += kWide) {
-    MultiplyFixedTile<Format, kWide, kRows>(panels + p, blocks, packed, totals + p * kRows * 16);
-  }
-  for (; p < num_panels; ++p) {
-    MultiplyFixedTile<Format, 1, kRows>(panels + p, blocks, packed, totals + p * kRows * 16);
+  if constexpr (kRows == 1) {
+    PanelStream stream(panels, num_panels, blocks, block_bytes(Format::kDType));
+    for (int p = 0; p < num_panels; ++p) {
+      MultiplyFixedTile<Format, kPanelsOfRow, 1>(panels + p, blocks, packed, totals + p * 16,
+                                                 stream);
+    }
+  } else {
+    constexpr int kWide = PanelsOfTile(kRows);
+    NoStream none;
+    int p = 0;
+    for (; p + kWide <= num_panels; p += kWide) {
+      MultiplyFixedTile<Format, kWide, kRows>(panels + p, blocks, packed, totals + p * kRows * 16,
+                                              none);
+    }
+    for (; p < num_panels; ++p) {
+      MultiplyFixedTile<Format, 1, kRows>(panels + p, blocks, packed, totals + p * kRows * 16,
+                                          none);
+    }
   }
 }
 
@@ -427,7 +468,7 @@ void PackFixed(const FixedRow* rows, int num_rows, int64_t columns, std::byte* p
 template <class Format>
 const ProductKernel* FixedKernelOf() {
   static constexpr ProductKernel kKernel = {
-      kTileRows,          PanelsOfTile(1),       false, &PaddedRows, nullptr,
+      kTileRows,          kPanelsOfRow,          false, &PaddedRows, nullptr,
       &PackFixed<Format>, &MultiplyFixed<Format>};
   return &kKernel;
 }

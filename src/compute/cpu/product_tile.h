@@ -14,11 +14,10 @@
 #include "compute/cpu/coded_kernel.h"
 #include "compute/cpu/elementwise.h"
 #include "compute/cpu/product.h"
+#include "compute/cpu/product_cut.h"
 #include "compute/cpu/scratch.h"
 
 namespace penstock {
-
-inline constexpr int64_t kTaskPanels = 16;  // of one task, at most
 
 // Of packed rows in a block, with their scales and sums: kernels of up to twelve rows hold four
 // bytes a number, those of more two.

@@ -8,8 +8,6 @@ namespace penstock {
 namespace {
 
 constexpr int64_t kProjectionsMax = 16;          // of one matmul
-constexpr int64_t kTaskRows = 96;                // at most
-constexpr int64_t kFewRows = 12;                 // weights are read from memory, not from caches
 constexpr int64_t kParallelElements = 16 << 10;  // from here on, rows are prepared by the team
 constexpr int64_t kCodedPanels = 4;              // of one task, of a matrix in coded rows
 
@@ -26,6 +24,11 @@ int64_t row_floats(int64_t columns) {
 int64_t panel_bytes_of(const Matrix& matrix) {
   if (!matrix.is_coded()) return matrix.num_blocks() * block_bytes(matrix.dtype);
   return static_cast<int64_t>(row_panel_bytes(matrix.coded.coding, matrix.columns).codes);
+}
+
+// With the panel of the gate that belongs to it.
+int64_t panel_bytes_of(const ProductJob& job) {
+  return panel_bytes_of(job.weight) + (job.has_gate() ? panel_bytes_of(job.gate) : 0);
 }
 
 // The sums of eight blocks run side by side, as each is a chain of dependent additions. Sums of a
@@ -66,6 +69,7 @@ ProductScratch::ProductScratch(int threads, const BackendLimits& limits, Scratch
   needed = cursor.take<int32_t>(max_rows);
   is_needed = cursor.take<uint8_t>(max_rows);
   starts = cursor.take<int64_t>(max_jobs + 1);
+  cuts = cursor.take<PanelCut>(max_jobs);
   num_threads = threads;
   tile_floats = ProductTile::floats(ceil_div(max_columns, kGroupColumns));
   tiles = cursor.take<float>(threads * tile_floats);
@@ -137,18 +141,20 @@ void Products::prepare_rows() {
   }
 }
 
-int64_t Products::task_panels(const ProductJob& job) const {
-  if (is_to_decode(job.weight) || (job.has_gate() && is_to_decode(job.gate))) return kCodedPanels;
-  if (job.num_rows > kFewRows) return kTaskPanels;
-  const int64_t panel_size = panel_bytes_of(job.weight);
-  const int64_t at_once = tiling_of(job.weight, job.num_rows).panels_at_once;
-  const int64_t groups = task_bytes_ / (panel_size * at_once * (job.has_gate() ? 2 : 1));
-  return std::clamp<int64_t>(groups, 1, kTaskPanels / at_once) * at_once;
+// Of weights that a job of few rows reads as they are.
+int64_t Products::stream_bytes(const ProductJob& job) const {
+  if (!is_stream(job) || is_any_to_decode(job)) return 0;
+  return ceil_div(job.out.width, kPanelRows) * panel_bytes_of(job);
 }
 
-int64_t Products::num_tasks(const ProductJob& job) const {
-  return ceil_div(ceil_div(job.out.width, kPanelRows), task_panels(job)) *
-         ceil_div(job.num_rows, kTaskRows);
+PanelCut Products::panels_of(const ProductJob& job, int64_t begin) const {
+  const int64_t panels = ceil_div(job.out.width, kPanelRows);
+  if (is_any_to_decode(job)) return PanelCut::even(panels, kCodedPanels);
+  if (!is_stream(job)) return PanelCut::even(panels, task_size_.panels);
+  // Rather a stream for every thread than several streams for some.
+  const int64_t wanted = tiling_of(job.weight, job.num_rows).panels_at_once;
+  const int64_t at_once = panels >= wanted * kTasksOfThread * pool_.num_threads() ? wanted : 1;
+  return PanelCut::of(panels, panel_bytes_of(job), at_once, begin, stream_cut_);
 }
 
 Matrix Products::decoded(const Matrix& matrix, int64_t first_panel, int64_t panels, int worker,
@@ -168,14 +174,16 @@ Matrix Products::decoded(const Matrix& matrix, int64_t first_panel, int64_t pane
   return made;
 }
 
-void Products::run_task(const ProductJob& job, int64_t task, int worker) {
-  const int64_t row_chunks = ceil_div(job.num_rows, kTaskRows);
-  const int64_t first_panel = task / row_chunks * task_panels(job);
+void Products::run_task(const ProductJob& job, const PanelCut& panel_cut, int64_t task,
+                        int worker) {
+  const int64_t row_chunks = ceil_div(job.num_rows, task_size_.rows);
+  const int64_t first_panel = panel_cut.first_of(task / row_chunks);
   ProductCut cut;
-  cut.first_row = task % row_chunks * kTaskRows;
-  cut.end_row = std::min(cut.first_row + kTaskRows, job.num_rows);
+  cut.first_row = task % row_chunks * task_size_.rows;
+  cut.end_row = std::min(cut.first_row + task_size_.rows, job.num_rows);
   cut.first_out = first_panel * kPanelRows;
-  cut.width = std::min(task_panels(job) * kPanelRows, job.out.width - cut.first_out);
+  cut.width =
+      std::min(panel_cut.end_of(task / row_chunks) * kPanelRows, job.out.width) - cut.first_out;
   cut.weight_panel = job.first_row / kPanelRows + first_panel;
   cut.gate_panel = first_panel;
   const int64_t panels = ceil_div(cut.width, kPanelRows);

@@ -1,8 +1,7 @@
 // Cuts matrix products into tasks for the team of threads.
 //
 // A job is one matrix (or a gate and up pair) times some rows of x. All jobs of an op run in one
-// parallel region; a task is a handful of panels times at most kTaskRows rows, so that both stay in
-// the caches of one core. Where the cuts are changes nothing in the results: every row of every
+// parallel region; a task is a handful of panels times some rows (product_cut.h). Where the cuts are changes nothing in the results: every row of every
 // panel is a sum of its own (compute/panel.h). Matrices in coded panels have kernels of their own; of
 // those that have none (coded_kernel()), and of coded rows, each task decodes its panels first.
 //
@@ -18,6 +17,7 @@
 #include "compute/backend.h"
 #include "compute/cpu/elementwise.h"
 #include "compute/cpu/product.h"
+#include "compute/cpu/product_cut.h"
 #include "compute/cpu/product_tile.h"
 #include "compute/cpu/scratch.h"
 
@@ -56,6 +56,7 @@ struct ProductScratch {
   int32_t* needed;     // [max_rows]: rows of which a job reads sums or numbers
   uint8_t* is_needed;  // [max_rows]
   int64_t* starts;     // [max_jobs + 1]: the first task of each job
+  PanelCut* cuts;      // [max_jobs]
   int num_threads;
   int64_t tile_floats;
   float* tiles;           // [threads, tile_floats]: what ProductTile points into
@@ -76,35 +77,66 @@ class Products {
     begin(job_at(0).x);
     for (int64_t i = 0; i < num_jobs; ++i) need_rows(job_at(i));
     prepare_rows();
-    int64_t* starts = scratch_.starts;
-    // Shorter tasks where the usual ones would leave threads without work.
-    for (const int64_t task_bytes : {kTaskBytes, kTaskBytes / 4}) {
-      task_bytes_ = task_bytes;
-      starts[0] = 0;
-      for (int64_t i = 0; i < num_jobs; ++i) starts[i + 1] = starts[i] + num_tasks(job_at(i));
-      if (starts[num_jobs] >= 4 * pool_.num_threads()) break;
-    }
+    cut(num_jobs, job_at);
+    const int64_t* starts = scratch_.starts;
     pool_.run(starts[num_jobs], [&](int64_t task, int worker) {
       const int64_t job = std::upper_bound(starts, starts + num_jobs, task) - starts - 1;
-      run_task(job_at(job), task - starts[job], worker);
+      run_task(job_at(job), scratch_.cuts[job], task - starts[job], worker);
     });
   }
 
  private:
-  static constexpr int64_t kTaskBytes = 256 << 10;  // of weights, while the rows are few
+  // Fills starts and cuts.
+  template <class JobAt>
+  void cut(int64_t num_jobs, const JobAt& job_at) {
+    int64_t bytes = 0;
+    bool has_many_rows = false;
+    for (int64_t i = 0; i < num_jobs; ++i) {
+      bytes += stream_bytes(job_at(i));
+      has_many_rows = has_many_rows || !is_stream(job_at(i));
+    }
+    stream_cut_ = StreamCut::of(bytes, pool_.num_threads());
+    for (const TaskSize& size : kTaskSizes) {
+      task_size_ = size;
+      int64_t begin = 0;
+      scratch_.starts[0] = 0;
+      for (int64_t i = 0; i < num_jobs; ++i) {
+        const ProductJob& job = job_at(i);
+        scratch_.cuts[i] = panels_of(job, begin);
+        scratch_.starts[i + 1] =
+            scratch_.starts[i] + scratch_.cuts[i].num_tasks() * ceil_div(job.num_rows, size.rows);
+        begin += stream_bytes(job);
+      }
+      const bool are_enough = scratch_.starts[num_jobs] >= kTasksOfThread * pool_.num_threads();
+      if (are_enough || !has_many_rows) break;
+    }
+  }
+
+  // Of a job of many rows. Its rows are packed anew by every task, so panels are the last to go.
+  struct TaskSize {
+    int64_t rows, panels;
+  };
+  static constexpr int64_t kFewRows = 12;
+  static constexpr TaskSize kTaskSizes[] = {
+      {96, kTaskPanels}, {kTileRowsMax, kTaskPanels}, {kTileRowsMax, kTaskPanels / 4}};
 
   // Before the tasks: what they need of each row of x, fixed point or sums, is made once.
   void begin(Rows x);
   void need_rows(const ProductJob& job);
   void prepare_rows();
   void prepare_row(int64_t row);
-  int64_t task_panels(const ProductJob& job) const;
-  int64_t num_tasks(const ProductJob& job) const;
-  void run_task(const ProductJob& job, int64_t task, int worker);
+  // Weights are read from memory, not from caches.
+  static bool is_stream(const ProductJob& job) { return job.num_rows <= kFewRows; }
+  int64_t stream_bytes(const ProductJob& job) const;
+  PanelCut panels_of(const ProductJob& job, int64_t begin) const;
+  void run_task(const ProductJob& job, const PanelCut& panels, int64_t task, int worker);
   void run_rows(const ProductJob& job, const ProductCut& cut, int worker);
   bool is_to_decode(const Matrix& matrix) const {
     return matrix.is_coded() &&
            (!is_in_coded_panels(matrix) || coded_kernel(matrix.coded.coding, choice_) == nullptr);
+  }
+  bool is_any_to_decode(const ProductJob& job) const {
+    return is_to_decode(job.weight) || (job.has_gate() && is_to_decode(job.gate));
   }
   // What a task needs of a coded matrix, as an f32 matrix of its own.
   Matrix decoded(const Matrix& matrix, int64_t first_panel, int64_t panels, int worker,
@@ -135,7 +167,8 @@ class Products {
   Rows x_;              // of the op that runs
   int64_t blocks_ = 0;  // of one of its rows
   int64_t num_needed_ = 0;
-  int64_t task_bytes_ = kTaskBytes;
+  StreamCut stream_cut_;
+  TaskSize task_size_ = kTaskSizes[0];
 };
 
 }  // namespace penstock
