@@ -1,6 +1,5 @@
 // The panel product of quantised formats in fixed point by tiles of bytes (byte_tiles.h), for many
-// rows of x: codes are spread to bytes once for two tiles of rows, and while the unit multiplies one
-// block, the vectors scale the sums of the block before.
+// rows of x: two tiles of rows by the codes of two panels, which are spread to bytes for them.
 #include <algorithm>
 #include <array>
 
@@ -135,102 +134,84 @@ void PackTiles(const FixedRow* rows, int num_rows, int64_t columns, std::byte* p
   }
 }
 
-// Blocks whose sums are added to the totals together: a total is loaded and stored once for them.
-inline constexpr int kBlocksAtOnce = 2;
-
-template <int kCount>
-using TileSums = int32_t[kBlocksAtOnce][kCount * 2 * kByteTileSums];
-
-// What some blocks add to the totals of a panel.
-template <class Format, int kCount>
-struct BlockSums {
-  const uint32_t* words;         // of the panel, from the first of the blocks on
-  const std::byte* packed;       // of x, likewise
-  int rows;                      // of x
-  const TileSums<kCount>& sums;  // of the products
-
-  // totals: [rows, 16]; of rows [first, end), which one tile holds:
-  // for each block: total += scale * (sum * the row's scale), total += bias * the row's sum
-  template <int kBlocks>
-  HWY_INLINE void AddTo(int first, int end, float* totals) const {
-    using FloatTile = Tile<F32Format, 1, 1>;
-    const int64_t block_size = PackedTilesBytes(rows);
-    const int place = first / kByteTileRows * 2 * kByteTileSums + first % kByteTileRows * 16;
-    for (int v = 0; v < 16; v += kLanes) {
-      FloatVec scale[kBlocks], bias[kBlocks];
-      const float* scales[kBlocks];
-      PENSTOCK_UNROLL
-      for (int b = 0; b < kBlocks; ++b) {
-        const auto* halves = reinterpret_cast<const uint16_t*>(
-            words + (b + 1) * block_bytes(Format::kDType) / 4 - 16);
-        scale[b] = FloatTile::LoadBF16(halves + v);
-        bias[b] = FloatTile::LoadBF16(halves + 16 + v);
-        scales[b] = reinterpret_cast<const float*>(packed + b * block_size + TileBytesOf(rows));
-      }
-      for (int r = first; r < end; ++r) {
-        const int at = place + (r - first) * 16 + v;
-        FloatVec total = hn::Load(Floats(), totals + r * 16 + v);
-        PENSTOCK_UNROLL
-        for (int b = 0; b < kBlocks; ++b) {
-          const IntVec high = hn::Load(Ints(), sums[b] + at);
-          const IntVec low = hn::Load(Ints(), sums[b] + kByteTileSums + at);
-          const IntVec sum = hn::Add(hn::ShiftLeft<8>(high), low);
-          const FloatVec product =
-              hn::Mul(hn::ConvertTo(Floats(), sum), hn::Set(Floats(), scales[b][r]));
-          total = TwiceRounded(scale[b], product, total);
-          total = TwiceRounded(bias[b], hn::Set(Floats(), scales[b][rows + r]), total);
-        }
-        hn::Store(total, Floats(), totals + r * 16 + v);
-      }
+// totals: [rows, 16]; to those of rows [first, end), which one tile holds, what one block adds:
+// total += scale * (sum * the row's scale), total += bias * the row's sum
+template <class Format>
+HWY_INLINE void AddBlock(const uint32_t* words, const std::byte* packed, int rows,
+                         const int32_t* sums, int first, int end, float* totals) {
+  using FloatTile = Tile<F32Format, 1, 1>;
+  const int place = first / kByteTileRows * 2 * kByteTileSums + first % kByteTileRows * 16;
+  const auto* halves =
+      reinterpret_cast<const uint16_t*>(words + block_bytes(Format::kDType) / 4 - 16);
+  const auto* scales = reinterpret_cast<const float*>(packed + TileBytesOf(rows));
+  for (int v = 0; v < 16; v += kLanes) {
+    const FloatVec scale = FloatTile::LoadBF16(halves + v);
+    const FloatVec bias = FloatTile::LoadBF16(halves + 16 + v);
+    for (int r = first; r < end; ++r) {
+      const int at = place + (r - first) * 16 + v;
+      const FloatVec total = hn::Load(Floats(), totals + r * 16 + v);
+      const IntVec high = hn::Load(Ints(), sums + at);
+      const IntVec low = hn::Load(Ints(), sums + kByteTileSums + at);
+      const IntVec sum = hn::Add(hn::ShiftLeft<8>(high), low);
+      const FloatVec product = hn::Mul(hn::ConvertTo(Floats(), sum), hn::Set(Floats(), scales[r]));
+      const FloatVec scaled = TwiceRounded(scale, product, total);
+      hn::Store(TwiceRounded(bias, hn::Set(Floats(), scales[rows + r]), scaled), Floats(),
+                totals + r * 16 + v);
     }
   }
-};
+}
 
-// While the unit multiplies one block, the vectors add half of the rows of the two blocks before.
-template <class Unit, class Format, int kCount>
-void MultiplyTilePanel(const uint32_t* words, int64_t blocks, const std::byte* packed, int rows,
-                       float* totals) {
-  static_assert(kBlocksAtOnce == 2);
-  alignas(64) uint32_t spread[2][kByteTileBytes / 4];
-  alignas(64) TileSums<kCount> sums[2];
+// kPanels panels, so that x is loaded once for all of them. Nothing of one block is kept for the next
+// but the totals: sums and codes of several would push x out of the first cache, and the other thread
+// of a core has the unit while this one has the vectors.
+template <class Unit, class Format, int kTiles, int kPanels>
+void MultiplyTilePanels(const std::byte* const* panels, int64_t blocks, const std::byte* packed,
+                        int rows, float* totals) {
+  constexpr int kPanelSums = kTiles * 2 * kByteTileSums;
+  alignas(64) uint32_t spread[kPanels][kByteTileBytes / 4];
+  alignas(64) int32_t sums[kPanels * kPanelSums];
   const int64_t block_size = PackedTilesBytes(rows);
-  const int half = std::min(rows, kCount * kByteTileRows / 2);
-  constexpr int64_t kBlockWords = block_bytes(Format::kDType) / 4;
-  const auto sums_from = [&](int64_t block) {
-    return BlockSums<Format, kCount>{words + block * kBlockWords, packed + block * block_size, rows,
-                                     sums[block / 2 % 2]};
-  };
-  const auto multiply = [&](int64_t block) {
-    const uint32_t* codes = Format::Spread(words + block * kBlockWords, spread[block % 2]);
-    Unit::template products<kCount>(packed + block * block_size, codes,
-                                    sums[block / 2 % 2][block % 2]);
-  };
-  std::fill_n(totals, rows * 16, 0.0f);
-  const int64_t pairs = blocks / 2;
-  for (int64_t pair = 0; pair <= pairs; ++pair) {
-    const bool is_first = pair == 0;
-    if (2 * pair < blocks) multiply(2 * pair);
-    if (!is_first) sums_from(2 * pair - 2).template AddTo<2>(0, half, totals);
-    if (2 * pair + 1 < blocks) multiply(2 * pair + 1);
-    if (!is_first) sums_from(2 * pair - 2).template AddTo<2>(half, rows, totals);
+  const int split = std::min(rows, kByteTileRows);
+  std::fill_n(totals, kPanels * rows * 16, 0.0f);
+  for (int64_t block = 0; block < blocks; ++block) {
+    const std::byte* x = packed + block * block_size;
+    std::array<const uint32_t*, kPanels> words, codes;
+    for (size_t p = 0; p < kPanels; ++p) {
+      words[p] = reinterpret_cast<const uint32_t*>(panels[p] + block * block_bytes(Format::kDType));
+      codes[p] = Format::Spread(words[p], spread[p]);
+    }
+    Unit::template products<kTiles, kPanels>(x, codes, sums);
+    for (size_t p = 0; p < kPanels; ++p) {
+      const int32_t* of_panel = sums + p * kPanelSums;
+      float* place = totals + static_cast<int64_t>(p) * rows * 16;
+      AddBlock<Format>(words[p], x, rows, of_panel, 0, split, place);
+      if (kTiles == 2) AddBlock<Format>(words[p], x, rows, of_panel, split, rows, place);
+    }
   }
-  if (blocks % 2 == 0) return;
-  sums_from(blocks - 1).template AddTo<1>(0, half, totals);
-  sums_from(blocks - 1).template AddTo<1>(half, rows, totals);
+}
+
+template <class Unit, class Format, int kTiles>
+void MultiplyRowTiles(const std::byte* const* panels, int num_panels, int64_t blocks,
+                      const std::byte* packed, int rows, float* totals) {
+  int p = 0;
+  for (; p + kByteTilePanels <= num_panels; p += kByteTilePanels) {
+    MultiplyTilePanels<Unit, Format, kTiles, kByteTilePanels>(panels + p, blocks, packed, rows,
+                                                              totals + p * rows * 16);
+  }
+  for (; p < num_panels; ++p) {
+    MultiplyTilePanels<Unit, Format, kTiles, 1>(panels + p, blocks, packed, rows,
+                                                totals + p * rows * 16);
+  }
 }
 
 template <class Unit, class Format>
 void MultiplyTiles(const std::byte* const* panels, int num_panels, int64_t blocks,
                    const std::byte* packed, const float* /*sums*/, int rows, float* totals) {
   Unit::begin();
-  for (int p = 0; p < num_panels; ++p) {
-    const auto* words = reinterpret_cast<const uint32_t*>(panels[p]);
-    float* place = totals + p * rows * 16;
-    if (rows <= kByteTileRows) {
-      MultiplyTilePanel<Unit, Format, 1>(words, blocks, packed, rows, place);
-    } else {
-      MultiplyTilePanel<Unit, Format, 2>(words, blocks, packed, rows, place);
-    }
+  if (rows <= kByteTileRows) {
+    MultiplyRowTiles<Unit, Format, 1>(panels, num_panels, blocks, packed, rows, totals);
+  } else {
+    MultiplyRowTiles<Unit, Format, 2>(panels, num_panels, blocks, packed, rows, totals);
   }
   Unit::end();
 }

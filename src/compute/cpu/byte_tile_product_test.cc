@@ -49,7 +49,8 @@ constexpr int64_t kTokens[] = {10, 12, 13, 16, 17, 31, 32, 36, 41, 64, 96, 107};
 TEST_P(ByteTileTest, have_the_bits_of_the_plain_order_of_operations) {
   for (const DType dtype : kQuantised) {
     for (const int64_t tokens : kTokens) {
-      for (const auto& [rows, columns] : {std::pair<int64_t, int64_t>{49, 128}, {16, 1088}}) {
+      for (const auto& [rows, columns] :
+           {std::pair<int64_t, int64_t>{49, 128}, {33, 192}, {16, 1088}}) {
         Values source(static_cast<uint32_t>(rows * tokens));
         const OwnedMatrix weight(dtype, source, rows, columns);
         const OwnedRows x(source, tokens, columns);

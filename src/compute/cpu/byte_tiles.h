@@ -9,6 +9,7 @@
 // Source   Intel 64 manual, volume 1, chapter 18 (tiles), volume 2 (TDPBSUD, TDPBUUD)
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 
@@ -29,24 +30,29 @@ inline constexpr int kByteTileRows = 16;
 inline constexpr int kByteTileBytes = 1024;
 inline constexpr int kByteTileSums = 256;  // [16 rows of x, 16 rows of the panel] of 32 bits
 
-// The registers that the unit has room for: two tiles of x by one of codes, in two sums each.
+// The registers that the unit has room for: two tiles of x by those of two panels, in one sum each.
 inline constexpr int kByteTilesAtOnce = 2;
+inline constexpr int kByteTilePanels = 2;
+
+// A tile of codes of each of some panels.
+template <int kPanels>
+using TilesOfCodes = std::array<const uint32_t*, kPanels>;
 
 struct ProcessorTiles {
   static void begin();
   static void end();
 
-  // x: [kCount, 2 tiles]; codes: [1 tile]; sums: [kCount, 2, kByteTileSums], of the high bytes and
-  // of the low ones.
-  template <int kCount>
-  static void products(const std::byte* x, const uint32_t* codes, int32_t* sums);
+  // x: [kTiles, 2 tiles]; sums: [kPanels, kTiles, 2, kByteTileSums], of the high bytes and of the low
+  // ones.
+  template <int kTiles, int kPanels>
+  static void products(const std::byte* x, const TilesOfCodes<kPanels>& codes, int32_t* sums);
 };
 
 struct EmulatedTiles {
   static void begin() {}
   static void end() {}
-  template <int kCount>
-  static void products(const std::byte* x, const uint32_t* codes, int32_t* sums);
+  template <int kTiles, int kPanels>
+  static void products(const std::byte* x, const TilesOfCodes<kPanels>& codes, int32_t* sums);
 };
 
 }  // namespace penstock
