@@ -29,9 +29,7 @@ import jsonschema
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(HERE, "..", "tests", "server"))
-sys.path.insert(0, os.path.join(HERE, "..", "tools"))
-from eval import parse_calls  # noqa: E402
-from eval_items import FOLDER, Asker, openai_messages, read_items  # noqa: E402
+from eval_items import FOLDER, Asker, openai_messages, parse_calls, read_items  # noqa: E402
 from support import Server  # noqa: E402
 
 LIMIT = 200  # tokens

@@ -2,8 +2,20 @@
 
 import json
 import os
+import re
 
 FOLDER = os.path.normpath(os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "tests", "data", "eval"))
+
+CALL = re.compile(
+    r"<tool_call>\n<function=([^>\n]+)>\n((?:<parameter=[^>\n]+>\n.*?\n</parameter>\n)*)</function>\n</tool_call>", re.S)
+PARAMETER = re.compile(r"<parameter=([^>\n]+)>\n(.*?)\n</parameter>\n", re.S)
+
+
+def parse_calls(text):
+    """-> [(function, {parameter: raw value})], or None when there is anything but well-formed calls."""
+    if CALL.sub("", text).strip():
+        return None
+    return [(name, dict(PARAMETER.findall(body))) for name, body in CALL.findall(text)]
 
 
 def read_items(name, count=1000, folder=FOLDER):

@@ -17,8 +17,13 @@ Error wrong(const std::string& message) {
 Result<JsonLines> JsonLines::open(Storage& storage, const Settings& settings,
                                   const std::string& name) {
   if (!settings.is_given(name)) return wrong(fmt::format("--{} FILE is missing", name));
-  Result<std::unique_ptr<StorageFile>> file = storage.open(settings.text(name), OpenMode::kRead);
-  if (!file) return wrong(fmt::format("--{}: {}", name, file.error().message));
+  return open_path(storage, settings.text(name), name);
+}
+
+Result<JsonLines> JsonLines::open_path(Storage& storage, const std::string& path,
+                                       const std::string& option) {
+  Result<std::unique_ptr<StorageFile>> file = storage.open(path, OpenMode::kRead);
+  if (!file) return wrong(fmt::format("--{}: {}", option, file.error().message));
   JsonLines lines(*std::move(file));
   size_t count = 0;
   while (PENSTOCK_TRY(lines.next())) ++count;

@@ -26,6 +26,9 @@ class JsonLines {
   // The file that the option `name` gives.
   static Result<JsonLines> open(Storage& storage, const Settings& settings,
                                 const std::string& name);
+  // option: whom errors name.
+  static Result<JsonLines> open_path(Storage& storage, const std::string& path,
+                                     const std::string& option);
 
   size_t count() const { return count_; }
   Result<std::optional<Json>> next();  // nothing after the last

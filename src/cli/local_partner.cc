@@ -13,8 +13,8 @@
 #include "cli/parsed_reply.h"
 #include "cli/sampling_flags.h"
 #include "cli/warm_start_teller.h"
+#include "dialogue/constraints.h"
 #include "dialogue/text_limit.h"
-#include "server/api/constraints.h"
 
 namespace penstock {
 namespace {

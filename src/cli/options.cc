@@ -8,6 +8,7 @@
 #include <charconv>
 
 #include "base/byte_text.h"
+#include "quality/base_file.h"
 
 namespace penstock {
 namespace {
@@ -89,6 +90,16 @@ constexpr VerbText kVerbs[] = {
     {Verb::kAnswer, "answer", "MODEL", 1, 1, "answer a file of conversations, greedily",
      "--items names a file of JSON lines with id, messages, tools and enable_thinking.\n"
      "With --json one line per item: id, text."},
+    {Verb::kEval, "eval", "MODEL", 1, 1, "measure a model's quality, also against another one",
+     "--data names a folder with eval_text.jsonl (lines with id and text) and sets of items,\n"
+     "eval_NAME.jsonl (id, messages, tools, expected). Told are perplexity and how many answers "
+     "are\n"
+     "exactly as expected, and valid as calls or JSON. --write-base keeps the run; with --base "
+     "the\n"
+     "next model is compared with it: KL divergence, same most likely token, items lost and "
+     "gained\n"
+     "and whether that is chance. --rows collects several runs in one table and one picture. What\n"
+     "the numbers are and how sure: docs/quality.md."},
     {Verb::kConfig, "config", "show", 1, 1, "show every setting and where it comes from",
      "A flag wins over the environment, that over the configuration file, that over the model's\n"
      "generation_config.json, that over the built-in value."},
@@ -110,9 +121,11 @@ constexpr uint32_t kDoctor = bit(Verb::kDoctor);
 constexpr uint32_t kBench = bit(Verb::kBench);
 constexpr uint32_t kSynth = bit(Verb::kSynth);
 constexpr uint32_t kAnswer = bit(Verb::kAnswer);
+constexpr uint32_t kEval = bit(Verb::kEval);
 constexpr uint32_t kTalk = kRun | kChat;
 constexpr uint32_t kAsks = kTalk | kServe;
-constexpr uint32_t kLoads = kAsks | bit(Verb::kLogits) | bit(Verb::kScore) | kAnswer | kBench;
+constexpr uint32_t kLoads =
+    kAsks | bit(Verb::kLogits) | bit(Verb::kScore) | kAnswer | kEval | kBench;
 constexpr uint32_t kPlans = kLoads | kPlan;
 constexpr uint32_t kModels = kPlans | kPack | bit(Verb::kShow) | kDoctor;
 constexpr uint32_t kHub = kPull | kRm | bit(Verb::kLs);
@@ -126,6 +139,7 @@ constexpr std::string_view kMachine = "Machine";
 constexpr std::string_view kForecast = "Forecast";
 constexpr std::string_view kBenchmark = "Benchmark";
 constexpr std::string_view kHubGroup = "Models from a hub";
+constexpr std::string_view kQuality = "Quality";
 constexpr std::string_view kGeneral = "General";
 
 constexpr Option per_call(Option option) {
@@ -154,7 +168,7 @@ constexpr Option kOptions[] = {
     per_call(Option{"tools", 0, kText, kTalk, kInput, "FILE", "", "JSON list of tools to offer"}),
     {"think", 0, kChoice, kAsks, kInput, "on|off|auto", "auto",
      "reasoning before the answer; auto: the template's default", "on|off|auto"},
-    {"chat-template-file", 0, kText, kAsks | kAnswer | kPlan, kInput, "FILE", "",
+    {"chat-template-file", 0, kText, kAsks | kAnswer | kEval | kPlan, kInput, "FILE", "",
      "a chat template (Jinja) in place of the model's own"},
     {"parse-special", 0, kFlag, kTalk, kInput, "", "",
      "let text like <|im_end|> in messages become control tokens"},
@@ -168,6 +182,9 @@ constexpr Option kOptions[] = {
                     "JSON lines with id and text"}),
     per_call(
         Option{"items", 0, kText, kAnswer, kInput, "FILE", "", "JSON lines with id and messages"}),
+    in_range(Option{"max-tokens", 'n', kInteger, kEval, kInput, "N", "200",
+                    "longest answer to an item in tokens"},
+             1, 1 << 20),
     {"max-tokens", 'n', kInteger, kAsks | kAnswer, kInput, "N", "0",
      "longest answer in tokens; 0: until the context is full"},
     {"stop", 0, kText, kTalk, kInput, "TEXT", "",
@@ -424,6 +441,26 @@ constexpr Option kOptions[] = {
     per_call(Option{"yes", 0, kFlag, kRm, kHubGroup, "", "", "do not ask before removing"}),
     {"cache", 0, kText, kHub | kModels, kHubGroup, "FOLDER", "",
      "where pulled models are; default: as other programs of the field have it"},
+
+    // Quality.
+    per_call(Option{"data", 0, kText, kEval, kQuality, "FOLDER", "",
+                    "eval_text.jsonl and sets of items, eval_NAME.jsonl"}),
+    per_call(Option{"sets", 0, kText, kEval, kQuality, "LIST", "",
+                    "only these of the folder, such as text,tools"}),
+    {"constrained", 0, kFlag, kEval, kQuality, "", "",
+     "answer items that ask for calls or JSON a second time, held to their grammar"},
+    per_call(Option{"base", 0, kText, kEval, kQuality, "FILE", "",
+                    "compare with the run that was kept there"}),
+    per_call(Option{"write-base", 0, kText, kEval, kQuality, "FILE", "",
+                    "keep this run there, for others to be compared with"}),
+    in_range(Option{"base-top", 0, kInteger, kEval, kQuality, "N", "128",
+                    "of how many tokens --write-base keeps the probability at each position"},
+             1, kBaseTopMax),
+    {"label", 0, kText, kEval, kQuality, "TEXT", "", "the row's name; default: the model's"},
+    per_call(Option{"rows", 0, kText, kEval, kQuality, "FILE", "",
+                    "add the row to those in FILE (JSON lines), and show all of them"}),
+    per_call(Option{"svg", 0, kText, kEval, kQuality, "FILE", "",
+                    "write a chart: divergence from the base against bytes per token"}),
 
     // Every verb.
     {"json", 0, kFlag, kAll, kGeneral, "", "", "machine-readable output, also of errors"},

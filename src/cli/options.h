@@ -32,12 +32,13 @@ enum class Verb : uint8_t {
   kLogits,
   kScore,
   kAnswer,
+  kEval,
   kConfig,
   kCompletions,
   kVersion,
   kHelp,
 };
-inline constexpr int kNumVerbs = 19;
+inline constexpr int kNumVerbs = 20;
 
 struct VerbText {
   Verb verb;

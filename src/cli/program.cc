@@ -30,6 +30,7 @@ Result<int> run_verb_of(Call& call) {
     case Verb::kLogits: return logits_verb(call);
     case Verb::kScore: return score_verb(call);
     case Verb::kAnswer: return answer_verb(call);
+    case Verb::kEval: return eval_verb(call);
     case Verb::kBench: return bench_verb(call);
     case Verb::kSynth: return synth_verb(call);
     case Verb::kConfig: return config_verb(call);

@@ -42,6 +42,7 @@ Result<int> chat_verb(Call& call);
 Result<int> completions_verb(Call& call);
 Result<int> config_verb(Call& call);
 Result<int> doctor_verb(Call& call);
+Result<int> eval_verb(Call& call);
 Result<int> help_verb(Call& call);
 Result<int> logits_verb(Call& call);
 Result<int> ls_verb(Call& call);

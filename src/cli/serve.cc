@@ -13,9 +13,9 @@
 #include "cli/progress.h"
 #include "cli/sampling_flags.h"
 #include "cli/warm_start_teller.h"
+#include "dialogue/constraints.h"
 #include "dialogue/conversation.h"
 #include "dialogue/turn_end.h"
-#include "server/api/constraints.h"
 #include "server/batch_generator.h"
 #include "server/server.h"
 

@@ -101,6 +101,7 @@ class Drawing {
   void draw_x_axis();
   void draw_bars();
   void draw_series(size_t index);
+  void draw_points(size_t index);
   void draw_legend();
 
   const Chart& chart_;
@@ -183,6 +184,7 @@ void Drawing::draw_bars() {
 
 void Drawing::draw_series(size_t index) {
   const ChartSeries& series = chart_.series[index];
+  if (series.style == ChartStyle::kPoints) return draw_points(index);
   std::string path;
   for (const auto& point : series.points) {
     if (!is_drawable(point)) continue;
@@ -193,6 +195,14 @@ void Drawing::draw_series(size_t index) {
   out_ += fmt::format("<path fill=\"none\" stroke=\"{}\" stroke-width=\"2\"{} d=\"{}\"/>\n",
                       colour(index),
                       series.style == ChartStyle::kDashed ? " stroke-dasharray=\"6 4\"" : "", path);
+}
+
+void Drawing::draw_points(size_t index) {
+  for (const auto& point : chart_.series[index].points) {
+    if (!is_drawable(point)) continue;
+    out_ += fmt::format("<circle fill=\"{}\" cx=\"{:.1f}\" cy=\"{:.1f}\" r=\"5\"/>\n",
+                        colour(index), x_(point.first), y_(point.second));
+  }
 }
 
 void Drawing::draw_legend() {

@@ -1,5 +1,6 @@
-// Charts as SVG text: lines and stacked bars, with axes that say their units: the forecasts of
-// `plan --svg` and `--html`. What was measured is drawn by scripts (bench/svg_plot.py).
+// Charts as SVG text: lines, points and stacked bars, with axes that say their units: the forecasts of
+// `plan --svg` and `--html`, and what `eval --svg` measured. Results under bench/ are drawn by
+// scripts (bench/svg_plot.py).
 //
 // Colours are middle tones and all text takes the colour of the reader's page, so that a chart is
 // legible on light and on dark ground.
@@ -18,7 +19,7 @@
 
 namespace penstock {
 
-enum class ChartStyle : uint8_t { kLine, kDashed };
+enum class ChartStyle : uint8_t { kLine, kDashed, kPoints };
 
 struct ChartSeries {
   std::string name;

@@ -78,6 +78,14 @@ TEST(SvgChart, bars_stand_on_one_another) {
   EXPECT_THAT(svg, HasSubstr(">16 GiB<"));
 }
 
+TEST(SvgChart, points_are_not_joined) {
+  Chart chart = lines();
+  chart.series[0].style = ChartStyle::kPoints;
+  const std::string svg = to_svg(chart);
+  EXPECT_EQ(count_of(svg, "<circle"), 3);
+  EXPECT_EQ(count_of(svg, "stroke-width=\"2\""), 1) << "the other series is a line";
+}
+
 TEST(SvgChart, what_is_no_number_is_left_out) {
   Chart chart = lines();
   chart.series[1].points = {{8, std::nan("")}, {INFINITY, 1}, {8, 1}};

@@ -38,11 +38,14 @@ const std::map<std::string, std::set<std::string>> kMayInclude = {
      {"survey", "engine", "model", "experts", "text", "store", "compute", "format", "host", "io",
       "base"}},
     {"dialogue", {"dialogue", "engine", "grammar", "text", "store", "io", "base"}},
+    {"quality",
+     {"quality", "dialogue", "engine", "model", "experts", "grammar", "text", "store", "compute",
+      "format", "io", "base"}},
     {"server", {"server", "dialogue", "engine", "grammar", "text", "store", "io", "base"}},
     {"hub", {"hub", "format", "io", "base"}},
-    {"cli",
-     {"cli", "server", "client", "agent", "hub", "survey", "dialogue", "engine", "pack", "model",
-      "experts", "grammar", "text", "store", "compute", "format", "host", "io", "base"}},
+    {"cli", {"cli",      "server",  "client", "agent", "hub",     "survey",  "quality",
+             "dialogue", "engine",  "pack",   "model", "experts", "grammar", "text",
+             "store",    "compute", "format", "host",  "io",      "base"}},
 };
 
 std::string read(const fs::path& path) {

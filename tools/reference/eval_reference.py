@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""What the reference makes of the evaluation set: the numbers that tools/eval.py is to find with penstock.
+"""What the reference makes of the evaluation set: the numbers that `penstock eval` is to find.
 
     eval_reference.py MODEL_DIR EVAL_DIR EXPERT_BITS RESIDENT_BITS PREFIX
 
@@ -10,7 +10,7 @@ checkpoint's own values) and writes into EVAL_DIR
     PREFIXgreedy_{tools,json,qa}.jsonl   {"id", "exact", "output", "margin"}
 
 "margin" is the smallest distance of the two best logits on the way: where it is tiny, another
-engine's output may differ without being wrong. The rules of scoring are those of tools/eval.py.
+engine's output may differ without being wrong. The rules of scoring are those of `penstock eval`.
 """
 
 import json

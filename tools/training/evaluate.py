@@ -7,7 +7,7 @@
 Perplexity, exact tool calls, exact JSON and exact answers, for fewer experts per token (K) and for
 experts rounded to BITS (groups of 64 along the input, affine between minimum and maximum, codes
 applied at once; 16 means untouched). Other weights stay in bfloat16. The rules of scoring are those
-of tools/eval.py, which measures packed models.
+of `penstock eval`, which measures packed models.
 """
 
 import argparse

@@ -4,7 +4,7 @@
 
 #include <algorithm>
 
-#include "server/api/constraints.h"
+#include "dialogue/constraints.h"
 #include "server/api/messages.h"
 #include "server/http/message.h"
 

@@ -1,4 +1,4 @@
-#include "server/api/constraints.h"
+#include "dialogue/constraints.h"
 
 #include <algorithm>
 

@@ -1,0 +1,36 @@
+// What a token costs in bytes of experts: those that its routers chose, once each, were nothing in
+// memory. It is the axis on which precision and numbers of experts can be compared.
+//
+// Threads  the computing thread
+// Errors   none
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "model/step.h"
+#include "store/expert_table.h"
+
+namespace penstock {
+
+class ExpertTraffic {
+ public:
+  // The table outlives it.
+  explicit ExpertTraffic(const ExpertTable& table);
+
+  RouteObserver observer();
+  bool is_empty() const { return tokens_.empty() || tokens_.front() == 0; }
+
+  // Means over all tokens that were observed.
+  double bytes_per_token() const;
+  double experts_per_token() const;  // of a layer
+
+ private:
+  void add(int64_t layer, const Routing& routing);
+
+  const ExpertTable& table_;
+  std::vector<int64_t> tokens_;  // [layer]
+  std::vector<int64_t> chosen_;  // [layer]
+};
+
+}  // namespace penstock
