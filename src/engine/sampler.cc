@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <limits>
 
@@ -58,6 +59,21 @@ class Defaults {
   const Json& config_;
   std::vector<std::string>& notes_;
 };
+
+// The first of the largest of numbers. Comparing one after the other, each waits for the one before:
+// a third of a millisecond for 250,000.
+int64_t first_of_largest(std::span<const float> logits) {
+  std::array<float, 16> chains;
+  chains.fill(-std::numeric_limits<float>::infinity());
+  size_t i = 0;
+  for (; i + chains.size() <= logits.size(); i += chains.size()) {
+    for (size_t c = 0; c < chains.size(); ++c) {
+      chains[c] = logits[i + c] > chains[c] ? logits[i + c] : chains[c];
+    }
+  }
+  for (; i < logits.size(); ++i) chains[0] = std::max(chains[0], logits[i]);
+  return std::ranges::find(logits, std::ranges::max(chains)) - logits.begin();
+}
 
 }  // namespace
 
@@ -130,7 +146,7 @@ TokenId Sampler::sample(std::span<float> logits, std::span<const uint64_t> allow
   apply_penalties(logits);
   TokenId id = 0;
   if (options_.temperature == 0.0f) {
-    id = static_cast<TokenId>(std::max_element(logits.begin(), logits.end()) - logits.begin());
+    id = static_cast<TokenId>(first_of_largest(logits));
   } else {
     id = draw(logits);
   }

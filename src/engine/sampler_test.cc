@@ -100,6 +100,18 @@ TEST(Sampler, greedy_takes_the_lower_id_of_a_tie_and_no_padding) {
   EXPECT_EQ(sampler.sample(logits), 1);
 }
 
+TEST(Sampler, greedy_finds_the_largest_wherever_it_is) {
+  for (size_t count = 1; count < 50; ++count) {
+    for (size_t place = 0; place < count; ++place) {
+      std::vector<float> logits(count, -3.0f);
+      logits[place] = -2.5f;
+      if (place + 1 < count) logits[place + 1] = -2.5f;
+      Sampler sampler({.temperature = 0}, static_cast<int64_t>(count), {});
+      EXPECT_EQ(sampler.sample(logits, {}), static_cast<TokenId>(place)) << count;
+    }
+  }
+}
+
 TEST(Sampler, penalties_count_what_was_said) {
   Sampler sampler({.frequency_penalty = 1.5f, .repetition_penalty = 2.0f}, 3,
                   std::vector<TokenId>{2});
