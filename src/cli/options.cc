@@ -401,6 +401,12 @@ constexpr Option kOptions[] = {
      "4|8|3|2|keep"},
     {"resident", 0, kChoice, kPack, "Packing", "keep|8|4", "keep",
      "bits of the large weights that every token needs", "keep|8|4"},
+    {"quantiser", 0, kChoice, kPack, "Packing", "search|round", "search",
+     "search: for 2 to 4 bits, the scales that lose least; round: from the smallest to the largest "
+     "value",
+     "search|round"},
+    {"experts-down", 0, kChoice, kPack, "Packing", "same|8|4|3|2", "same",
+     "bits of the down matrices of experts, which are a third of them", "same|8|4|3|2"},
     {"experts", 0, kChoice, kSynth, "Packing", "4|8|3|2|keep", "4",
      "bits of expert weights; keep: bf16", "4|8|3|2|keep"},
     {"resident", 0, kChoice, kSynth, "Packing", "8|4|keep", "8",

@@ -24,8 +24,14 @@ Result<PackOptions> pack_options(const Call& call) {
   options.source = call.argument(0);
   options.target = PENSTOCK_TRY(target_folder(call.storage, call.argument(1)));
   options.experts = quantised_dtype(settings.text("experts"));
-  options.is_usual = !settings.is_given("experts");
+  options.down = quantised_dtype(settings.text("experts-down"));
+  if (options.down && !options.experts) {
+    return Error{ErrorCode::kInvalidArgument,
+                 "--experts-down is for experts that are quantised: --experts says as what"};
+  }
+  options.is_usual = !settings.is_given("experts") && !options.down;
   options.resident = quantised_dtype(settings.text("resident"));
+  options.quantiser = *parse_quantiser(settings.text("quantiser"));
   options.without_prediction = settings.is_on("without-prediction");
   options.force = settings.is_on("force");
   const auto threads = static_cast<int>(settings.integer("threads"));

@@ -7,6 +7,7 @@
 #include <limits>
 
 #include "base/check.h"
+#include "compute/quantiser.h"
 
 namespace penstock {
 namespace {
@@ -74,12 +75,8 @@ void store_row(DType dtype, std::span<const float> values, size_t row, std::byte
     }
     return;
   }
-  const AffineGroup group =
-      quantise_group(std::span<const float, kColumns>(values), bits_of(dtype));
-  store_codes(dtype, group, row, words);
-  auto* scales = reinterpret_cast<uint16_t*>(words + words_of(dtype) * kRows);
-  scales[row] = group.scale;
-  scales[kRows + row] = group.bias;
+  put_group(dtype, quantise_group(std::span<const float, kColumns>(values), bits_of(dtype)),
+            static_cast<int64_t>(row), block);
 }
 
 struct Range {
@@ -102,6 +99,15 @@ Range range_of(std::span<const float, kColumns> values) {
 }
 
 }  // namespace
+
+void put_group(DType dtype, const AffineGroup& group, int64_t row, std::byte* block) {
+  auto* words = reinterpret_cast<uint32_t*>(block);
+  const auto lane = static_cast<size_t>(row);
+  store_codes(dtype, group, lane, words);
+  auto* scales = reinterpret_cast<uint16_t*>(words + words_of(dtype) * kRows);
+  scales[lane] = group.scale;
+  scales[kRows + lane] = group.bias;
+}
 
 AffineGroup quantise_group(std::span<const float, kColumns> values, int bits) {
   const auto steps = static_cast<float>((1u << bits) - 1u);

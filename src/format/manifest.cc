@@ -203,8 +203,8 @@ std::string manifest_text(const Manifest& manifest) {
   for (const SourceFile& file : manifest.sources) {
     sources.push_back({{"name", file.name}, {"bytes", file.bytes}});
   }
-  const Json options = {{"experts", manifest.experts_option},
-                        {"resident", manifest.resident_option}};
+  Json options = {{"experts", manifest.experts_option}, {"resident", manifest.resident_option}};
+  if (!manifest.quantiser_option.empty()) options["quantiser"] = manifest.quantiser_option;
   std::string out = "{\n\"format\": \"penstock\",\n";
   out += fmt::format("\"version\": {},\n", manifest.version());
   out += fmt::format("\"model_id\": \"{}\",\n", hex_text(manifest.model_id));
@@ -251,6 +251,9 @@ Result<Manifest> parse_manifest(std::string_view text, const std::string& what) 
   const Json& options = *PENSTOCK_TRY(member(json, "options", what, Json::value_t::object));
   manifest.experts_option = PENSTOCK_TRY(json_string(options, "experts", what));
   manifest.resident_option = PENSTOCK_TRY(json_string(options, "resident", what));
+  if (json_find(options, "quantiser") != nullptr) {
+    manifest.quantiser_option = PENSTOCK_TRY(json_string(options, "quantiser", what));
+  }
   manifest.config = *PENSTOCK_TRY(member(json, "config", what, Json::value_t::object));
   const Json& resident = *PENSTOCK_TRY(member(json, "resident", what, Json::value_t::object));
   PENSTOCK_TRY(parse_resident(resident, version, what + ": \"resident\"", manifest));

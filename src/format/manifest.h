@@ -66,8 +66,9 @@ struct SourceFile {
 
 struct Manifest {
   uint64_t model_id = 0;
-  std::string experts_option;   // as asked for: keep, q4, ...
-  std::string resident_option;  // keep, q8, q4
+  std::string experts_option;    // as asked for: keep, q4, ...
+  std::string resident_option;   // keep, q8, q4
+  std::string quantiser_option;  // who made the codes of both; empty: rounding, or nobody did
   Json config = Json::object();
   uint64_t resident_bytes = 0;
   std::vector<ResidentTensor> tensors;

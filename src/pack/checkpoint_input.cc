@@ -63,8 +63,7 @@ Result<std::unique_ptr<PackInput>> CheckpointInput::open(Storage& storage,
   Checkpoint& checkpoint = made->checkpoint_;
   const ModelConfig config =
       PENSTOCK_TRY(parse_model_config(checkpoint.config(), checkpoint.path_of("config.json")));
-  const StoredTypes& types =
-      made->types_ = {options.experts, options.resident, options.without_prediction};
+  const StoredTypes& types = made->types_ = stored_types(options);
   made->plan_.emplace(PENSTOCK_TRY(PackPlan::make(checkpoint, config, types)));
   made->model_id_ = PENSTOCK_TRY(derive_model_id(checkpoint, types));
   made->converter_.emplace(
@@ -86,12 +85,15 @@ std::vector<SourceFile> CheckpointInput::sources() const {
 Result<void> CheckpointInput::make_resident(size_t index, const ByteSink& sink,
                                             const std::stop_token& stop) {
   const ResidentPiece& piece = plan_->resident()[index];
-  const StoredForm form = {piece.tensor.form.dtype, !piece.tensor.form.is_plain(), piece.change};
+  const StoredForm form = {piece.tensor.form.dtype, !piece.tensor.form.is_plain(), piece.change,
+                           types_.quantiser};
   return converter_->convert(piece.source, form, sink, stop);
 }
 
 Result<void> CheckpointInput::make_part(int64_t layer, int64_t expert, PackedPart part,
                                         std::span<std::byte> out, const std::stop_token& stop) {
+  const MatrixForm& wanted =
+      part == kGateUpPart ? experts().record(layer).forms.gate : experts().record(layer).forms.down;
   const auto copy = [&](std::span<const std::byte> bytes) -> Result<void> {
     std::memcpy(out.data(), bytes.data(), bytes.size());
     out = out.subspan(bytes.size());
@@ -99,7 +101,7 @@ Result<void> CheckpointInput::make_part(int64_t layer, int64_t expert, PackedPar
   };
   const MatrixSource source =
       part == kGateUpPart ? plan_->gate_up(layer, expert) : plan_->down(layer, expert);
-  const StoredForm form = {experts().record(layer).forms.gate.dtype, true, Change::kNone};
+  const StoredForm form = {wanted.dtype, true, Change::kNone, types_.quantiser};
   PENSTOCK_TRY(converter_->convert(source, form, copy, stop));
   PENSTOCK_CHECK(out.empty());
   return {};

@@ -134,7 +134,12 @@ Result<void> Converter::convert_chunk(const MatrixSource& source, const StoredFo
     const uint64_t offset = static_cast<uint64_t>(group) * group_bytes;
     if (form.panels) {
       const auto bytes = static_cast<uint64_t>(panel_bytes(form.dtype, rows, chunk.columns));
-      make_panels(form.dtype, values, rows, chunk.columns, chunk.out.subspan(offset, bytes));
+      const auto out = chunk.out.subspan(offset, bytes);
+      if (is_quantised(form.dtype)) {
+        quantise_panels(form.dtype, form.quantiser, values, rows, chunk.columns, out);
+      } else {
+        make_panels(form.dtype, values, rows, chunk.columns, out);
+      }
     } else {
       std::memcpy(chunk.out.data() + offset, values.data(), values.size_bytes());
     }

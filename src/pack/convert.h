@@ -20,6 +20,7 @@
 #include "base/memory.h"
 #include "base/result.h"
 #include "base/thread_pool.h"
+#include "compute/quantiser.h"
 #include "format/checkpoint.h"
 #include "pack/plan.h"
 
@@ -30,6 +31,7 @@ struct StoredForm {
   DType dtype = DType::kF32;
   bool panels = true;
   Change change = Change::kNone;
+  Quantiser quantiser = Quantiser::kRound;
 };
 
 class Converter {

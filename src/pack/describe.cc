@@ -91,6 +91,9 @@ Result<Description> describe_container(Storage& storage, const std::string& path
   write_parameters(out, config, 0);
   out.json()["options"] = {{"experts", manifest.experts_option},
                            {"resident", manifest.resident_option}};
+  if (!manifest.quantiser_option.empty()) {
+    out.fact("quantiser", "quantised by", manifest.quantiser_option, manifest.quantiser_option);
+  }
   out.bytes("resident_bytes", "resident weights", model.resident_bytes());
   write_experts(out, model.experts(), config);
   write_files(out, manifest);

@@ -81,15 +81,28 @@ Hash128 key_of(const Files& files, uint64_t model_id) {
 }
 
 void update_options(RunningChecksum& sum, const StoredTypes& types) {
-  update_text(sum, option_text(types.experts));
+  update_text(sum, experts_text(types));
   update_text(sum, option_text(types.resident));
   if (types.without_prediction) update_text(sum, "without prediction");
+  if (const std::string text = quantiser_text(types); !text.empty()) update_text(sum, text);
 }
 
 }  // namespace
 
 std::string option_text(const std::optional<DType>& type) {
   return type ? std::string(name_of(*type)) : "keep";
+}
+
+std::string experts_text(const StoredTypes& types) {
+  if (!types.experts || !types.down || types.down == types.experts) {
+    return option_text(types.experts);
+  }
+  return option_text(types.experts) + ", down " + option_text(types.down);
+}
+
+std::string quantiser_text(const StoredTypes& types) {
+  if (!types.are_quantised() || types.quantiser == Quantiser::kRound) return {};
+  return std::string(name_of(types.quantiser));
 }
 
 Result<uint64_t> derive_model_id(Checkpoint& checkpoint, const StoredTypes& types) {

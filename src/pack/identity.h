@@ -22,6 +22,10 @@ namespace penstock {
 
 // Words of the manifest: "keep", "q4".
 std::string option_text(const std::optional<DType>& type);
+std::string experts_text(const StoredTypes& types);  // "q2, down q3" where they differ
+
+// Who made the codes, where it was not rounding; else empty.
+std::string quantiser_text(const StoredTypes& types);
 
 Result<uint64_t> derive_model_id(Checkpoint& checkpoint, const StoredTypes& types);
 Result<uint64_t> derive_model_id(ModelSource& source, const StoredTypes& types);

@@ -277,8 +277,9 @@ Result<void> Packer::finish() {
   PENSTOCK_TRY(parts_.workspace.commit());
   Manifest manifest;
   manifest.model_id = parts_.input.model_id();
-  manifest.experts_option = option_text(parts_.input.types().experts);
+  manifest.experts_option = experts_text(parts_.input.types());
   manifest.resident_option = option_text(parts_.input.types().resident);
+  manifest.quantiser_option = quantiser_text(parts_.input.types());
   manifest.config = normal_config(parts_.input.config());
   manifest.resident_bytes = parts_.input.resident_bytes();
   manifest.tensors = parts_.input.resident();

@@ -27,6 +27,7 @@
 
 #include "base/dtype.h"
 #include "base/result.h"
+#include "compute/quantiser.h"
 #include "io/storage.h"
 
 namespace penstock {
@@ -34,11 +35,13 @@ namespace penstock {
 struct PackOptions {
   std::string source;
   std::string target;
-  std::optional<DType> experts;     // q8, q4, q3, q2; nullopt: keep the source's precision
-  bool is_usual = false;            // `experts` is for floats; codes of a source stay as they are
-  std::optional<DType> resident;    // q8, q4; nullopt: keep
-  bool without_prediction = false;  // leave the prediction block out
-  bool force = false;               // replace a model at `target`, once the new one is complete
+  std::optional<DType> experts;   // q8, q4, q3, q2; nullopt: keep the source's precision
+  std::optional<DType> down;      // of their down matrices; nullopt: as `experts`
+  bool is_usual = false;          // `experts` is for floats; codes of a source stay as they are
+  std::optional<DType> resident;  // q8, q4; nullopt: keep
+  Quantiser quantiser = Quantiser::kRound;  // of both
+  bool without_prediction = false;          // leave the prediction block out
+  bool force = false;  // replace a model at `target`, once the new one is complete
   int num_threads = 1;
   // Told before the work: what of the source is left out or not used, a sentence each. May be empty.
   std::function<void(const std::string&)> on_note;

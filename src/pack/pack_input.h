@@ -29,6 +29,14 @@
 
 namespace penstock {
 
+// What was asked for, before anything is known of the source.
+inline StoredTypes stored_types(const PackOptions& options) {
+  StoredTypes types = {options.experts, options.resident, options.without_prediction,
+                       options.quantiser};
+  types.down = options.down;
+  return types;
+}
+
 // The stored bytes of a tensor, in order.
 using ByteSink = std::function<Result<void>(std::span<const std::byte>)>;
 

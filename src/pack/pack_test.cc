@@ -187,6 +187,76 @@ TEST(Pack, same_source_and_options_give_the_same_bytes) {
   EXPECT_NE(packed_files(test::tiny_checkpoint(), options_of(DType::kQ3)), first);
 }
 
+// A packed model says who made its codes; what was rounded says nothing, as before there was a choice.
+TEST(Pack, searched_codes_are_the_same_for_any_number_of_threads_and_go_on_after_a_stop) {
+  PackOptions options = options_of(DType::kQ2, DType::kQ4);
+  const Files rounded = packed_files(test::tiny_checkpoint(), options);
+  EXPECT_THAT(rounded.at("penstock.json"), testing::Not(HasSubstr("quantiser")));
+  options.quantiser = Quantiser::kSearch;
+  const Files searched = packed_files(test::tiny_checkpoint(), options);
+  EXPECT_THAT(searched.at("penstock.json"), HasSubstr("\"quantiser\":\"search\""));
+  EXPECT_NE(searched.at("experts.bin"), rounded.at("experts.bin"));
+  EXPECT_NE(searched.at("resident.bin"), rounded.at("resident.bin"));
+  EXPECT_EQ(searched.at("experts.bin").size(), rounded.at("experts.bin").size());
+  options.num_threads = 3;
+  options.sync_bytes = 4096;
+  EXPECT_EQ(packed_files(test::tiny_checkpoint(), options), searched);
+
+  SimStorage disk;
+  test::store_all(disk, "/source", test::tiny_checkpoint());
+  std::stop_source stop;
+  int calls = 0;
+  const auto stop_late = [&](const PackProgress&) {
+    if (++calls == 12) stop.request_stop();
+  };
+  const Result<PackReport> stopped = pack_model(disk, options, stop_late, stop.get_token());
+  ASSERT_FALSE(stopped.has_value());
+  EXPECT_EQ(stopped.error().code, ErrorCode::kCancelled);
+  const PackReport report = *pack(disk, options);
+  EXPECT_GT(report.resumed_bytes, 0u);
+  EXPECT_EQ(test::load_all(disk, "/out/model"), searched);
+  // Whoever asks for other codes does not get these.
+  EXPECT_EQ(packed_files(test::tiny_checkpoint(), options_of(DType::kQ2, DType::kQ4)), rounded);
+  // Where nothing is quantised there is no quantiser either.
+  PackOptions keep = options_of(std::nullopt);
+  const Files kept = packed_files(test::tiny_checkpoint(), keep);
+  keep.quantiser = Quantiser::kSearch;
+  EXPECT_EQ(packed_files(test::tiny_checkpoint(), keep), kept);
+}
+
+// Each part is what it is in a model of its own bits; only the layout of the record is another.
+TEST(Pack, down_matrices_may_have_other_bits) {
+  PackOptions options = options_of(DType::kQ2);
+  options.quantiser = Quantiser::kSearch;
+  const auto opened = [](SimStorage& disk, const PackOptions& how) {
+    test::store_all(disk, "/source", test::tiny_checkpoint());
+    pack(disk, how).value();
+    return Opened::of(disk, "/out/model");
+  };
+  SimStorage disk_2, disk_3, disk_both;
+  const Opened two = opened(disk_2, options);
+  options.experts = DType::kQ3;
+  const Opened three = opened(disk_3, options);
+  options.experts = DType::kQ2;
+  options.down = DType::kQ3;
+  const Opened both = opened(disk_both, options);
+  EXPECT_EQ(both.container.manifest().version(), 2);
+  EXPECT_EQ(both.container.manifest().experts_option, "q2, down q3");
+  EXPECT_EQ(both.container.experts().codings(), "q2, q3");
+  const auto part = [](const Opened& model, uint64_t record, PackedPart which) {
+    const ExpertParts& parts = model.container.experts();
+    const auto [offset, bytes] = parts.record_of(record).extent(which);
+    return model.experts.substr(parts.offset_of(record) + offset, bytes);
+  };
+  for (uint64_t record = 0; record < both.container.experts().num_records(); ++record) {
+    EXPECT_EQ(part(both, record, kGateUpPart), part(two, record, kGateUpPart)) << record;
+    EXPECT_EQ(part(both, record, kDownPart), part(three, record, kDownPart)) << record;
+  }
+  options.down = DType::kQ2;
+  SimStorage disk_same;
+  EXPECT_EQ(opened(disk_same, options).container.id_text(), two.container.id_text());
+}
+
 TEST(Pack, copies_small_files_and_the_mtp_block) {
   const Files files = packed_files(test::tiny_checkpoint(), options_of());
   EXPECT_EQ(files.at("tokenizer.json"), "{\"tokens\": []}");

@@ -11,6 +11,15 @@
 
 namespace penstock {
 
+std::optional<ExpertParts> lay_out_experts(const ExpertShape& shape, const StoredTypes& types,
+                                           DType otherwise) {
+  const MatrixForm gate_up = panel_form(types.experts.value_or(otherwise));
+  const MatrixForm down = types.experts && types.down ? panel_form(*types.down) : gate_up;
+  const RecordForms forms = {.is_fused = true, .gate = gate_up, .up = gate_up, .down = down};
+  if (!lay_out_experts(shape, gate_up.dtype)) return std::nullopt;  // counts that wrap
+  return lay_out_experts(shape, std::vector(static_cast<size_t>(shape.num_layers), forms));
+}
+
 class PlanMaker {
  public:
   PlanMaker(const Checkpoint& checkpoint, const ModelConfig& config, const StoredTypes& types)
@@ -182,7 +191,8 @@ Result<void> PlanMaker::lay_out_records() {
                              .num_experts = config.num_experts,
                              .hidden_size = config.hidden_size,
                              .intermediate_size = config.moe_intermediate_size};
-  const DType dtype = types_.experts.value_or(all_experts_bf16_ ? DType::kBF16 : DType::kF32);
+  const DType kept = all_experts_bf16_ ? DType::kBF16 : DType::kF32;
+  const DType dtype = types_.experts.value_or(kept);
   if (is_quantised(dtype) &&
       (shape.hidden_size % kGroupColumns != 0 || shape.intermediate_size % kGroupColumns != 0)) {
     return Error{ErrorCode::kInvalidArgument,
@@ -191,7 +201,7 @@ Result<void> PlanMaker::lay_out_records() {
                              checkpoint_.directory(), name_of(dtype), kGroupColumns,
                              shape.hidden_size, shape.intermediate_size)};
   }
-  const std::optional<ExpertParts> laid_out = lay_out_experts(shape, dtype);
+  const std::optional<ExpertParts> laid_out = lay_out_experts(shape, types_, kept);
   PENSTOCK_CHECK(laid_out.has_value());  // the source, which is on a disk, is of the same size
   plan_.experts_ = *laid_out;
   return {};

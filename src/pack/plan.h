@@ -17,6 +17,7 @@
 
 #include "base/dtype.h"
 #include "base/result.h"
+#include "compute/quantiser.h"
 #include "format/checkpoint.h"
 #include "format/manifest.h"
 #include "model/config.h"
@@ -29,7 +30,16 @@ struct StoredTypes {
   std::optional<DType> experts;
   std::optional<DType> resident;
   bool without_prediction = false;  // leave a prediction block out
+  Quantiser quantiser = Quantiser::kRound;
+  std::optional<DType> down = {};  // of experts that are quantised; nullopt: as `experts`
+
+  bool are_quantised() const { return experts.has_value() || resident.has_value(); }
 };
+
+// The records of experts of these types. `otherwise`: of those that are kept. Nothing where the widths
+// do not allow it.
+std::optional<ExpertParts> lay_out_experts(const ExpertShape& shape, const StoredTypes& types,
+                                           DType otherwise);
 
 struct RowRange {
   const CheckpointTensor* tensor = nullptr;

@@ -56,6 +56,9 @@ class SourceInput final : public PackInput {
                            std::span<std::byte> out, const std::stop_token& stop);
   Result<void> check_codes(const SourceTensor& tensor, const CodedRows& coded);
   void count_read(const SourceTensor& tensor);
+  MakeOptions make_options() {
+    return {.team = &pool_, .refuses_bad_values = true, .quantiser = types_.quantiser};
+  }
 
   ModelSource source_;
   ThreadPool pool_;
@@ -81,7 +84,7 @@ Result<std::unique_ptr<PackInput>> SourceInput::open(Storage& storage, const Pac
 }
 
 void SourceInput::choose_types(const PackOptions& options) {
-  types_ = {options.experts, options.resident, options.without_prediction};
+  types_ = stored_types(options);
   const auto has_codes = [](const LayerExperts& layer) {
     return std::ranges::any_of(
         layer.parts, [](const ExpertMatrices& part) { return !is_float(part.first.coding); });
@@ -122,7 +125,7 @@ Result<void> SourceInput::plan_experts() {
   PENSTOCK_CHECK(shape.num_layers <= std::ssize(source_.experts()));
   std::optional<ExpertParts> parts;
   if (types_.experts) {
-    parts = lay_out_experts(shape, *types_.experts);
+    parts = lay_out_experts(shape, types_, *types_.experts);
     if (!parts) {
       return Error{ErrorCode::kInvalidArgument,
                    fmt::format("{}: --experts {} needs hidden_size and moe_intermediate_size to be "
@@ -171,8 +174,7 @@ Result<void> SourceInput::make_resident(size_t index, const ByteSink& sink,
       if (stop.stop_requested()) return Error{ErrorCode::kCancelled, "stopped"};
       const RowsWanted wanted = {plane, first, std::min(kRowsAtOnce, tensor.rows - first)};
       bytes.resize(rows_bytes(piece.form, tensor.columns, wanted));
-      PENSTOCK_TRY(make_rows(source_, tensor, piece.form, wanted,
-                             {.team = &pool_, .refuses_bad_values = true}, bytes));
+      PENSTOCK_TRY(make_rows(source_, tensor, piece.form, wanted, make_options(), bytes));
       position += bytes.size();
       PENSTOCK_TRY(sink(bytes));
       if (!piece.form.is_coded() || plane != CodedPlane::kCodes) continue;
@@ -191,8 +193,7 @@ Result<void> SourceInput::make_matrix(const SourceTensor& tensor, const MatrixFo
   const PlacedPlanes planes = *place_matrix(form, tensor.rows, tensor.columns);
   for (const CodedPlane plane : kCodedPlanes) {
     const RowsWanted wanted = {plane, 0, tensor.rows};
-    PENSTOCK_TRY(make_rows(source_, tensor, form, wanted,
-                           {.team = &pool_, .refuses_bad_values = true},
+    PENSTOCK_TRY(make_rows(source_, tensor, form, wanted, make_options(),
                            out.subspan(bytes_of(planes.at, plane), bytes_of(planes.sizes, plane))));
   }
   if (form.is_coded()) {

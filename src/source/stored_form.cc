@@ -120,10 +120,14 @@ Result<void> make_values(ModelSource& source, const SourceTensor& tensor, const 
   run(options.team, (wanted.count + kPanelRows - 1) / kPanelRows, [&](int64_t index, int) {
     const int64_t first = index * kPanelRows;
     const int64_t count = std::min(kPanelRows, wanted.count - first);
-    make_panels(form.dtype,
-                std::span(values).subspan(static_cast<size_t>(first * tensor.columns),
-                                          static_cast<size_t>(count * tensor.columns)),
-                count, tensor.columns, out.subspan(static_cast<uint64_t>(index) * panel, panel));
+    const auto rows = std::span(values).subspan(static_cast<size_t>(first * tensor.columns),
+                                                static_cast<size_t>(count * tensor.columns));
+    const auto panels = out.subspan(static_cast<uint64_t>(index) * panel, panel);
+    if (is_quantised(form.dtype)) {
+      quantise_panels(form.dtype, options.quantiser, rows, count, tensor.columns, panels);
+    } else {
+      make_panels(form.dtype, rows, count, tensor.columns, panels);
+    }
   });
   return {};
 }

@@ -16,6 +16,7 @@
 
 #include "base/result.h"
 #include "base/thread_pool.h"
+#include "compute/quantiser.h"
 #include "format/expert_parts.h"
 #include "format/matrix_form.h"
 #include "quant/row_panels.h"
@@ -44,7 +45,8 @@ uint64_t rows_bytes(const MatrixForm& form, int64_t columns, const RowsWanted& w
 
 struct MakeOptions {
   ThreadPool* team = nullptr;
-  bool refuses_bad_values = false;  // NaN and infinities among floats
+  bool refuses_bad_values = false;          // NaN and infinities among floats
+  Quantiser quantiser = Quantiser::kRound;  // where floats become quantised panels
 };
 Result<void> make_rows(ModelSource& source, const SourceTensor& tensor, const MatrixForm& form,
                        const RowsWanted& wanted, const MakeOptions& options,
