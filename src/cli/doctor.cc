@@ -85,6 +85,7 @@ std::string report_text(const DoctorReport& report) {
         "prompt\n",
         point.dtype, point.token_gbps, point.prompt_gflops);
   }
+  text += gpu_table(report.gpus);
   for (const Finding& finding : report.findings) {
     text += fmt::format("{}: {}{}{}\n", finding.is_warning ? "warning" : "note", finding.text,
                         finding.advice.empty() ? "" : "; ", finding.advice);

@@ -68,8 +68,9 @@ constexpr VerbText kVerbs[] = {
      "next-80b, 2.4t, as in `penstock plan 397b --memory 48G --flash-gbps 7 --dram-gbps 60\n"
      "--gflops 1200`."},
     {Verb::kDoctor, "doctor", "[MODEL]", 0, 1, "measure this machine and say what makes it slow",
-     "Takes less than a minute. The disk is measured where MODEL lies, with its own experts.\n"
-     "The rates are kept for `penstock plan`."},
+     "Takes about a minute. The disk is measured where MODEL lies, with its own experts. GPUs are\n"
+     "listed with their memory, their rates, and whether they compute the bits that the CPU does.\n"
+     "The rates of the rest are kept for `penstock plan`."},
     {Verb::kBench, "bench", "MODEL", 1, 1, "measure the speed of a model on this machine",
      "Prompts (-p) and answers (-n) of these lengths, at these depths of the context, at these\n"
      "budgets. A warm cache has run before; a cold one is empty at every repetition. The rows are\n"

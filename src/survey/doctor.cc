@@ -42,6 +42,7 @@ class Examination {
   Result<void> measure_sustained();
   Result<void> measure_memory();
   Result<void> measure_kernels();
+  Result<void> look_at_gpus();
   void say(const std::string& what) {
     if (on_step_) on_step_(what, done_, total_);
     ++done_;
@@ -89,7 +90,7 @@ Result<void> Examination::prepare() {
   if (!options_.experts_path.empty()) PENSTOCK_TRY(open_flash());
   total_ = static_cast<int>(flash_plan_.size() + burst_plan_.size() + thread_counts_.size() +
                             dtypes_.size()) +
-           (options_.sustained_s > 0 && direct_ ? 1 : 0);
+           (options_.looks_at_gpus ? 1 : 0) + (options_.sustained_s > 0 && direct_ ? 1 : 0);
   return {};
 }
 
@@ -195,6 +196,12 @@ Result<void> Examination::measure_kernels() {
   return {};
 }
 
+Result<void> Examination::look_at_gpus() {
+  say("GPUs");
+  report_.gpus = PENSTOCK_TRY(survey_gpus(options_.point_s, {}, stop_));
+  return {};
+}
+
 Result<DoctorReport> Examination::run() {
   PENSTOCK_TRY(prepare());
   std::vector<Finding>& findings = report_.findings;
@@ -209,6 +216,7 @@ Result<DoctorReport> Examination::run() {
   }
   PENSTOCK_TRY(measure_memory());
   PENSTOCK_TRY(measure_kernels());
+  if (options_.looks_at_gpus) PENSTOCK_TRY(look_at_gpus());
   PENSTOCK_TRY(measure_sustained());
   const std::vector<std::string> targets = CpuBackend::targets();
   report_.profile.compute =
@@ -228,6 +236,8 @@ Json to_json(const DoctorReport& report) {
   Json findings = Json::array();
   for (const Finding& finding : report.findings) findings.push_back(to_json(finding));
   json["findings"] = std::move(findings);
+  json["gpus"] = to_json(report.gpus);
+  if (!report.gpus.absence.empty()) json["gpus_absence"] = report.gpus.absence;
   return json;
 }
 

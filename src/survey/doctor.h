@@ -2,8 +2,8 @@
 // hurts.
 //
 // Flash over block size and depth, direct and buffered, on the model's own experts; memory by
-// number of threads; the products at the model's shapes. Takes less than a minute, unless asked to
-// watch the disk for longer (drives slow down when they get warm).
+// number of threads; the products at the model's shapes; the GPUs. Takes about a minute, unless asked
+// to watch the disk for longer (drives slow down when they get warm).
 //
 // Threads  the caller's, and teams that live for one measurement
 // Memory   at most memory_bytes at a time
@@ -21,6 +21,7 @@
 #include "io/reader.h"
 #include "io/storage.h"
 #include "model/config.h"
+#include "survey/gpu_survey.h"
 #include "survey/machine_findings.h"
 #include "survey/machine_profile.h"
 
@@ -37,12 +38,14 @@ struct DoctorOptions {
   uint64_t memory_bytes = 0;  // 0: an eighth of what is available, at most 1 GiB
   double point_s = 0.5;       // of each measurement
   double sustained_s = 0;     // of the disk, after all else
-  std::string version;        // of the program, for the profile
+  bool looks_at_gpus = true;
+  std::string version;  // of the program, for the profile
 };
 
 struct DoctorReport {
   MachineProfile profile;
   std::vector<Finding> findings;
+  GpuSurvey gpus;
 };
 Json to_json(const DoctorReport& report);
 

@@ -80,6 +80,7 @@ DoctorOptions quick_options(const std::string& experts_path) {
   options.threads = 2;
   options.memory_bytes = 8 << 20;
   options.point_s = 0.002;
+  options.looks_at_gpus = false;
   options.version = "test";
   return options;
 }

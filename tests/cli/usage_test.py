@@ -11,7 +11,7 @@ import unittest
 import support
 from support import environment, good, good_json, penstock
 
-VERBS = "run chat serve pack pull ls rm show plan doctor bench synth logits score answer config completions version help".split()
+VERBS = "run chat serve pack pull ls rm show plan doctor bench synth logits score answer eval config completions version help".split()
 
 
 class Usage(unittest.TestCase):
