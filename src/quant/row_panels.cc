@@ -9,6 +9,7 @@
 #include "quant/codebook_blocks.h"
 #include "quant/fp8.h"
 #include "quant/k_blocks.h"
+#include "quant/lane_words.h"
 #include "quant/legacy_blocks.h"
 #include "quant/ternary_blocks.h"
 
@@ -29,6 +30,7 @@ struct UnitForm {
   int64_t columns = 0, bytes = 0;  // 0: there is no such form
   size_t words = 0;
   std::array<WordPlace, kWordsMax> places = {};
+  uint64_t fours = 0;  // bit w: words w to w + 3 are neighbours, and belong together
   bool has_half = false;
   std::array<uint8_t, 2> half = {};         // the places of its bytes
   size_t turned = 0;                        // so many words have the top bit of every byte turned
@@ -38,6 +40,7 @@ struct UnitForm {
     places[words++] = {static_cast<uint8_t>(low), static_cast<uint8_t>(high)};
   }
   constexpr void run(size_t offset, size_t count) {  // neighbours in both
+    for (size_t i = 0; i + 4 <= count; i += 4) fours |= uint64_t{1} << (words + i);
     for (size_t i = 0; i < count; ++i) word(offset + 4 * i, offset + 4 * i + 2);
   }
   constexpr void set_half(size_t low, size_t high) {
@@ -60,12 +63,21 @@ constexpr UnitForm super_block() {
   return {.columns = kSuperBlock, .bytes = sizeof(Block)};
 }
 
+// Bits whose numbers differ in bits a > b of the number change places.
+constexpr uint32_t exchange_bits(uint32_t bits, int a, int b, uint32_t a_not_b) {
+  const int distance = (1 << a) - (1 << b);
+  const uint32_t differ = (bits >> distance ^ bits) & a_not_b >> distance;
+  return bits ^ differ ^ differ << distance;
+}
+
 // The fifth bits of 32 neighbours: bit i is element i's, and is to be bit i / 4 of byte i % 4, so
-// that a shift brings four neighbours' under four bytes.
+// that a shift brings four neighbours' under four bytes. That turns the five bits of a bit's number
+// by two, in four exchanges.
 constexpr uint32_t spread_bits(uint32_t bits) {
-  uint32_t spread = 0;
-  for (int i = 0; i < 32; ++i) spread |= (bits >> i & 1u) << (8 * (i % 4) + i / 4);
-  return spread;
+  bits = exchange_bits(bits, 4, 1, 0x33330000u);
+  bits = exchange_bits(bits, 3, 0, 0x55005500u);
+  bits = exchange_bits(bits, 2, 1, 0x30303030u);
+  return exchange_bits(bits, 1, 0, 0x44444444u);
 }
 constexpr uint32_t gather_bits(uint32_t spread) {
   uint32_t bits = 0;
@@ -198,14 +210,16 @@ const UnitForm& form_of(const Coding& coding) {
 struct SplitBits {
   int low = 0, high = 0;  // bits; low 0: the codes are not split
 };
-SplitBits split_of(const Coding& coding) {
-  if (coding.kind != Coding::Kind::kAffine) return {};
-  switch (coding.affine.bits) {
+constexpr SplitBits split_of(int bits) {
+  switch (bits) {
     case 3: return {2, 1};
     case 5: return {4, 1};
     case 6: return {4, 2};
     default: return {};
   }
+}
+SplitBits split_of(const Coding& coding) {
+  return coding.kind == Coding::Kind::kAffine ? split_of(coding.affine.bits) : SplitBits{};
 }
 
 // The place of column c of 64 in a plane of `bits` a code: word and shift. Low parts as q2 and q4 have
@@ -214,11 +228,11 @@ struct BitPlace {
   size_t word;
   int shift;
 };
-BitPlace low_place(int bits, size_t c) {
+constexpr BitPlace low_place(int bits, size_t c) {
   const size_t in_word = 32 / static_cast<size_t>(bits);
   return {c / in_word, static_cast<int>(c % in_word) * bits};
 }
-BitPlace high_place(const SplitBits& split, size_t c) {
+constexpr BitPlace high_place(const SplitBits& split, size_t c) {
   const BitPlace low = low_place(split.low, c);
   const auto in_byte = static_cast<size_t>(8 / split.low);  // of the low part: fours of a word
   const size_t four = low.word * in_byte + static_cast<size_t>(low.shift % 8 / split.low);
@@ -227,17 +241,52 @@ BitPlace high_place(const SplitBits& split, size_t c) {
   return {words + four / fours, 8 * (low.shift / 8) + static_cast<int>(four % fours) * split.high};
 }
 
-// Codes of one row, 64 of them, between a file's stream and the words of lane `lane`.
-void split_codes(int bits, const SplitBits& split, std::span<const std::byte> stream,
-                 uint32_t* words, size_t lane) {
-  for (size_t w = 0; w < static_cast<size_t>(2 * bits); ++w) words[w * kRows + lane] = 0;
-  for (size_t c = 0; c < kGroupColumns; ++c) {
-    const uint32_t code = affine_code(stream, bits, static_cast<int64_t>(c));
-    const BitPlace low = low_place(split.low, c), high = high_place(split, c);
-    words[low.word * kRows + lane] |= (code & ((1u << split.low) - 1)) << low.shift;
-    words[high.word * kRows + lane] |= (code >> split.low) << high.shift;
+// Adds the bits [begin, end) of a stream, in one word of it, that come to `place`; moves by the same
+// distance between the same words become one.
+constexpr void add_move(std::array<BitMove, BitMoves::kMovesMax>& moves, size_t first,
+                        size_t& count, size_t begin, size_t end, BitPlace place) {
+  const int distance = place.shift - static_cast<int>(begin % 32);
+  const BitMove move = {.from = static_cast<uint8_t>(begin / 32),
+                        .left = static_cast<uint8_t>(std::max(distance, 0)),
+                        .right = static_cast<uint8_t>(std::max(-distance, 0)),
+                        .mask = ((1u << (end - begin)) - 1) << place.shift};
+  for (size_t i = first; i < count; ++i) {
+    BitMove& other = moves[i];
+    if (other.from != move.from || other.left != move.left || other.right != move.right) continue;
+    other.mask |= move.mask;
+    return;
   }
+  moves[count++] = move;
 }
+
+// From 64 codes of a file's stream to their low and high parts.
+constexpr BitMoves moves_of(int bits) {
+  const SplitBits split = split_of(bits);
+  BitMoves made{.words = static_cast<size_t>(2 * bits)};
+  size_t count = 0;
+  for (size_t to = 0; to < made.words; ++to) {
+    const size_t first = count;
+    for (size_t c = 0; c < kGroupColumns; ++c) {
+      const size_t code = c * static_cast<size_t>(bits);
+      const size_t middle = code + static_cast<size_t>(split.low);
+      const size_t ends[] = {code, middle, code + static_cast<size_t>(bits)};
+      const BitPlace places[] = {low_place(split.low, c), high_place(split, c)};
+      for (size_t part = 0; part < 2; ++part) {
+        if (places[part].word != to) continue;
+        const size_t begin = ends[part], end = ends[part + 1];
+        const size_t next = (begin / 32 + 1) * 32;  // the part may go on in the next word
+        add_move(made.moves, first, count, begin, std::min(end, next), places[part]);
+        if (end <= next) continue;
+        const int behind = places[part].shift + static_cast<int>(next - begin);
+        add_move(made.moves, first, count, next, end, {to, behind});
+      }
+    }
+    made.ends[to + 1] = static_cast<uint8_t>(count);
+  }
+  return made;
+}
+constexpr BitMoves kMovesOf3 = moves_of(3), kMovesOf5 = moves_of(5), kMovesOf6 = moves_of(6);
+
 void join_codes(int bits, const SplitBits& split, const uint32_t* words, size_t lane,
                 std::span<std::byte> stream) {
   std::ranges::fill(stream, std::byte{0});
@@ -260,50 +309,89 @@ uint64_t panel_unit_bytes(const UnitForm& form) {
   return form.words * kRows * 4 + (form.has_half ? kRows * 2 : 0);
 }
 
-void put_codes(const Coding& coding, int64_t columns, const PlaneRows& rows, std::byte* panel) {
+using RowPlaces = std::array<const std::byte*, kRows>;
+
+// Words of the sixteen rows' units side by side, each row's as its file has them.
+void put_words(const UnitForm& form, const RowPlaces& rows, std::byte* out) {
+  for (size_t w = 0; w < form.words;) {
+    const WordPlace place = form.places[w];
+    const uint32_t turn = w < form.turned ? kTurn : 0;
+    std::byte* const to = out + w * kRows * sizeof(uint32_t);
+    if (form.fours >> w & 1) {
+      transpose_four_words(rows, place.low, turn, to);
+      w += 4;
+      continue;
+    }
+    std::array<uint32_t, kRows> lanes;
+    for (size_t r = 0; r < kRows; ++r) {
+      lanes[r] = (load_block<uint16_t>(rows[r] + place.low) |
+                  static_cast<uint32_t>(load_block<uint16_t>(rows[r] + place.high)) << 16) ^
+                 turn;
+    }
+    if (w >= form.spread_begin && w < form.spread_end) {
+      for (uint32_t& lane : lanes) lane = spread_bits(lane);
+    }
+    std::memcpy(to, lanes.data(), sizeof(lanes));
+    ++w;
+  }
+}
+
+void put_halves(const UnitForm& form, const RowPlaces& rows, std::byte* out) {
+  std::array<uint16_t, kRows> halves;
+  for (size_t r = 0; r < kRows; ++r) {
+    halves[r] = static_cast<uint16_t>(std::to_integer<uint32_t>(rows[r][form.half[0]]) |
+                                      std::to_integer<uint32_t>(rows[r][form.half[1]]) << 8);
+  }
+  std::memcpy(out, halves.data(), sizeof(halves));
+}
+
+const BitMoves& moves_to_split(int bits) {
+  if (bits == 3) return kMovesOf3;
+  return bits == 5 ? kMovesOf5 : kMovesOf6;
+}
+
+void put_codes(const Coding& coding, int64_t columns, const PlaneRows& rows, std::byte* out) {
   const UnitForm& form = form_of(coding);
-  const SplitBits split = split_of(coding);
+  const bool is_split = split_of(coding).low > 0;
   const auto unit_bytes = static_cast<size_t>(form.bytes);
-  std::array<const std::byte*, kRows> places = {};
-  for (int64_t r = 0; r < rows.count; ++r) places[static_cast<size_t>(r)] = rows.of(r);
+  const size_t word_bytes = form.words * kRows * sizeof(uint32_t);
   const auto count = static_cast<size_t>(rows.count);
-  for (int64_t unit = 0; unit < columns / form.columns; ++unit) {
-    std::byte* out = panel + static_cast<uint64_t>(unit) * panel_unit_bytes(form);
-    std::array<uint32_t, kWordsMax * kRows> words;
-    for (size_t r = 0; r < count && split.low > 0; ++r) {
-      split_codes(coding.affine.bits, split, {places[r], unit_bytes}, words.data(), r);
+  RowPlaces places;  // where there is no row, the first stands for it, and becomes zeros below
+  for (size_t r = 0; r < kRows; ++r) places[r] = rows.of(static_cast<int64_t>(r < count ? r : 0));
+  for (int64_t unit = 0; unit < columns / form.columns; ++unit, out += panel_unit_bytes(form)) {
+    if (is_split) {
+      std::array<std::byte, kWordsMax * kRows * sizeof(uint32_t)> words;
+      put_words(form, places, words.data());
+      move_bits(moves_to_split(coding.affine.bits), words.data(), out);
+    } else {
+      put_words(form, places, out);
     }
-    for (size_t w = 0; w < form.words && split.low == 0; ++w) {
-      const WordPlace place = form.places[w];
-      const uint32_t turn = w < form.turned ? kTurn : 0;
-      uint32_t* lanes = words.data() + w * kRows;
-      if (place.high == place.low + 2) {
-        for (size_t r = 0; r < count; ++r) {
-          lanes[r] = load_block<uint32_t>(places[r] + place.low) ^ turn;
-        }
-      } else {
-        for (size_t r = 0; r < count; ++r) {
-          lanes[r] = load_block<uint16_t>(places[r] + place.low) |
-                     static_cast<uint32_t>(load_block<uint16_t>(places[r] + place.high)) << 16;
-        }
-      }
-      if (w < form.spread_begin || w >= form.spread_end) continue;
-      for (size_t r = 0; r < count; ++r) lanes[r] = spread_bits(lanes[r]);
-    }
+    if (form.has_half) put_halves(form, places, out + word_bytes);
+    for (const std::byte*& place : places) place += unit_bytes;
+    if (count == kRows) continue;
     for (size_t w = 0; w < form.words; ++w) {
-      std::fill(words.begin() + static_cast<int64_t>(w * kRows + count),
-                words.begin() + static_cast<int64_t>((w + 1) * kRows), 0u);
+      std::fill(out + (w * kRows + count) * 4, out + (w + 1) * kRows * 4, std::byte{0});
     }
-    std::memcpy(out, words.data(), form.words * kRows * 4);
     if (form.has_half) {
-      std::array<uint16_t, kRows> halves = {};
-      for (size_t r = 0; r < count; ++r) {
-        halves[r] = static_cast<uint16_t>(std::to_integer<uint32_t>(places[r][form.half[0]]) |
-                                          std::to_integer<uint32_t>(places[r][form.half[1]]) << 8);
-      }
-      std::memcpy(out + form.words * kRows * 4, halves.data(), sizeof(halves));
+      std::fill(out + word_bytes + count * 2, out + word_bytes + kRows * 2, std::byte{0});
     }
-    for (size_t r = 0; r < count; ++r) places[r] += unit_bytes;
+  }
+}
+
+// Numbers of the plane of scales or biases.
+template <class Number>
+void put_numbers(const PlaneRows& rows, std::span<std::byte> panel) {
+  const size_t numbers = panel.size() / kRows / sizeof(Number);
+  const auto count = static_cast<size_t>(rows.count);
+  RowPlaces places;
+  for (size_t r = 0; r < kRows; ++r) places[r] = rows.of(static_cast<int64_t>(r < count ? r : 0));
+  for (size_t i = 0; i < numbers; ++i) {
+    std::array<Number, kRows> lanes;
+    for (size_t r = 0; r < kRows; ++r) {
+      lanes[r] = load_block<Number>(places[r] + i * sizeof(Number));
+    }
+    std::fill(lanes.begin() + static_cast<int64_t>(count), lanes.end(), Number{0});
+    std::memcpy(panel.data() + i * sizeof(lanes), lanes.data(), sizeof(lanes));
   }
 }
 
@@ -374,16 +462,10 @@ void make_row_panel(const Coding& coding, CodedPlane plane, int64_t columns, con
   PENSTOCK_CHECK(rows.count >= 1 && rows.count <= kPanelRows);
   PENSTOCK_CHECK(panel.size() == bytes_of(row_panel_bytes(coding, columns), plane));
   if (plane == CodedPlane::kCodes) return put_codes(coding, columns, rows, panel.data());
-  const size_t size = number_bytes(coding);
-  const size_t numbers = panel.size() / kRows / size;
-  for (size_t r = 0; r < kRows; ++r) {
-    const bool is_there = static_cast<int64_t>(r) < rows.count;
-    const std::byte* from = is_there ? rows.of(static_cast<int64_t>(r)) : nullptr;
-    for (size_t i = 0; i < numbers; ++i) {
-      std::byte* to = panel.data() + (i * kRows + r) * size;
-      if (is_there) std::memcpy(to, from + i * size, size);
-      else std::memset(to, 0, size);
-    }
+  switch (number_bytes(coding)) {
+    case 1: return put_numbers<uint8_t>(rows, panel);
+    case 2: return put_numbers<uint16_t>(rows, panel);
+    default: return put_numbers<uint32_t>(rows, panel);
   }
 }
 
