@@ -13,6 +13,7 @@
 #include "io/output_file.h"
 #include "quality/answer_eval.h"
 #include "quality/base_file.h"
+#include "quality/endurance_eval.h"
 #include "quality/prediction.h"
 #include "quality/report.h"
 #include "quality/text_eval.h"
@@ -158,6 +159,7 @@ class EvalRun {
     Session session = PENSTOCK_TRY(engine_.new_session());
     if (!texts_.empty()) PENSTOCK_TRY(run_texts(session));
     for (const EvalSet& set : sets_) PENSTOCK_TRY(run_set(session, set));
+    PENSTOCK_TRY(run_long(session));
     if (writer_) PENSTOCK_TRY(writer_->finish(std::move(info_)));
     return row();
   }
@@ -230,6 +232,24 @@ class EvalRun {
     return {};
   }
 
+  // Long generations and long prompts, where they are asked for.
+  Result<void> run_long(Session& session) {
+    const int64_t generations = call_.settings.integer("generations");
+    const bool recalls = call_.settings.is_on("recall");
+    if (generations == 0 && !recalls) return {};
+    if (texts_.empty())
+      return wrong("--generations and --recall need the texts of eval_text.jsonl");
+    Progress progress(call_.terminal, "long texts", Progress::Unit::kItems);
+    LongWishes wishes;
+    wishes.progress = [&](uint64_t done, uint64_t total) { progress.update(done, total); };
+    if (generations > 0) {
+      endurance_ =
+          PENSTOCK_TRY(evaluate_endurance(engine_, session, texts_, generations, wishes, stop_));
+    }
+    if (recalls) recall_ = PENSTOCK_TRY(evaluate_recall(engine_, session, texts_, wishes, stop_));
+    return {};
+  }
+
   Json row() const {
     Json row{{"label", label_},
              {"model_id", engine_.files().id_text()},
@@ -241,6 +261,8 @@ class EvalRun {
     if (base_) row["base"] = base_->info().label;
     if (text_) row["texts"] = text_json(*text_);
     for (const SetOutcome& outcome : outcomes_) row["sets"][outcome.name] = set_json(outcome);
+    if (endurance_) row["endurance"] = endurance_json(*endurance_);
+    if (!recall_.empty()) row["recall"] = recall_json(recall_);
     return row;
   }
 
@@ -258,6 +280,8 @@ class EvalRun {
   BaseInfo info_;  // of the writer
   std::optional<TextOutcome> text_;
   std::vector<SetOutcome> outcomes_;
+  std::optional<EnduranceOutcome> endurance_;
+  std::vector<RecallOutcome> recall_;
 };
 
 std::string label_of(const Call& call) {

@@ -456,6 +456,13 @@ constexpr Option kOptions[] = {
                     "only these of the folder, such as text,tools"}),
     {"constrained", 0, kFlag, kEval, kQuality, "", "",
      "answer items that ask for calls or JSON a second time, held to their grammar"},
+    in_range(
+        Option{"generations", 0, kInteger, kEval, kQuality, "N", "0",
+               "also continue N texts by up to 1,024 tokens: what repeats itself, loops or ends "
+               "early"},
+        0, 10000),
+    {"recall", 0, kFlag, kEval, kQuality, "", "",
+     "also ask for a code that stands somewhere in a text, of all lengths that the context holds"},
     per_call(Option{"base", 0, kText, kEval, kQuality, "FILE", "",
                     "compare with the run that was kept there"}),
     per_call(Option{"write-base", 0, kText, kEval, kQuality, "FILE", "",

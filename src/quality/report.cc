@@ -83,10 +83,11 @@ struct Column {
   std::function<std::string(const Json&)> cell;
 };
 
-std::vector<std::string> set_names(std::span<const Json> rows) {
+// Of the objects that rows have under `key`, all members' names.
+std::vector<std::string> names_under(std::string_view key, std::span<const Json> rows) {
   std::vector<std::string> names;
   for (const Json& row : rows) {
-    const Json* sets = json_find(row, "sets");
+    const Json* sets = json_find(row, key);
     if (sets == nullptr || !sets->is_object()) continue;
     for (const auto& [name, set] : sets->items()) {
       if (std::ranges::find(names, name) == names.end()) names.push_back(name);
@@ -152,6 +153,21 @@ std::vector<Column> set_columns(const std::string& set) {
   };
 }
 
+std::vector<Column> endurance_columns() {
+  return {{"repeated tokens %",
+           [](const Json& row) {
+             const auto share = number_at(row, {"endurance", "repeated"});
+             return share ? fmt::format("{:.1f}", 100 * *share) : "";
+           }},
+          {"loops %",
+           [](const Json& row) {
+             return percent_of(row, {"endurance", "loops"});
+           }},
+          {"early stops %", [](const Json& row) {
+             return percent_of(row, {"endurance", "early"});
+           }}};
+}
+
 // The exchange rate of quality for bytes.
 Column exchange_column(std::span<const Json> rows) {
   double most = 0;
@@ -177,8 +193,14 @@ std::vector<Column> columns_of(std::span<const Json> rows) {
        }}};
   std::ranges::move(text_columns(), std::back_inserter(columns));
   columns.push_back(exchange_column(rows));
-  for (const std::string& name : set_names(rows)) {
+  for (const std::string& name : names_under("sets", rows)) {
     std::ranges::move(set_columns(name), std::back_inserter(columns));
+  }
+  std::ranges::move(endurance_columns(), std::back_inserter(columns));
+  for (const std::string& length : names_under("recall", rows)) {
+    columns.push_back({fmt::format("recall in {} tokens %", length), [length](const Json& row) {
+                         return percent_of(row, {"recall", length});
+                       }});
   }
   return columns;
 }
@@ -215,6 +237,21 @@ Json set_json(const SetOutcome& outcome) {
                       {"p", outcome.change->p}};
   }
   json["wrong"] = outcome.wrong();
+  return json;
+}
+
+Json endurance_json(const EnduranceOutcome& outcome) {
+  return {{"tokens", outcome.tokens},
+          {"repeated", outcome.repeated},
+          {"loops", share_json(outcome.loops)},
+          {"early", share_json(outcome.early)}};
+}
+
+Json recall_json(std::span<const RecallOutcome> outcomes) {
+  Json json = Json::object();
+  for (const RecallOutcome& outcome : outcomes) {
+    json[std::to_string(outcome.length)] = share_json(outcome.found);
+  }
   return json;
 }
 

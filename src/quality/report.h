@@ -13,12 +13,16 @@
 
 #include "base/json.h"
 #include "quality/answer_eval.h"
+#include "quality/endurance_eval.h"
 #include "quality/text_eval.h"
 
 namespace penstock {
 
 Json text_json(const TextOutcome& outcome);
 Json set_json(const SetOutcome& outcome);
+
+Json endurance_json(const EnduranceOutcome& outcome);
+Json recall_json(std::span<const RecallOutcome> outcomes);  // by length
 
 // Rows as Markdown. "KL per MB saved" is what a row's mean divergence comes to for each megabyte of
 // experts per token that it needs less than the row with the most.

@@ -81,6 +81,22 @@ TEST(Report, tells_of_a_set_what_was_lost_and_gained) {
   EXPECT_THAT(table, HasSubstr("| tools valid % |"));
 }
 
+TEST(Report, has_a_column_for_each_length_of_recall) {
+  Json json = row("a", 1e6, {});
+  json["endurance"] = endurance_json({.tokens = 2000,
+                                      .repeated = 0.25,
+                                      .loops = {.good = 1, .of = 4},
+                                      .early = {.good = 0, .of = 4}});
+  const std::vector<RecallOutcome> recall = {{512, {.good = 10, .of = 10}},
+                                             {1024, {.good = 3, .of = 10}}};
+  json["recall"] = recall_json(recall);
+  const std::string table = eval_table(std::vector<Json>{json});
+  EXPECT_THAT(table,
+              HasSubstr("| repeated tokens % | loops % | early stops % | recall in 512 tokens % | "
+                        "recall in 1024 tokens % |"));
+  EXPECT_THAT(table, HasSubstr("| 25.0 | 25.0 ± 22.9 | 0.0 ± 15.0 | 100.0 ± 6.6 | 30.0 ± 14.7 |"));
+}
+
 TEST(Report, takes_rows_that_are_not_as_expected_for_empty_ones) {
   for (const char* text : {"{}", R"({"label":7,"texts":[],"sets":{"a":3}})", R"({"sets":[1]})",
                            R"({"label":"x","texts":{"change":{"kl_mean":"y"}}})"}) {

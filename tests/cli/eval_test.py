@@ -117,6 +117,17 @@ class Eval(unittest.TestCase):
         self.assertEqual(sets["json"]["constrained"]["valid"]["good"], 1)
         self.assertEqual(sets["json"]["constrained"]["exact"]["good"], 0)
 
+    def test_long_generations_and_prompts_are_counted(self):
+        self.texts(["the quick brown fox " * 60, "x"])
+        row = self.eval("--generations", 3, "--recall", "-c", 2048)
+        self.assertEqual(row["endurance"]["early"]["of"], 1, "one text is long enough")
+        self.assertGreater(row["endurance"]["tokens"], 0)
+        self.assertEqual({length: share["of"] for length, share in row["recall"].items()}, {"512": 10, "1024": 10})
+        self.refused(2, "--context", "--generations", 1, "-c", 512)
+        self.refused(2, "--context", "--recall", "-c", 512)
+        self.texts(["xyz", "abc"])
+        self.refused(2, "no text", "--generations", 1)
+
     def test_rows_are_kept_one_for_each_label_and_drawn(self):
         rows, svg = self.path("rows.jsonl"), self.path("chart.svg")
         self.eval("--write-base", self.base, "--rows", rows, "--label", "all")
