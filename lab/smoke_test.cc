@@ -104,7 +104,7 @@ Outcome run(const Arm& arm) {
   std::set<std::pair<int64_t, int32_t>> ever;
   GenerateOptions how;
   how.max_tokens = kAnswerTokens;
-  how.on_route = [&](int64_t layer, const Routing& routing) {
+  how.on_route = [&](int64_t layer, const Routing& routing, Rows) {
     const auto count = routing.num_tokens * routing.top_k;
     const std::set<int32_t> distinct(routing.experts.begin(), routing.experts.begin() + count);
     outcome.distinct += distinct.size();

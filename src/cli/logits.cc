@@ -98,7 +98,9 @@ Result<void> write_logits(Call& call, Engine& engine, std::span<const TokenId> i
   LogitsFile file(std::move(writer), engine, progress, std::ssize(ids));
   RouteObserver on_route;
   if (with_routes) {
-    on_route = [&](int64_t layer, const Routing& routing) { file.add_routes(layer, routing); };
+    on_route = [&](int64_t layer, const Routing& routing, Rows) {
+      file.add_routes(layer, routing);
+    };
   }
   const std::stop_callback interrupted(call.interrupt.token(), [&] { file.stop().request_stop(); });
   const Result<PhaseMetrics> evaluated = session.evaluate(

@@ -408,6 +408,12 @@ constexpr Option kOptions[] = {
      "search|round"},
     {"experts-down", 0, kChoice, kPack, "Packing", "same|8|4|3|2", "same",
      "bits of the down matrices of experts, which are a third of them", "same|8|4|3|2"},
+    per_call(Option{"calibrate", 0, kText, kPack, "Packing", "FILE", "",
+                    "run SOURCE over a text or JSON lines, and quantise experts for what they see "
+                    "there"}),
+    in_range(Option{"calibrate-tokens", 0, kInteger, kPack, "Packing", "N", "131072",
+                    "so many tokens of it, evenly chosen; 0: all"},
+             0, 1 << 24),
     {"experts", 0, kChoice, kSynth, "Packing", "4|8|3|2|keep", "4",
      "bits of expert weights; keep: bf16", "4|8|3|2|keep"},
     {"resident", 0, kChoice, kSynth, "Packing", "8|4|keep", "8",

@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 
 #include "base/byte_text.h"
+#include "cli/calibrate.h"
 #include "cli/folders.h"
 #include "cli/loading.h"
 #include "cli/program.h"
@@ -161,6 +162,15 @@ Result<int> pack_verb(Call& call) {
   // Before a byte is written: what `run` would find out about the texts after hours of packing.
   for (const std::string& note : PENSTOCK_TRY(judge_folder(call.storage, options.source))) {
     call.terminal.warning(note);
+  }
+  if (call.settings.is_given("calibrate")) {
+    if (!options.experts || options.quantiser == Quantiser::kRound) {
+      return Error{
+          ErrorCode::kInvalidArgument,
+          "--calibrate is for experts whose codes are searched: not with --experts keep or "
+          "--quantiser round"};
+    }
+    options.calibrate = [&] { return calibrate(call, options.target + ".calibration"); };
   }
   options.on_note = [&](const std::string& note) { call.terminal.warning(note); };
   const PackReport report = PENSTOCK_TRY(pack(call, options, stop));

@@ -96,9 +96,9 @@ Result<PassFigures> Batch::run(const std::stop_token& stop, const PassObservers&
   figures.asked.assign(segments.size(), 0);
   RouteObserver on_route = observers.on_route;
   if (segments.size() > 1) {
-    on_route = [&](int64_t layer, const Routing& routing) {
+    on_route = [&](int64_t layer, const Routing& routing, Rows inputs) {
       count_asked(routing, figures.asked);
-      if (observers.on_route) observers.on_route(layer, routing);
+      if (observers.on_route) observers.on_route(layer, routing, inputs);
     };
   }
   const StoreStats before = parts_.store.stats();

@@ -35,7 +35,7 @@ Result<void> moe_block(Step& step, int64_t layer, const MoeWeights& weights,
   PENSTOCK_TRY(route(step, h, std::span(router).first(weights.has_shared ? 2 : 1),
                      weights.renormalise, routing));
   if (step.reroute) step.reroute(layer, routing);
-  if (step.on_route) step.on_route(layer, routing);
+  if (step.on_route) step.on_route(layer, routing, h);
   ExpertRun experts = step.experts.begin(static_cast<int>(layer), routing, h);
 
   if (next_router != nullptr && step.experts.wants_foresight()) {

@@ -87,8 +87,9 @@ class PartTimer {
   Clock::time_point start_;
 };
 
-// Sees each layer's choice: rows of ids and weights, [tokens, top_k].
-using RouteObserver = std::function<void(int64_t layer, const Routing& routing)>;
+// Sees each layer's choice, rows of ids and weights, [tokens, top_k], and the rows it was made for,
+// which the chosen experts will see: [tokens, H]. Both are gone when it returns.
+using RouteObserver = std::function<void(int64_t layer, const Routing& routing, Rows inputs)>;
 
 // Replaces each layer's choice: for benchmarks that drive the store with routing of their own. Ids
 // of one token must be distinct; weights are kept.

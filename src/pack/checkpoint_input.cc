@@ -7,6 +7,7 @@
 #include "base/check.h"
 #include "format/checkpoint.h"
 #include "format/text.h"
+#include "pack/calibrated_experts.h"
 #include "pack/convert.h"
 #include "pack/identity.h"
 #include "pack/plan.h"
@@ -47,11 +48,20 @@ class CheckpointInput final : public PackInput {
   CheckpointInput(Storage& storage, Checkpoint checkpoint)
       : storage_(storage), checkpoint_(std::move(checkpoint)) {}
 
+  Result<void> calibrate(const PackOptions& options);
+  Result<void> read_values(const MatrixSource& source, std::vector<float>& values,
+                           const std::stop_token& stop);
+  Result<void> make_calibrated(int64_t layer, int64_t expert, PackedPart part,
+                               std::span<std::byte> out, const std::stop_token& stop);
+
   Storage& storage_;
   Checkpoint checkpoint_;
   StoredTypes types_;
   std::optional<PackPlan> plan_;  // points into the checkpoint
   std::optional<Converter> converter_;
+  std::optional<Calibration> calibration_;
+  std::optional<CalibratedExperts> calibrated_;
+  std::vector<float> gate_up_, down_;  // of the expert at work
   std::vector<ResidentTensor> resident_;
   uint64_t model_id_ = 0;
 };
@@ -65,6 +75,7 @@ Result<std::unique_ptr<PackInput>> CheckpointInput::open(Storage& storage,
       PENSTOCK_TRY(parse_model_config(checkpoint.config(), checkpoint.path_of("config.json")));
   const StoredTypes& types = made->types_ = stored_types(options);
   made->plan_.emplace(PENSTOCK_TRY(PackPlan::make(checkpoint, config, types)));
+  if (options.calibrate) PENSTOCK_TRY(made->calibrate(options));
   made->model_id_ = PENSTOCK_TRY(derive_model_id(checkpoint, types));
   made->converter_.emplace(
       PENSTOCK_TRY(Converter::create(checkpoint, *made->plan_, options.num_threads)));
@@ -90,10 +101,49 @@ Result<void> CheckpointInput::make_resident(size_t index, const ByteSink& sink,
   return converter_->convert(piece.source, form, sink, stop);
 }
 
+Result<void> CheckpointInput::calibrate(const PackOptions& options) {
+  calibration_.emplace(PENSTOCK_TRY(options.calibrate()));
+  types_.calibration = calibration_->texts();
+  calibrated_.emplace(PENSTOCK_TRY(
+      CalibratedExperts::create(*calibration_, plan_->experts(), options.num_threads)));
+  return {};
+}
+
+Result<void> CheckpointInput::read_values(const MatrixSource& source, std::vector<float>& values,
+                                          const std::stop_token& stop) {
+  values.clear();
+  const auto append = [&](std::span<const std::byte> bytes) -> Result<void> {
+    const size_t before = values.size();
+    values.resize(before + bytes.size() / sizeof(float));
+    std::memcpy(values.data() + before, bytes.data(), bytes.size());
+    return {};
+  };
+  return converter_->convert(source, {DType::kF32, false, Change::kNone}, append, stop);
+}
+
+// Down is quantised for what gate and up make, so these are read for it as well.
+Result<void> CheckpointInput::make_calibrated(int64_t layer, int64_t expert, PackedPart part,
+                                              std::span<std::byte> out,
+                                              const std::stop_token& stop) {
+  if (stop.stop_requested()) return Error{ErrorCode::kCancelled, "stopped"};
+  const RecordForms& forms = experts().record(layer).forms;
+  PENSTOCK_TRY(read_values(plan_->gate_up(layer, expert), gate_up_, stop));
+  if (part == kGateUpPart) {
+    PENSTOCK_TRY(calibrated_->quantise_gate_up(layer, expert, forms.gate.dtype, gate_up_, out));
+    return {};
+  }
+  PENSTOCK_TRY(read_values(plan_->down(layer, expert), down_, stop));
+  PENSTOCK_TRY(calibrated_->quantise_down(layer, expert, forms.down.dtype, gate_up_, down_, out));
+  return {};
+}
+
 Result<void> CheckpointInput::make_part(int64_t layer, int64_t expert, PackedPart part,
                                         std::span<std::byte> out, const std::stop_token& stop) {
   const MatrixForm& wanted =
       part == kGateUpPart ? experts().record(layer).forms.gate : experts().record(layer).forms.down;
+  if (calibrated_ && calibrated_->has(layer) && is_quantised(wanted.dtype)) {
+    return make_calibrated(layer, expert, part, out, stop);
+  }
   const auto copy = [&](std::span<const std::byte> bytes) -> Result<void> {
     std::memcpy(out.data(), bytes.data(), bytes.size());
     out = out.subspan(bytes.size());

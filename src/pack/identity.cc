@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "format/manifest.h"
+#include "format/text.h"
 
 namespace penstock {
 namespace {
@@ -102,7 +103,8 @@ std::string experts_text(const StoredTypes& types) {
 
 std::string quantiser_text(const StoredTypes& types) {
   if (!types.are_quantised() || types.quantiser == Quantiser::kRound) return {};
-  return std::string(name_of(types.quantiser));
+  const std::string name(name_of(types.quantiser));
+  return types.calibration ? name + ", calibrated with " + hex_text(*types.calibration) : name;
 }
 
 Result<uint64_t> derive_model_id(Checkpoint& checkpoint, const StoredTypes& types) {

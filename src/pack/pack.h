@@ -29,6 +29,7 @@
 #include "base/result.h"
 #include "compute/quantiser.h"
 #include "io/storage.h"
+#include "pack/calibration.h"
 
 namespace penstock {
 
@@ -45,6 +46,9 @@ struct PackOptions {
   int num_threads = 1;
   // Told before the work: what of the source is left out or not used, a sentence each. May be empty.
   std::function<void(const std::string&)> on_note;
+  // Runs the source over texts (pack/calibration.h), once what can be wrong with the request is known
+  // not to be. Empty: experts are quantised by what they are alone.
+  std::function<Result<Calibration>()> calibrate;
   uint64_t sync_bytes = uint64_t{256} << 20;  // written between two syncs: what a crash can cost
 };
 

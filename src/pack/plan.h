@@ -20,6 +20,7 @@
 #include "compute/quantiser.h"
 #include "format/checkpoint.h"
 #include "format/manifest.h"
+#include "io/checksum.h"
 #include "model/config.h"
 #include "model/tensors.h"
 
@@ -31,7 +32,8 @@ struct StoredTypes {
   std::optional<DType> resident;
   bool without_prediction = false;  // leave a prediction block out
   Quantiser quantiser = Quantiser::kRound;
-  std::optional<DType> down = {};  // of experts that are quantised; nullopt: as `experts`
+  std::optional<Hash128> calibration = {};  // what the experts are quantised for
+  std::optional<DType> down = {};           // of experts that are quantised; nullopt: as `experts`
 
   bool are_quantised() const { return experts.has_value() || resident.has_value(); }
 };

@@ -73,6 +73,11 @@ class SourceInput final : public PackInput {
 };
 
 Result<std::unique_ptr<PackInput>> SourceInput::open(Storage& storage, const PackOptions& options) {
+  if (options.calibrate) {
+    return Error{ErrorCode::kUnsupported,
+                 fmt::format("{}: --calibrate is for folders of BF16, F16 or F32; pack without it",
+                             options.source)};
+  }
   ModelSource opened = PENSTOCK_TRY(ModelSource::open(storage, options.source));
   std::unique_ptr<SourceInput> made(new SourceInput(std::move(opened), options.num_threads));
   PENSTOCK_TRY(check_team(made->pool_, options.num_threads));

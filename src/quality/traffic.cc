@@ -15,7 +15,7 @@ ExpertTraffic::ExpertTraffic(const ExpertTable& table)
     : table_(table), tokens_(table.layers.size()), chosen_(table.layers.size()) {}
 
 RouteObserver ExpertTraffic::observer() {
-  return [this](int64_t layer, const Routing& routing) { add(layer, routing); };
+  return [this](int64_t layer, const Routing& routing, Rows) { add(layer, routing); };
 }
 
 void ExpertTraffic::add(int64_t layer, const Routing& routing) {

@@ -80,6 +80,13 @@ class Pack(Refusals):
 
     def test_one_folder_without_verify_is_a_usage_error(self):
         self.refused(2, "pack", MODEL.source)
+        target = MODEL.file("calibrated")
+        for flags in (("--experts", "keep"), ("--experts", "2", "--quantiser", "round")):
+            told = self.refused(2, "pack", MODEL.source, target, "--calibrate", __file__, *flags)
+            self.assertIn("--calibrate is for experts", told)
+        told = self.refused(2, "pack", MODEL.source, target, "--experts", "keep", "--experts-down", "3")
+        self.assertIn("--experts-down is for experts", told)
+        self.assertFalse(os.path.exists(target + ".calibration"))
 
 
 class Plan(Refusals):

@@ -230,7 +230,7 @@ TEST_P(Gate, g6_a_cancelled_request_leaves_no_trace) {
     int64_t chunk = -1;
     GenerateOptions cancelled;
     cancelled.max_tokens = 12;
-    cancelled.on_route = [&](int64_t at, const Routing&) {
+    cancelled.on_route = [&](int64_t at, const Routing&, Rows) {
       if (at == 0) ++chunk;
       if (chunk == 2 && at == layer) stop.request_stop();
     };
@@ -446,7 +446,7 @@ TEST_P(Gate, g15_a_request_is_cancelled_while_wishes_are_read) {
     int64_t seen = 0;
     GenerateOptions cancelled;
     cancelled.max_tokens = 4;
-    cancelled.on_route = [&](int64_t, const Routing&) {
+    cancelled.on_route = [&](int64_t, const Routing&, Rows) {
       if (++seen == routes) stop.request_stop();
     };
     const auto tokens =

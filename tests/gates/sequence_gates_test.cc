@@ -255,7 +255,7 @@ TEST_P(Together, g21_a_pass_that_fails_or_is_cancelled_has_changed_nothing) {
     const auto stops_at = static_cast<int64_t>(
         random() % static_cast<uint64_t>(engine->config().num_expert_layers()));
     if (kind == 1) {
-      observers.on_route = [&](int64_t layer, const Routing&) {
+      observers.on_route = [&](int64_t layer, const Routing&, Rows) {
         if (layer == stops_at) stop.request_stop();
       };
     }

@@ -108,7 +108,7 @@ Evaluation evaluate(Engine& engine, std::span<const TokenId> tokens) {
     EXPECT_EQ(row * result.vocab_size, std::ssize(result.logits));
     result.logits.insert(result.logits.end(), logits.begin(), logits.end());
   };
-  const auto on_route = [&](int64_t layer, const Routing& routing) {
+  const auto on_route = [&](int64_t layer, const Routing& routing, Rows) {
     const auto count = routing.num_tokens * routing.top_k;
     auto& experts = result.experts[static_cast<size_t>(layer)];
     auto& weights = result.weights[static_cast<size_t>(layer)];
