@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <random>
@@ -12,6 +13,7 @@
 #include "quant/block_decode.h"
 #include "quant/code_groups.h"
 #include "quant/fp8.h"
+#include "quant/number_check.h"
 
 namespace penstock {
 namespace {
@@ -106,6 +108,43 @@ TEST(RowPanels, widths_and_groups_that_do_not_fit) {
   EXPECT_FALSE(has_row_panels({.block = BlockType::kF32}, 256));
   EXPECT_FALSE(has_row_panels({.kind = Coding::Kind::kAffine, .affine = {4, 512}}, 1024));
   EXPECT_FALSE(has_row_panels({.kind = Coding::Kind::kAffine, .affine = {4, 32}}, 96));
+}
+
+TEST(NumberCheck, tells_the_first_column_whose_weight_is_no_number) {
+  std::mt19937 random(7);
+  for (const Coding& coding : codings()) {
+    const RowBytes row = row_bytes(coding, kColumns);
+    // Scales in halves and exponents beyond f32 aside, a row is all numbers or has one that is told.
+    const bool is_certain =
+        coding.kind == Coding::Kind::kBlocks && coding.block != BlockType::kMxfp4;
+    int with = 0, without = 0;
+    for (int round = 0; round < 200; ++round) {
+      const auto codes = random_bytes(random, row.codes), scales = random_bytes(random, row.scales),
+                 biases = random_bytes(random, row.biases);
+      std::vector<float> values(kColumns);
+      decode_row(coding, codes, scales, biases, values);
+      int64_t first = kColumns;
+      for (const auto& [plane, bytes] :
+           {std::pair{CodedPlane::kCodes, &codes}, std::pair{CodedPlane::kScales, &scales},
+            std::pair{CodedPlane::kBiases, &biases}}) {
+        const int64_t column = find_no_number(coding, plane, *bytes);
+        if (column >= 0) first = std::min(first, column);
+      }
+      const auto bad = std::ranges::find_if(values, [](float v) { return !std::isfinite(v); });
+      const int64_t first_bad = bad - values.begin();
+      (first < kColumns ? with : without) += 1;
+      if (is_certain) {
+        EXPECT_EQ(first, first_bad) << name_of(coding);
+      }
+      if (first < kColumns) {
+        EXPECT_FALSE(std::isfinite(values[static_cast<size_t>(first)])) << name_of(coding);
+      }
+    }
+    const bool has_any_exponent =
+        coding == Coding{.block = BlockType::kMxfp4} || coding.kind == Coding::Kind::kMlxMxfp4;
+    EXPECT_EQ(with > 0, !has_any_exponent) << name_of(coding);
+    EXPECT_EQ(with + without, 200);
+  }
 }
 
 TEST(CodeGroups, scale_times_code_plus_minimum_is_the_weight) {

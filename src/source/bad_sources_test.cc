@@ -7,6 +7,7 @@
 
 #include "format/test_gguf.h"
 #include "source/model_source.h"
+#include "source/source_weights.h"
 #include "support/sim_storage.h"
 
 namespace penstock {
@@ -48,6 +49,27 @@ class Changed {
     EXPECT_EQ(source.error().code, code) << source.error().message;
     EXPECT_THAT(source.error().message, HasSubstr(message));
     EXPECT_THAT(source.error().message, HasSubstr("/m"));
+  }
+  // Bytes at the beginning of a row of a resident tensor's plane.
+  Changed& poison(const char* tensor, Plane StoredMatrix::*which, uint64_t row,
+                  std::string_view bytes) {
+    const ModelSource source = ModelSource::open(disk_, path_).value();
+    const Plane& plane = source.find(tensor)->ranges.front().matrix.*which;
+    const std::string& path = source.files()[plane.file].path;
+    std::string file = read_text(disk_, path, 1 << 20).value();
+    file.replace(plane.offset + row * plane.row_bytes, bytes.size(), bytes);
+    test::store(disk_, path, file);
+    return *this;
+  }
+  void expect_loading_refused(const std::string& message) {
+    ModelSource source = ModelSource::open(disk_, path_).value();
+    const SourceWeights weights(source);
+    AlignedMemory memory = AlignedMemory::create(weights.bytes(), "weights").value();
+    const auto loaded = weights.load(source, memory.bytes(), nullptr, {});
+    ASSERT_EQ(loaded.has_value(), message.empty()) << message;
+    if (loaded) return;
+    EXPECT_EQ(loaded.error().code, ErrorCode::kCorrupt);
+    EXPECT_THAT(loaded.error().message, HasSubstr(message));
   }
   void expect_opened() {
     const auto source = ModelSource::open(disk_, path_);
@@ -171,6 +193,31 @@ TEST(BadSources, texts_of_gguf_that_are_of_another_kind) {
   old()
       .replace(first, "tokenizer.ggml.merges", "tokenizer.ggml.merxes")
       .expect_refused(ErrorCode::kNotFound, "tokenizer.ggml.merges");
+}
+
+TEST(BadSources, resident_scales_that_are_no_numbers_are_refused_when_they_are_loaded) {
+  mlx().expect_loading_refused("");
+  fp8().expect_loading_refused("");
+  Changed("gguf-mixed", "m.gguf").expect_loading_refused("");
+  Changed("mlx-mxfp4", "").expect_loading_refused("");
+  const std::string half("\x00\x7e", 2), brain("\xc0\x7f", 2), nan8("\x7f", 1);
+  Changed("gguf-mixed", "m.gguf")
+      .poison("embed_tokens", &StoredMatrix::codes, 11, half)
+      .expect_loading_refused(
+          "/m/m.gguf: tensor embed_tokens holds what is no number at row 11, "
+          "column 0");
+  mlx()
+      .poison("embed_tokens", &StoredMatrix::biases, 7, brain)
+      .expect_loading_refused("/m/model.safetensors: tensor embed_tokens");
+  fp8()
+      .poison("layers.0.mlp.shared_expert.down_proj", &StoredMatrix::codes, 9, nan8)
+      .expect_loading_refused("shared_expert.down_proj holds what is no number at row 9, column 0");
+  fp8()
+      .poison("layers.0.mlp.shared_expert.down_proj", &StoredMatrix::scales, 0, brain)
+      .expect_loading_refused("shared_expert.down_proj holds what is no number at row 0, column 0");
+  fp8()
+      .poison("embed_tokens", &StoredMatrix::codes, 2, brain)  // BF16 there
+      .expect_loading_refused("tensor embed_tokens holds nan at row 2, column 0");
 }
 
 TEST(BadSources, what_is_no_model_at_all) {

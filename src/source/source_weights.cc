@@ -20,7 +20,9 @@ Result<void> load_plane(ModelSource& source, const SourceTensor& tensor, const M
   for (int64_t first = 0; first < tensor.rows; first += kRowsAtOnce) {
     const RowsWanted wanted = {place.plane, first, std::min(kRowsAtOnce, tensor.rows - first)};
     const uint64_t bytes = rows_bytes(form, tensor.columns, wanted);
-    PENSTOCK_TRY(make_rows(source, tensor, form, wanted, {.team = team}, {place.target, bytes}));
+    const MakeOptions options = {
+        .team = team, .refuses_bad_values = true, .refuses_bad_scales = true};
+    PENSTOCK_TRY(make_rows(source, tensor, form, wanted, options, {place.target, bytes}));
     place.target += bytes;
   }
   return {};

@@ -5,7 +5,8 @@
 // the last panel's missing rows, and FP8's scales, one for each row.
 //
 // Memory  load() fills bytes() bytes of the caller's and keeps none.
-// Errors  load(): as ModelSource
+// Errors  load(): as ModelSource; kCorrupt naming tensor, row and column for weights, scales and codes
+//         that are no numbers
 #pragma once
 
 #include <cstdint>

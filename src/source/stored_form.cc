@@ -9,6 +9,7 @@
 
 #include "base/check.h"
 #include "compute/panel.h"
+#include "quant/number_check.h"
 #include "source/row_panel_form.h"
 
 namespace penstock {
@@ -82,6 +83,25 @@ Result<void> read_coded(ModelSource& source, const SourceTensor& tensor, const R
   return {};
 }
 
+// rows: those wanted, one after the other, in normal order.
+Result<void> check_scales(const ModelSource& source, const SourceTensor& tensor,
+                          const Coding& coding, const RowsWanted& wanted,
+                          std::span<const std::byte> rows) {
+  const size_t row_bytes = rows.size() / static_cast<size_t>(wanted.count);
+  for (int64_t row = 0; row < wanted.count; ++row) {
+    const int64_t column = find_no_number(
+        coding, wanted.plane, rows.subspan(static_cast<size_t>(row) * row_bytes, row_bytes));
+    if (column < 0) continue;
+    const uint32_t file = plane_of(tensor.ranges.front().matrix, wanted.plane).file;
+    return Error{ErrorCode::kCorrupt,
+                 fmt::format("{}: tensor {} holds what is no number at row {}, column {} ({}); the "
+                             "checkpoint is damaged, fetch the file again",
+                             source.files()[file].path, tensor.name, wanted.first + row, column,
+                             name_of(coding))};
+  }
+  return {};
+}
+
 template <class Body>
 void run(ThreadPool* team, int64_t count, const Body& body) {
   if (team != nullptr) return team->run(count, body);
@@ -95,6 +115,9 @@ Result<void> make_coded_panels(ModelSource& source, const SourceTensor& tensor,
   const uint64_t panel = bytes_of(row_panel_bytes(form.coding, tensor.columns), wanted.plane);
   std::vector<std::byte> rows(static_cast<size_t>(wanted.count) * row);
   PENSTOCK_TRY(read_coded(source, tensor, wanted, rows.data()));
+  if (options.refuses_bad_scales) {
+    PENSTOCK_TRY(check_scales(source, tensor, form.coding, wanted, rows));
+  }
   run(options.team, (wanted.count + kPanelRows - 1) / kPanelRows, [&](int64_t index, int) {
     const int64_t r = index * kPanelRows;
     const PlaneRows lanes = {.rows = rows.data() + static_cast<uint64_t>(r) * row,
@@ -236,8 +259,13 @@ Result<void> make_rows(ModelSource& source, const SourceTensor& tensor, const Ma
   PENSTOCK_CHECK(out.size() == rows_bytes(form, tensor.columns, wanted));
   if (out.empty()) return {};
   if (!form.is_coded()) return make_values(source, tensor, form, wanted, options, out);
-  if (form.layout == MatrixLayout::kCodedRows)
-    return read_coded(source, tensor, wanted, out.data());
+  if (form.layout == MatrixLayout::kCodedRows) {
+    PENSTOCK_TRY(read_coded(source, tensor, wanted, out.data()));
+    if (options.refuses_bad_scales) {
+      PENSTOCK_TRY(check_scales(source, tensor, form.coding, wanted, out));
+    }
+    return {};
+  }
   return make_coded_panels(source, tensor, form, wanted, options, out);
 }
 

@@ -46,6 +46,7 @@ uint64_t rows_bytes(const MatrixForm& form, int64_t columns, const RowsWanted& w
 struct MakeOptions {
   ThreadPool* team = nullptr;
   bool refuses_bad_values = false;          // NaN and infinities among floats
+  bool refuses_bad_scales = false;          // and among scales and codes of what stays coded
   Quantiser quantiser = Quantiser::kRound;  // where floats become quantised panels
 };
 Result<void> make_rows(ModelSource& source, const SourceTensor& tensor, const MatrixForm& form,
