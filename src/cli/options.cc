@@ -402,10 +402,10 @@ constexpr Option kOptions[] = {
      "4|8|3|2|keep"},
     {"resident", 0, kChoice, kPack, "Packing", "keep|8|4", "keep",
      "bits of the large weights that every token needs", "keep|8|4"},
-    {"quantiser", 0, kChoice, kPack, "Packing", "search|round", "search",
+    {"quantiser", 0, kChoice, kPack, "Packing", "auto|search|round", "auto",
      "search: for 2 to 4 bits, the scales that lose least; round: from the smallest to the largest "
-     "value",
-     "search|round"},
+     "value; auto: search where experts get 2 or 3 bits",
+     "auto|search|round"},
     {"experts-down", 0, kChoice, kPack, "Packing", "same|8|4|3|2", "same",
      "bits of the down matrices of experts, which are a third of them", "same|8|4|3|2"},
     per_call(Option{"calibrate", 0, kText, kPack, "Packing", "FILE", "",

@@ -19,6 +19,18 @@
 namespace penstock {
 namespace {
 
+// At 4 bits a search loses as much as rounding, and takes ten times as long.
+Quantiser quantiser_for(const Settings& settings, const PackOptions& options) {
+  const std::optional<Quantiser> told = parse_quantiser(settings.text("quantiser"));
+  if (told) return *told;
+  const auto is_coarse = [](std::optional<DType> dtype) {
+    return dtype == DType::kQ2 || dtype == DType::kQ3;
+  };
+  const bool is_searched =
+      settings.is_given("calibrate") || is_coarse(options.experts) || is_coarse(options.down);
+  return is_searched ? Quantiser::kSearch : Quantiser::kRound;
+}
+
 Result<PackOptions> pack_options(const Call& call) {
   const Settings& settings = call.settings;
   PackOptions options;
@@ -32,7 +44,7 @@ Result<PackOptions> pack_options(const Call& call) {
   }
   options.is_usual = !settings.is_given("experts") && !options.down;
   options.resident = quantised_dtype(settings.text("resident"));
-  options.quantiser = *parse_quantiser(settings.text("quantiser"));
+  options.quantiser = quantiser_for(settings, options);
   options.without_prediction = settings.is_on("without-prediction");
   options.force = settings.is_on("force");
   const auto threads = static_cast<int>(settings.integer("threads"));

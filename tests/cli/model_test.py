@@ -7,7 +7,7 @@ import os
 import shutil
 import unittest
 
-from support import Model, environment, good, good_json, penstock, read_safetensors
+from support import Model, environment, good, good_json, penstock, read_safetensors, write_text_files, write_zero_checkpoint
 
 RUN_KEYS = {"text", "token_ids", "finish_reason", "timings", "penstock", "sampling"}
 PENSTOCK_KEYS = {
@@ -77,6 +77,16 @@ class Pack(Refusals):
 
     def test_a_missing_source_is_named(self):
         self.assertIn("/no/source", self.refused(3, "pack", "/no/source", MODEL.file("new")))
+
+    def test_scales_are_searched_where_bits_are_few(self):
+        source = MODEL.file("zeros")
+        write_zero_checkpoint(source, experts=4, intermediate=64)
+        write_text_files(source)
+        for bits, wanted in (("2", "search"), ("3", "search"), ("4", None)):
+            target = MODEL.file("auto-" + bits)
+            good("pack", source, target, "--experts", bits)
+            with open(os.path.join(target, "penstock.json")) as f:
+                self.assertEqual(json.load(f)["options"].get("quantiser"), wanted, bits)
 
     def test_one_folder_without_verify_is_a_usage_error(self):
         self.refused(2, "pack", MODEL.source)
