@@ -80,7 +80,8 @@ Result<std::vector<RawSet>> raw_sets(Call& call) {
     return wrong(fmt::format("--sets: there is no eval_{}.jsonl in {}", wanted.front(), folder));
   }
   if (sets.empty()) return wrong(fmt::format("--data: there is no eval_*.jsonl in {}", folder));
-  std::ranges::stable_partition(sets, [](const RawSet& set) { return set.name == kTextSet; });
+  std::stable_partition(sets.begin(), sets.end(),
+                        [](const RawSet& set) { return set.name == kTextSet; });
   return sets;
 }
 
