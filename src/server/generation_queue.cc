@@ -44,8 +44,9 @@ void GenerationJob::emit(GenerationEvent event) {
   changed_.notify_one();
 }
 
-void GenerationJob::fail(Error error) {
+void GenerationJob::fail(Error error, bool is_by_client) {
   GenerationEvent event;
+  event.is_by_client = is_by_client;
   event.kind = GenerationEvent::Kind::kFailed;
   event.error = std::move(error);
   emit(std::move(event));

@@ -29,7 +29,7 @@ class GenerationJob {
 
   // The computing thread's.
   void emit(GenerationEvent event);
-  void fail(Error error);
+  void fail(Error error, bool is_by_client = false);
   template <class Change>
   void update(const Change& change) {
     const std::scoped_lock lock(mutex_);

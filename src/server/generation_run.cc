@@ -288,7 +288,9 @@ void GenerationRun::fail(const Error& error) {
 }
 
 void GenerationRun::end_cancelled(bool is_shutdown) {
-  fail({ErrorCode::kCancelled, is_shutdown ? "the server is shutting down" : "cancelled"});
+  has_ended_ = true;
+  job_->fail({ErrorCode::kCancelled, is_shutdown ? "the server is shutting down" : "cancelled"},
+             !is_shutdown);
 }
 
 }  // namespace penstock

@@ -79,6 +79,7 @@ struct GenerationEvent {
   std::string stop_string;  // that was met; empty: a stop id, or none
 
   std::optional<Error> error;  // kFailed
+  bool is_by_client = false;   // it asked for the end itself, or left
 };
 
 // Where a request stands, and what it has used so far.

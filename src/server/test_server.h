@@ -69,7 +69,7 @@ class FakeGenerator : public Generator {
     }
     was_cancelled = job.stop().stop_requested();
     if (was_cancelled) {
-      job.fail({ErrorCode::kCancelled, "cancelled"});
+      job.fail({ErrorCode::kCancelled, "cancelled"}, true);
     } else if (script_.error) {
       job.fail(*script_.error);
     } else {

@@ -181,6 +181,38 @@ TEST(OpenAiChat, half_an_answer_is_not_told_as_a_whole_one) {
   }
 }
 
+// Its requests have ended before anybody asks how they go.
+class EndedGenerator : public Generator {
+ public:
+  explicit EndedGenerator(bool is_by_client) : is_by_client_(is_by_client) {}
+  Submitted submit(GenerationRequest request) override {
+    Submitted submitted = queue_.submit(std::move(request));
+    const auto job = queue_.take({}, std::chrono::milliseconds(0));
+    job->fail({ErrorCode::kCancelled, "over"}, is_by_client_);
+    return submitted;
+  }
+  GeneratorFigures figures() const override { return {}; }
+  SlotOutcome act(const SlotAction&) override { return {}; }
+  void drain() override { queue_.drain(); }
+  void stop() override { queue_.stop(); }
+
+ private:
+  const bool is_by_client_;
+  GenerationQueue queue_{4};
+};
+
+// The generator may have noticed it before the answer does.
+TEST(OpenAiChat, who_has_left_is_told_so_and_who_is_sent_away_by_a_shutdown_too) {
+  for (const bool is_by_client : {true, false}) {
+    EndedGenerator generator(is_by_client);
+    FakeExchange exchange;
+    exchange.leave();
+    OpenAiChatReplier replier;
+    answer_call(exchange, generator, test_model(), call_of(false), replier);
+    EXPECT_EQ(exchange.answer.status, is_by_client ? 499 : 503);
+  }
+}
+
 TEST(OpenAiChat, who_waits_for_a_whole_answer_may_hear_white_space) {
   ServedModel model = test_model();
   model.json_ping_interval_ms = 20;

@@ -65,7 +65,8 @@ class Answering {
                 "ends its request here"};
   }
   static bool is_shutting_down(const std::optional<GenerationEvent>& event) {
-    return event && event->kind == Kind::kFailed && event->error->code == ErrorCode::kCancelled;
+    return event && event->kind == Kind::kFailed && !event->is_by_client &&
+           event->error->code == ErrorCode::kCancelled;
   }
 
   void tell(const std::string& words) {
