@@ -65,12 +65,7 @@ Result<void> measure_device(GpuDevice& device, const GpuRatesOptions& options, J
       "dispatch {:.2f} us\n",
       rates.read_gbps, rates.to_device_gbps, rates.from_device_gbps, rates.round_trip_us,
       rates.round_trip_p99_us, rates.dispatch_us);
-  json["read_gbps"] = rates.read_gbps;
-  json["to_device_gbps"] = rates.to_device_gbps;
-  json["from_device_gbps"] = rates.from_device_gbps;
-  json["round_trip_us"] = rates.round_trip_us;
-  json["round_trip_p99_us"] = rates.round_trip_p99_us;
-  json["dispatch_us"] = rates.dispatch_us;
+  json.update(to_json(rates));
   return {};
 }
 

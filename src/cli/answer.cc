@@ -12,22 +12,6 @@
 namespace penstock {
 namespace {
 
-Result<Conversation> conversation_of_item(const Json& item) {
-  Conversation conversation;
-  // As the reference renders it, so that answers can be compared with the reference's.
-  conversation.parse_special = true;
-  const Json* messages = json_find(item, "messages");
-  if (messages == nullptr || !messages->is_array()) {
-    return Error{ErrorCode::kInvalidArgument, "it has no list of messages"};
-  }
-  conversation.messages = *messages;
-  if (const Json* tools = json_find(item, "tools")) conversation.tools = *tools;
-  if (json_find(item, "enable_thinking") != nullptr) {
-    conversation.thinking = PENSTOCK_TRY(json_bool(item, "enable_thinking", "item"));
-  }
-  return conversation;
-}
-
 struct Answer {
   std::string text;
   GenerateResult result;

@@ -114,6 +114,21 @@ Result<const Tokenizer*> tokenizer_of(const ModelTexts& texts) {
                            texts.folder)};
 }
 
+Result<Conversation> conversation_of_item(const Json& item) {
+  Conversation conversation;
+  conversation.parse_special = true;
+  const Json* messages = json_find(item, "messages");
+  if (messages == nullptr || !messages->is_array()) {
+    return Error{ErrorCode::kInvalidArgument, "it has no list of messages"};
+  }
+  conversation.messages = *messages;
+  if (const Json* tools = json_find(item, "tools")) conversation.tools = *tools;
+  if (json_find(item, "enable_thinking") != nullptr) {
+    conversation.thinking = PENSTOCK_TRY(json_bool(item, "enable_thinking", "item"));
+  }
+  return conversation;
+}
+
 Result<void> check_can_chat(const ModelTexts& texts) {
   PENSTOCK_TRY(tokenizer_of(texts));
   if (texts.chat_template) return {};

@@ -27,6 +27,10 @@ struct Conversation {
   bool continues_last = false;      // the last message is an answer that is not finished
 };
 
+// Of a line of an evaluation set: messages, and tools and enable_thinking where it has them. As the
+// reference renders it, so that answers can be compared with the reference's. kInvalidArgument.
+Result<Conversation> conversation_of_item(const Json& item);
+
 struct ChatPrompt {
   std::string text;  // as the template made it, for TurnMemory
   std::vector<TokenId> tokens;

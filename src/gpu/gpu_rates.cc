@@ -99,6 +99,15 @@ Result<double> read_rate(GpuDevice& device, const GpuBuffer& from, Stopwatch& wa
 
 }  // namespace
 
+Json to_json(const GpuRates& rates) {
+  return Json{{"read_gbps", rates.read_gbps},
+              {"to_device_gbps", rates.to_device_gbps},
+              {"from_device_gbps", rates.from_device_gbps},
+              {"round_trip_us", rates.round_trip_us},
+              {"round_trip_p99_us", rates.round_trip_p99_us},
+              {"dispatch_us", rates.dispatch_us}};
+}
+
 Result<GpuRates> measure_gpu(GpuDevice& device, const GpuRatesOptions& options,
                              const std::stop_token& stop) {
   GpuRates rates;

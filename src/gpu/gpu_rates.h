@@ -10,6 +10,7 @@
 #include <stop_token>
 
 #include "base/dtype.h"
+#include "base/json.h"
 #include "base/result.h"
 #include "gpu/gpu_device.h"
 
@@ -28,6 +29,7 @@ struct GpuRates {
   double round_trip_p99_us = 0;
   double dispatch_us = 0;  // one more dispatch behind a barrier
 };
+Json to_json(const GpuRates& rates);
 Result<GpuRates> measure_gpu(GpuDevice& device, const GpuRatesOptions& options,
                              const std::stop_token& stop);
 

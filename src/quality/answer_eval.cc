@@ -18,19 +18,6 @@ std::string stripped(std::string_view text) {
   return std::string(text.substr(begin, text.find_last_not_of(kBlanks) - begin + 1));
 }
 
-Result<Conversation> conversation_of(const Json& item) {
-  Conversation conversation;
-  conversation.parse_special = true;  // as the reference renders it
-  const Json* messages = json_find(item, "messages");
-  if (messages == nullptr || !messages->is_array()) return wrong("it has no list of messages");
-  conversation.messages = *messages;
-  if (const Json* tools = json_find(item, "tools")) conversation.tools = *tools;
-  if (json_find(item, "enable_thinking") != nullptr) {
-    conversation.thinking = PENSTOCK_TRY(json_bool(item, "enable_thinking", "it"));
-  }
-  return conversation;
-}
-
 std::string text_of(const Tokenizer& tokenizer, std::span<const TokenId> tokens) {
   Utf8Stream characters;
   std::string text;
@@ -52,7 +39,7 @@ Result<EvalItem> eval_item(const ModelTexts& texts, const Json& item) {
   EvalItem made;
   made.id = item.at("id").is_string() ? item.at("id").get<std::string>() : to_text(item.at("id"));
   const auto fill = [&]() -> Result<void> {
-    const Conversation conversation = PENSTOCK_TRY(conversation_of(item));
+    const Conversation conversation = PENSTOCK_TRY(conversation_of_item(item));
     made.expected = stripped(PENSTOCK_TRY(json_string(item, "expected", "it")));
     made.prompt = PENSTOCK_TRY(make_chat_prompt(texts, conversation));
     const Json* kind = json_find(item, "kind");

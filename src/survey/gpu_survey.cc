@@ -23,14 +23,7 @@ Json to_json(const SurveyedGpu& report) {
     json["bits_right"] = report.probe->is_right();
     json["bits_compared"] = report.probe->inputs();
   }
-  if (report.rates) {
-    json["read_gbps"] = report.rates->read_gbps;
-    json["to_device_gbps"] = report.rates->to_device_gbps;
-    json["from_device_gbps"] = report.rates->from_device_gbps;
-    json["round_trip_us"] = report.rates->round_trip_us;
-    json["round_trip_p99_us"] = report.rates->round_trip_p99_us;
-    json["dispatch_us"] = report.rates->dispatch_us;
-  }
+  if (report.rates) json.update(to_json(*report.rates));
   if (report.experts) json["experts_gbps"] = report.experts->gbps;
   return json;
 }
