@@ -5,6 +5,8 @@
 #include <filesystem>
 #include <utility>
 
+#include "io/locks.h"
+
 namespace penstock {
 namespace {
 
@@ -59,7 +61,7 @@ Result<void> WarmStart::save() {
   const std::string folder = std::filesystem::path(path_).parent_path();
   PENSTOCK_TRY(storage_.make_directory(folder));
   // Against another run between reading and writing; without a lock the later one stays.
-  const auto lock = storage_.lock(folder + ".lock");
+  const auto lock = lock_in_turn(storage_, folder + ".lock", kTurnOfAnother);
   add_what_others_kept(usage);
   return save_usage(storage_, path_, owner(), usage);
 }

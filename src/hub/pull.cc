@@ -9,6 +9,7 @@
 #include "hub/choice.h"
 #include "hub/download.h"
 #include "hub/url.h"
+#include "io/locks.h"
 
 namespace penstock {
 namespace {
@@ -137,7 +138,7 @@ Result<void> Pull::check_room() const {
 Result<std::unique_ptr<Storage::Lock>> Pull::wait_for_lock(const RepoFile& file) {
   for (bool told = false;;) {
     Result<std::unique_ptr<Storage::Lock>> lock = cache_.lock_blob(request_.name, file.hash);
-    const bool is_taken = !lock && lock.error().message.find("is locked by") != std::string::npos;
+    const bool is_taken = !lock && is_locked_error(lock.error());
     if (!is_taken) return lock;
     if (!told) {
       events_.on_note(fmt::format("another program downloads {}; waiting for it", file.name));

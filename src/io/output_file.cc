@@ -4,6 +4,7 @@
 
 #include <filesystem>
 
+#include "io/locks.h"
 #include "io/places.h"
 
 namespace penstock {
@@ -40,6 +41,11 @@ Result<FilePlace> place_of(const Storage& storage, const std::string& path) {
 }
 
 Result<OutputFile> OutputFile::create(Storage& storage, const std::string& path) {
+  return create(storage, path, std::chrono::milliseconds(0));
+}
+
+Result<OutputFile> OutputFile::create(Storage& storage, const std::string& path,
+                                      std::chrono::milliseconds wait_at_most) {
   if (path.empty()) return Error{ErrorCode::kInvalidArgument, "the path of the file is empty"};
   const FilePlace place = PENSTOCK_TRY(place_of(storage, path));
   OutputFile out;
@@ -59,10 +65,12 @@ Result<OutputFile> OutputFile::create(Storage& storage, const std::string& path)
   }
   out.partial_ = place.path + ".partial";
   const FilePlace leftover = PENSTOCK_TRY(place_of(storage, out.partial_));
-  if (leftover.kind != PlaceKind::kFile || leftover.path != out.partial_) {
+  const bool is_ours = leftover.kind == PlaceKind::kFile || leftover.kind == PlaceKind::kAbsent;
+  // What is absent is not removed: it may be there by now, as the file of another writer.
+  if (!is_ours || leftover.path != out.partial_) {
     PENSTOCK_TRY(remove_leftover(storage, out.partial_));
   }
-  out.lock_ = PENSTOCK_TRY(storage.lock(out.partial_));
+  out.lock_ = PENSTOCK_TRY(lock_in_turn(storage, out.partial_, wait_at_most));
   out.file_ = PENSTOCK_TRY(storage.open(out.partial_, OpenMode::kCreate));
   auto* const real = dynamic_cast<Places*>(&storage);
   if (place.kind == PlaceKind::kFile && real != nullptr) {
@@ -107,7 +115,7 @@ Result<void> check_output(Storage& storage, const std::string& path) {
 
 Result<void> write_output(Storage& storage, const std::string& path,
                           std::span<const std::byte> bytes) {
-  OutputFile out = PENSTOCK_TRY(OutputFile::create(storage, path));
+  OutputFile out = PENSTOCK_TRY(OutputFile::create(storage, path, kTurnOfAnother));
   PENSTOCK_TRY(out.append(bytes));
   return out.finish();
 }

@@ -14,6 +14,7 @@
 //          program is writing the same file. append(), finish(): kIo, kOutOfMemory (disk full)
 #pragma once
 
+#include <chrono>
 #include <memory>
 #include <span>
 #include <string>
@@ -36,7 +37,11 @@ class OutputFile {
   Result<void> finish();
 
  private:
+  friend Result<void> write_output(Storage&, const std::string&, std::span<const std::byte>);
+
   OutputFile() = default;
+  static Result<OutputFile> create(Storage& storage, const std::string& path,
+                                   std::chrono::milliseconds wait_at_most);
 
   Storage* storage_ = nullptr;
   std::string path_;     // where links lead
@@ -49,7 +54,8 @@ class OutputFile {
 // Whether create() would work, for a file that is written at the end of long work. Leaves nothing.
 Result<void> check_output(Storage& storage, const std::string& path);
 
-// All of it at once.
+// All of it at once. Another that is writing the same file is waited for, ten seconds at most: the
+// last one's content stays.
 Result<void> write_output(Storage& storage, const std::string& path,
                           std::span<const std::byte> bytes);
 

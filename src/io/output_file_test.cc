@@ -12,6 +12,7 @@
 #include <sstream>
 #include <string>
 #include <thread>
+#include <vector>
 
 namespace penstock {
 namespace {
@@ -52,6 +53,20 @@ TEST_F(OutputFileTest, a_new_file_and_one_that_is_replaced_hold_what_was_written
   write("a", "first").value();
   write("a", "2nd").value();
   EXPECT_EQ(text_at("a"), "2nd");
+  EXPECT_EQ(num_entries(), 1u);
+}
+
+// Two runs that end together keep what they learnt in the same files.
+TEST_F(OutputFileTest, writers_of_one_file_take_turns_and_the_file_is_one_of_theirs) {
+  std::vector<std::jthread> writers;
+  for (const char c : {'a', 'b', 'c', 'd'}) {
+    writers.emplace_back([this, c] {
+      for (int i = 0; i < 50; ++i) write("a", std::string(10'000, c)).value();
+    });
+  }
+  writers.clear();
+  const std::string text = text_at("a");
+  EXPECT_EQ(text, std::string(10'000, text.at(0)));
   EXPECT_EQ(num_entries(), 1u);
 }
 

@@ -15,6 +15,7 @@
 
 #include "base/check.h"
 #include "io/file_calls.h"
+#include "io/locks.h"
 #include "io/places.h"
 #include "io/storage.h"
 #include "io/system_error.h"
@@ -187,6 +188,14 @@ PlaceKind kind_of(const struct stat& status) {
   return PlaceKind::kOther;  // a disk, a socket: nothing of ours belongs there
 }
 
+// Whether the open file is what the path leads to.
+bool is_still_at(int descriptor, const std::string& path) {
+  struct stat open_file {};
+  struct stat named {};
+  return ::fstat(descriptor, &open_file) == 0 && ::stat(path.c_str(), &named) == 0 &&
+         open_file.st_dev == named.st_dev && open_file.st_ino == named.st_ino;
+}
+
 class PosixLock final : public Storage::Lock {
  public:
   explicit PosixLock(Descriptor descriptor) : descriptor_(std::move(descriptor)) {}
@@ -320,19 +329,20 @@ class PosixStorage final : public Storage, public Places {
   }
 
   Result<std::unique_ptr<Lock>> lock(const std::string& path) override {
-    Descriptor descriptor(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644));
-    if (descriptor.get() < 0) return system_error("open", path, errno);
-    if (::flock(descriptor.get(), LOCK_EX | LOCK_NB) != 0) {
-      if (errno == EWOULDBLOCK) {
-        return Error{
-            ErrorCode::kIo,
-            path + " is locked by another program that is writing here; wait until it ends"};
+    for (;;) {
+      Descriptor descriptor(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644));
+      if (descriptor.get() < 0) return system_error("open", path, errno);
+      if (::flock(descriptor.get(), LOCK_EX | LOCK_NB) != 0) {
+        if (errno == EWOULDBLOCK) return locked_error(path);
+        // A file system without locks: two writers at once are the user's to avoid there.
+        const bool has_no_locks = errno == ENOLCK || errno == ENOSYS || errno == EOPNOTSUPP;
+        if (!has_no_locks) return system_error("lock", path, errno);
       }
-      // A file system without locks: two writers at once are the user's to avoid there.
-      const bool has_no_locks = errno == ENOLCK || errno == ENOSYS || errno == EOPNOTSUPP;
-      if (!has_no_locks) return system_error("lock", path, errno);
+      // Between the two calls its holder may have renamed or removed it: that is no lock of `path`.
+      if (is_still_at(descriptor.get(), path)) {
+        return std::unique_ptr<Lock>(std::make_unique<PosixLock>(std::move(descriptor)));
+      }
     }
-    return std::unique_ptr<Lock>(std::make_unique<PosixLock>(std::move(descriptor)));
   }
 
   Result<std::unique_ptr<StorageFile>> open_stream(const std::string& path) override {

@@ -2,12 +2,15 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cstring>
 #include <filesystem>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "base/memory.h"
+#include "io/locks.h"
 #include "io/storage.h"
 
 namespace penstock {
@@ -141,6 +144,37 @@ TEST_F(PosixStorage, a_lock_is_held_by_one) {
     EXPECT_EQ(second.error().code, ErrorCode::kIo);
   }
   EXPECT_TRUE(disk_.lock(path("lock")).has_value());
+}
+
+// A file that is locked while it is written and renamed when it is whole: who opened it before the
+// rename has locked what now has another name.
+TEST_F(PosixStorage, a_lock_is_on_the_file_that_has_the_name) {
+  std::atomic<int> holders = 0;
+  std::atomic<int> most = 0;
+  const auto write_often = [&] {
+    for (int written = 0; written < 300;) {
+      const auto lock = disk_.lock(path("a.partial"));
+      if (!lock) continue;
+      most = std::max(most.load(), ++holders);
+      std::this_thread::yield();
+      disk_.rename(path("a.partial"), path("a")).value();
+      --holders;
+      ++written;
+    }
+  };
+  std::vector<std::jthread> writers;
+  for (int i = 0; i < 3; ++i) writers.emplace_back(write_often);
+  writers.clear();
+  EXPECT_EQ(most, 1);
+}
+
+TEST_F(PosixStorage, a_lock_that_is_held_on_is_waited_for_and_told) {
+  const auto first = *disk_.lock(path("lock"));
+  const auto begun = std::chrono::steady_clock::now();
+  const auto second = lock_in_turn(disk_, path("lock"), std::chrono::milliseconds(60));
+  ASSERT_FALSE(second.has_value());
+  EXPECT_TRUE(is_locked_error(second.error()));
+  EXPECT_GE(std::chrono::steady_clock::now() - begun, std::chrono::milliseconds(60));
 }
 
 }  // namespace

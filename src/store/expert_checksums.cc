@@ -6,6 +6,7 @@
 #include <filesystem>
 
 #include "base/byte_cursor.h"
+#include "io/output_file.h"
 
 namespace penstock {
 namespace {
@@ -85,12 +86,7 @@ Result<void> save_checksums(Storage& storage, const std::string& path, const Has
 
   const std::string folder = std::filesystem::path(path).parent_path();
   if (!folder.empty()) PENSTOCK_TRY(storage.make_directory(folder));
-  const std::string partial = path + ".partial";
-  const auto file = PENSTOCK_TRY(storage.open(partial, OpenMode::kCreate));
-  PENSTOCK_TRY(file->write(0, bytes));
-  PENSTOCK_TRY(file->sync());
-  PENSTOCK_TRY(storage.rename(partial, path));
-  return storage.sync_directory(folder.empty() ? "." : folder);
+  return write_output(storage, path, bytes);
 }
 
 void learn_checksums(const KeptChecksums& kept, ExpertTable& table) {

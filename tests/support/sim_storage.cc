@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "base/check.h"
+#include "io/locks.h"
 #include "io/system_error.h"
 
 namespace penstock {
@@ -453,10 +454,7 @@ Result<uint64_t> SimStorage::free_bytes(const std::string&) const {
 Result<std::unique_ptr<Storage::Lock>> SimStorage::lock(const std::string& path) {
   const std::lock_guard lock(mutex_);
   PENSTOCK_TRY(maybe_fail(SimCall::kOpen, "open", path));
-  if (!locks_.insert(path).second) {
-    return Error{ErrorCode::kIo,
-                 path + " is locked by another program that is writing here; wait until it ends"};
-  }
+  if (!locks_.insert(path).second) return locked_error(path);
   if (find(path) == nullptr) change_names({.added = {{path, make_node(false)}}});
   return std::unique_ptr<Lock>(std::make_unique<SimLock>(this, path));
 }
