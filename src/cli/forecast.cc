@@ -39,7 +39,8 @@ Result<HitModel> hit_model(const std::string& text) {
 }
 
 // Flags alone need no profile; some of them replace its rates.
-Result<std::optional<KnownRates>> known_rates(Call& call, uint64_t read_bytes, DType experts) {
+Result<std::optional<KnownRates>> rates_of_one_drive(Call& call, uint64_t read_bytes,
+                                                     DType experts) {
   const Settings& settings = call.settings;
   const double flash = settings.number("flash-gbps");
   const double memory = settings.number("dram-gbps");
@@ -81,6 +82,27 @@ Result<std::optional<KnownRates>> known_rates(Call& call, uint64_t read_bytes, D
   if (memory > 0) known.rates.memory_gbps = known.rates.weights_gbps = memory;
   if (gflops > 0) known.rates.prefill_gflops = gflops;
   return std::optional(std::move(known));
+}
+
+// What one drive holds another may hold as well: their rates add up.
+Result<std::optional<KnownRates>> known_rates(Call& call, uint64_t read_bytes, DType experts) {
+  double further = 0;
+  const std::vector<std::string> mirrors = call.settings.list("mirror-gbps");
+  for (const std::string& text : mirrors) {
+    double rate = 0;
+    const char* end = text.data() + text.size();
+    if (std::from_chars(text.data(), end, rate).ptr != end || !(rate > 0 && rate <= 1e4)) {
+      return Error{ErrorCode::kInvalidArgument,
+                   fmt::format("--mirror-gbps: \"{}\" is no rate of a drive in GB/s", text)};
+    }
+    further += rate;
+  }
+  std::optional<KnownRates> known = PENSTOCK_TRY(rates_of_one_drive(call, read_bytes, experts));
+  if (!known || mirrors.empty()) return known;
+  known->rates.flash_gbps += further;
+  known->origin += fmt::format(", and {} GB/s of {} further drive{}", further, mirrors.size(),
+                               mirrors.size() == 1 ? "" : "s");
+  return known;
 }
 
 Result<void> apply_settings(Call& call, const MachineRates& rates, ForecastRequest& request) {

@@ -84,6 +84,7 @@ Result<EngineOptions> engine_options(const Settings& settings, Verb running) {
   }
   options.reader.kind = reader_kind(settings.text("reader"));
   options.verify = settings.is_on("verify");
+  options.mirrors = settings.list("mirror");
   options.prefetch = settings.text("prefetch") != "off";
   options.gpu.device = settings.text("gpu");
   options.gpu.vram_bytes = settings.bytes("vram");

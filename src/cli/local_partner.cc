@@ -69,6 +69,7 @@ class LocalPartner final : public ChatPartner {
   std::unique_ptr<Constraints> constraints_;  // made when tools are first offered
   std::optional<GenerationMetrics> last_;
   uint64_t shrinks_told_ = 0;
+  uint64_t drive_failures_told_ = 0;
   uint64_t num_calls_ = 0;
 };
 
@@ -88,6 +89,13 @@ std::chrono::milliseconds LocalPartner::work_while_idle() {
 
 void LocalPartner::tell_news() {
   warm_.tell_failures();
+  const std::vector<DriveReport> drives = engine_->experts().drives();
+  uint64_t failures = 0;
+  for (const DriveReport& drive : drives) failures += drive.stats.failures;
+  if (failures > drive_failures_told_) {
+    for (const std::string& text : drive_texts(drives)) call_.terminal.warning(text);
+  }
+  drive_failures_told_ = failures;
   const uint64_t shrinks = engine_->experts().stats().shrinks;
   if (shrinks > shrinks_told_) call_.terminal.note(shrink_text(*engine_));
   shrinks_told_ = shrinks;

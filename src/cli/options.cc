@@ -249,6 +249,10 @@ constexpr Option kOptions[] = {
      "how experts are read; auto: io_uring where the system grants it", "auto|uring|threads"},
     {"verify", 0, kSwitch, kLoads, kMachine, "on|off", "on",
      "compare the checksum of every expert that is read"},
+    {"mirror", 0, kText, kLoads, kMachine, "FOLDER,...", "",
+     "folders on other drives with copies of the files of experts: each read goes to the drive "
+     "that "
+     "brings it soonest, and past one that fails"},
     {"prefetch", 0, kChoice, kPlans, kMachine, "auto|off", "auto",
      "read the next layer's likely experts while the disk is idle; auto: where it pays",
      "auto|off"},
@@ -348,6 +352,9 @@ constexpr Option kOptions[] = {
     in_range(Option{"flash-gbps", 0, kNumber, kPlan, kForecast, "X", "0",
                     "rate of the disk in GB/s, in place of a measured one"},
              0, 1e4),
+    {"mirror-gbps", 0, kText, kPlan, kForecast, "X,...", "",
+     "rates of further drives with copies of the experts (--mirror of run): they read side by "
+     "side"},
     in_range(Option{"dram-gbps", 0, kNumber, kPlan, kForecast, "X", "0",
                     "rate of memory in GB/s, likewise"},
              0, 1e5),

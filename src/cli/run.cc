@@ -170,6 +170,9 @@ Result<int> run_verb(Call& call) {
                prompt.opens_reasoning);
   }
   call.terminal.note(last_line(result.metrics));
+  for (const std::string& line : drive_texts(engine->experts().drives())) {
+    call.terminal.warning(line);
+  }
   if (engine->experts().stats().shrinks > 0) call.terminal.note(shrink_text(*engine));
   call.terminal.detail(waits_text(result.metrics));
   warm.save();

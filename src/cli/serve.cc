@@ -27,19 +27,8 @@ using namespace std::chrono_literals;
 // Beside requests that compute or wait: what is parsed, refused, or told about the server.
 constexpr int kFurtherWorkers = 8;
 
-std::vector<std::string> split_list(const std::string& text) {
-  std::vector<std::string> parts;
-  size_t begin = 0;
-  while (begin < text.size()) {
-    const size_t end = std::min(text.find(',', begin), text.size());
-    if (end > begin) parts.push_back(text.substr(begin, end - begin));
-    begin = end + 1;
-  }
-  return parts;
-}
-
 Result<std::vector<std::string>> read_keys(const Call& call) {
-  std::vector<std::string> keys = split_list(call.settings.text("api-key"));
+  std::vector<std::string> keys = call.settings.list("api-key");
   if (call.settings.is_given("api-key-file")) {
     constexpr uint64_t kKeysBytesMax = 1 << 20;
     const std::string& path = call.settings.text("api-key-file");
@@ -67,8 +56,8 @@ Result<ServerOptions> server_options(Call& call) {
   options.http.workers =
       static_cast<int>(settings.integer("max-queue") + settings.integer("parallel")) +
       kFurtherWorkers;
-  options.access.allowed_hosts = split_list(settings.text("allowed-host"));
-  options.access.cors_origins = split_list(settings.text("cors-origin"));
+  options.access.allowed_hosts = settings.list("allowed-host");
+  options.access.cors_origins = settings.list("cors-origin");
   options.keys = PENSTOCK_TRY(read_keys(call));
   options.is_open_knowingly = settings.is_on("i-know");
   options.has_page = settings.is_on("page");
@@ -117,7 +106,7 @@ ServedModel served_model(const Call& call, const Engine& engine, const SamplingO
   const Settings& settings = call.settings;
   ServedModel model;
   model.id = last_part(call.line.arguments.front());  // as it was typed
-  model.aliases = split_list(settings.text("alias"));
+  model.aliases = settings.list("alias");
   model.texts = &engine.texts();
   model.sampling = sampling;
   model.stop_ids = stop_ids;

@@ -96,6 +96,17 @@ uint64_t Settings::bytes(std::string_view name) const {
   return bytes ? *bytes : 0;
 }
 
+std::vector<std::string> Settings::list(std::string_view name) const {
+  const std::string& all = text(name);
+  std::vector<std::string> parts;
+  for (size_t begin = 0; begin < all.size();) {
+    const size_t end = std::min(all.find(',', begin), all.size());
+    if (end > begin) parts.push_back(all.substr(begin, end - begin));
+    begin = end + 1;
+  }
+  return parts;
+}
+
 std::vector<std::string> misspelt_variables(const Environment& environment) {
   std::vector<std::string> known{kForceTarget, kConfigVariable};
   std::map<std::string, std::string> of_calls;

@@ -55,6 +55,7 @@ class Settings {
   int64_t integer(std::string_view name) const;  // 0 when empty, as the others
   double number(std::string_view name) const;
   uint64_t bytes(std::string_view name) const;
+  std::vector<std::string> list(std::string_view name) const;  // split at commas; none is empty
 
  private:
   Verb verb_ = Verb::kHelp;

@@ -12,6 +12,7 @@
 #include "engine/limits.h"
 #include "engine/memory_room.h"
 #include "engine/stop_tokens.h"
+#include "experts/expert_copies.h"
 #include "format/text.h"
 #include "host/memory_limits.h"
 #include "host/memory_turn.h"
@@ -192,6 +193,7 @@ Result<std::unique_ptr<Engine>> Engine::open(Storage& storage, const EngineOptio
   engine->request_ = resolved.request;
   engine->budget_reason_ = resolved.budget_reason;
   PENSTOCK_TRY(engine->open_expert_source(storage, options));
+  PENSTOCK_TRY(engine->open_mirrors(storage, options));
   engine->plan_ = PENSTOCK_TRY(plan_memory(engine->request_));
   const Result<std::string> shortage = check_machine(engine->plan_);
   if (!shortage) return shortage.error();
@@ -291,6 +293,20 @@ Result<void> Engine::open_expert_source(Storage& storage, const EngineOptions& o
   request_.record_bytes = SlotLayout(source_.table).slot_bytes();
   request_.checksum_bytes = source_.table.checksum_bytes();
   return {};
+}
+
+Result<void> Engine::open_mirrors(Storage& storage, const EngineOptions& options) {
+  if (options.mirrors.empty()) return {};
+  if (!options.verify) {
+    return Error{
+        ErrorCode::kInvalidArgument,
+        "--mirror needs the checksums of experts: a copy is trusted by nothing else; leave "
+        "out --verify off"};
+  }
+  const std::vector<std::string> notes =
+      PENSTOCK_TRY(open_copies(storage, options.mirrors, source_));
+  if (options.tell) std::ranges::for_each(notes, options.tell);
+  return check_table(source_.table);
 }
 
 // Whose states may be taken for ours: all that their bits depend on.

@@ -101,6 +101,7 @@ class Engine {
   Result<ResidentWeights> load_resident(ThreadPool& team, const LoadObserver& on_load);
   Result<void> load_weights(ThreadPool& team, const LoadObserver& on_load);
   Result<void> open_expert_source(Storage& storage, const EngineOptions& options);
+  Result<void> open_mirrors(Storage& storage, const EngineOptions& options);
   Result<void> open_prefix_store(Storage& storage, const EngineOptions& options);
   Result<void> load_checksums(const std::string& path);
   Result<void> open_store(const EngineOptions& options, ThreadPool& team);

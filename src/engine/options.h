@@ -5,6 +5,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "compute/panel.h"
 #include "engine/memory_watch.h"
@@ -32,6 +33,9 @@ struct EngineOptions {
   // Of a checkpoint run in place: where the checksums that its first reads make are kept. Empty: they
   // are forgotten with the engine.
   std::string checksum_file;
+  // Folders with copies of the files that hold experts, on other drives: each read goes to whichever
+  // drive brings it soonest. Needs `verify`.
+  std::vector<std::string> mirrors;
   bool prefetch = true;  // reads the next layer's likely experts ahead, where it pays
   // Drafts by the model's prediction block, where it has one. kAuto: while the measured time pays,
   // and only where at least half of the experts fit, since each draft reads experts of its own.

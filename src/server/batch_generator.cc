@@ -307,6 +307,7 @@ void BatchGenerator::take_figures() {
     if (slot.run) figures_.answer_tokens += slot.run->take_new_tokens();
   }
   figures_.store = store.stats();
+  figures_.drives = store.drives();
   figures_.expert_reads = store.read_times();
   figures_.seconds = times_;
   if (const PrefixStore* prefixes = engine_.parts().prefix_store) {

@@ -164,6 +164,7 @@ struct GeneratorFigures {
   uint64_t drafts = 0, drafts_accepted = 0;
   int64_t prompt_ns = 0, answer_ns = 0;
   StoreStats store;
+  std::vector<DriveReport> drives;
   Histogram expert_reads;                         // in seconds
   uint64_t read_errors = 0, checksum_errors = 0;  // requests that these have ended
   PrefixStoreFigures prefixes;                    // on disk

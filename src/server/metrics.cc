@@ -73,6 +73,24 @@ void store_metrics(std::string& out, const StoreStats& store) {
          store.checksum_failures);
 }
 
+// By number: 0 holds the model's own files, the others their copies.
+void drive_metrics(std::string& out, const std::vector<DriveReport>& drives) {
+  const auto each = [&](std::string_view name, std::string_view type, std::string_view help,
+                        const auto& number_of) {
+    family(out, name, type, help);
+    for (size_t i = 0; i < drives.size(); ++i) {
+      labelled(out, name, "drive", std::to_string(i), number_of(drives[i]));
+    }
+  };
+  if (drives.size() < 2) return;
+  each("drive_bytes_read_total", "counter", "bytes of experts read from a drive",
+       [](const DriveReport& drive) { return drive.stats.bytes; });
+  each("drive_failures_total", "counter", "reads that failed on a drive",
+       [](const DriveReport& drive) { return drive.stats.failures; });
+  each("drive_is_resting", "gauge", "1 while it is not asked because it failed again and again",
+       [](const DriveReport& drive) { return drive.is_resting ? 1 : 0; });
+}
+
 void generator_metrics(std::string& out, const GeneratorFigures& figures) {
   single(out, "requests_running", "gauge", "requests that are answered now", figures.running);
   single(out, "requests_waiting", "gauge", "requests in the queue", figures.waiting);
@@ -107,6 +125,7 @@ void generator_metrics(std::string& out, const GeneratorFigures& figures) {
   }
   single(out, "expert_slots", "gauge", "experts that memory can hold now", figures.num_slots);
   store_metrics(out, figures.store);
+  drive_metrics(out, figures.drives);
   family(out, "io_errors_total", "counter",
          "requests that ended because experts could not be read");
   labelled(out, "io_errors_total", "kind", "read", figures.read_errors);

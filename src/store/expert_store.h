@@ -60,6 +60,7 @@
 #include "base/result.h"
 #include "base/thread_pool.h"
 #include "io/reader.h"
+#include "store/drives.h"
 #include "store/eviction.h"
 #include "store/expert_table.h"
 #include "store/expert_usage.h"
@@ -100,6 +101,14 @@ struct StoreStats {
   int64_t verify_ns = 0;
   uint64_t bytes_verified = 0;
   uint64_t checksums_learned = 0;  // of parts that had none yet
+};
+
+// One that holds the experts' files, and how it did.
+struct DriveReport {
+  std::string path;  // of a file there
+  DriveStats stats;
+  double bytes_per_second = 0;  // as measured; 0: not known
+  bool is_resting = false;      // it failed three times in a row: others are asked for now
 };
 
 struct ExpertArrival {
@@ -187,6 +196,7 @@ class ExpertStore {
   int resize(int num_slots);
 
   StoreStats stats() const;
+  std::vector<DriveReport> drives() const;  // the first holds the model's own files
   void reset_stats();
   // In seconds, since the start (slot_filler.h).
   const Histogram& read_times() const { return slots_->filler().read_times(); }

@@ -7,6 +7,7 @@
 
 #include "base/byte_cursor.h"
 #include "base/check.h"
+#include "store/drives.h"
 
 namespace penstock {
 namespace {
@@ -74,6 +75,14 @@ Result<void> check_part(const ExpertTable& table, std::span<const uint64_t> file
   return {};
 }
 
+Result<void> check_alignment(const StorageFile& file) {
+  if (kReadAlignment % file.alignment() == 0) return {};
+  return Error{ErrorCode::kUnsupported,
+               fmt::format("{}: direct reads here need multiples of {} bytes, experts are read in "
+                           "multiples of {}",
+                           file.path(), file.alignment(), kReadAlignment)};
+}
+
 Result<void> check_layer(const ExpertTable& table, std::span<const uint64_t> file_bytes,
                          int index) {
   const LayerPlaces& layer = table.layer(index);
@@ -103,6 +112,24 @@ Result<void> check_layer(const ExpertTable& table, std::span<const uint64_t> fil
   return {};
 }
 
+// Who has no experts has no copy; the others are as long as what they are copies of.
+Result<void> check_copies(const ExpertTable& table, std::span<const uint64_t> file_bytes) {
+  PENSTOCK_CHECK(table.copies.size() < kDrivesMax);
+  for (const auto& files : table.copies) {
+    PENSTOCK_CHECK(files.size() == table.files.size());
+    for (size_t i = 0; i < files.size(); ++i) {
+      if (files[i] == nullptr) continue;
+      PENSTOCK_TRY(check_alignment(*files[i]));
+      const uint64_t bytes = PENSTOCK_TRY(files[i]->stat()).bytes;
+      if (bytes == file_bytes[i]) continue;
+      return Error{ErrorCode::kCorrupt,
+                   fmt::format("{} has {} bytes, but {} has {}: it is no copy of it",
+                               files[i]->path(), bytes, table.files[i]->path(), file_bytes[i])};
+    }
+  }
+  return {};
+}
+
 }  // namespace
 
 ReadWindow ExpertTable::window(int layer_index, int expert, int part_index) const {
@@ -127,6 +154,11 @@ uint64_t ExpertTable::checksum_bytes() const {
   uint64_t bytes = 0;
   for (const LayerPlaces& layer : layers) bytes += layer.checksums.size() * sizeof(Hash128);
   return bytes;
+}
+
+bool ExpertTable::has_checksum(int layer_index, int expert, int part_index) const {
+  if (layer(layer_index).checksums.empty()) return false;
+  return !learns_checksums || checksum_of(layer_index, expert, part_index) != Hash128{};
 }
 
 const Hash128& ExpertTable::checksum_of(int layer_index, int expert, int part_index) const {
@@ -164,13 +196,9 @@ Result<void> check_table(const ExpertTable& table) {
   for (const StorageFile* file : table.files) {
     PENSTOCK_CHECK(file != nullptr);
     file_bytes.push_back(PENSTOCK_TRY(file->stat()).bytes);
-    if (kReadAlignment % file->alignment() != 0) {
-      return Error{ErrorCode::kUnsupported,
-                   fmt::format("{}: direct reads here need multiples of {} bytes, experts are "
-                               "read in multiples of {}",
-                               file->path(), file->alignment(), kReadAlignment)};
-    }
+    PENSTOCK_TRY(check_alignment(*file));
   }
+  PENSTOCK_TRY(check_copies(table, file_bytes));
   for (int layer = 0; layer < table.num_layers(); ++layer) {
     PENSTOCK_TRY(check_layer(table, file_bytes, layer));
   }

@@ -91,7 +91,9 @@ struct ReadWindow {
 
 struct ExpertTable {
   std::vector<const StorageFile*> files = {};  // outlive the store
-  int num_experts = 0;                         // of a layer
+  // The same files on other drives, byte for byte: [copy][file]; null for files without experts.
+  std::vector<std::vector<const StorageFile*>> copies = {};
+  int num_experts = 0;  // of a layer
   std::vector<LayerPlaces> layers = {};
   uint64_t model_id = 0;  // goes into every checksum
   // The files have no checksums: the first read of a part makes its own, later reads are compared
@@ -103,6 +105,13 @@ struct ExpertTable {
   const PartPlace& part(int layer_index, int index) const {
     return layer(layer_index).parts[static_cast<size_t>(index)];
   }
+  // Drive 0 has the files themselves, drive i the copies i - 1.
+  const StorageFile* file(int drive, int index) const {
+    const auto& held = drive == 0 ? files : copies[static_cast<size_t>(drive - 1)];
+    return held[static_cast<size_t>(index)];
+  }
+  // Whether there is a checksum to compare with: there is one, or it was learnt.
+  bool has_checksum(int layer, int expert, int part) const;
   ReadWindow window(int layer, int expert, int part) const;
   uint64_t read_bytes(int layer, int expert) const;                   // of all its windows
   uint64_t checksum_bytes() const;                                    // of all checksums, in memory

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <bit>
 #include <cerrno>
 #include <cstring>
 
@@ -36,7 +37,8 @@ SlotFiller::SlotFiller(ExpertTable table, SlotLayout layout, std::unique_ptr<Rea
       verify_(verify && table_.checksum_bytes() > 0),
       team_(team),
       memory_(std::move(memory)),
-      reader_(std::move(reader)) {
+      reader_(std::move(reader)),
+      drives_(1 + static_cast<int>(table_.copies.size())) {
   const size_t num_slots = memory_.bytes().size() / layout_.slot_bytes();
   const auto parts_max = static_cast<size_t>(layout_.num_parts_max());
   num_parts_.assign(num_slots, 0);
@@ -77,6 +79,7 @@ void SlotFiller::begin(int slot, int layer, int expert) {
     Part& part = part_at(slot, i);
     part.layer = layer;
     part.expert = expert;
+    part.file_index = window.file;
     part.file = table_.files[static_cast<size_t>(window.file)];
     part.offset = window.offset;
     part.target = base + layout_.area_offset(layer, i);
@@ -133,17 +136,34 @@ void SlotFiller::submit() {
   while (queue_head_ < queue_.size() && batch_.size() < room) {
     Part* part = queue_[queue_head_++];
     part->state = PartState::kReading;
-    part->is_second_read = false;
-    part->has_wrong_checksum = false;
-    part->asked_ns = now_ns;
+    part->tries = 0;
+    part->tried = 0;
+    ask(*part, now_ns);
     part->payload_begin = part->skew;
     part->data_bytes = part->bytes_needed - part->skew;
     batch_.push_back(part);
   }
   if (queue_head_ == queue_.size()) clear_queue();
   if (batch_.empty()) return;
-  stats_.reads += batch_.size();
   reader_->submit(batch_);
+}
+
+void SlotFiller::ask(Part& part, int64_t now_ns) {
+  constexpr uint32_t kAllCopies = ~1u;
+  const bool is_known = verify_ && table_.has_checksum(part.layer, part.expert, part.part);
+  const uint32_t without = is_known ? part.tried : kAllCopies;
+  part.drive = static_cast<int8_t>(drives_.choose(part.bytes, without, now_ns));
+  part.tried |= 1u << part.drive;
+  ++part.tries;
+  part.file = table_.file(part.drive, part.file_index);
+  part.asked = drives_.begin(part.drive, part.bytes, now_ns);
+  part.has_wrong_checksum = false;
+  ++stats_.reads;
+}
+
+void SlotFiller::reset_stats() {
+  stats_ = {};
+  drives_.reset_stats();
 }
 
 void SlotFiller::clear_queue() {
@@ -161,7 +181,7 @@ void SlotFiller::collect(std::chrono::nanoseconds timeout, std::vector<int>& tou
     const int64_t now_ns = steady_now_ns();
     for (const ReadRequest* request : ended_) {
       const Part& part = static_cast<const Part&>(*request);
-      read_times_.add(static_cast<double>(now_ns - part.asked_ns) / 1e9);
+      read_times_.add(static_cast<double>(now_ns - part.asked.at_ns) / 1e9);
     }
   }
   check_and_lay_out();
@@ -175,7 +195,10 @@ void SlotFiller::collect(std::chrono::nanoseconds timeout, std::vector<int>& tou
 void SlotFiller::finish(Part& part) {
   PENSTOCK_CHECK(part.state == PartState::kReading);
   stats_.bytes_read += part.bytes_done;
-  if (part.error == 0 && !part.has_wrong_checksum) {
+  const bool is_good = part.error == 0 && !part.has_wrong_checksum;
+  const int64_t now_ns = steady_now_ns();
+  drives_.end(part.drive, part.asked, is_good, now_ns);
+  if (is_good) {
     part.state = PartState::kGood;
     // Read through the page cache, it would be held there once more, beside the budget.
     if (part.file->alignment() == 1) part.file->drop_cached(part.offset, part.bytes);
@@ -186,14 +209,12 @@ void SlotFiller::finish(Part& part) {
     // A buffered file would hand out the same bytes again.
     part.file->drop_cached(part.offset, part.bytes);
   }
-  if (part.is_second_read) {
+  if (part.tries >= std::max(2, drives_.count())) {
     part.state = PartState::kFailed;
     return;
   }
   if (part.error != 0) ++stats_.io_retries;
-  part.is_second_read = true;
-  part.asked_ns = steady_now_ns();
-  ++stats_.reads;
+  ask(part, now_ns);
   ReadRequest* const again[] = {&part};
   reader_->submit(again);
 }
@@ -274,8 +295,9 @@ std::optional<Error> SlotFiller::failure_of(int slot) const {
     if (part.state != PartState::kFailed) continue;
     const std::string who =
         fmt::format("layer {} expert {} part {}", part.layer, part.expert, part.part);
-    const std::string where = fmt::format("{} bytes at {:#x} of {}", data(slot, i).size(),
-                                          part.offset + part.skew, part.file->path());
+    const std::string where = fmt::format(
+        "{} bytes at {:#x} of {}{}", data(slot, i).size(), part.offset + part.skew,
+        part.file->path(), std::has_single_bit(part.tried) ? "" : " and of its other copies");
     if (part.has_wrong_checksum && table_.learns_checksums) {
       return Error{ErrorCode::kCorrupt,
                    fmt::format("{}: {} are not what they were when they were first read, also when "

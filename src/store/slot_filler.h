@@ -2,9 +2,13 @@
 //
 // Reads go straight into the slot, each as a window of whole blocks (store/expert_table.h); where in
 // it the payload begins can differ from one expert to the next. Where that is no address for those
-// who use it, or no form, the payload is moved or laid out anew once it has been checked. A read that fails is repeated once,
-// and so is one whose bytes do not have their checksum; only after that has the part failed. Which
-// expert belongs in which slot, and for how long, is the business of Slots above.
+// who use it, or no form, the payload is moved or laid out anew once it has been checked. A read that
+// fails is repeated, and so is one whose bytes do not have their checksum: once, or from every copy
+// that there is; only after that has the part failed. Which expert belongs in which slot, and for how
+// long, is the business of Slots above.
+//
+// Where the files have copies on other drives, each read goes to the drive from which it comes
+// soonest (store/drives.h), but never to a copy where there is no checksum to compare with yet.
 //
 //   part: missing --enqueue--> queued --submit--> reading --collect--> good
 //            ^------clear_queue--'                   `-----collect---> failed --forgive--> missing
@@ -28,6 +32,7 @@
 #include "base/result.h"
 #include "base/thread_pool.h"
 #include "io/reader.h"
+#include "store/drives.h"
 #include "store/expert_table.h"
 
 namespace penstock {
@@ -89,7 +94,8 @@ class SlotFiller {
   const StorageFile* file_being_read() const;  // one of them; nullptr: none
   const Reader& reader() const { return *reader_; }
   const FillStats& stats() const { return stats_; }
-  void reset_stats() { stats_ = {}; }
+  const Drives& drives() const { return drives_; }
+  void reset_stats();
   // Seconds from asking the disk for a part to taking it in, repeated reads apart; since the start.
   const Histogram& read_times() const { return read_times_; }
 
@@ -105,8 +111,11 @@ class SlotFiller {
     uint32_t payload_begin = 0;  // of the data in the area: the skew, or 0 once it was moved
     uint64_t data_bytes = 0;     // of the payload, or of its form once it was laid out
     PartState state = PartState::kMissing;
-    int64_t asked_ns = 0;  // when it was submitted last
-    bool is_second_read = false;
+    int32_t file_index = 0;  // of the table
+    int8_t drive = 0;        // that the last read went to
+    int8_t tries = 0;        // reads so far
+    uint32_t tried = 0;      // drives they went to, a bit each
+    Drives::Asked asked;
     bool has_wrong_checksum = false;  // why it failed, when `error` is 0
     bool is_first_sum = false;        // its checksum was not known before
   };
@@ -124,6 +133,7 @@ class SlotFiller {
   void check_and_lay_out();                  // what has ended
   bool is_verified(const Part& part) const;  // whether there is a checksum to compare with
   bool has_its_checksum(Part& part);
+  void ask(Part& part, int64_t now_ns);  // of a drive: the caller submits it
   void finish(Part& part);
   void lay_out(Part& part) const;
 
@@ -135,6 +145,7 @@ class SlotFiller {
   std::vector<Part> parts_;     // [slot][part], as many as an expert has at most
   std::vector<int> num_parts_;  // [slot]
   std::unique_ptr<Reader> reader_;
+  Drives drives_;
   std::vector<Part*> queue_;
   size_t queue_head_ = 0;
   std::vector<ReadRequest*> batch_;

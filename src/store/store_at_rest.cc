@@ -78,6 +78,19 @@ StoreStats ExpertStore::stats() const {
   return stats;
 }
 
+std::vector<DriveReport> ExpertStore::drives() const {
+  const Drives& drives = slots_->filler().drives();
+  const auto last_part = [](const LayerPlaces& layer) { return layer.parts.back().of(0).file; };
+  std::vector<DriveReport> reports;
+  for (int i = 0; i < drives.count(); ++i) {
+    reports.push_back({.path = table().file(i, last_part(table().layer(0)))->path(),
+                       .stats = drives.stats(i),
+                       .bytes_per_second = drives.bytes_per_second(i),
+                       .is_resting = drives.is_resting(i, steady_now_ns())});
+  }
+  return reports;
+}
+
 void ExpertStore::reset_stats() {
   stats_ = {};
   slots_->reset_stats();

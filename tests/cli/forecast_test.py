@@ -51,6 +51,18 @@ class PlanOfAShape(Refusals):
         self.assertTrue(0 < in_vain < 0.2, in_vain)
         self.refused(2, "plan", "397b", "--memory", "48G", "--hits", "lucky", *RATES)
 
+    def test_drives_with_copies_read_side_by_side(self):
+        one = ["plan", "397b", "--memory", "48G", "--dram-gbps", "64", "--gflops", "1200"]
+        both = good_json(*one, "--flash-gbps", "7", "--mirror-gbps", "3.5,3.5")
+        fast = good_json(*one, "--flash-gbps", "14")
+        self.assertEqual(both["forecast"], fast["forecast"])
+        self.assertEqual(both["rates"]["flash_gbps"], 14)
+        told = penstock(*one, "--flash-gbps", "7", "--mirror-gbps", "3.5,3.5").stderr
+        self.assertIn(b"7 GB/s of 2 further drives", told)
+        for wrong in ("x", "0", "3.5,x", "-1", "nan", "7 7"):
+            told = self.refused(2, *one, "--flash-gbps", "7", "--mirror-gbps", wrong)
+            self.assertIn("--mirror-gbps", told)
+
     def test_asks_for_memory_and_for_rates(self):
         self.assertIn("--memory", self.refused(2, "plan", "397b", *RATES))
         self.assertIn("--flash-gbps", self.refused(2, "plan", "397b", "--memory", "48G"))

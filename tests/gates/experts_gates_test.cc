@@ -3,9 +3,14 @@
 //   G23 experts in any parts and files: gate and up together or apart, in one file or two, at any
 //       offset, one behind the other or each in a place of its own, of one type or several: the same
 //       logits, from memory and streamed
+//   G28 copies of these files on other drives, sound or rotten: the same logits, whichever drive
+//       brings which read in whatever order
 #include <gtest/gtest.h>
 
+#include <filesystem>
+#include <fstream>
 #include <map>
+#include <random>
 
 #include "support/fake_reader.h"
 #include "support/relaid_experts.h"
@@ -104,6 +109,48 @@ TEST_P(RelaidGate, g23_the_same_bits_wherever_the_experts_lie) {
     with.reader_factory = [] {
       return std::make_unique<FakeReader>(FakeReaderOptions{.seed = 5, .depth = 8}, nullptr);
     };
+  }
+}
+
+std::string copy_of(const std::string& folder) {
+  const std::string copy = temporary_folder();
+  std::filesystem::copy(folder, copy);
+  return copy;
+}
+
+// A byte in a thousand is another one.
+void rot(const std::string& folder) {
+  std::mt19937 random(11);
+  for (const auto& entry : std::filesystem::directory_iterator(folder)) {
+    std::fstream file(entry.path(), std::ios::in | std::ios::out | std::ios::binary);
+    for (uintmax_t at = random() % 1000; at < entry.file_size(); at += 1 + random() % 2000) {
+      file.seekp(static_cast<std::streamoff>(at));
+      file.put(static_cast<char>(random()));
+    }
+  }
+}
+
+TEST_P(RelaidGate, g28_the_same_bits_from_whichever_drive) {
+  const std::string folder = temporary_folder();
+  EngineOptions with = options();
+  with.expert_source = relaid_experts(folder, GetParam().layout);
+  with.num_slots = open_engine(with)->experts_per_token() + 2;  // the files are written now
+  const std::string rotten = copy_of(folder);
+  with.mirrors = {copy_of(folder), rotten};
+  rot(rotten);
+  for (uint64_t seed = 1; seed <= 3; ++seed) {
+    with.reader_factory = [seed] {
+      return std::make_unique<FakeReader>(FakeReaderOptions{.seed = seed, .depth = 16}, nullptr);
+    };
+    const auto engine = open_engine(with);
+    const Answer mirrored = answer_of(*engine);
+    EXPECT_TRUE(same_bits(mirrored.logits, as_packed().logits)) << "seed " << seed;
+    EXPECT_EQ(mirrored.hash, as_packed().hash) << "seed " << seed;
+    const std::vector<DriveReport> drives = engine->experts().drives();
+    ASSERT_EQ(drives.size(), 3u);
+    for (const DriveReport& drive : drives) EXPECT_GT(drive.stats.reads, 0u) << drive.path;
+    EXPECT_EQ(drives[0].stats.failures + drives[1].stats.failures, 0u);
+    EXPECT_GT(drives[2].stats.failures, 0u);
   }
 }
 
