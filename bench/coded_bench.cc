@@ -153,8 +153,9 @@ std::vector<Kind> all_kinds() {
         {.name = name_of(coding), .coding = coding, .in_panels = has_row_panels(coding, kHidden)});
   };
   using enum BlockType;
-  for (const BlockType block : {kQ8_0, kQ4_0, kQ4_1, kQ5_0, kQ5_1, kQ2K, kQ3K, kQ4K, kQ5K, kQ6K,
-                                kIq4Nl, kIq4Xs, kMxfp4, kTq2_0, kIq3Xxs}) {
+  for (const BlockType block :
+       {kQ8_0,  kQ4_0,  kQ4_1,  kQ5_0,  kQ5_1,   kQ2K,   kQ3K,  kQ4K,    kQ5K,  kQ6K,
+        kIq4Nl, kIq4Xs, kMxfp4, kTq2_0, kIq2Xxs, kIq2Xs, kIq2S, kIq3Xxs, kIq3S, kIq1S}) {
     add({.block = block});
   }
   for (const int bits : {8, 6, 5, 4, 3, 2}) {

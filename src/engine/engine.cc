@@ -312,7 +312,7 @@ Result<void> Engine::open_mirrors(Storage& storage, const EngineOptions& options
 // Whose states may be taken for ours: all that their bits depend on.
 Result<void> Engine::open_prefix_store(Storage& storage, const EngineOptions& options) {
   if (options.prefix_store.directory.empty()) return {};
-  constexpr int kEdition = 1;  // raised whenever the same model computes other bits
+  constexpr int kEdition = 2;  // raised whenever the same model computes other bits
   const std::string identity = fmt::format(
       "{} {} {} {} {} {}", kEdition, files_.id_text(), static_cast<int>(options.arithmetic),
       request_.experts_per_token, request_.config.mtp_num_hidden_layers, kKvPagePositions);

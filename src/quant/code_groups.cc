@@ -3,6 +3,7 @@
 #include "base/check.h"
 #include "quant/block_load.h"
 #include "quant/codebook_blocks.h"
+#include "quant/grid_blocks.h"
 #include "quant/k_blocks.h"
 #include "quant/legacy_blocks.h"
 #include "quant/ternary_blocks.h"
@@ -79,6 +80,11 @@ int q3_k_scale_of(const uint8_t scales[12], int group) {
   return (low | (scales[8 + group % 4] >> (2 * (group / 4)) & 3) << 4) - 32;
 }
 
+CodeGroup group_of_grid(const GridGroup& group, int columns) {
+  return group_of(group.scale, 0, columns,
+                  [&](int i) { return group.codes[static_cast<size_t>(i)]; });
+}
+
 CodeGroup group_of_256(BlockType type, const std::byte* at, int group, int columns) {
   const int first = group * columns;
   const auto f32 = [](int value) { return static_cast<float>(value); };
@@ -128,6 +134,16 @@ CodeGroup group_of_256(BlockType type, const std::byte* at, int group, int colum
         return kIq4Values[static_cast<size_t>(nibble_of(b.q + kHalf * group, i))];
       });
     }
+    case BlockType::kIq2Xxs:
+      return group_of_grid(iq2_xxs_group(load_block<BlockIq2Xxs>(at), group), columns);
+    case BlockType::kIq2Xs:
+      return group_of_grid(iq2_xs_group(load_block<BlockIq2Xs>(at), group), columns);
+    case BlockType::kIq2S:
+      return group_of_grid(iq2_s_group(load_block<BlockIq2S>(at), group), columns);
+    case BlockType::kIq3Xxs:
+      return group_of_grid(iq3_xxs_group(load_block<BlockIq3Xxs>(at), group), columns);
+    case BlockType::kIq3S:
+      return group_of_grid(iq3_s_group(load_block<BlockIq3S>(at), group), columns);
     default: {
       PENSTOCK_CHECK(type == BlockType::kTq2_0);
       const auto b = load_block<BlockTq2_0>(at);
@@ -152,7 +168,12 @@ int64_t code_group_columns(const Coding& coding) {
     case BlockType::kMxfp4:
     case BlockType::kQ4K:
     case BlockType::kQ5K:
-    case BlockType::kIq4Xs: return 32;
+    case BlockType::kIq4Xs:
+    case BlockType::kIq2Xxs:
+    case BlockType::kIq3Xxs:
+    case BlockType::kIq3S: return 32;
+    case BlockType::kIq2Xs:
+    case BlockType::kIq2S:
     case BlockType::kQ2K:
     case BlockType::kQ3K:
     case BlockType::kQ6K: return 16;

@@ -7,15 +7,16 @@
 // integer, a power of two, a bf16). The arithmetic of such weights is defined by them
 // (compute/panel.h): codes are multiplied and summed as integers.
 //
-// Groups  Q4_0 Q4_1 Q5_0 Q5_1 Q8_0 IQ4_NL MXFP4 Q4_K Q5_K IQ4_XS: 32 columns; Q2_K Q3_K Q6_K: 16;
-//         TQ2_0: 256; MLX: as it says
+// Groups  Q4_0 Q4_1 Q5_0 Q5_1 Q8_0 IQ4_NL MXFP4 Q4_K Q5_K IQ4_XS IQ2_XXS IQ3_XXS IQ3_S: 32 columns;
+//         Q2_K Q3_K Q6_K IQ2_XS IQ2_S: 16; TQ2_0: 256; MLX: as it says
 // Minima  Q4_1, Q5_1, Q2_K, Q4_K, Q5_K and affine ones; the others' are 0, and codes below 0
-// Codes   those of IQ4_NL and IQ4_XS are their sixteen values, those of MXFP4 twice its values
+// Codes   those of IQ4_NL and IQ4_XS are their sixteen values, those of IQ2 and IQ3 the numbers of
+//         their grids, those of MXFP4 twice its values
 //
 // Written to be read: kernels have their own ways to the same numbers (compute/cpu/coded-inl.h).
 //
 // Threads  Plain functions; nothing is allocated.
-// Source   legacy_blocks.h, k_blocks.h, codebook_blocks.h, affine_groups.h
+// Source   legacy_blocks.h, k_blocks.h, codebook_blocks.h, grid_blocks.h, affine_groups.h
 #pragma once
 
 #include <array>

@@ -27,6 +27,7 @@
 // Source  The published layout of GGUF's types; checked against PyPI `gguf` block by block.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 
@@ -77,6 +78,26 @@ static_assert(sizeof(BlockIq3Xxs) == 98 && offsetof(BlockIq3Xxs, tail) == 66);
 static_assert(sizeof(BlockIq3S) == 110 && offsetof(BlockIq3S, signs) == 74);
 static_assert(sizeof(BlockIq1S) == 50 && offsetof(BlockIq1S, high) == 34);
 static_assert(sizeof(BlockIq1M) == 56 && offsetof(BlockIq1M, scales) == 48);
+
+// Neighbours of one scale as whole numbers: those of IQ2 and IQ3 with their signs, 16 of IQ2_XS and
+// IQ2_S, 32 of the others.
+struct GridGroup {
+  float scale = 0;
+  std::array<int8_t, 32> codes = {};
+};
+GridGroup iq2_xxs_group(const BlockIq2Xxs& block, int group);
+GridGroup iq2_xs_group(const BlockIq2Xs& block, int group);
+GridGroup iq2_s_group(const BlockIq2S& block, int group);
+GridGroup iq3_xxs_group(const BlockIq3Xxs& block, int group);
+GridGroup iq3_s_group(const BlockIq3S& block, int group);
+
+// The same tables for kernels: four neighbours without signs in the bytes of a word; a row of IQ2 is
+// two words.
+extern const std::array<uint32_t, 2 * 256> kIq2XxsWords;
+extern const std::array<uint32_t, 2 * 512> kIq2XsWords;
+extern const std::array<uint32_t, 2 * 1024> kIq2SWords;
+extern const std::array<uint32_t, 256> kIq3XxsWords;
+extern const std::array<uint32_t, 512> kIq3SWords;
 
 // One block, at any address, to 256 floats.
 void decode_iq1_s(const std::byte* block, float* out);

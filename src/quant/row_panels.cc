@@ -8,6 +8,7 @@
 #include "quant/block_load.h"
 #include "quant/codebook_blocks.h"
 #include "quant/fp8.h"
+#include "quant/grid_blocks.h"
 #include "quant/k_blocks.h"
 #include "quant/lane_words.h"
 #include "quant/legacy_blocks.h"
@@ -61,6 +62,16 @@ constexpr UnitForm nibbles_of_two(size_t low) {
 template <class Block>
 constexpr UnitForm super_block() {
   return {.columns = kSuperBlock, .bytes = sizeof(Block)};
+}
+
+// d, and then words alone.
+template <class Block>
+constexpr UnitForm grid_block() {
+  static_assert(offsetof(Block, d) == 0 && sizeof(Block) % 4 == 2);
+  UnitForm form = super_block<Block>();
+  form.run(sizeof(Block::d), sizeof(Block) / 4);
+  form.set_half(0, 1);
+  return form;
 }
 
 // Bits whose numbers differ in bits a > b of the number change places.
@@ -170,6 +181,11 @@ constexpr UnitForm form_of_block(BlockType type) {
       form.run(offsetof(BlockTq2_0, q), 16);
       form.set_half(offsetof(BlockTq2_0, d), offsetof(BlockTq2_0, d) + 1);
       break;
+    case BlockType::kIq2Xxs: return grid_block<BlockIq2Xxs>();
+    case BlockType::kIq2Xs: return grid_block<BlockIq2Xs>();
+    case BlockType::kIq2S: return grid_block<BlockIq2S>();
+    case BlockType::kIq3Xxs: return grid_block<BlockIq3Xxs>();
+    case BlockType::kIq3S: return grid_block<BlockIq3S>();
     default: break;
   }
   return form;

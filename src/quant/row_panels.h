@@ -23,13 +23,18 @@
 //   Q6_K        256  0-31: low;  32-47: high;  48-51: scales;  half: d
 //   IQ4_XS      256  0-31: q;  32: scales_low;  33: d, scales_high
 //   TQ2_0       256  0-15: q;  half: d
+//   IQ2_XXS     256  0-15: q;  half: d
+//   IQ2_XS      256  0-15: q;  16, 17: scales;  half: d
+//   IQ2_S       256  0-7: q;  8-15: signs;  16, 17: high;  18, 19: scales;  half: d
+//   IQ3_XXS     256  0-15: q;  16-23: tail;  half: d
+//   IQ3_S       256  0-15: q;  16, 17: high;  18-25: signs;  26: scales;  half: d
 // (the names of quant/*_blocks.h; of two in a word the first is in the low bits). Codes of the other
 // codings have units of 64 columns: the words of MLX's rows, those of FP8's. Planes of scales and
 // biases have for each group of columns the sixteen rows' numbers; of FP8 every row has its own
 // there, also where the file has one for 128.
 //
 // Threads  Plain functions; nothing is allocated.
-// Source   legacy_blocks.h, k_blocks.h, codebook_blocks.h, affine_groups.h, fp8.h
+// Source   legacy_blocks.h, k_blocks.h, codebook_blocks.h, grid_blocks.h, affine_groups.h, fp8.h
 #pragma once
 
 #include <cstddef>

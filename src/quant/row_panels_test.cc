@@ -71,7 +71,7 @@ TEST(RowPanels, rows_come_back_and_nothing_is_added) {
       }
     }
   }
-  EXPECT_EQ(laid_out, 14 + 48 + 2);
+  EXPECT_EQ(laid_out, 19 + 48 + 2);
 }
 
 TEST(RowPanels, lanes_without_a_row_are_zeros) {
@@ -104,7 +104,7 @@ TEST(RowPanels, rows_that_share_scales_get_their_own) {
 TEST(RowPanels, widths_and_groups_that_do_not_fit) {
   EXPECT_FALSE(has_row_panels({.block = BlockType::kQ8_0}, 96));
   EXPECT_TRUE(has_row_panels({.block = BlockType::kQ8_0}, 128));
-  EXPECT_FALSE(has_row_panels({.block = BlockType::kIq2Xs}, 256));
+  EXPECT_FALSE(has_row_panels({.block = BlockType::kIq1S}, 256));
   EXPECT_FALSE(has_row_panels({.block = BlockType::kF32}, 256));
   EXPECT_FALSE(has_row_panels({.kind = Coding::Kind::kAffine, .affine = {4, 512}}, 1024));
   EXPECT_FALSE(has_row_panels({.kind = Coding::Kind::kAffine, .affine = {4, 32}}, 96));

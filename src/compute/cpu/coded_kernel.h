@@ -42,6 +42,7 @@ const CodedKernel* coded_kernel(const Coding& coding, const KernelChoice& choice
 // One function per kind of units, each in its own file.
 const CodedKernel* coded_kernel_of_32(const Coding& coding, int64_t target);
 const CodedKernel* coded_kernel_of_256(const Coding& coding, int64_t target);
+const CodedKernel* coded_kernel_of_grids(const Coding& coding, int64_t target);
 const CodedKernel* coded_kernel_of_affine(const Coding& coding, int64_t target);
 const CodedKernel* coded_kernel_of_fp8(const Coding& coding, int64_t target);
 
