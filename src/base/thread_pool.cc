@@ -8,10 +8,6 @@
 namespace penstock {
 namespace {
 
-// About 50 us on current machines: longer than the pause between two ops of a layer, far shorter
-// than a wait for the disk.
-constexpr int kSpins = 4000;
-
 // A sleeper that wakes wakes so many more: fifteen are up after four wakes in a row, and the caller
 // is soon back at its own tasks.
 constexpr int64_t kWakesEach = 2;
@@ -26,8 +22,8 @@ void relax() {
 
 }  // namespace
 
-ThreadPool::ThreadPool(int num_threads) {
-  PENSTOCK_CHECK(num_threads >= 1);
+ThreadPool::ThreadPool(int num_threads, int spins) : spins_(spins) {
+  PENSTOCK_CHECK(num_threads >= 1 && spins >= 0);
   workers_.reserve(static_cast<size_t>(num_threads - 1));
   for (int worker = 1; worker < num_threads; ++worker) {
     Result<std::jthread> started = start_thread([this, worker] { work(worker); });
@@ -60,7 +56,7 @@ void ThreadPool::run_loop(int64_t num_tasks, Call call, const void* context) {
   // Who comes from now on finds it closed, so nobody has to be waited for who slept through it.
   members_.fetch_and(~kOpen);
   for (int spin = 0; members_.load(std::memory_order_acquire) != 0; ++spin) {
-    if (spin < kSpins) {
+    if (spin < spins_) {
       relax();
     } else {
       std::this_thread::yield();
@@ -98,7 +94,7 @@ void ThreadPool::work(int worker) {
 }
 
 bool ThreadPool::wait_for_loop_after(uint32_t seen) {
-  for (int spin = 0; spin < kSpins; ++spin) {
+  for (int spin = 0; spin < spins_; ++spin) {
     if (loops_begun_.load(std::memory_order_acquire) != seen) return false;
     relax();
   }

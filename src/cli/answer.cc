@@ -44,7 +44,7 @@ void print_answer(Call& call, const Json& item, const Answer& answer) {
 
 Result<int> answer_verb(Call& call) {
   JsonLines items = PENSTOCK_TRY(JsonLines::open(call.storage, call.settings, "items"));
-  const EngineOptions options = PENSTOCK_TRY(engine_options(call.settings));
+  const EngineOptions options = PENSTOCK_TRY(engine_options(call));
   const std::unique_ptr<Engine> engine = PENSTOCK_TRY(load_engine(call, options));
   tell_endless_answers(call, *engine, true);
   Session session = PENSTOCK_TRY(engine->new_session());

@@ -8,6 +8,7 @@
 #include "cli/loading.h"
 #include "cli/program.h"
 #include "cli/progress.h"
+#include "engine/knobs.h"
 #include "survey/bench_report.h"
 #include "survey/bench_run.h"
 
@@ -78,7 +79,7 @@ Result<std::vector<BenchTest>> tests_of(const Settings& settings) {
 
 Result<BenchOptions> bench_options(Call& call, const std::vector<BenchTest>& tests) {
   BenchOptions options;
-  options.engine = PENSTOCK_TRY(engine_options(call.settings));
+  options.engine = PENSTOCK_TRY(engine_options(call));
   options.routing = call.settings.text("routing");
   options.seed = static_cast<uint64_t>(call.settings.integer("seed"));
   if (call.settings.is_given("drafts-right")) {
@@ -105,11 +106,17 @@ Result<std::vector<uint64_t>> budgets_of(const Settings& settings, const Bench& 
 class RowPrinter {
  public:
   RowPrinter(Call& call, const Bench& bench)
-      : call_(call), context_(bench_context(bench.files(), PENSTOCK_VERSION)) {}
+      : call_(call), context_(bench_context(bench.files(), PENSTOCK_VERSION)) {
+    for (const Knob& knob : all_knobs()) {
+      knobs_[std::string(knob.name)] = knob.get(bench.options().engine);
+    }
+  }
 
   void add(const BenchRow& row) {
     if (call_.json()) {
-      call_.output.write_line(to_json(row, context_));
+      Json json = to_json(row, context_);
+      json["knobs"] = knobs_;
+      call_.output.write_line(json);
       return;
     }
     if (is_first_) call_.output.write(table_head(context_, row));
@@ -120,6 +127,7 @@ class RowPrinter {
  private:
   Call& call_;
   BenchContext context_;
+  Json knobs_ = Json::object();
   bool is_first_ = true;
 };
 

@@ -1,7 +1,9 @@
 // config show: every setting of every verb with its value and where the value comes from.
+// config knobs: cli/knobs.h.
 
 #include <fmt/format.h>
 
+#include "cli/knobs.h"
 #include "cli/program.h"
 
 namespace penstock {
@@ -87,9 +89,14 @@ Result<std::string> settings_table(const Call& call) {
 }  // namespace
 
 Result<int> config_verb(Call& call) {
+  if (call.argument(0) == "knobs") {
+    show_knobs(call);
+    return kExitDone;
+  }
   if (call.argument(0) != "show") {
     return Error{ErrorCode::kInvalidArgument,
-                 fmt::format("\"{}\" is not something config does; write penstock config show",
+                 fmt::format("\"{}\" is not something config does; write penstock config show, or "
+                             "penstock config knobs",
                              call.argument(0))};
   }
   PENSTOCK_TRY(check_flags(call));

@@ -93,6 +93,19 @@ std::string report_text(const DoctorReport& report) {
   return text;
 }
 
+// Knobs are found by trial, not measured here: those of this machine stay.
+std::vector<KnobSetting> knobs_kept_in(const Call& call, const std::string& path,
+                                       const MachineProfile& measured) {
+  if (path.empty()) return {};
+  const Result<MachineProfile> before = load_profile(call.storage, path);
+  if (!before) {
+    if (before.error().code != ErrorCode::kNotFound) call.terminal.warning(before.error().message);
+    return {};
+  }
+  return differences(before->machine, measured.machine).empty() ? before->knobs
+                                                                : std::vector<KnobSetting>();
+}
+
 }  // namespace
 
 Result<int> doctor_verb(Call& call) {
@@ -101,13 +114,14 @@ Result<int> doctor_verb(Call& call) {
     PENSTOCK_TRY(check_output(call.storage, call.settings.text("machine")));
   }
   call.interrupt.set_policy(Interrupt::Policy::kStop);
-  const DoctorReport report = PENSTOCK_TRY(examine(
+  DoctorReport report = PENSTOCK_TRY(examine(
       call.storage, options,
       [&](const std::string& what, int done, int total) {
         call.terminal.note(fmt::format("[{}/{}] {}", done + 1, total, what));
       },
       call.interrupt.token()));
   const std::string path = profile_path(call);
+  report.profile.knobs = knobs_kept_in(call, path, report.profile);
   // Rates without a disk are no use to `plan`, and must not replace those that have one.
   const bool is_kept = !path.empty() && !report.profile.flash.empty();
   if (is_kept) PENSTOCK_TRY(save_profile(call.storage, path, report.profile));

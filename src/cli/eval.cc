@@ -308,7 +308,7 @@ Result<int> eval_verb(Call& call) {
   const std::string label = label_of(call);
   std::vector<Json> rows = PENSTOCK_TRY(earlier_rows(call, label));
   PENSTOCK_TRY(check_outputs(call));
-  const EngineOptions options = PENSTOCK_TRY(engine_options(call.settings));
+  const EngineOptions options = PENSTOCK_TRY(engine_options(call));
   const std::unique_ptr<Engine> engine = PENSTOCK_TRY(load_engine(call, options));
   EvalRun run(call, *engine, label);
   rows.push_back(PENSTOCK_TRY(run.run(raw)));

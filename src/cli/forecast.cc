@@ -257,7 +257,11 @@ std::string profile_path(const Call& call) {
   const std::string& given = call.settings.text("machine");
   if (!given.empty()) return given;
   const auto folder = call.environment.state_directory();
-  return folder ? *folder + "/profile.json" : "";
+  return folder ? profile_in(*folder) : "";
+}
+
+std::string profile_in(const std::string& state_folder) {
+  return state_folder + "/profile.json";
 }
 
 bool names_a_shape(const Call& call) {

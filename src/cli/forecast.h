@@ -17,6 +17,9 @@ namespace penstock {
 // Empty when there is no place.
 std::string profile_path(const Call& call);
 
+// Of the machine that this is, in the folder of its state.
+std::string profile_in(const std::string& state_folder);
+
 // The argument of `plan` is a shape's name and no folder.
 bool names_a_shape(const Call& call);
 

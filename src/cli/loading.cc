@@ -6,6 +6,7 @@
 #include <system_error>
 
 #include "cli/figures.h"
+#include "cli/knobs.h"
 #include "cli/progress.h"
 #include "format/text.h"
 #include "io/checksum.h"
@@ -54,8 +55,10 @@ ReaderKind reader_kind(const std::string& name) {
   return name == "threads" ? ReaderKind::kThreads : ReaderKind::kAuto;
 }
 
-Result<EngineOptions> engine_options(const Settings& settings) {
-  return engine_options(settings, running_verb(settings));
+Result<EngineOptions> engine_options(const Call& call) {
+  EngineOptions options = PENSTOCK_TRY(engine_options(call.settings, running_verb(call.settings)));
+  PENSTOCK_TRY(apply_knobs(call, options));
+  return options;
 }
 
 Result<EngineOptions> engine_options(const Settings& settings, Verb running) {

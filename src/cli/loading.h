@@ -15,9 +15,9 @@ namespace penstock {
 
 ReaderKind reader_kind(const std::string& name);  // of a choice of --reader
 
-// The options of the table's group "Machine"; the model is the verb's first argument.
-Result<EngineOptions> engine_options(const Settings& settings);
-// As `running` would have them, for a plan of it.
+// The options of the table's group "Machine", and the knobs; the model is the verb's first argument.
+Result<EngineOptions> engine_options(const Call& call);
+// As `running` would have them, for a plan of it: what its knobs are does not matter there.
 Result<EngineOptions> engine_options(const Settings& settings, Verb running);
 
 // Where the checksums of a checkpoint that is run in place are kept (store/expert_checksums.h); empty:

@@ -198,7 +198,7 @@ Result<void> LocalPartner::end() {
 }  // namespace
 
 Result<std::unique_ptr<ChatPartner>> open_local_partner(Call& call, ChatState& state) {
-  EngineOptions options = PENSTOCK_TRY(engine_options(call.settings));
+  EngineOptions options = PENSTOCK_TRY(engine_options(call));
   options.prefix_store = PENSTOCK_TRY(prefix_store_options(call));
   std::unique_ptr<Engine> engine = PENSTOCK_TRY(load_engine(call, options));
   const SamplingChoice sampling =

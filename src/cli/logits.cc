@@ -126,7 +126,7 @@ Result<int> logits_verb(Call& call) {
   const int64_t context = call.settings.integer("context");
   const std::vector<TokenId> ids =
       PENSTOCK_TRY(read_token_file(call.storage, ids_path, context > 0 ? context : kTokensMax));
-  EngineOptions options = PENSTOCK_TRY(engine_options(call.settings));
+  EngineOptions options = PENSTOCK_TRY(engine_options(call));
   if (options.context == 0) options.context = std::max<int64_t>(1, std::ssize(ids));
   const std::unique_ptr<Engine> engine = PENSTOCK_TRY(load_engine(call, options));
   PENSTOCK_TRY(write_logits(call, *engine, ids, path));

@@ -101,8 +101,11 @@ constexpr VerbText kVerbs[] = {
      "gained\n"
      "and whether that is chance. --rows collects several runs in one table and one picture. What\n"
      "the numbers are and how sure: docs/quality.md."},
-    {Verb::kConfig, "config", "show", 1, 1, "show every setting and where it comes from",
-     "A flag wins over the environment, that over the configuration file, that over the model's\n"
+    {Verb::kConfig, "config", "show|knobs", 1, 1, "show every setting and where it comes from",
+     "knobs: what time depends on and answers do not, with what won on this machine and is kept in "
+     "its\n"
+     "profile (lab/auto searches them). show: the settings. A flag wins over the environment, that "
+     "over the configuration file, that over the model's\n"
      "generation_config.json, that over the built-in value."},
     {Verb::kCompletions, "completions", "bash|zsh|fish", 1, 1, "print a shell's completion script",
      ""},
@@ -286,6 +289,9 @@ constexpr Option kOptions[] = {
     hidden(Option{"chunk-tokens", 0, kInteger, kPlans, kMachine, "N", "0",
                   "tokens of a prompt in one pass"}),
     hidden(Option{"slots", 0, kInteger, kPlans, kMachine, "N", "0", "experts kept in memory"}),
+    hidden(per_call(
+        Option{"knob", 0, kText, kPlans, kMachine, "NAME=VALUE,...", "",
+               "in place of the built-in value or the profile's: `penstock config knobs`"})),
     hidden(Option{"eviction", 0, kText, kLoads, kMachine, "POLICY", "",
                   "which expert has to go: a name from store/eviction.h"}),
 

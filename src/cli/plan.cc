@@ -80,7 +80,7 @@ Result<int> report_refusal(Call& call, const ResolvedOptions& resolved, const Er
 
 Result<int> plan_verb(Call& call) {
   if (names_a_shape(call)) return plan_shape(call);
-  const EngineOptions options = PENSTOCK_TRY(engine_options(call.settings));
+  const EngineOptions options = PENSTOCK_TRY(engine_options(call));
   const Result<FileStat> found = call.storage.stat(options.model);
   if (!found && found.error().code == ErrorCode::kNotFound) {
     return Error{ErrorCode::kNotFound, fmt::format("{}, and no shape of that name; {}",

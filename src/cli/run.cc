@@ -141,7 +141,7 @@ Result<int> run_verb(Call& call) {
   PENSTOCK_TRY(check_flags(call.settings));
   PENSTOCK_TRY(check_prompt_source(call));
   const std::vector<std::string> stops = PENSTOCK_TRY(stop_strings_of(call.settings));
-  const EngineOptions options = PENSTOCK_TRY(engine_options(call.settings));
+  const EngineOptions options = PENSTOCK_TRY(engine_options(call));
   const std::unique_ptr<Engine> engine = PENSTOCK_TRY(load_engine(call, options));
   const bool has_ids = call.settings.is_given("ids");
   const std::string text = has_ids ? "" : PENSTOCK_TRY(prompt_text(call, *engine));

@@ -63,7 +63,7 @@ Result<int64_t> context_for_windows(const Call& call, const EngineOptions& optio
 
 Result<int> score_verb(Call& call) {
   JsonLines lines = PENSTOCK_TRY(JsonLines::open(call.storage, call.settings, "texts"));
-  EngineOptions options = PENSTOCK_TRY(engine_options(call.settings));
+  EngineOptions options = PENSTOCK_TRY(engine_options(call));
   if (options.context == 0) options.context = PENSTOCK_TRY(context_for_windows(call, options));
   const std::unique_ptr<Engine> engine = PENSTOCK_TRY(load_engine(call, options));
   const Totals totals = PENSTOCK_TRY(score_texts(call, *engine, lines));

@@ -195,7 +195,7 @@ Result<int> serve_verb(Call& call) {
   if (terminal.is_verbose()) {
     options.log = [&terminal](const std::string& line) { terminal.detail(line); };
   }
-  EngineOptions engine_opts = PENSTOCK_TRY(engine_options(call.settings));
+  EngineOptions engine_opts = PENSTOCK_TRY(engine_options(call));
   engine_opts.prefix_store = PENSTOCK_TRY(prefix_store_options(call));
 
   const std::unique_ptr<Server> server = PENSTOCK_TRY(Server::start(std::move(options)));

@@ -153,6 +153,7 @@ Result<ResolvedOptions> resolve_options(const ModelFiles& files, const EngineOpt
   }
   request.threads = options.threads > 0 ? options.threads : usable_processors().count;
   request.chunk_tokens = std::min(options.chunk_tokens, request.context);
+  request.chunk_tokens_max = options.tuning.chunk_tokens_max;
   request.num_slots = options.num_slots;
   if (gpu != nullptr) request.gpu_bytes = gpu_host_bytes(*gpu, request);
   if (options.memory_bytes > 0) {
@@ -209,7 +210,10 @@ Result<std::unique_ptr<Engine>> Engine::open(Storage& storage, const EngineOptio
   auto backend = PENSTOCK_TRY(CpuBackend::create(
       resolved.request.threads,
       backend_limits(config, shape, resolved.request.context, resolved.request.coded_columns),
-      {.target = options.simd_target, .arithmetic = options.arithmetic}));
+      {.target = options.simd_target,
+       .arithmetic = options.arithmetic,
+       .tasks = options.tuning.tasks,
+       .spins = options.tuning.spins}));
   ThreadPool& team = backend->team();
   engine->backend_ = std::move(backend);
   Memory& memory = engine->backend_->memory();
@@ -350,6 +354,8 @@ Result<void> Engine::open_store(const EngineOptions& options, ThreadPool& team) 
   store_options.verify = options.verify;
   store_options.prefetch = options.prefetch;
   store_options.team = &team;
+  store_options.ahead = options.tuning.ahead;
+  store_options.half_life_runs = options.tuning.half_life_runs;
   std::unique_ptr<Reader> reader = options.reader_factory
                                        ? options.reader_factory()
                                        : PENSTOCK_TRY(make_reader(options.reader, &reader_note_));

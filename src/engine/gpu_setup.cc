@@ -24,8 +24,9 @@ Result<std::optional<ChosenGpu>> choose_engine_gpu(const EngineOptions& options)
 
 uint64_t gpu_host_bytes(const ChosenGpu& gpu, const PlanRequest& request) {
   if (gpu.uses_host_memory()) return gpu.vram_bytes;
-  const int64_t chunk_tokens =
-      request.chunk_tokens > 0 ? request.chunk_tokens : std::min(kChunkTokensMax, request.context);
+  const int64_t chunk_tokens = request.chunk_tokens > 0
+                                   ? request.chunk_tokens
+                                   : std::min(request.chunk_tokens_max, request.context);
   return GpuTier::host_bytes(limits_of(request, chunk_tokens), request.record_bytes);
 }
 

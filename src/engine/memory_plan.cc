@@ -66,7 +66,8 @@ int64_t choose_chunk(const PlanRequest& request, uint64_t left) {
   const uint64_t slots_floor = static_cast<uint64_t>(floor_slots(request)) * request.record_bytes;
   const uint64_t slots_all = static_cast<uint64_t>(all_slots(request)) * request.record_bytes;
   int64_t chunk = std::min(kChunkTokensFloor, request.context);
-  for (int64_t next = chunk * 2; next <= std::min(kChunkTokensMax, request.context); next *= 2) {
+  for (int64_t next = chunk * 2; next <= std::min(request.chunk_tokens_max, request.context);
+       next *= 2) {
     const uint64_t bytes = chunk_bytes(request, next);
     const bool everything_fits = bytes + slots_all <= left;
     const bool small_enough = bytes <= left / 8 && bytes + slots_floor <= left;
@@ -88,8 +89,9 @@ Result<MemoryPlan> plan_memory(const PlanRequest& request) {
   const int64_t chunk_floor = request.chunk_tokens > 0
                                   ? request.chunk_tokens
                                   : std::min(kChunkTokensFloor, request.context);
-  const int64_t chunk_largest =
-      request.chunk_tokens > 0 ? request.chunk_tokens : std::min(kChunkTokensMax, request.context);
+  const int64_t chunk_largest = request.chunk_tokens > 0
+                                    ? request.chunk_tokens
+                                    : std::min(request.chunk_tokens_max, request.context);
   const int64_t slots_floor = request.num_slots > 0 ? request.num_slots : floor_slots(request);
   const uint64_t fixed = fixed_bytes(request);
   plan.num_experts = all_slots(request);

@@ -18,6 +18,8 @@
 
 namespace penstock {
 
+inline constexpr int64_t kChunkTokensMax = 1024;
+
 struct PlanRequest {
   ModelConfig config;           // without mtp_num_hidden_layers where nothing is drafted
   uint64_t resident_bytes = 0;  // resident weights
@@ -33,14 +35,13 @@ struct PlanRequest {
   uint64_t prefix_store_bytes = 0;  // to keep places on disk
   uint64_t gpu_bytes = 0;           // of this machine's memory, that a GPU uses
   int threads = 1;
-  int64_t chunk_tokens = 0;  // 0: choose
-  int64_t num_slots = 0;     // 0: all that fit; a number below the floor is for tests
+  int64_t chunk_tokens = 0;                    // 0: choose
+  int64_t chunk_tokens_max = kChunkTokensMax;  // of those to choose from
+  int64_t num_slots = 0;  // 0: all that fit; a number below the floor is for tests
   uint64_t budget_bytes = 0;
 };
 
 SequenceLimits sequence_limits(const PlanRequest& request);
-
-inline constexpr int64_t kChunkTokensMax = 1024;
 
 struct PlanItem {
   std::string purpose;

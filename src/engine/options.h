@@ -7,7 +7,10 @@
 #include <string>
 #include <vector>
 
+#include "base/thread_pool.h"
+#include "compute/cpu/product_cut.h"
 #include "compute/panel.h"
+#include "engine/memory_plan.h"
 #include "engine/memory_watch.h"
 #include "engine/prefix_store.h"
 #include "engine/speculation.h"
@@ -20,6 +23,15 @@ namespace penstock {
 
 // Called with a sentence for a person, while the engine opens.
 using TellNote = std::function<void(const std::string&)>;
+
+// What a machine may like otherwise (engine/knobs.h, with `reader.depth`): time alone depends on it.
+struct EngineTuning {
+  PrefetchOptions ahead = {};
+  int half_life_runs = kHalfLifeRuns;
+  TaskCut tasks = {};
+  int spins = ThreadPool::kSpins;
+  int64_t chunk_tokens_max = kChunkTokensMax;
+};
 
 struct EngineOptions {
   std::string model;              // folder of a penstock model, GGUF file, folder of a checkpoint
@@ -47,6 +59,7 @@ struct EngineOptions {
   EvictionPolicy policy{};  // the store's default
   std::string simd_target;  // empty: the best that this processor has
   Arithmetic arithmetic = Arithmetic::kFixed16;
+  EngineTuning tuning = {};
   std::string chat_template_file;  // in place of the model's own template; empty: that
   TellNote tell;                   // may be empty
 

@@ -1,27 +1,18 @@
 #include "store/eviction.h"
 
-#include <array>
 #include <cmath>
 
+#include "base/check.h"
+
 namespace penstock {
-namespace {
-
-// Between 32 and 64 the hit rate changes by less than a percent.
-constexpr float kHalfLifeRuns = 40.0f;
-constexpr uint32_t kDecayRunsMax = 1024;  // 2^-21 and less counts as nothing
-
-const std::array<float, kDecayRunsMax>& decay_table() {
-  static const auto table = [] {
-    std::array<float, kDecayRunsMax> values{};
-    for (uint32_t runs = 0; runs < kDecayRunsMax; ++runs) {
-      values[runs] = std::exp2(-static_cast<float>(runs) / kHalfLifeRuns);
-    }
-    return values;
-  }();
-  return table;
+Decay::Decay(int half_life_runs) {
+  constexpr int kHalvings = 21;  // 2^-21 and less counts as nothing
+  PENSTOCK_CHECK(half_life_runs >= 1 && half_life_runs <= 100);
+  table_.resize(static_cast<size_t>(half_life_runs * kHalvings));
+  for (size_t runs = 0; runs < table_.size(); ++runs) {
+    table_[runs] = std::exp2(-static_cast<float>(runs) / static_cast<float>(half_life_runs));
+  }
 }
-
-}  // namespace
 
 std::string_view name_of(EvictionPolicy policy) {
   switch (policy) {
@@ -39,10 +30,6 @@ std::optional<EvictionPolicy> eviction_policy_of(std::string_view name) {
     if (name == name_of(policy)) return policy;
   }
   return std::nullopt;
-}
-
-float decay_over(uint32_t runs) {
-  return runs < kDecayRunsMax ? decay_table()[runs] : 0.0f;
 }
 
 // Among equals the expert goes whose layer runs last from now.

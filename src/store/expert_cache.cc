@@ -20,8 +20,8 @@ int runs_per_scan(const CacheShape& shape) {
 
 }  // namespace
 
-ExpertCache::ExpertCache(const CacheShape& shape, EvictionPolicy policy)
-    : shape_(shape), num_slots_(shape.num_slots), policy_(policy) {
+ExpertCache::ExpertCache(const CacheShape& shape, EvictionPolicy policy, int half_life_runs)
+    : shape_(shape), num_slots_(shape.num_slots), policy_(policy), decay_(half_life_runs) {
   PENSTOCK_CHECK(shape.num_layers > 0 && shape.num_experts > 0 && shape.num_slots > 0);
   const size_t num_records = index_of(shape.num_layers, 0);
   slots_.resize(static_cast<size_t>(shape.num_slots));
@@ -50,7 +50,7 @@ void ExpertCache::begin_run(int layer) {
 void ExpertCache::record_use(int layer, int expert) {
   const uint32_t run = runs_[static_cast<size_t>(layer)];
   Use& use = uses_[index_of(layer, expert)];
-  use.count = use.count * decay_over(run - use.run) + 1.0f;
+  use.count = use.count * decay_.over(run - use.run) + 1.0f;
   use.run = run;
 }
 
@@ -58,14 +58,14 @@ std::vector<float> ExpertCache::usage() const {
   std::vector<float> counts(uses_.size());
   for (size_t i = 0; i < counts.size(); ++i) {
     const uint32_t run = runs_[i / static_cast<size_t>(shape_.num_experts)];
-    counts[i] = uses_[i].count * decay_over(run - uses_[i].run);
+    counts[i] = uses_[i].count * decay_.over(run - uses_[i].run);
   }
   return counts;
 }
 
 float ExpertCache::count_of(int layer, int expert) const {
   const Use& use = uses_[index_of(layer, expert)];
-  return use.count * decay_over(runs_[static_cast<size_t>(layer)] - use.run);
+  return use.count * decay_.over(runs_[static_cast<size_t>(layer)] - use.run);
 }
 
 void ExpertCache::restore_usage(std::span<const float> counts) {
@@ -141,7 +141,7 @@ float ExpertCache::score_of(const Slot& slot) const {
   const int layers_ahead =
       (slot.layer - layer_now_ - 1 + 2 * shape_.num_layers) % shape_.num_layers;
   return eviction_score(policy_, {.age_runs = age_runs,
-                                  .count = use.count * decay_over(age_runs),
+                                  .count = use.count * decay_.over(age_runs),
                                   .wait = static_cast<float>(layers_ahead + 1) /
                                           static_cast<float>(shape_.num_layers)});
 }

@@ -47,7 +47,7 @@ struct SlotMove {
 
 class ExpertCache {
  public:
-  ExpertCache(const CacheShape& shape, EvictionPolicy policy);
+  ExpertCache(const CacheShape& shape, EvictionPolicy policy, int half_life_runs = kHalfLifeRuns);
 
   // The clock: `layer` runs now. Once per run, before its uses are recorded.
   void begin_run(int layer);
@@ -132,6 +132,7 @@ class ExpertCache {
   CacheShape shape_;
   int num_slots_ = 0;
   EvictionPolicy policy_;
+  Decay decay_;
   std::vector<Slot> slots_;
   std::vector<int32_t> slot_of_;  // [layer][expert]; -1: in none
   std::vector<Use> uses_;         // [layer][expert]

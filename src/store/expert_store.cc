@@ -53,12 +53,16 @@ Result<std::unique_ptr<ExpertStore>> ExpertStore::create(ExpertTable table,
                              options.num_slots, slot_bytes)};
   }
   auto slots = PENSTOCK_TRY(Slots::create(std::move(table), std::move(reader), options.num_slots,
-                                          options.policy, options.verify, options.team));
+                                          options.policy, options.half_life_runs, options.verify,
+                                          options.team));
   return std::unique_ptr<ExpertStore>(new ExpertStore(std::move(slots), options));
 }
 
 ExpertStore::ExpertStore(std::unique_ptr<Slots> slots, const StoreOptions& options)
-    : options_(options), slots_(std::move(slots)), prefetcher_(*slots_), preloader_(*slots_) {
+    : options_(options),
+      slots_(std::move(slots)),
+      prefetcher_(*slots_, options.ahead),
+      preloader_(*slots_) {
   const auto num_experts = static_cast<size_t>(table().num_experts);
   wanted_.reserve(num_experts);
   arrivals_.reserve(num_experts * static_cast<size_t>(SlotLayout(table()).num_parts_max()));

@@ -77,6 +77,8 @@ struct StoreOptions {
   bool verify = true;          // compare checksums, where the table has them
   ThreadPool* team = nullptr;  // for checksums; outlives the store, is idle at calls; may be absent
   bool prefetch = true;        // false: wishes are ignored
+  PrefetchOptions ahead = {};
+  int half_life_runs = kHalfLifeRuns;  // of the count of uses behind eviction
   std::chrono::nanoseconds stall_limit = std::chrono::seconds(60);
 };
 

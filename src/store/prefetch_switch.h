@@ -14,7 +14,9 @@ class PrefetchSwitch {
   static constexpr int kStepsOff = 62;       // between trials
   static constexpr int kStepsTried = 2;
 
-  bool is_on() const { return share_ >= kShareMin || trial_steps_left_ > 0; }
+  explicit PrefetchSwitch(float share_min = kShareMin) : share_min_(share_min) {}
+
+  bool is_on() const { return share_ >= share_min_ || trial_steps_left_ > 0; }
   float share() const { return share_; }
 
   // A layer ran for which `prefetched` experts, 1 or more, had been read ahead; it used so many.
@@ -30,7 +32,7 @@ class PrefetchSwitch {
       steps_off_ = 0;
     } else if (++steps_off_ >= kStepsOff) {
       steps_off_ = 0;
-      share_ = kShareMin;
+      share_ = share_min_;
       trial_steps_left_ = kStepsTried;
     }
   }
@@ -38,6 +40,7 @@ class PrefetchSwitch {
  private:
   static constexpr float kWeight = 1.0f / 64;  // of the latest layer
 
+  float share_min_;
   float share_ = 1.0f;
   int steps_off_ = 0;
   int trial_steps_left_ = 0;

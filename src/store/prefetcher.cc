@@ -5,20 +5,6 @@
 #include "base/check.h"
 
 namespace penstock {
-namespace {
-
-// Reads for so many experts keep a disk busy until the next op has ended. Those of a decoded token
-// come in the order of their likelihood, so that what the idle time does not suffice for is not read
-// in vain; the long lists of a prompt are nearly certain, and ops are longer.
-constexpr int kExpertsAhead = 3;
-constexpr int kShareAhead = 4;  // a quarter of a long list
-
-// So few reads in flight leave the disk idle soon: those of one expert. Two and a half measured the
-// same for a decoded token; reading ahead at once, beside its demand, waits a quarter longer.
-constexpr int kShareLeft = 16;  // of a long list
-
-}  // namespace
-
 LayerRecall& LayerRecall::operator+=(const LayerRecall& other) {
   chosen += other.chosen;
   foreseen += other.foreseen;
@@ -27,7 +13,8 @@ LayerRecall& LayerRecall::operator+=(const LayerRecall& other) {
   return *this;
 }
 
-Prefetcher::Prefetcher(Slots& slots) : slots_(slots) {
+Prefetcher::Prefetcher(Slots& slots, const PrefetchOptions& options)
+    : slots_(slots), options_(options), switch_(options.share_min) {
   const auto num_experts = static_cast<size_t>(slots.table().num_experts);
   wishes_.reserve(num_experts);
   foresight_.assign(num_experts, Foresight::kNone);
@@ -69,15 +56,15 @@ void Prefetcher::wish(int layer, std::span<const int32_t> experts, size_t wanted
 int Prefetcher::reads_left_max() const {
   if (layer_ < 0) return 0;
   const int wishes = static_cast<int>(wishes_.size());
-  return std::max(num_parts(), wishes * num_parts() / kShareLeft);
+  return std::max(num_parts(), wishes * num_parts() / options_.list_left_part);
 }
 
 void Prefetcher::start() {
   const Reader& reader = slots_.filler().reader();
   const int wishes = static_cast<int>(wishes_.size());
   const int in_flight_max =
-      std::min(reader.capacity() / 2,
-               std::max(kExpertsAhead * num_parts(), wishes * num_parts() / kShareAhead));
+      std::min(reader.capacity() / 2, std::max(options_.experts_ahead * num_parts(),
+                                               wishes * num_parts() / options_.list_ahead_part));
   int room = in_flight_max - reader.in_flight();
   for (; next_ < wishes_.size(); ++next_) {
     Wish& wish = wishes_[next_];

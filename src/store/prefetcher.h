@@ -8,8 +8,8 @@
 //
 // Invariants
 //   (1) A wish with a slot has one pin on it, from wish() or start() until drop().
-//   (2) Reads for three experts, or for a quarter of a longer list, are in flight at most when one
-//       is added, and never more than half of the reader's capacity.
+//   (2) Reads for experts_ahead experts, or for a part of a longer list, are in flight at most when
+//       one is added, and never more than half of the reader's capacity.
 //
 // Threads  One.
 // Memory   Allocated in the constructor: 32 bytes per layer, 16 per expert of one.
@@ -40,9 +40,22 @@ struct PrefetchStats {
   uint64_t bytes = 0;    // of these reads
 };
 
+// How far reading ahead goes. What is computed does not depend on it.
+struct PrefetchOptions {
+  // Reads for so many experts keep a disk busy until the next op has ended. Those of a decoded token
+  // come in the order of their likelihood, so that what the idle time does not suffice for is not
+  // read in vain; the long lists of a prompt are nearly certain, and ops are longer.
+  int experts_ahead = 3;
+  int list_ahead_part = 4;  // a quarter of a long list
+  // So few reads in flight leave the disk idle soon: those of one expert. Two and a half measured
+  // the same for a decoded token; reading ahead at once, beside its demand, waits a quarter longer.
+  int list_left_part = 16;                      // of a long list
+  float share_min = PrefetchSwitch::kShareMin;  // of guesses that are right, to go on
+};
+
 class Prefetcher {
  public:
-  explicit Prefetcher(Slots& slots);  // which outlive it
+  explicit Prefetcher(Slots& slots, const PrefetchOptions& options = {});  // slots outlive it
 
   // Whether a list is worth making while a stream holds `wanted` experts.
   bool is_worth_it(size_t wanted) const { return switch_.is_on() && wishes_max(wanted) > 0; }
@@ -86,6 +99,7 @@ class Prefetcher {
   int num_parts() const { return slots_.table().layer(layer_).num_parts(); }
 
   Slots& slots_;
+  const PrefetchOptions options_;
   PrefetchSwitch switch_;
   int layer_ = -1;  // of the wishes; -1: there are none
   std::vector<Wish> wishes_;

@@ -5,16 +5,17 @@
 namespace penstock {
 
 Result<std::unique_ptr<Slots>> Slots::create(ExpertTable table, std::unique_ptr<Reader> reader,
-                                             int num_slots, EvictionPolicy policy, bool verify,
-                                             ThreadPool* team) {
+                                             int num_slots, EvictionPolicy policy,
+                                             int half_life_runs, bool verify, ThreadPool* team) {
   const CacheShape shape = shape_of(table, num_slots);
   auto filler = PENSTOCK_TRY(
       SlotFiller::create(std::move(table), std::move(reader), num_slots, verify, team));
-  return std::unique_ptr<Slots>(new Slots(std::move(filler), shape, policy));
+  return std::unique_ptr<Slots>(new Slots(std::move(filler), shape, policy, half_life_runs));
 }
 
-Slots::Slots(std::unique_ptr<SlotFiller> filler, const CacheShape& shape, EvictionPolicy policy)
-    : filler_(std::move(filler)), cache_(shape, policy) {
+Slots::Slots(std::unique_ptr<SlotFiller> filler, const CacheShape& shape, EvictionPolicy policy,
+             int half_life_runs)
+    : filler_(std::move(filler)), cache_(shape, policy, half_life_runs) {
   purposes_.assign(static_cast<size_t>(shape.num_slots), Purpose::kDemand);
   touched_.reserve(static_cast<size_t>(filler_->reader().capacity()));
 }

@@ -39,8 +39,8 @@ class Slots {
  public:
   // The table has been checked against its files.
   static Result<std::unique_ptr<Slots>> create(ExpertTable table, std::unique_ptr<Reader> reader,
-                                               int num_slots, EvictionPolicy policy, bool verify,
-                                               ThreadPool* team);
+                                               int num_slots, EvictionPolicy policy,
+                                               int half_life_runs, bool verify, ThreadPool* team);
 
   const ExpertCache& cache() const { return cache_; }
   const SlotFiller& filler() const { return *filler_; }
@@ -89,7 +89,8 @@ class Slots {
   static uint64_t bytes_needed(const ExpertTable& table, int num_slots);
 
  private:
-  Slots(std::unique_ptr<SlotFiller> filler, const CacheShape& shape, EvictionPolicy policy);
+  Slots(std::unique_ptr<SlotFiller> filler, const CacheShape& shape, EvictionPolicy policy,
+        int half_life_runs);
 
   void settle(int slot);  // invariant (1)
 

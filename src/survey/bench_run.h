@@ -95,6 +95,8 @@ class Bench {
   // Without tokenizer and template: what the engine does not need twice.
   const ModelFiles& files() const { return model_.files; }
 
+  const BenchOptions& options() const { return options_; }
+
   // "100%", "25%": of the experts are in slots. "floor": the smallest workable. "default": of the
   // engine's options, or what the machine has. "6G": as said.
   Result<uint64_t> budget_of(const std::string& words) const;

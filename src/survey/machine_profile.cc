@@ -140,6 +140,33 @@ Json list_json(const std::vector<Point>& points) {
   return list;
 }
 
+// Absent where none has won.
+Result<std::vector<KnobSetting>> read_knobs(const Json& json, const std::string& what) {
+  std::vector<KnobSetting> knobs;
+  const Json* object = json_find(json, "knobs");
+  if (object == nullptr) return knobs;
+  if (!object->is_object()) {
+    return Error{ErrorCode::kCorrupt, fmt::format("{}: knobs is not an object", what)};
+  }
+  for (const auto& [name, value] : object->items()) {
+    const int64_t number =
+        PENSTOCK_TRY(json_int(*object, name, what + ": knobs", INT64_MIN, INT64_MAX));
+    const Result<void> checked = check_knob({name, number});
+    if (!checked) {
+      return Error{ErrorCode::kCorrupt, fmt::format("{}: knobs: {}; take it out of the file", what,
+                                                    checked.error().message)};
+    }
+    knobs.push_back({name, number});
+  }
+  return knobs;
+}
+
+Json knobs_json(const std::vector<KnobSetting>& knobs) {
+  Json object = Json::object();
+  for (const KnobSetting& knob : knobs) object[knob.name] = knob.value;
+  return object;
+}
+
 void read_machine(const Json& json, const std::string& what, Fields& parent,
                   MachineProfile& profile) {
   Fields machine(json, what + ": machine");
@@ -200,7 +227,8 @@ Json to_json(const MachineProfile& profile) {
               {"sustained_s", profile.sustained_s},
               {"memory", list_json(profile.memory)},
               {"kernels", list_json(profile.kernels)},
-              {"op_us", profile.op_us}};
+              {"op_us", profile.op_us},
+              {"knobs", knobs_json(profile.knobs)}};
 }
 
 Result<MachineProfile> parse_profile(const Json& json, const std::string& what) {
@@ -227,6 +255,7 @@ Result<MachineProfile> parse_profile(const Json& json, const std::string& what) 
   fields.read_list("kernels", profile.kernels, &read_kernel);
   fields.read_rate("op_us", profile.op_us, Zero::kMeansNotMeasured);
   PENSTOCK_TRY(fields.status());
+  profile.knobs = PENSTOCK_TRY(read_knobs(json, what));
   return profile;
 }
 

@@ -4,7 +4,7 @@
 // with ("how fast would it be there?"); differences() of host/machine.h says that it is one.
 //
 // Errors  load_profile(): kNotFound; kCorrupt naming file and key when a value is missing or out of
-//         its range; kUnsupported for another version of the file. save_profile(): kIo,
+//         its range, or a knob is unknown; kUnsupported for another version of the file. save_profile(): kIo,
 //         kOutOfMemory.
 #pragma once
 
@@ -15,6 +15,7 @@
 #include "base/dtype.h"
 #include "base/json.h"
 #include "base/result.h"
+#include "engine/knobs.h"
 #include "host/machine.h"
 #include "io/storage.h"
 #include "survey/cost_model.h"
@@ -65,7 +66,8 @@ struct MachineProfile {
   double sustained_s = 0;
   std::vector<MemoryPoint> memory;
   std::vector<KernelPoint> kernels;
-  double op_us = 0;  // of one op on next to no data
+  double op_us = 0;                // of one op on next to no data
+  std::vector<KnobSetting> knobs;  // that won here (lab/auto); the others are built in
 };
 
 Json to_json(const MachineProfile& profile);

@@ -44,6 +44,7 @@ MachineProfile example() {
   profile.memory = {{1, 14.0, 11.0}, {8, 60.0, 45.0}, {16, 58.0, 44.0}};
   profile.kernels = {{"q8", 55, 900, 70}, {"q4", 48, 1000, 80}};
   profile.op_us = 4;
+  profile.knobs = {{"experts_ahead", 5}, {"spins", 0}};
   return profile;
 }
 
@@ -76,6 +77,10 @@ INSTANTIATE_TEST_SUITE_P(
     Profiles, Damaged,
     ::testing::Values(
         Damage{"version", "/profile_version", 1, ErrorCode::kUnsupported, "profile_version is 1"},
+        Damage{"knob_name", "/knobs/luck", 3, ErrorCode::kCorrupt, "no knob \"luck\""},
+        Damage{"knob_range", "/knobs/experts_ahead", 99, ErrorCode::kCorrupt, "expected 1 to 16"},
+        Damage{"knob_kind", "/knobs/spins", "few", ErrorCode::kCorrupt, "spins"},
+        Damage{"knobs", "/knobs", 3, ErrorCode::kCorrupt, "knobs is not an object"},
         Damage{"burst", "/bursts/1/us", 0, ErrorCode::kCorrupt, "bursts[1]: us is 0"},
         Damage{"rate_zero", "/flash/1/gbps", 0, ErrorCode::kCorrupt, "flash[1]: gbps is 0"},
         Damage{"rate_negative", "/op_us", -1, ErrorCode::kCorrupt, "op_us is -1"},

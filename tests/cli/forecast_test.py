@@ -110,7 +110,47 @@ class Doctor(Refusals):
         plan = good_json("plan", MODEL.path, env=env)
         self.assertGreater(plan["forecast"]["limit_tps"], 0)
         self.assertGreater(plan["rates"]["flash_gbps"], 0)
+        self.knobs_of_the_profile(report["kept_in"], env)
         self.another_machine_and_a_damaged_profile(report["kept_in"])
+
+    def knobs_of_the_profile(self, path, env):
+        with open(path, encoding="utf-8") as file:
+            profile = json.load(file)
+        self.assertEqual(profile["knobs"], {})
+
+        def write(**changes):
+            with open(path, "w", encoding="utf-8") as file:
+                json.dump({**profile, **changes}, file)
+
+        def bench(*flags):
+            done = penstock("bench", MODEL.path, "-p", "0", "-n", "4", "-r", "1", "--disk-seconds", "0", "--json", *flags, env=env)
+            self.assertEqual(done.returncode, 0, done.stderr)
+            row = json.loads(done.stdout)
+            return row["knobs"]["experts_ahead"], row["logits_hash"], done.stderr.decode()
+
+        built_in, expected, said = bench()
+        self.assertNotIn("knobs", said)
+        write(knobs={"experts_ahead": 5})
+        shown = {knob["name"]: knob for knob in good_json("config", "knobs", env=env)["knobs"]}
+        self.assertEqual((shown["experts_ahead"]["value"], shown["experts_ahead"]["origin"]), (5, path))
+        self.assertEqual((shown["spins"]["value"], shown["spins"]["origin"]), (shown["spins"]["built_in"], "built-in"))
+        self.assertIn("experts_ahead", good("config", "knobs", env=env))
+        self.assertEqual(bench()[:2], (5, expected))
+        self.assertEqual(bench("--knob", "spins=0,experts_ahead=7")[:2], (7, expected))
+        # What cannot be used is told and left aside; the answer is the same.
+        for changes, why in [
+            ({"knobs": {"luck": 3}}, "luck"),
+            ({"knobs": {"experts_ahead": 999}}, "expected 1 to"),
+            ({"knobs": {"experts_ahead": 5}, "machine": {**profile["machine"], "cpu_model": "Example 9000"}}, "another machine"),
+        ]:
+            write(**changes)
+            value, hash, said = bench()
+            self.assertEqual((value, hash), (built_in, expected))
+            self.assertIn("not used", said)
+            self.assertIn(why, said)
+        write()
+        for knob in ("luck=3", "spins", "spins=-1", "spins=1,spins=2"):
+            self.assertIn("--knob", self.refused(2, "bench", MODEL.path, "--knob", knob, env=env))
 
     def another_machine_and_a_damaged_profile(self, path):
         with open(path, encoding="utf-8") as file:

@@ -26,6 +26,7 @@
 //   G21 a pass that failed or was cancelled, for one sequence or several == as if it had never been
 //   G22 prefixes from a disk, after a restart, with files that are damaged, torn, missing or another
 //       model's, and disks that fail or are full == computed anew (prefix_gates_test.cc)
+//   G29 any value of any knob
 //
 // Numbers are given once and never reused. A gate also asserts that what it is about really
 // happened: evictions, chunks, retries.
@@ -38,6 +39,7 @@
 
 #include "base/memory.h"
 #include "compute/cpu/cpu_backend.h"
+#include "engine/knobs.h"
 #include "io/checksum.h"
 #include "support/fake_reader.h"
 #include "support/test_model.h"
@@ -601,6 +603,30 @@ TEST(Gates, g11_quantised_weights_stream_and_chunk_alike_in_fixed_point) {
 
 TEST(Gates, g11_quantised_weights_stream_and_chunk_alike_in_float) {
   expect_quantised_weights_to_stream_and_chunk_alike(Arithmetic::kFloat32);
+}
+
+// Both ends of every range, also together; with few slots, so that experts are read ahead and go.
+TEST_P(Gate, g29_any_value_of_any_knob) {
+  const auto streamed_with = [&](const std::function<void(EngineOptions&)>& turn) {
+    EngineOptions with = options();
+    with.num_slots = open_engine(with)->plan().num_experts / 3;
+    turn(with);
+    return answer(with);
+  };
+  for (const Knob& knob : all_knobs()) {
+    for (const int64_t value : {knob.low, knob.high}) {
+      const Answer streamed = streamed_with([&](EngineOptions& with) { knob.set(with, value); });
+      EXPECT_TRUE(streamed == resident()) << knob.name << "=" << value;
+      EXPECT_GT(streamed.store.evictions, 0u);
+    }
+  }
+  for (const bool high : {false, true}) {
+    const Answer streamed = streamed_with([&](EngineOptions& with) {
+      for (const Knob& knob : all_knobs()) knob.set(with, high ? knob.high : knob.low);
+    });
+    EXPECT_TRUE(streamed == resident()) << (high ? "all high" : "all low");
+    EXPECT_GT(streamed.store.prefetches, 0u);
+  }
 }
 
 TEST(Gates, g13_fewer_experts_per_token_is_reported_as_lossy) {

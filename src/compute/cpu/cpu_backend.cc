@@ -46,19 +46,20 @@ Result<std::unique_ptr<CpuBackend>> CpuBackend::create(int threads, const Backen
                                                           : ByteTiles::kNone;
   const KernelChoice choice = {set.target, options.arithmetic, byte_tiles};
   std::unique_ptr<CpuBackend> backend(
-      new CpuBackend(threads, set, choice, std::move(memory), scratch));
+      new CpuBackend(threads, set, choice, options, std::move(memory), scratch));
   PENSTOCK_TRY(check_team(backend->pool_, threads));
   return backend;
 }
 
 CpuBackend::CpuBackend(int threads, const InstructionSet& set, const KernelChoice& choice,
-                       AlignedMemory memory, const Scratch& scratch)
+                       const CpuBackendOptions& options, AlignedMemory memory,
+                       const Scratch& scratch)
     : memory_(std::move(memory)),
-      pool_(threads),
+      pool_(threads, options.spins),
       set_(set),
       choice_(choice),
       elementwise_(elementwise_kernels(choice.target)),
-      products_(pool_, choice, scratch.products),
+      products_(pool_, choice, scratch.products, options.tasks),
       delta_net_(pool_, choice.target, scratch.delta_net),
       attention_(pool_, choice.target, scratch.attention),
       ffn_hidden_(scratch.ffn_hidden) {}

@@ -27,6 +27,8 @@ namespace penstock {
 struct CpuBackendOptions {
   std::string target;  // one of targets(); empty: the best one
   Arithmetic arithmetic = Arithmetic::kFixed16;
+  TaskCut tasks = {};
+  int spins = ThreadPool::kSpins;   // of the team
   bool emulate_byte_tiles = false;  // for tests: as a unit for tiles would compute, in plain code
 };
 
@@ -70,7 +72,7 @@ class CpuBackend final : public Backend {
   struct Scratch;
 
   CpuBackend(int threads, const InstructionSet& set, const KernelChoice& choice,
-             AlignedMemory memory, const Scratch& scratch);
+             const CpuBackendOptions& options, AlignedMemory memory, const Scratch& scratch);
 
   // Runs body(first, end) over [0, rows), on one thread where there is too little to share.
   template <class Body>

@@ -15,21 +15,26 @@
 namespace penstock {
 
 inline constexpr int64_t kTaskPanels = 16;          // of one task, at most
-inline constexpr int64_t kTaskBytes = 256 << 10;    // of weights, with few rows, at most
 inline constexpr int64_t kTaskBytesMin = 16 << 10;  // shorter ones cost more than they share out
-inline constexpr int64_t kTasksOfThread = 4;        // at least, where there is enough to do
 inline constexpr int64_t kPartOfLastTasks = 4;      // the last tasks are so much shorter
+
+// What a machine may like otherwise. Results do not depend on it.
+struct TaskCut {
+  int64_t task_bytes = 256 << 10;  // of weights, with few rows, at most
+  int64_t tasks_of_thread = 4;     // at least, where there is enough to do
+};
 
 // How long tasks of an op of `bytes` bytes of weights are, and where the last ones begin.
 struct StreamCut {
-  int64_t task_bytes = kTaskBytes;
-  int64_t last_task_bytes = kTaskBytes;
+  int64_t task_bytes = TaskCut{}.task_bytes;
+  int64_t last_task_bytes = TaskCut{}.task_bytes;
   int64_t last_from = 0;  // bytes before the last tasks
 
-  static constexpr StreamCut of(int64_t bytes, int64_t threads) {
-    if (threads == 1) return {kTaskBytes, kTaskBytes, bytes};
+  static constexpr StreamCut of(int64_t bytes, int64_t threads, const TaskCut& tasks = {}) {
+    if (threads == 1) return {tasks.task_bytes, tasks.task_bytes, bytes};
     StreamCut cut;
-    cut.task_bytes = std::clamp(bytes / (threads * kTasksOfThread), kTaskBytesMin, kTaskBytes);
+    cut.task_bytes =
+        std::clamp(bytes / (threads * tasks.tasks_of_thread), kTaskBytesMin, tasks.task_bytes);
     cut.last_task_bytes = std::max(cut.task_bytes / kPartOfLastTasks, kTaskBytesMin);
     cut.last_from = std::max<int64_t>(0, bytes - threads * cut.task_bytes);
     return cut;

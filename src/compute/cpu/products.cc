@@ -81,11 +81,13 @@ ProductScratch::ProductScratch(int threads, const BackendLimits& limits, Scratch
   coded = cursor.take<float>(threads * coded_floats);
 }
 
-Products::Products(ThreadPool& pool, const KernelChoice& choice, const ProductScratch& scratch)
+Products::Products(ThreadPool& pool, const KernelChoice& choice, const ProductScratch& scratch,
+                   const TaskCut& tasks)
     : pool_(pool),
       elementwise_(elementwise_kernels(choice.target)),
       to_fixed_(to_fixed_kernel(choice.target)),
       choice_(choice),
+      tasks_(tasks),
       scratch_(scratch) {
   for (int worker = 0; worker < scratch_.num_threads; ++worker) {
     tiles_.emplace_back(scratch_.tiles + worker * scratch_.tile_floats,
@@ -153,7 +155,8 @@ PanelCut Products::panels_of(const ProductJob& job, int64_t begin) const {
   if (!is_stream(job)) return PanelCut::even(panels, task_size_.panels);
   // Rather a stream for every thread than several streams for some.
   const int64_t wanted = tiling_of(job.weight, job.num_rows).panels_at_once;
-  const int64_t at_once = panels >= wanted * kTasksOfThread * pool_.num_threads() ? wanted : 1;
+  const int64_t at_once =
+      panels >= wanted * tasks_.tasks_of_thread * pool_.num_threads() ? wanted : 1;
   return PanelCut::of(panels, panel_bytes_of(job), at_once, begin, stream_cut_);
 }
 

@@ -67,7 +67,8 @@ struct ProductScratch {
 
 class Products {
  public:
-  Products(ThreadPool& pool, const KernelChoice& choice, const ProductScratch& scratch);
+  Products(ThreadPool& pool, const KernelChoice& choice, const ProductScratch& scratch,
+           const TaskCut& tasks = {});
 
   // Runs job_at(0), ..., job_at(num_jobs - 1), which all have the same x.
   template <class JobAt>
@@ -95,7 +96,7 @@ class Products {
       bytes += stream_bytes(job_at(i));
       has_many_rows = has_many_rows || !is_stream(job_at(i));
     }
-    stream_cut_ = StreamCut::of(bytes, pool_.num_threads());
+    stream_cut_ = StreamCut::of(bytes, pool_.num_threads(), tasks_);
     for (const TaskSize& size : kTaskSizes) {
       task_size_ = size;
       int64_t begin = 0;
@@ -107,7 +108,8 @@ class Products {
             scratch_.starts[i] + scratch_.cuts[i].num_tasks() * ceil_div(job.num_rows, size.rows);
         begin += stream_bytes(job);
       }
-      const bool are_enough = scratch_.starts[num_jobs] >= kTasksOfThread * pool_.num_threads();
+      const bool are_enough =
+          scratch_.starts[num_jobs] >= tasks_.tasks_of_thread * pool_.num_threads();
       if (are_enough || !has_many_rows) break;
     }
   }
@@ -161,6 +163,7 @@ class Products {
   const ElementwiseKernels& elementwise_;
   ToFixedKernel to_fixed_;
   KernelChoice choice_;
+  const TaskCut tasks_;
   ProductScratch scratch_;
   std::vector<ProductTile> tiles_;  // one a thread
   uint64_t op_ = 0;

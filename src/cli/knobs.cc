@@ -1,0 +1,82 @@
+#include "cli/knobs.h"
+
+#include <fmt/format.h>
+
+#include "cli/forecast.h"
+#include "engine/knobs.h"
+#include "survey/machine_profile.h"
+
+namespace penstock {
+namespace {
+
+struct KeptKnobs {
+  std::vector<KnobSetting> settings;
+  std::string path;  // of the profile
+};
+
+KeptKnobs kept_knobs(const Call& call) {
+  const auto folder = call.environment.state_directory();
+  if (!folder) return {};
+  const std::string path = profile_in(*folder);
+  const Result<MachineProfile> profile = load_profile(call.storage, path);
+  if (!profile) {
+    if (profile.error().code != ErrorCode::kNotFound) {
+      call.terminal.warning(fmt::format("the knobs of this machine's profile are not used: {}",
+                                        profile.error().message));
+    }
+    return {};
+  }
+  if (profile->knobs.empty()) return {};
+  const std::vector<std::string> others = differences(profile->machine, this_machine());
+  if (!others.empty()) {
+    call.terminal.warning(fmt::format(
+        "the knobs of {} are not used: they were found on another machine ({})", path, others[0]));
+    return {};
+  }
+  return {profile->knobs, path};
+}
+
+}  // namespace
+
+Result<void> apply_knobs(const Call& call, EngineOptions& options) {
+  for (const KnobSetting& setting : kept_knobs(call).settings) {
+    PENSTOCK_TRY(set_knob(options, setting));
+  }
+  if (!call.settings.is_given("knob")) return {};
+  const Result<std::vector<KnobSetting>> given = parse_knobs(call.settings.text("knob"));
+  if (!given) return given.error().with_context("--knob");
+  for (const KnobSetting& setting : *given) PENSTOCK_TRY(set_knob(options, setting));
+  return {};
+}
+
+void show_knobs(const Call& call) {
+  const KeptKnobs kept = kept_knobs(call);
+  Json list = Json::array();
+  std::string table = fmt::format("{:<22} {:>8} {:>8} {:>6} {:>6} {:<8} {}\n", "knob", "value",
+                                  "built-in", "low", "high", "term", "from");
+  for (const Knob& knob : all_knobs()) {
+    const int64_t built_in = built_in_value(knob);
+    int64_t value = built_in;
+    std::string origin = "built-in";
+    for (const KnobSetting& setting : kept.settings) {
+      if (setting.name == knob.name) value = setting.value, origin = kept.path;
+    }
+    list.push_back(Json{{"name", knob.name},
+                        {"value", value},
+                        {"built_in", built_in},
+                        {"low", knob.low},
+                        {"high", knob.high},
+                        {"term", knob.term},
+                        {"help", knob.help},
+                        {"origin", origin}});
+    table += fmt::format("{:<22} {:>8} {:>8} {:>6} {:>6} {:<8} {}\n  {}\n", knob.name, value,
+                         built_in, knob.low, knob.high, knob.term, origin, knob.help);
+  }
+  if (call.json()) {
+    call.output.write_line(Json{{"knobs", std::move(list)}});
+  } else {
+    call.output.write(table);
+  }
+}
+
+}  // namespace penstock
