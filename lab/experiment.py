@@ -1,6 +1,9 @@
 """One experiment, from a written prediction to a row of the ledger. Used by lab/try.
 
-Order, cheap to costly: proposal, rules, builds, gates, proof that the change ran, measurement.
+Order, cheap to costly: proposal, rules, builds, gates, proof that the change ran, measurement, and
+where that is a win: workloads drawn anew, which nobody could have aimed at.
+
+What is compared are two commits, or one commit with knobs turned (--knob) and without.
 """
 
 import csv
@@ -8,15 +11,22 @@ import datetime
 import hashlib
 import json
 import os
+import random
 import re
+import shutil
 import statistics
+import string
 import subprocess
 
+import commands
 import ledger
 import paired
 
 # What an experiment may not change: what it is judged by.
 JUDGES = ["lab/", "bench/", "tests/gates/", "tests/golden/", "tests/data/", "tests/support/"]
+# What a program that proposes patches may not change either: nobody looks at them before they run.
+JUDGES_OF_PROGRAMS = [*JUDGES, "tests/", "scripts/", "demo/"]
+HOLDOUT_BLOCKS = 3
 COUNTER = re.compile(r"^([\w.]+)\s*(>=|<=|>|<|==|!=)\s*(-?[\d.]+)$")
 COMPARE = {
     ">": lambda a, b: a > b,
@@ -83,9 +93,10 @@ def check_proposal(proposal, rows):
         )
 
 
-def changed_judges(root, base, candidate):
-    names = git(root, "diff", "--name-only", base, candidate).splitlines()
-    return [name for name in names if name.startswith(tuple(JUDGES))]
+def changed_judges(root, base, candidate, judges):
+    """A file that was moved away counts as changed."""
+    names = git(root, "diff", "--name-only", "--no-renames", "-z", base, candidate).split("\0")
+    return [name for name in names if name.startswith(tuple(judges))]
 
 
 def lines_changed(root, base, candidate):
@@ -100,12 +111,22 @@ def fill(command, places):
     return [part.format_map(places) for part in command]
 
 
-def run_logged(command, log, cwd=None):
-    """-> exit code; everything it prints goes to the log."""
-    with open(log, "ab") as file:
-        file.write(f"$ {' '.join(command)}\n".encode())
-        file.flush()
-        return subprocess.run(command, stdout=file, stderr=file, cwd=cwd, check=False).returncode
+def profile_path(settings):
+    """Where penstock keeps what it knows of this machine; empty when the settings do not say."""
+    home = os.path.expanduser("~")
+    places = {"HOME": home, "XDG_STATE_HOME": os.path.join(home, ".local/state"), **os.environ}
+    return string.Template(settings.get("machine_profile") or "").safe_substitute(places)
+
+
+def state_of_machine():
+    """For the note of a row: what else ran, and the memory there was."""
+    text = f"load {os.getloadavg()[0]:.1f}"
+    try:
+        with open("/proc/meminfo", encoding="ascii") as file:
+            kib = dict(line.split()[:2] for line in file)["MemAvailable:"]
+        return f"{text}, {int(kib) / 2**20:.1f} GiB free"
+    except (OSError, KeyError, ValueError):
+        return text
 
 
 def value_at(row, path):
@@ -143,46 +164,86 @@ def counter_moved(counter, base_row, candidate_row):
     return holds and (not isinstance(before, (int, float)) or before != after)
 
 
+def add_tree(root, tree, commit):
+    """A checkout of the commit at `tree`, whatever an earlier run left there."""
+    if os.path.isdir(tree):
+        try:
+            top = git(tree, "rev-parse", "--show-toplevel")  # of a half-made one: the root
+            is_whole = os.path.samefile(top, tree) and git(tree, "rev-parse", "HEAD") == commit
+            if is_whole and not git(tree, "status", "--porcelain", "--untracked-files=no"):
+                return
+        except Refused:
+            pass
+    remove_tree(root, tree)
+    git(root, "worktree", "add", "--force", "--detach", tree, commit)
+
+
+def remove_tree(root, tree):
+    shutil.rmtree(tree, ignore_errors=True)
+    git(root, "worktree", "prune")
+
+
 class Experiment:
     def __init__(self, root, lab, settings, proposal, say=print):
         self.root, self.lab, self.settings, self.proposal, self.say = (
             root, lab, settings, proposal, say,
         )  # fmt: skip
+        self.limit_s = settings.get("limit_s", 3600)  # of each build, gate and run
         self.ledger = os.path.join(lab, "ledger.tsv")
         self.rows = ledger.read(self.ledger)
-        self.id = ledger.next_id(self.rows)
+        self.id = ""
         self.workload = settings["workloads"].get(proposal.get("workload"))
-        self.folder = os.path.join(lab, "runs", self.id)
+        self.folder = ""
 
-    def run(self):
-        """-> the row that was written."""
+    def run(self, on_begin=lambda number: None):
+        """-> the row that was written. `on_begin` is told its number before anything runs."""
         if self.workload is None:
             known = ", ".join(sorted(self.settings["workloads"]))
             raise Refused(f"no workload \"{self.proposal.get('workload')}\"; there are: {known}")
         check_proposal(self.proposal, self.rows)
         base = git(self.root, "rev-parse", self.proposal["base"] + "^{commit}")
         candidate = git(self.root, "rev-parse", self.proposal["candidate"] + "^{commit}")
-        if base == candidate:
-            raise Refused("base and candidate are the same commit")
+        if base == candidate and not self.proposal.get("knobs"):
+            raise Refused("base and candidate are the same commit, and no knob is turned")
         if self.proposal.get("reopens"):
             ledger.reopen(self.ledger, self.proposal["reopens"])
             self.rows = ledger.read(self.ledger)
-        os.makedirs(self.folder)
+        self.take_number()
+        on_begin(self.id)
         row = self.first_row(base, candidate)
         try:
-            judges = changed_judges(self.root, base, candidate)
+            is_program = self.proposal.get("by_program")
+            forbidden = JUDGES_OF_PROGRAMS if is_program else JUDGES
+            judges = changed_judges(self.root, base, candidate, forbidden)
             if judges:
                 raise Ended("INVALID", f"changes what it is judged by: {', '.join(judges)}")
             builds = [self.build(commit) for commit in (base, candidate)]
             self.gates(candidate, builds[1], row)
             self.measure(builds, row)
+            self.check_holdouts(builds, row)
         except Ended as end:
-            row.update(status=end.status, note=end.note)
+            row.update(status=end.status, note=self.note(end.note))
         ledger.append(self.ledger, row)
         self.keep("row.json", json.dumps(row, indent=2) + "\n")
         return row
 
+    def take_number(self):
+        """The first that neither the ledger nor a run at work has."""
+        number = int(ledger.next_id(self.rows))
+        while True:
+            self.id = f"{number:04d}"
+            self.folder = os.path.join(self.lab, "runs", self.id)
+            try:
+                return os.makedirs(self.folder)
+            except FileExistsError:
+                number += 1
+
+    def note(self, *more):
+        given = self.proposal.get("note") or ""
+        return "; ".join(text for text in (given, self.state, *more) if text)
+
     def first_row(self, base, candidate):
+        self.state = state_of_machine()
         proposal = self.proposal
         self.keep("proposal.json", json.dumps(proposal, indent=2) + "\n")
         return {
@@ -200,13 +261,12 @@ class Experiment:
             "counter": proposal["counter"],
             "lines_changed": lines_changed(self.root, base, candidate),
             "refuted_if": proposal["refuted_if"],
-            "note": proposal.get("note") or "",
+            "note": self.note(),
             "status": "CRASH",
         }
 
     def profile_hash(self):
-        path = self.settings.get("machine_profile") or ""
-        path = os.path.expanduser(os.path.expandvars(path))
+        path = profile_path(self.settings)
         if not os.path.isfile(path):
             return "none"
         with open(path, "rb") as file:
@@ -226,69 +286,131 @@ class Experiment:
             "models": os.path.join(self.root, "build"),
         }
 
+    def call(self, command, log, cwd=None):
+        """-> exit code"""
+        try:
+            return commands.run_logged(command, log, cwd, timeout_s=self.limit_s)
+        except commands.TimedOut as late:
+            raise Ended("CRASH", f"{late}: {os.path.relpath(log, self.lab)}")
+
     def build(self, commit):
         """-> the build folder of a commit; made once, kept."""
         name = commit[:12]
         tree = os.path.join(self.root, "build", "lab", "trees", name)
-        build = os.path.join(self.root, "build", "lab", "builds", name)
+        folder = self.settings.get("build_folder", "{root}/build/lab/builds/{name}")
+        build = folder.format(root=self.root, source=tree, name=name)
+        stamp = os.path.join(build, "built.stamp")
+        if os.path.exists(stamp):
+            return build
+        add_tree(self.root, tree, commit)
         log = os.path.join(self.folder, f"build-{name}.log")
-        if not os.path.isdir(tree):
-            git(self.root, "worktree", "add", "--detach", tree, commit)
         for command in self.settings["build"]:
             self.say(f"building {name}")
-            if run_logged(fill(command, self.places(build, tree)), log, cwd=tree) != 0:
+            if self.call(fill(command, self.places(build, tree)), log, tree) != 0:
                 raise Ended("CRASH", f"{name} does not build: {os.path.relpath(log, self.lab)}")
-        return build
+        with open(stamp, "w", encoding="ascii"):
+            return build
 
     def gates(self, candidate, build, row):
+        """They judge a commit (with every value of every knob); once is enough."""
+        stamp = os.path.join(build, "gates.stamp")
+        if os.path.exists(stamp):
+            row["gates"] = "passed"
+            return
         self.say("gates: is the output still the same?")
         log = os.path.join(self.folder, "gates.log")
         for command in self.settings["gates"]:
-            if run_logged(fill(command, self.places(build)), log) != 0:
+            if self.call(fill(command, self.places(build)), log) != 0:
                 row["gates"] = "failed"
                 raise Ended("DISCARD", f"{candidate[:12]} fails the gates: runs/{self.id}/gates.log")
         row["gates"] = "passed"
+        with open(stamp, "w", encoding="ascii"):
+            pass
 
-    def sample(self, build):
-        """One run of the workload -> its row of figures."""
-        command = fill(self.workload["command"], self.places(build))
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    def sample(self, arm, workload, draws=None):
+        """One run of a workload -> its row of figures. An arm is a build, and the knobs turned."""
+        build, knobs = arm
+        command = fill(workload["command"], {**self.places(build), **(draws or {})})
+        if knobs:
+            command += ["--knob", ",".join(f"{name}={value}" for name, value in knobs.items())]
+        try:
+            code, text = commands.run_and_read(command, timeout_s=self.limit_s)
+        except commands.TimedOut as late:
+            raise Ended("CRASH", f"the workload hangs: {late}")
         with open(os.path.join(self.folder, "output.log"), "a", encoding="utf-8") as file:
-            file.write(f"$ {' '.join(command)}\n{done.stdout}{done.stderr}")
-        if done.returncode != 0:
-            raise Ended("CRASH", f"the workload ended with {done.returncode}: output.log")
-        found = select(rows_of(done.stdout), self.workload.get("select", {}))
-        if found is None or not isinstance(value_at(found, self.workload["rate"]), (int, float)):
-            raise Ended("INVALID", f"the workload printed no {self.workload['rate']}")
+            file.write(f"$ {' '.join(command)}\n{text}")
+        if code != 0:
+            raise Ended("CRASH", f"the workload ended with {code}: output.log")
+        found = select(rows_of(text), workload.get("select", {}))
+        rate = None if found is None else value_at(found, workload["rate"])
+        if not isinstance(rate, (int, float)):
+            raise Ended("INVALID", f"the workload printed no {workload['rate']}")
+        if rate <= 0:
+            raise Ended("INVALID", f"a run reported {rate} for {workload['rate']}")
         return found
 
     def measure(self, builds, row):
-        base_row, candidate_row = (self.sample(build) for build in builds)  # also warms both up
-        same = self.workload.get("same")
+        arms = ((builds[0], {}), (builds[1], self.proposal.get("knobs") or {}))
+        base_row, candidate_row = (self.sample(arm, self.workload) for arm in arms)  # warms up, too
+        self.check_same(self.workload, base_row, candidate_row, row)
+        if not counter_moved(self.proposal["counter"], base_row, candidate_row):
+            raise Ended("INVALID", f"{self.proposal['counter']} did not move: the change did not run")
+        blocks, (base_row, candidate_row) = self.measure_blocks(
+            arms, self.workload, self.proposal.get("blocks") or 4, row, "samples.csv"
+        )
+        self.judge(blocks, base_row, candidate_row, row)
+        self.compare_with_limit(builds[1], candidate_row, row)
+
+    def check_same(self, workload, base_row, candidate_row, row):
+        same = workload.get("same")
         is_exact = row["mode"] == "exact"
         if is_exact and same and value_at(base_row, same) != value_at(candidate_row, same):
             raise Ended("DISCARD", f"another {same}: it does not compute the same")
-        if not counter_moved(self.proposal["counter"], base_row, candidate_row):
-            raise Ended("INVALID", f"{self.proposal['counter']} did not move: the change did not run")
-        blocks, samples = [], []
-        for number in range(self.proposal.get("blocks") or 4):
+
+    def measure_blocks(self, arms, workload, count, row, name, draws=None):
+        """-> ([[rate of A, of B, of B, of A]], the latest figures of A and of B)"""
+        blocks, samples, latest = [], [], {}
+        for number in range(count):
             self.say(f"block {number + 1}: {paired.BLOCK}")
             rates = []
             for letter in paired.BLOCK:
-                figures = self.sample(builds["AB".index(letter)])
-                rate = float(value_at(figures, self.workload["rate"]))
-                if rate <= 0:
-                    raise Ended("INVALID", f"a run reported {rate} for {self.workload['rate']}")
-                rates.append(rate)
-                samples.append((number, letter, rate))
-                base_row, candidate_row = (
-                    (figures, candidate_row) if letter == "A" else (base_row, figures)
-                )
+                latest[letter] = self.sample(arms["AB".index(letter)], workload, draws)
+                rates.append(float(value_at(latest[letter], workload["rate"])))
+                samples.append((number, letter, rates[-1]))
+                if len(latest) == 2:
+                    self.check_same(workload, latest["A"], latest["B"], row)
             blocks.append(rates)
-        with open(os.path.join(self.folder, "samples.csv"), "w", newline="") as file:
+        with open(os.path.join(self.folder, name), "w", newline="") as file:
             csv.writer(file).writerows([("block", "program", "rate"), *samples])
-        self.judge(blocks, base_row, candidate_row, row)
-        self.compare_with_limit(builds[1], candidate_row, row)
+        return blocks, (latest["A"], latest["B"])
+
+    def check_holdouts(self, builds, row):
+        """A win must cost nothing where nobody looked when it was thought of. What is drawn stays in
+        the run's folder; who proposes sees no more than that it failed."""
+        if row["status"] != "KEEP":
+            return
+        arms = ((builds[0], {}), (builds[1], self.proposal.get("knobs") or {}))
+        draw = random.Random(self.proposal.get("holdout_seed"))  # without one: as the system likes
+        drawn, told = {}, []
+        for name, workload in self.settings.get("holdouts", {}).items():
+            draws = {key: draw.randint(*ends) for key, ends in workload.get("draw", {}).items()}
+            drawn[name] = draws
+            self.keep("holdouts.json", json.dumps(drawn, indent=2) + "\n")
+            self.say(f"hold-out {name}")
+            try:
+                blocks, _ = self.measure_blocks(
+                    arms, workload, HOLDOUT_BLOCKS, row, f"holdout-{name}.csv", draws
+                )
+            except Ended as end:
+                status = "DISCARD" if end.status == "CRASH" else end.status
+                raise Ended(status, f"hold-out {name}: {end.note}")
+            ratios, same = paired.ratios_of(blocks)
+            ratio, low, high = paired.median_interval(ratios)
+            if paired.verdict(ratio, low, high, paired.noise_of(same)) == "DISCARD":
+                raise Ended("DISCARD", f"hold-out {name}: {ratio:.3f} times the base's speed")
+            told.append(f"{name} {ratio:.3f} [{low:.3f}, {high:.3f}]")
+        if told:
+            row["note"] = self.note("hold-outs: " + ", ".join(told))
 
     def judge(self, blocks, base_row, candidate_row, row):
         ratios, same = paired.ratios_of(blocks)
@@ -317,8 +439,8 @@ class Experiment:
         if not limit:
             return
         places = {**self.places(build), **{k: v for k, v in figures.items() if v is not None}}
-        done = subprocess.run(fill(limit["command"], places), capture_output=True, text=True)
-        found = rows_of(done.stdout)
+        _, text = commands.run_and_read(fill(limit["command"], places), timeout_s=self.limit_s)
+        found = rows_of(text)
         value = value_at(found[-1], limit["key"]) if found else None
         if isinstance(value, (int, float)) and value > 0:
             row["limit_tps"] = value

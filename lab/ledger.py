@@ -52,6 +52,8 @@ def write(path, rows):
             if unknown or row["status"] not in STATUSES:
                 raise ValueError(f"not a row of the ledger: {sorted(unknown) or row['status']}")
             file.write("\t".join(as_cell(row.get(column)) for column in COLUMNS) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
     os.replace(partial, path)
 
 
@@ -74,9 +76,14 @@ def reopen(path, experiment):
     raise ValueError(f"{path} has no experiment {experiment}")
 
 
+def is_search(row):
+    """A knob was turned to see what it does: that predicts nothing."""
+    return row.get("counter", "").startswith("knobs.")
+
+
 def missed(row):
     """The prediction was wrong by more than half of what it predicted; None without a result."""
-    if not row["ratio"] or not row["predicted_ratio"]:
+    if not row["ratio"] or not row["predicted_ratio"] or is_search(row):
         return None
     predicted = float(row["predicted_ratio"]) - 1
     return abs(float(row["ratio"]) - 1 - predicted) > MISS * abs(predicted)

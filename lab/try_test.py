@@ -3,16 +3,14 @@
 
 import json
 import os
-import shutil
 import subprocess
 import sys
-import tempfile
 import unittest
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, HERE)
 
-import ledger
+from test_support import RepositoryTest
 
 PROGRAM = """#!/bin/sh
 # rate, hash, prefetches
@@ -47,39 +45,15 @@ PROPOSAL = {
 }
 
 
-class Try(unittest.TestCase):
+class Try(RepositoryTest):
+    settings = SETTINGS
+
     def setUp(self):
-        self.folder = tempfile.mkdtemp(prefix="penstock-lab-")
-        self.git("init", "-q", "-b", "main")
-        os.makedirs(self.path("lab"))
-        for name in ("try", "report", "experiment.py", "ledger.py", "paired.py"):
-            shutil.copy(os.path.join(HERE, name), self.path("lab"))
-        os.makedirs(self.path("bench"))
-        shutil.copy(os.path.join(HERE, "../bench/svg_plot.py"), self.path("bench"))
-        self.write("lab/workloads.json", json.dumps(SETTINGS))
-        self.write(".gitignore", "/build/\n__pycache__/\n/lab/runs/\n/lab/ledger.tsv\n")
-        self.write("gates", "exit 0\n")
+        super().setUp()
         self.commit_program()
 
-    def tearDown(self):
-        shutil.rmtree(self.folder)
-
-    def path(self, name):
-        return os.path.join(self.folder, name)
-
-    def write(self, name, text):
-        os.makedirs(os.path.dirname(self.path(name)), exist_ok=True)
-        with open(self.path(name), "w", encoding="utf-8") as file:
-            file.write(text)
-
-    def git(self, *arguments):
-        identity = ["-c", "user.name=t", "-c", "user.email=t@example.org"]
-        subprocess.run(["git", "-C", self.folder, *identity, *arguments], check=True)
-
     def commit_program(self, rate=10, hash="aa", count=0, text=None):
-        self.write("program", text or PROGRAM.format(rate=rate, hash=hash, count=count))
-        self.git("add", "-A")
-        self.git("commit", "-q", "-m", "program", "--allow-empty")
+        self.commit(program=text or PROGRAM.format(rate=rate, hash=hash, count=count))
 
     def candidate(self, **program):
         self.git("checkout", "-q", "-B", "candidate", "main")
@@ -95,9 +69,6 @@ class Try(unittest.TestCase):
         )
         return done.returncode, done.stdout + done.stderr
 
-    def rows(self):
-        return ledger.read(self.path("lab/ledger.tsv"))
-
     def test_a_faster_program_that_computes_the_same_is_kept(self):
         self.candidate(rate=20, count=3)
         code, text = self.attempt()
@@ -108,13 +79,11 @@ class Try(unittest.TestCase):
         self.assertEqual(float(row["share_of_limit"]), 0.5)
         self.assertEqual(json.loads(row["terms_after"]), {"experts": 3, "expert_wait": 7})
         self.assertEqual(row["lines_changed"], "2")
-        with open(self.path("lab/runs/0001/samples.csv"), encoding="utf-8") as file:
-            samples = file.read()
+        samples = self.read("lab/runs/0001/samples.csv")
         self.assertEqual([line.split(",")[1] for line in samples.splitlines()[1:]], list("ABBA") * 3)
         command = [sys.executable, "-B", self.path("lab/report"), "--out", self.path("report.svg")]
         report = subprocess.run(command, capture_output=True, text=True)
-        with open(self.path("report.svg"), encoding="utf-8") as file:
-            self.assertIn(">best, w</text>", file.read())
+        self.assertIn(">best, w</text>", self.read("report.svg"))
         self.assertIn("expert_wait", report.stdout)
         self.assertIn("predictions on flash: 1 of 1 held", report.stdout)
 
@@ -163,6 +132,22 @@ class Try(unittest.TestCase):
         self.attempt()
         self.assertEqual(self.rows()[0]["status"], "INVALID")
         self.assertIn("tests/golden/values.json", self.rows()[0]["note"])
+
+    def test_moving_a_judge_away_is_touching_it(self):
+        self.write("tests/golden/values.json", "values\n" * 9)
+        self.commit_program()
+        self.git("checkout", "-q", "-B", "candidate", "main")
+        os.makedirs(self.path("src"))
+        self.git("mv", "tests/golden/values.json", "src/values.json")
+        self.commit_program(rate=20, count=3)
+        self.attempt()
+        self.assertEqual(self.rows()[0]["status"], "INVALID")
+
+    def test_a_number_that_a_killed_run_has_taken_is_left_alone(self):
+        os.makedirs(self.path("lab/runs/0001"))
+        self.candidate(rate=20, count=3)
+        self.attempt()
+        self.assertEqual([row["id"] for row in self.rows()], ["0002"])
 
     def test_what_does_not_build_or_run_is_a_crash(self):
         self.candidate(text="if (\n")
