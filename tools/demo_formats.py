@@ -2,13 +2,18 @@
 """Writes a BF16 model (a Hugging Face folder of qwen3_5_moe) in the formats that people have.
 
     pip install gguf 'mlx[cpu]' ml_dtypes numpy safetensors
-    tools/demo_formats.py SOURCE TARGET [q8_0 q4_0 q4_k_m mlx-4 fp8]
+    tools/demo_master.py build/demo-model SOURCE           # or any other folder of that shape
+    tools/demo_formats.py SOURCE TARGET [q8_0 q4_0 q4_k_m mlx-4 fp8] [--twins FOLDER]
 
 TARGET/q8_0.gguf, q4_0.gguf and q4_k_m.gguf are laid out as the format's converter and quantiser do it (names, order of value
 heads, types that never change, types that rows of other widths fall back to), TARGET/mlx-4 as mlx-lm does it, TARGET/fp8
 as the published FP8 repositories. 32-blocks are rounded by the package `gguf`, MLX's groups by `mlx`; Q4_K and Q6_K by plain
 rounding here, as the package only reads them. Made for tests of running in place: `penstock run TARGET/q4_0.gguf ...`.
+
+FOLDER/KIND is then a folder in F32 of the values that TARGET/KIND stands for, as the public packages decode what was written, with
+the names and orders of SOURCE: whoever reads the format must compute the same with both (tests/cli/formats_test.py).
 """
+import argparse
 import json
 import os
 import re
@@ -20,6 +25,7 @@ import numpy as np
 from gguf import GGMLQuantizationType as T
 from gguf import quants
 
+KINDS = ["q8_0", "q4_0", "q4_k_m", "mlx-4", "fp8"]
 LAYER = re.compile(r"model\.layers\.(\d+)\.(.*)")
 NAMES = {"input_layernorm.weight": "attn_norm.weight", "post_attention_layernorm.weight": "post_attention_norm.weight",
          "self_attn.q_proj.weight": "attn_q.weight", "self_attn.k_proj.weight": "attn_k.weight",
@@ -123,13 +129,14 @@ def quantise(values, kind):
 # --- GGUF
 
 
-def tile_heads(name, values, config):
+def tile_heads(name, values, config, back=False):
     """Value heads by number within their key head first, as the converter puts them."""
     keys, heads = config["linear_num_key_heads"], config["linear_num_value_heads"]
     key_rows = 2 * keys * config["linear_key_head_dim"]
 
     def tile(rows):
-        grouped = rows.reshape((keys, heads // keys, rows.shape[0] // heads) + rows.shape[1:])
+        first, second = (heads // keys, keys) if back else (keys, heads // keys)
+        grouped = rows.reshape((first, second, rows.shape[0] // heads) + rows.shape[1:])
         return grouped.swapaxes(0, 1).reshape(rows.shape)
 
     if name in ("attn_qkv.weight", "ssm_conv1d.weight"):
@@ -142,21 +149,22 @@ def tile_heads(name, values, config):
 
 
 def gguf_tensors(model, config):
+    """Names there, values, names here."""
     for name, values in model.items():
         if zero_centred(name):
             values = values + np.float32(1)
         found = LAYER.match(name)
         if not found:
             yield {"model.embed_tokens.weight": "token_embd.weight", "model.norm.weight": "output_norm.weight",
-                   "lm_head.weight": "output.weight"}[name], values
+                   "lm_head.weight": "output.weight"}[name], values, name
             continue
         block, rest = f"blk.{found[1]}.", found[2]
         if rest == "mlp.experts.gate_up_proj":
             half_rows = values.shape[1] // 2
-            yield block + "ffn_gate_exps.weight", values[:, :half_rows]
-            yield block + "ffn_up_exps.weight", values[:, half_rows:]
+            yield block + "ffn_gate_exps.weight", values[:, :half_rows], name
+            yield block + "ffn_up_exps.weight", values[:, half_rows:], name
         elif rest == "mlp.experts.down_proj":
-            yield block + "ffn_down_exps.weight", values
+            yield block + "ffn_down_exps.weight", values, name
         else:
             short = NAMES[rest]
             if short == "ssm_a":
@@ -165,7 +173,19 @@ def gguf_tensors(model, config):
                 values = values[:, 0]
             # Queries of a full-attention layer have names of their own; attn_qkv is the delta-net's.
             tiled = rest.startswith("linear_attn.")
-            yield block + short, tile_heads(short, values, config) if tiled else values
+            yield block + short, tile_heads(short, values, config) if tiled else values, name
+
+
+def from_gguf(name, values, here, config):
+    """What gguf_tensors made of a tensor, undone."""
+    short = name.split(".", 2)[-1]
+    if ".linear_attn." in here:
+        values = tile_heads(short, values, config, back=True)
+    if short == "ssm_a":
+        return np.log(-values)
+    if short == "ssm_conv1d.weight":
+        return values[:, None]
+    return values - np.float32(1) if zero_centred(here) else values
 
 
 def type_of(name, width, layer, layers, kind):
@@ -227,18 +247,24 @@ def write_gguf(source, target, kind, model, config):
     writer.add_float32(f"{arch}.attention.layer_norm_rms_epsilon", config["rms_norm_eps"])
     writer.add_array(f"{arch}.attention.recurrent_layers", [t == "linear_attention" for t in config["layer_types"]])
     add_tokenizer(writer, source)
-    for name, values in gguf_tensors(model, config):
+    twin = {}
+    for name, values, here in gguf_tensors(model, config):
         layer = int(name.split(".")[1]) if name.startswith("blk.") else 0
         wanted = type_of(name, values.shape[-1], layer, layers, kind)
         values = np.ascontiguousarray(values)
         if wanted is T.F32:
             writer.add_tensor(name, values)
         else:
-            writer.add_tensor(name, quantise(values, wanted), raw_dtype=wanted)
+            packed = quantise(values, wanted)
+            writer.add_tensor(name, packed, raw_dtype=wanted)
+            values = quants.dequantize(packed, wanted)
+        values = from_gguf(name, values, here, config)
+        twin[here] = np.concatenate([twin[here], values], 1) if here in twin else values
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
+    return twin
 
 
 # --- folders
@@ -258,50 +284,61 @@ def start_folder(source, folder, changes):
 def write_mlx(source, target, model, config):
     import mlx.core as mx
     folder = os.path.join(target, "mlx-4")
-    own, tensors = {}, {}
+    own, tensors, twin = {}, {}, {}
+
+    def in_floats(values):
+        return np.array(values.astype(mx.float32))
 
     def put(module, values, bits=4):
+        """-> the values that it stands for."""
         values = mx.array(values).astype(mx.bfloat16)
         if values.shape[-1] % 64 != 0:
             tensors[module + ".weight"] = values
-            return
+            return in_floats(values)
         parts = mx.quantize(values, group_size=64, bits=bits)
         for name, part in zip(("weight", "scales", "biases"), parts):
             tensors[f"{module}.{name}"] = part
         if bits != 4:
             own[module] = {"group_size": 64, "bits": bits}
+        codes, scales, biases = parts
+        return np.array(mx.dequantize(codes, scales.astype(mx.float32), biases.astype(mx.float32), group_size=64, bits=bits))
 
-    for name, values in model.items():
-        name = "language_model." + name
+    for here, values in model.items():
+        name = "language_model." + here
         module = name.removesuffix(".weight")
         if name.endswith("experts.gate_up_proj"):
             base, rows = name.removesuffix("experts.gate_up_proj") + "switch_mlp.", values.shape[1] // 2
-            put(base + "gate_proj", values[:, :rows])
-            put(base + "up_proj", values[:, rows:])
+            twin[here] = np.concatenate([put(base + "gate_proj", values[:, :rows]), put(base + "up_proj", values[:, rows:])], 1)
         elif name.endswith("experts.down_proj"):
-            put(name.removesuffix("experts.down_proj") + "switch_mlp.down_proj", values)
+            twin[here] = put(name.removesuffix("experts.down_proj") + "switch_mlp.down_proj", values)
         elif name.endswith("conv1d.weight"):
             tensors[name] = mx.array(values[:, 0, :, None]).astype(mx.bfloat16)
+            twin[here] = in_floats(tensors[name])[:, None, :, 0]
         elif name.endswith("A_log"):
             tensors[name] = mx.array(values)
-        elif zero_centred(name.removeprefix("language_model.")):
+            twin[here] = values
+        elif zero_centred(here):
             tensors[name] = mx.array(values + np.float32(1)).astype(mx.bfloat16)
+            twin[here] = in_floats(tensors[name]) - 1
         elif values.ndim == 1:
             tensors[name] = mx.array(values).astype(mx.bfloat16)
+            twin[here] = in_floats(tensors[name])
         else:
-            put(module, values, 8 if name.endswith(("mlp.gate.weight", "shared_expert_gate.weight")) else 4)
+            twin[here] = put(module, values, 8 if name.endswith(("mlp.gate.weight", "shared_expert_gate.weight")) else 4)
     quantisation = {"group_size": 64, "bits": 4, "mode": "affine", **own}
     start_folder(source, folder, {"quantization": quantisation, "quantization_config": quantisation})
     mx.save_safetensors(os.path.join(folder, "model.safetensors"), tensors)
+    return twin
 
 
 def write_fp8(source, target, model, config):
     import ml_dtypes
     from safetensors.numpy import save_file
     folder = os.path.join(target, "fp8")
-    tensors = {}
+    tensors, twin = {}, {}
 
     def put(module, values):
+        """-> the values that it stands for."""
         rows, columns = (-(-n // 128) for n in values.shape)
         scales = np.zeros((rows, columns), np.float32)
         codes = np.zeros(values.shape, ml_dtypes.float8_e4m3fn)
@@ -313,40 +350,61 @@ def write_fp8(source, target, model, config):
                 codes[square] = np.clip(values[square] / scales[i, j], -448, 448).astype(ml_dtypes.float8_e4m3fn)
         tensors[module + ".weight"] = codes
         tensors[module + ".weight_scale_inv"] = scales.astype(ml_dtypes.bfloat16)
+        each = scales.repeat(128, 0).repeat(128, 1)[:values.shape[0], :values.shape[1]]
+        return codes.astype(np.float32) * each
 
     for name, values in model.items():
         if ".experts." in name:
             base, part = name.rsplit(".", 1)
+            twins = []
             for expert, matrix in enumerate(values):
                 rows = values.shape[1] // 2
                 if part == "gate_up_proj":
-                    put(f"{base}.{expert}.gate_proj", matrix[:rows])
-                    put(f"{base}.{expert}.up_proj", matrix[rows:])
+                    twins.append(np.concatenate([put(f"{base}.{expert}.gate_proj", matrix[:rows]),
+                                                 put(f"{base}.{expert}.up_proj", matrix[rows:])]))
                 else:
-                    put(f"{base}.{expert}.down_proj", matrix)
+                    twins.append(put(f"{base}.{expert}.down_proj", matrix))
+            twin[name] = np.stack(twins)
         elif name.endswith(("_proj.weight", "in_proj_qkv.weight", "in_proj_z.weight")):
-            put(name.removesuffix(".weight"), values)
+            twin[name] = put(name.removesuffix(".weight"), values)
         else:
             tensors[name] = values.astype(ml_dtypes.bfloat16)
+            twin[name] = tensors[name].astype(np.float32)
     start_folder(source, folder, {"quantization_config": {
         "quant_method": "fp8", "fmt": "e4m3", "activation_scheme": "dynamic", "weight_block_size": [128, 128],
         "modules_to_not_convert": ["lm_head"]}})
     save_file(tensors, os.path.join(folder, "model.safetensors"))
+    return twin
 
 
-def main(source, target, kinds):
-    with open(os.path.join(source, "config.json")) as file:
+def write_twin(source, folder, twin):
+    from safetensors.numpy import save_file
+    start_folder(source, folder, {})
+    tensors = {name: np.ascontiguousarray(values, np.float32) for name, values in twin.items()}
+    save_file(tensors, os.path.join(folder, "model.safetensors"))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("source")
+    parser.add_argument("target")
+    parser.add_argument("kinds", nargs="*", default=KINDS, metavar="kind", help=", ".join(KINDS))
+    parser.add_argument("--twins", metavar="FOLDER")
+    options = parser.parse_args()
+    with open(os.path.join(options.source, "config.json")) as file:
         config = json.load(file)
-    model = read_model(source)
-    os.makedirs(target, exist_ok=True)
-    for kind in kinds:
+    model = read_model(options.source)
+    os.makedirs(options.target, exist_ok=True)
+    for kind in options.kinds:
         if kind == "mlx-4":
-            write_mlx(source, target, model, config)
+            twin = write_mlx(options.source, options.target, model, config)
         elif kind == "fp8":
-            write_fp8(source, target, model, config)
+            twin = write_fp8(options.source, options.target, model, config)
         else:
-            write_gguf(source, target, kind, model, config)
+            twin = write_gguf(options.source, options.target, kind, model, config)
+        if options.twins:
+            write_twin(options.source, os.path.join(options.twins, kind), twin)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], sys.argv[3:] or ["q8_0", "q4_0", "q4_k_m", "mlx-4", "fp8"])
+    main()
