@@ -1,12 +1,14 @@
 """A GGUF file of a published shape with random 4-bit weights, for bench/peers.
 
 Pure parts (python's own library): the shapes, as src/model/shapes.cc has them; the metadata and the
-tensors that a loader of the architectures qwen35moe and qwen3next asks for; blocks of Q4_0. Only
-write_model needs the packages numpy and gguf.
+tensors that a loader of the architectures qwen35moe and qwen3next asks for; blocks of Q4_0, Q4_K and
+Q6_K. Only write_model needs the packages numpy and gguf.
 
-Matrices that every token or an expert multiplies with are Q4_0; norms, the router and small tensors
-are F32. Entries are symmetric around zero with a deviation of 1/sqrt(columns), so that activations
-stay of order one through any number of layers. There is no tokenizer: token ids go in.
+Matrices that every token or an expert multiplies with are Q4_0, or as a file of the kind Q4_K_M has
+them: Q4_K, and Q6_K for the output, and in the first and the last eighth of the layers and every third
+between for values, delta-net's inputs and down. Norms, the router and small tensors are F32. Entries
+are symmetric around zero with a deviation of 1/sqrt(columns), so that activations stay of order one
+through any number of layers. There is no tokenizer: token ids go in.
 """
 
 import math
@@ -22,9 +24,10 @@ from collections import namedtuple
 from report import ROOT
 
 ARCHITECTURES = {"kQwen35": "qwen35moe", "kNext": "qwen3next"}
-Q4_0_WEIGHTS, Q4_0_BYTES = 32, 18
+BLOCKS = {"Q4_0": (32, 18), "Q4_K": (256, 144), "Q6_K": (256, 210)}  # weights, bytes
+MIXES = ("Q4_0", "Q4_K_M")
 ALIGNMENT = 32
-PIECE_BLOCKS = 1 << 14  # of one write; larger ones leave the processor's caches
+PIECE_BYTES = 18 << 14  # of one write; larger ones leave the processor's caches
 FREE_LEFT = 1 << 30     # of the disk, after the file
 FULL_ATTENTION_INTERVAL = 4
 CONV_KERNEL = 4
@@ -33,7 +36,7 @@ ROTARY_SHARE = 4        # a quarter of a head is rotated
 Shape = namedtuple("Shape", "name short architecture vocab hidden layers heads kv_heads head_dim "
                             "linear_k_heads linear_v_heads linear_head_dim experts experts_used "
                             "ffn context rope_theta")
-# kind: "q4" (Q4_0), "random" (F32, of that deviation), "value" (F32, all equal), "decay" (F32)
+# kind: "matrix" (of the mix's type), "random" (F32, of that deviation), "value" (F32, all equal), "decay" (F32)
 Tensor = namedtuple("Tensor", "name dims kind value")  # dims: rows last, columns first, as in GGUF
 
 
@@ -104,7 +107,7 @@ def metadata(shape):
 
 
 def matrix(name, columns, rows, *more):
-    return Tensor(name, (columns, rows, *more), "q4", 1 / math.sqrt(columns))
+    return Tensor(name, (columns, rows, *more), "matrix", 1 / math.sqrt(columns))
 
 
 def small_matrix(name, columns, *rows):
@@ -173,29 +176,55 @@ def tensors_of(shape):
         tensors += expert_tensors(block, shape)
     tensors += [constant("output_norm.weight", shape.hidden),
                 matrix("output.weight", shape.hidden, shape.vocab)]
-    for tensor in tensors:
-        if tensor.kind == "q4" and tensor.dims[0] % Q4_0_WEIGHTS:
-            raise ModelError(f"{tensor.name}: rows of {tensor.dims[0]} do not divide into blocks "
-                             f"of {Q4_0_WEIGHTS}")
     return tensors
+
+
+def has_more_bits(tensor, layers):
+    """Whether a file of the kind Q4_K_M has Q6_K here."""
+    if tensor.name == "output.weight":
+        return True
+    named = re.fullmatch(r"blk\.(\d+)\.(attn_v|attn_qkv|ffn_down_exps|ffn_down_shexp)\.weight",
+                         tensor.name)
+    if not named:
+        return False
+    layer = int(named[1])
+    eighth = layers // 8
+    return layer < eighth or layer >= 7 * layers // 8 or (layer - eighth) % 3 == 2
+
+
+def type_of(tensor, mix, layers):
+    if tensor.kind != "matrix":
+        return "F32"
+    if mix == "Q4_0":
+        return mix
+    return "Q6_K" if has_more_bits(tensor, layers) else "Q4_K"
+
+
+def check_rows(tensors, mix, layers):
+    for tensor in tensors:
+        kind = type_of(tensor, mix, layers)
+        if kind != "F32" and tensor.dims[0] % BLOCKS[kind][0]:
+            raise ModelError(f"{tensor.name}: rows of {tensor.dims[0]} do not divide into blocks "
+                             f"of {BLOCKS[kind][0]}")
 
 
 def count_of(tensor):
     return math.prod(tensor.dims)
 
 
-def bytes_of(tensor):
-    if tensor.kind == "q4":
-        return count_of(tensor) // Q4_0_WEIGHTS * Q4_0_BYTES
-    return count_of(tensor) * 4
+def bytes_of(tensor, kind):
+    if kind == "F32":
+        return count_of(tensor) * 4
+    weights, size = BLOCKS[kind]
+    return count_of(tensor) // weights * size
 
 
 def padded(size):
     return -(-size // ALIGNMENT) * ALIGNMENT
 
 
-def data_bytes(tensors):
-    return sum(padded(bytes_of(tensor)) for tensor in tensors)
+def data_bytes(tensors, mix, layers):
+    return sum(padded(bytes_of(tensor, type_of(tensor, mix, layers))) for tensor in tensors)
 
 
 # A nibble n of Q4_0 means scale * (n - 8). Without n = 0 the codes are symmetric: a mean, however
@@ -204,16 +233,64 @@ SYMMETRIC = bytes((high or 8) << 4 | (low or 8) for high in range(16) for low in
 CODE_DEVIATION = math.sqrt(sum(((n or 8) - 8) ** 2 for n in range(16)) / 16)
 
 
+def fill_columns(data, size, first, columns):
+    """Of blocks of `size` bytes: the bytes from `first` on, each from a string of one for each block."""
+    for i, column in enumerate(columns):
+        data[first + i::size] = column
+
+
+def random_columns(source, blocks, count, table=None):
+    codes = source.randbytes(count * blocks)
+    codes = codes.translate(table) if table else codes
+    return (codes[i * blocks:(i + 1) * blocks] for i in range(count))
+
+
+def equal_columns(value, blocks):
+    return (value[i:i + 1] * blocks for i in range(len(value)))
+
+
 def q4_0_blocks(source, blocks, deviation):
     """Random blocks: a half-precision scale, then 16 bytes of two weights each."""
-    scale = struct.pack("<e", deviation / CODE_DEVIATION)
-    codes = source.randbytes(16 * blocks).translate(SYMMETRIC)
-    data = bytearray(Q4_0_BYTES * blocks)
-    data[0::Q4_0_BYTES] = scale[:1] * blocks
-    data[1::Q4_0_BYTES] = scale[1:] * blocks
-    for i in range(16):
-        data[2 + i::Q4_0_BYTES] = codes[i * blocks:(i + 1) * blocks]
+    size = BLOCKS["Q4_0"][1]
+    data = bytearray(size * blocks)
+    fill_columns(data, size, 0, equal_columns(struct.pack("<e", deviation / CODE_DEVIATION), blocks))
+    fill_columns(data, size, 2, random_columns(source, blocks, 16, SYMMETRIC))
     return data
+
+
+# Eight scales of 32 and eight minima of 32, of six bits each: w = d 32 n - m 32, m = 8 d.
+Q4_K_SCALE = 32
+Q4_K_SCALES = bytes([Q4_K_SCALE | Q4_K_SCALE >> 4 << 6] * 8 + [0] * 4)
+
+
+def q4_k_blocks(source, blocks, deviation):
+    """d, m, the scales of eight groups, then 128 bytes of two weights each."""
+    size = BLOCKS["Q4_K"][1]
+    d = struct.unpack("<e", struct.pack("<e", deviation / CODE_DEVIATION / Q4_K_SCALE))[0]
+    data = bytearray(size * blocks)
+    fill_columns(data, size, 0, equal_columns(struct.pack("<ee", d, 8 * d) + Q4_K_SCALES, blocks))
+    fill_columns(data, size, 16, random_columns(source, blocks, 128, SYMMETRIC))
+    return data
+
+
+Q6_K_SCALE = 32
+Q6_K_DEVIATION = math.sqrt(sum((n - 32) ** 2 for n in range(64)) / 64)
+# A code n means scale * (n - 32), of -32 to 31: scales of both signs make it symmetric.
+EITHER_SIGN = bytes(Q6_K_SCALE if b < 128 else 256 - Q6_K_SCALE for b in range(256))
+
+
+def q6_k_blocks(source, blocks, deviation):
+    """192 bytes of codes, signed scales of sixteen groups, d."""
+    size = BLOCKS["Q6_K"][1]
+    data = bytearray(size * blocks)
+    fill_columns(data, size, 0, random_columns(source, blocks, 192))
+    fill_columns(data, size, 192, random_columns(source, blocks, 16, EITHER_SIGN))
+    d = struct.pack("<e", deviation / Q6_K_DEVIATION / Q6_K_SCALE)
+    fill_columns(data, size, 208, equal_columns(d, blocks))
+    return data
+
+
+BLOCKS_OF = {"Q4_0": q4_0_blocks, "Q4_K": q4_k_blocks, "Q6_K": q6_k_blocks}
 
 
 def f32_values(source, tensor):
@@ -228,16 +305,16 @@ def f32_values(source, tensor):
     return struct.pack(f"<{count}f", *values)
 
 
-def pieces_of(tensor, seed):
+def pieces_of(tensor, kind, seed):
     """The tensor's bytes, in pieces, from the seed and its name alone."""
     source = random.Random(f"{seed} {tensor.name}")
-    if tensor.kind != "q4":
+    if kind == "F32":
         yield f32_values(source, tensor)
         return
-    left = count_of(tensor) // Q4_0_WEIGHTS
+    left = count_of(tensor) // BLOCKS[kind][0]
     while left:
-        blocks = min(left, PIECE_BLOCKS)
-        yield q4_0_blocks(source, blocks, tensor.value)
+        blocks = min(left, PIECE_BYTES // BLOCKS[kind][1])
+        yield BLOCKS_OF[kind](source, blocks, tensor.value)
         left -= blocks
 
 
@@ -281,7 +358,7 @@ def add_metadata(writer, shape):
             writer.add_uint32(key, value)
 
 
-def write_model(shape, target, seed, force=False):
+def write_model(shape, target, seed, mix="Q4_0", force=False):
     """Writes TARGET.partial and renames it when it is whole and on the disk."""
     import gguf  # packages of bench/peers setup
     import numpy
@@ -290,21 +367,21 @@ def write_model(shape, target, seed, force=False):
         raise ModelError(f"{target} exists; --force replaces it")
     os.makedirs(os.path.dirname(os.path.abspath(target)), exist_ok=True)
     tensors = tensors_of(shape)
-    total = data_bytes(tensors)
+    check_rows(tensors, mix, shape.layers)
+    total = data_bytes(tensors, mix, shape.layers)
     check_space(target, total)
     partial = target + ".partial"
     writer = gguf.GGUFWriter(partial, shape.architecture)
     add_metadata(writer, shape)
-    kinds = gguf.GGMLQuantizationType
     for tensor in tensors:
+        kind = type_of(tensor, mix, shape.layers)
         writer.add_tensor_info(tensor.name, tensor.dims[::-1], numpy.dtype(numpy.float32),
-                               bytes_of(tensor),
-                               kinds.Q4_0 if tensor.kind == "q4" else kinds.F32)
+                               bytes_of(tensor, kind), gguf.GGMLQuantizationType[kind])
     try:
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_ti_data_to_file()
-        write_data(writer.fout[0], tensors, seed)
+        write_data(writer.fout[0], tensors, shape.layers, mix, seed)
         writer.close()
         os.replace(partial, target)
     except BaseException:
@@ -315,14 +392,15 @@ def write_model(shape, target, seed, force=False):
     return total
 
 
-def write_data(file, tensors, seed):
-    progress = Progress(data_bytes(tensors))
+def write_data(file, tensors, layers, mix, seed):
+    progress = Progress(data_bytes(tensors, mix, layers))
     file.write(bytes(padded(file.tell()) - file.tell()))
     for tensor in tensors:
-        for piece in pieces_of(tensor, seed):
+        kind = type_of(tensor, mix, layers)
+        for piece in pieces_of(tensor, kind, seed):
             file.write(piece)
             progress.add(len(piece))
-        rest = padded(bytes_of(tensor)) - bytes_of(tensor)
+        rest = padded(bytes_of(tensor, kind)) - bytes_of(tensor, kind)
         file.write(bytes(rest))
         progress.add(rest)
     file.flush()

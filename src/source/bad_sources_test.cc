@@ -50,6 +50,7 @@ class Changed {
     EXPECT_THAT(source.error().message, HasSubstr(message));
     EXPECT_THAT(source.error().message, HasSubstr("/m"));
   }
+  ModelSource open() { return ModelSource::open(disk_, path_).value(); }
   // Bytes at the beginning of a row of a resident tensor's plane.
   Changed& poison(const char* tensor, Plane StoredMatrix::*which, uint64_t row,
                   std::string_view bytes) {
@@ -193,6 +194,15 @@ TEST(BadSources, texts_of_gguf_that_are_of_another_kind) {
   old()
       .replace(first, "tokenizer.ggml.merges", "tokenizer.ggml.merxes")
       .expect_refused(ErrorCode::kNotFound, "tokenizer.ggml.merges");
+}
+
+// Not a fault: weights alone, in llama.cpp's words.
+TEST(BadSources, a_gguf_file_may_say_that_it_has_no_tokenizer) {
+  const char* const first = "m-00001-of-00003.gguf";
+  Changed none("gguf-old", first);
+  const ModelSource source = none.replace(first, "gpt2", "none").open();
+  EXPECT_EQ(source.find_text("tokenizer.json"), nullptr);
+  EXPECT_EQ(source.find_text("generation_config.json"), nullptr);
 }
 
 TEST(BadSources, resident_scales_that_are_no_numbers_are_refused_when_they_are_loaded) {

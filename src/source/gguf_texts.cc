@@ -192,7 +192,11 @@ Result<Json> TextReader::generation_config() const {
 
 Result<std::vector<SourceText>> TextReader::read() {
   std::vector<SourceText> texts;
-  if (!keys_.has("tokenizer.ggml.model")) return texts;  // weights alone
+  constexpr std::string_view kModel = "tokenizer.ggml.model";
+  if (!keys_.has(kModel)) return texts;  // weights alone
+  // llama.cpp's words for the same.
+  const std::string model = PENSTOCK_TRY(keys_.string(kModel));
+  if (model == "no_vocab" || model == "none") return texts;
   PENSTOCK_TRY(read_tokens());
   const auto add = [&](const char* name, std::string text) {
     texts.push_back({name, std::move(text)});

@@ -22,6 +22,31 @@ def weights_of(block):
     return [scale * (code - 8) for code in codes]
 
 
+def weights_of_q4_k(block):
+    d, m = struct.unpack("<ee", block[:4])
+    scales = block[4:16]
+    low = [(scales[g] & 63, scales[g + 4] & 63) for g in range(4)]
+    high = [(scales[g + 8] & 15 | scales[g] >> 6 << 4, scales[g + 8] >> 4 | scales[g + 4] >> 6 << 4)
+            for g in range(4)]
+    weights = []
+    for g, (scale, minimum) in enumerate(low + high):
+        codes = block[16 + g // 2 * 32:48 + g // 2 * 32]
+        weights += [d * scale * (c >> 4 * (g % 2) & 15) - m * minimum for c in codes]
+    return weights
+
+
+def weights_of_q6_k(block):
+    scales = struct.unpack("<16b", block[192:208])
+    d = struct.unpack("<e", block[208:])[0]
+    weights = []
+    for i in range(256):
+        half, k, j = i // 128, i // 32 % 4, i % 32
+        low = block[64 * half + 32 * (k % 2) + j] >> 4 * (k // 2) & 15
+        high = block[128 + 32 * half + j] >> 2 * k & 3
+        weights.append(d * scales[i // 16] * ((low | high << 4) - 32))
+    return weights
+
+
 class ModelTest(unittest.TestCase):
     def test_shapes_have_the_published_numbers_of_parameters(self):
         for name, parameters in (("35b", 34660610688), ("397b", 396346350336),
@@ -57,16 +82,36 @@ class ModelTest(unittest.TestCase):
 
     def test_pieces_of_a_tensor_are_its_size_and_follow_from_the_seed(self):
         for tensor in gguf_model.tensors_of(gguf_model.find_shape("demo", 4)):
+            kind = gguf_model.type_of(tensor, "Q4_0", 4)
             if gguf_model.count_of(tensor) > 1 << 20:
                 continue
-            data = b"".join(gguf_model.pieces_of(tensor, 1))
-            self.assertEqual(len(data), gguf_model.bytes_of(tensor), tensor.name)
-            self.assertEqual(data, b"".join(gguf_model.pieces_of(tensor, 1)), tensor.name)
+            data = b"".join(gguf_model.pieces_of(tensor, kind, 1))
+            self.assertEqual(len(data), gguf_model.bytes_of(tensor, kind), tensor.name)
+            self.assertEqual(data, b"".join(gguf_model.pieces_of(tensor, kind, 1)), tensor.name)
 
-    def test_a_full_disk_is_refused_with_numbers(self):
-        with tempfile.TemporaryDirectory() as folder:
-            with self.assertRaisesRegex(gguf_model.ModelError, r"takes 1000000\.0 GB"):
-                gguf_model.check_space(os.path.join(folder, "x.gguf"), 10 ** 15)
+    def test_a_q4_k_m_file_has_more_bits_where_it_pays(self):
+        shape = gguf_model.find_shape("35b")
+        tensors = gguf_model.tensors_of(shape)
+        kinds = {t.name: gguf_model.type_of(t, "Q4_K_M", shape.layers) for t in tensors}
+        down = [i for i in range(40) if kinds[f"blk.{i}.ffn_down_exps.weight"] == "Q6_K"]
+        self.assertEqual(down, [*range(5), *range(7, 35, 3), *range(35, 40)])
+        self.assertEqual(kinds["output.weight"], "Q6_K")
+        self.assertEqual(kinds["token_embd.weight"], "Q4_K")
+        self.assertEqual(kinds["blk.0.ffn_gate_inp.weight"], "F32")
+        gguf_model.check_rows(tensors, "Q4_K_M", shape.layers)
+        narrow = gguf_model.find_shape("demo", 4)
+        with self.assertRaisesRegex(gguf_model.ModelError, "blocks of 256"):
+            gguf_model.check_rows(gguf_model.tensors_of(narrow), "Q4_K_M", 4)
+
+    def test_k_blocks_are_symmetric_with_the_wanted_deviation(self):
+        for size, blocks, decode in ((144, gguf_model.q4_k_blocks, weights_of_q4_k),
+                                     (210, gguf_model.q6_k_blocks, weights_of_q6_k)):
+            data = blocks(random.Random(1), 400, 0.02)
+            self.assertEqual(len(data), 400 * size)
+            weights = [w for i in range(400) for w in decode(data[size * i:size * i + size])]
+            self.assertAlmostEqual(sum(weights) / len(weights), 0, delta=0.0003)
+            deviation = (sum(w * w for w in weights) / len(weights)) ** 0.5
+            self.assertAlmostEqual(deviation, 0.02, delta=0.0005)
 
 
 class PeersTest(unittest.TestCase):
