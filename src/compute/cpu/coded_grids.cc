@@ -17,14 +17,39 @@ HWY_BEFORE_NAMESPACE();
 namespace penstock {
 namespace HWY_NAMESPACE {
 
+// Gathering points takes so long that a block is unpacked once also for a single row, by a loop: all
+// of it in registers, as shorter codes have it, would be a hundred times the code.
+
 // Numbers of a grid are below 64, with signs; so much more they are kept.
 constexpr int kGridOffset = 64;
 
 template <int kWords, int kGroupsOf64>
 using GridBlock = SuperBlock<kWords, true, kGroupsOf64, false, kGridOffset>;
 
+// Where the n-th four of a block is: the block's number in the unit, and n.
+struct FourPlace {
+  int block, n;
+
+  int group_of_32() const { return 2 * block + n / 8; }
+  int eight() const { return 8 * block + n / 2; }  // the entry of IQ2, of eight neighbours
+  bool is_last() const { return n % 2 == 1; }      // of the two fours of an eight
+};
+
+HWY_INLINE WordVec ShiftedWord(const uint32_t* unit, int word, int bits, int v) {
+  return hn::ShiftRightSame(LoadWord(unit, word, v), bits);
+}
+
+// Byte `index` of those that begin with a word.
+HWY_INLINE WordVec ByteAt(const uint32_t* unit, int first_word, int index, int v) {
+  return MaskWord<255>(ShiftedWord(unit, first_word + index / 4, index % 4 * 8, v));
+}
+
 HWY_INLINE WordVec PointsAt(const uint32_t* grid, WordVec index) {
   return hn::GatherIndex(Words(), grid, hn::BitCast(Ints(), index));
+}
+// The first or the last four of a row of eight.
+HWY_INLINE WordVec HalfOfRow(const uint32_t* grid, WordVec row, bool is_last) {
+  return PointsAt(grid + (is_last ? 1 : 0), hn::ShiftLeft<1>(row));
 }
 
 // Four numbers of a grid, those negative whose bit of the low four is set; other bits are ignored.
@@ -40,9 +65,8 @@ HWY_INLINE WordVec WithSigns(WordVec points, WordVec signs) {
 
 // The first or the last four of eight signs, whose code of seven bits is the low ones of each lane:
 // the eighth makes the number of minus signs even.
-template <bool kLast>
-HWY_INLINE WordVec FourSigns(WordVec code) {
-  if constexpr (!kLast) return code;
+HWY_INLINE WordVec FourSigns(WordVec code, bool is_last) {
+  if (!is_last) return code;
   const WordVec seven = MaskWord<127>(code);
   WordVec odd = hn::Xor(seven, hn::ShiftRight<4>(seven));
   odd = hn::Xor(odd, hn::ShiftRight<2>(odd));
@@ -50,135 +74,128 @@ HWY_INLINE WordVec FourSigns(WordVec code) {
   return hn::Or(hn::ShiftRight<4>(seven), hn::ShiftLeft<3>(odd));
 }
 
-template <int kByte>
-HWY_INLINE WordVec ByteOfWord(const uint32_t* unit, int word, int v) {
-  return MaskWord<255>(hn::ShiftRight<8 * kByte>(LoadWord(unit, word, v)));
-}
-
-// The number of the word of a grid of eights that has the first or the last four of a row.
-template <bool kLast>
-HWY_INLINE WordVec HalfOfRow(WordVec row) {
-  const WordVec first = hn::ShiftLeft<1>(row);
-  return kLast ? hn::Or(first, hn::Set(Words(), 1u)) : first;
-}
-
 // d (s + 1/2) and a power of two.
 HWY_INLINE FloatVec GridScale(FloatVec d, WordVec s, float times) {
   const FloatVec with_half = hn::Add(FloatOf(s), hn::Set(Floats(), 0.5f));
   return hn::Mul(hn::Mul(d, with_half), hn::Set(Floats(), times));
 }
-template <class Format>
-HWY_INLINE FloatVec HalfBehind(const uint32_t* unit, int v) {
-  return FloatOfHalf(LoadHalves(unit + Format::kUnitBytes / 4 - 8, v));
-}
-
 // Of IQ2_XS and IQ2_S: groups 4b to 4b + 3 are the nibbles of two bytes.
-template <int kBlock>
-HWY_INLINE void ScalesOfTwo(const uint32_t* unit, int first_word, FloatVec d, int v,
-                            FloatVec* scales) {
-  const WordVec s = hn::ShiftRight<kBlock % 2 * 16>(LoadWord(unit, first_word + kBlock / 2, v));
-  scales[0] = GridScale(d, MaskWord<15>(s), 0.25f);
-  scales[1] = GridScale(d, MaskWord<15>(hn::ShiftRight<4>(s)), 0.25f);
-  scales[2] = GridScale(d, MaskWord<15>(hn::ShiftRight<8>(s)), 0.25f);
-  scales[3] = GridScale(d, MaskWord<15>(hn::ShiftRight<12>(s)), 0.25f);
+HWY_INLINE FloatVec ScaleOfTwo(const uint32_t* unit, int first_word, int block, int group,
+                               FloatVec d, int v) {
+  const int bits = block % 2 * 16 + group * 4;
+  return GridScale(d, MaskWord<15>(ShiftedWord(unit, first_word + block / 2, bits, v)), 0.25f);
 }
 
 struct CodedIq2Xxs : GridBlock<16, 2> {
-  template <int kBlock, int kN>
-  static HWY_INLINE WordVec Four(const uint32_t* unit, int v) {
-    constexpr int kGroup = 2 * kBlock + kN / 8, kEntry = kN % 8 / 2;
-    const WordVec row = ByteOfWord<kEntry>(unit, 2 * kGroup, v);
-    const WordVec code = hn::ShiftRight<7 * kEntry>(LoadWord(unit, 2 * kGroup + 1, v));
-    return WithSigns(PointsAt(kIq2XxsWords.data(), HalfOfRow<kN % 2 == 1>(row)),
-                     FourSigns<kN % 2 == 1>(code));
+  static HWY_INLINE WordVec FourAt(const uint32_t* unit, FourPlace at, int v) {
+    const int word = 2 * at.group_of_32(), entry = at.eight() % 4;
+    const WordVec code = ShiftedWord(unit, word + 1, 7 * entry, v);
+    return WithSigns(HalfOfRow(kIq2XxsWords.data(), ByteAt(unit, word, entry, v), at.is_last()),
+                     FourSigns(code, at.is_last()));
   }
-  template <int kBlock>
-  static HWY_INLINE void Scales(const CodedBlock& block, int v, FloatVec* scales, FloatVec*) {
-    const FloatVec d = HalfBehind<CodedIq2Xxs>(block.unit, v);
-    for (int g = 0; g < 2; ++g) {
-      const WordVec tail = LoadWord(block.unit, 2 * (2 * kBlock + g) + 1, v);
-      scales[g] = GridScale(d, hn::ShiftRight<28>(tail), 0.25f);
-    }
+  static HWY_INLINE FloatVec ScaleAt(const uint32_t* unit, int block, int group, FloatVec d,
+                                     int v) {
+    return GridScale(d, ShiftedWord(unit, 2 * (2 * block + group) + 1, 28, v), 0.25f);
   }
 };
 
 struct CodedIq2Xs : GridBlock<18, 4> {
-  template <int kBlock, int kN>
-  static HWY_INLINE WordVec Four(const uint32_t* unit, int v) {
-    constexpr int kEntry = 8 * kBlock + kN / 2;
-    const WordVec q = hn::ShiftRight<kEntry % 2 * 16>(LoadWord(unit, kEntry / 2, v));
-    return WithSigns(PointsAt(kIq2XsWords.data(), HalfOfRow<kN % 2 == 1>(MaskWord<511>(q))),
-                     FourSigns<kN % 2 == 1>(hn::ShiftRight<9>(q)));
+  static HWY_INLINE WordVec FourAt(const uint32_t* unit, FourPlace at, int v) {
+    const WordVec q = ShiftedWord(unit, at.eight() / 2, at.eight() % 2 * 16, v);
+    return WithSigns(HalfOfRow(kIq2XsWords.data(), MaskWord<511>(q), at.is_last()),
+                     FourSigns(hn::ShiftRight<9>(q), at.is_last()));
   }
-  template <int kBlock>
-  static HWY_INLINE void Scales(const CodedBlock& block, int v, FloatVec* scales, FloatVec*) {
-    ScalesOfTwo<kBlock>(block.unit, 16, HalfBehind<CodedIq2Xs>(block.unit, v), v, scales);
+  static HWY_INLINE FloatVec ScaleAt(const uint32_t* unit, int block, int group, FloatVec d,
+                                     int v) {
+    return ScaleOfTwo(unit, 16, block, group, d, v);
   }
 };
 
 struct CodedIq2S : GridBlock<20, 4> {
-  template <int kBlock, int kN>
-  static HWY_INLINE WordVec Four(const uint32_t* unit, int v) {
-    constexpr int kEntry = 8 * kBlock + kN / 2;
-    constexpr int kHighBit = kEntry / 4 % 4 * 8 + kEntry % 4 * 2;
-    const WordVec low = ByteOfWord<kEntry % 4>(unit, kEntry / 4, v);
-    const WordVec high = MaskWord<3>(hn::ShiftRight<kHighBit>(LoadWord(unit, 16 + kEntry / 16, v)));
-    const WordVec row = hn::Or(low, hn::ShiftLeft<8>(high));
-    const WordVec signs =
-        hn::ShiftRight<kEntry % 4 * 8 + kN % 2 * 4>(LoadWord(unit, 8 + kEntry / 4, v));
-    return WithSigns(PointsAt(kIq2SWords.data(), HalfOfRow<kN % 2 == 1>(row)), signs);
+  static HWY_INLINE WordVec FourAt(const uint32_t* unit, FourPlace at, int v) {
+    const int entry = at.eight();
+    const WordVec high = MaskWord<3>(ShiftedWord(unit, 16 + entry / 16, entry % 16 * 2, v));
+    const WordVec row = hn::Or(ByteAt(unit, 0, entry, v), hn::ShiftLeft<8>(high));
+    const WordVec signs = ShiftedWord(unit, 8 + entry / 4, entry % 4 * 8 + at.n % 2 * 4, v);
+    return WithSigns(HalfOfRow(kIq2SWords.data(), row, at.is_last()), signs);
   }
-  template <int kBlock>
-  static HWY_INLINE void Scales(const CodedBlock& block, int v, FloatVec* scales, FloatVec*) {
-    ScalesOfTwo<kBlock>(block.unit, 18, HalfBehind<CodedIq2S>(block.unit, v), v, scales);
+  static HWY_INLINE FloatVec ScaleAt(const uint32_t* unit, int block, int group, FloatVec d,
+                                     int v) {
+    return ScaleOfTwo(unit, 18, block, group, d, v);
   }
 };
 
 struct CodedIq3Xxs : GridBlock<24, 2> {
-  template <int kBlock, int kN>
-  static HWY_INLINE WordVec Four(const uint32_t* unit, int v) {
-    constexpr int kGroup = 2 * kBlock + kN / 8;
-    const WordVec row = ByteOfWord<kN % 4>(unit, kBlock * 4 + kN / 4, v);
-    const WordVec code = hn::ShiftRight<7 * (kN % 8 / 2)>(LoadWord(unit, 16 + kGroup, v));
-    return WithSigns(PointsAt(kIq3XxsWords.data(), row), FourSigns<kN % 2 == 1>(code));
+  static HWY_INLINE WordVec FourAt(const uint32_t* unit, FourPlace at, int v) {
+    const WordVec row = ByteAt(unit, 0, 16 * at.block + at.n, v);
+    const WordVec code = ShiftedWord(unit, 16 + at.group_of_32(), 7 * (at.eight() % 4), v);
+    return WithSigns(PointsAt(kIq3XxsWords.data(), row), FourSigns(code, at.is_last()));
   }
-  template <int kBlock>
-  static HWY_INLINE void Scales(const CodedBlock& block, int v, FloatVec* scales, FloatVec*) {
-    const FloatVec d = HalfBehind<CodedIq3Xxs>(block.unit, v);
-    for (int g = 0; g < 2; ++g) {
-      const WordVec tail = LoadWord(block.unit, 16 + 2 * kBlock + g, v);
-      scales[g] = GridScale(d, hn::ShiftRight<28>(tail), 0.5f);
-    }
+  static HWY_INLINE FloatVec ScaleAt(const uint32_t* unit, int block, int group, FloatVec d,
+                                     int v) {
+    return GridScale(d, ShiftedWord(unit, 16 + 2 * block + group, 28, v), 0.5f);
   }
 };
 
 struct CodedIq3S : GridBlock<27, 2> {
-  template <int kBlock, int kN>
-  static HWY_INLINE WordVec Four(const uint32_t* unit, int v) {
-    constexpr int kGroup = 2 * kBlock + kN / 8;
-    constexpr int kHighBit = kGroup % 4 * 8 + kN % 8;
-    const WordVec low = ByteOfWord<kN % 4>(unit, kBlock * 4 + kN / 4, v);
-    const WordVec high = MaskWord<1>(hn::ShiftRight<kHighBit>(LoadWord(unit, 16 + kGroup / 4, v)));
-    const WordVec row = hn::Or(low, hn::ShiftLeft<8>(high));
-    const WordVec signs = hn::ShiftRight<kN % 8 * 4>(LoadWord(unit, 18 + kGroup, v));
+  static HWY_INLINE WordVec FourAt(const uint32_t* unit, FourPlace at, int v) {
+    const int group = at.group_of_32();
+    const WordVec high =
+        MaskWord<1>(ShiftedWord(unit, 16 + group / 4, group % 4 * 8 + at.n % 8, v));
+    const WordVec row = hn::Or(ByteAt(unit, 0, 16 * at.block + at.n, v), hn::ShiftLeft<8>(high));
+    const WordVec signs = ShiftedWord(unit, 18 + group, at.n % 8 * 4, v);
     return WithSigns(PointsAt(kIq3SWords.data(), row), signs);
   }
-  template <int kBlock>
-  static HWY_INLINE void Scales(const CodedBlock& block, int v, FloatVec* scales, FloatVec*) {
-    const FloatVec d = HalfBehind<CodedIq3S>(block.unit, v);
-    const WordVec s = hn::ShiftRight<8 * kBlock>(LoadWord(block.unit, 26, v));
-    scales[0] = GridScale(d, MaskWord<15>(s), 2.0f);
-    scales[1] = GridScale(d, MaskWord<15>(hn::ShiftRight<4>(s)), 2.0f);
+  static HWY_INLINE FloatVec ScaleAt(const uint32_t* unit, int block, int group, FloatVec d,
+                                     int v) {
+    const WordVec s = MaskWord<15>(ShiftedWord(unit, 26, block * 8 + group * 4, v));
+    return GridScale(d, s, 2.0f);
   }
 };
 
+template <class Format>
+void UnpackGrid(const CodedBlock& block, int in_unit, UnpackedBlock& out) {
+  const auto* const bytes = reinterpret_cast<const std::byte*>(block.unit);
+  for (int64_t line = 0; line < Format::kUnitBytes / 4; line += 64) {
+    __builtin_prefetch(bytes + kPrefetchDistance + in_unit * (Format::kUnitBytes / 4) + line, 0, 2);
+  }
+  for (int v = 0; v < kVectors; ++v) {
+    for (int n = 0; n < kFours; ++n) {
+      hn::Store(Format::FourAt(block.unit, {in_unit, n}, v), Words(),
+                out.fours + n * 16 + v * kLanes);
+    }
+    const FloatVec d = FloatOfHalf(LoadHalves(bytes + Format::kUnitBytes - 32, v));
+    for (int g = 0; g < Format::kGroups; ++g) {
+      hn::Store(Format::ScaleAt(block.unit, in_unit, g, d, v), Floats(),
+                out.scales[g] + v * kLanes);
+    }
+  }
+}
+
+template <class Format>
+void MultiplyGrid(const CodedPanel* panels, int num_panels, const Coding& coding, int64_t blocks,
+                  const std::byte* packed, int padded, float* totals) {
+  WithRows(padded, [&](auto rows) {
+    MultiplyUnpacked<decltype(rows)::value, Format::kGroups, false>(
+        &UnpackGrid<Format>, {Format::kUnitBlocks, Format::kUnitBytes}, panels, num_panels, coding,
+        blocks, packed, totals);
+  });
+}
+
+template <class Format>
+const CodedKernel* GridKernelOf() {
+  static constexpr CodedKernel kKernel = {kTileRows, &PaddedRows, nullptr, &PackCoded<Format>,
+                                          &MultiplyGrid<Format>};
+  return &kKernel;
+}
+
 const CodedKernel* KernelOfGrids(const Coding& coding) {
   switch (coding.block) {
-    case BlockType::kIq2Xxs: return CodedKernelOf<CodedIq2Xxs>();
-    case BlockType::kIq2Xs: return CodedKernelOf<CodedIq2Xs>();
-    case BlockType::kIq2S: return CodedKernelOf<CodedIq2S>();
-    case BlockType::kIq3Xxs: return CodedKernelOf<CodedIq3Xxs>();
-    case BlockType::kIq3S: return CodedKernelOf<CodedIq3S>();
+    case BlockType::kIq2Xxs: return GridKernelOf<CodedIq2Xxs>();
+    case BlockType::kIq2Xs: return GridKernelOf<CodedIq2Xs>();
+    case BlockType::kIq2S: return GridKernelOf<CodedIq2S>();
+    case BlockType::kIq3Xxs: return GridKernelOf<CodedIq3Xxs>();
+    case BlockType::kIq3S: return GridKernelOf<CodedIq3S>();
     default: return nullptr;
   }
 }
