@@ -10,6 +10,7 @@
 #include "model/registry.h"
 #include "source/source_experts.h"
 #include "source/stored_form.h"
+#include "store/slot_layout.h"
 
 namespace penstock {
 namespace {

@@ -19,21 +19,6 @@ uint64_t align_up(uint64_t bytes) {
   return (bytes + kReadAlignment - 1) / kReadAlignment * kReadAlignment;
 }
 
-uint64_t largest_window(const ExpertTable& table, int layer, int part) {
-  uint64_t largest = 0;
-  for (int expert = 0; expert < table.num_experts; ++expert) {
-    largest = std::max(largest, table.window(layer, expert, part).bytes);
-  }
-  return largest;
-}
-
-// Of the part in a slot.
-uint64_t area_bytes(const ExpertTable& table, int layer, int part) {
-  const PartForm* form = table.part(layer, part).form.get();
-  const uint64_t window = largest_window(table, layer, part);
-  return form == nullptr ? window : std::max(window, align_up(form->bytes()));
-}
-
 // Where the part of every expert lies, in order, must be in a file. Of a sequence the last one is
 // enough, once its numbers do not wrap.
 Result<void> check_part(const ExpertTable& table, std::span<const uint64_t> file_bytes, int layer,
@@ -98,12 +83,13 @@ Result<void> check_layer(const ExpertTable& table, std::span<const uint64_t> fil
     PENSTOCK_TRY(check_part(table, file_bytes, index, part));
   }
   uint64_t bytes = 0;
-  for (int part = 0; part < layer.num_parts(); ++part) {
-    const uint64_t window = area_bytes(table, index, part);
-    if (window > kSlotBytesMax || bytes > kSlotBytesMax - window) {
-      return refuse(fmt::format("an expert of more than {} bytes", kSlotBytesMax));
+  for (const PartPlace& part : layer.parts) {
+    for (const uint64_t more : {part.bytes, part.form == nullptr ? 0 : part.form->bytes()}) {
+      if (more > kSlotBytesMax || bytes > kSlotBytesMax - more) {
+        return refuse(fmt::format("an expert of more than {} bytes", kSlotBytesMax));
+      }
+      bytes += more;
     }
-    bytes += window;
   }
   const uint64_t num_sums = static_cast<uint64_t>(table.num_experts) * layer.parts.size();
   if (!layer.checksums.empty() && layer.checksums.size() != num_sums) {
@@ -132,22 +118,12 @@ Result<void> check_copies(const ExpertTable& table, std::span<const uint64_t> fi
 
 }  // namespace
 
-ReadWindow ExpertTable::window(int layer_index, int expert, int part_index) const {
-  const PartPlace& places = part(layer_index, part_index);
-  const FilePlace place = places.of(expert);
-  const uint64_t skew = place.offset % kReadAlignment;
-  return {.file = place.file,
-          .offset = place.offset - skew,
-          .bytes = align_up(skew + places.bytes),
-          .skew = skew};
-}
-
-uint64_t ExpertTable::read_bytes(int layer_index, int expert) const {
-  uint64_t bytes = 0;
-  for (int i = 0; i < layer(layer_index).num_parts(); ++i) {
-    bytes += window(layer_index, expert, i).bytes;
-  }
-  return bytes;
+ReadWindow ExpertTable::window(int layer_index, int expert, std::span<const int> parts) const {
+  const FilePlace first = part(layer_index, parts.front()).of(expert);
+  const PartPlace& last = part(layer_index, parts.back());
+  const uint64_t offset = first.offset - first.offset % kReadAlignment;
+  const uint64_t needed = last.of(expert).offset + last.bytes - offset;
+  return {.file = first.file, .offset = offset, .bytes = align_up(needed), .bytes_needed = needed};
 }
 
 uint64_t ExpertTable::checksum_bytes() const {
@@ -169,21 +145,6 @@ const Hash128& ExpertTable::checksum_of(int layer_index, int expert, int part_in
 
 Hash128& ExpertTable::checksum_of(int layer_index, int expert, int part_index) {
   return const_cast<Hash128&>(std::as_const(*this).checksum_of(layer_index, expert, part_index));
-}
-
-SlotLayout::SlotLayout(const ExpertTable& table) {
-  for (const LayerPlaces& layer : table.layers) {
-    num_parts_max_ = std::max(num_parts_max_, layer.num_parts());
-  }
-  offsets_.resize(table.layers.size() * static_cast<size_t>(num_parts_max_));
-  for (int layer = 0; layer < table.num_layers(); ++layer) {
-    uint64_t end = 0;
-    for (int part = 0; part < table.layer(layer).num_parts(); ++part) {
-      offsets_[static_cast<size_t>(layer * num_parts_max_ + part)] = end;
-      end += area_bytes(table, layer, part);
-    }
-    slot_bytes_ = std::max(slot_bytes_, end);
-  }
 }
 
 Result<void> check_table(const ExpertTable& table) {

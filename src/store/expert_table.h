@@ -10,11 +10,12 @@
 // the page cache straight to its place; the payload begins somewhere in the first block:
 //
 //   file    ....|.......[payload..............]....|....     | multiples of kReadAlignment
-//   slot        |<skew >|<    bytes          >|    |         one area a part, room for any window
+//   slot        |<skew >|<    bytes          >|    |         one area a read, room for any window
 //
 // There it stays, unless those who use it need an address that the place in the file does not give
 // (alignment): then the payload moves to the front of its area, once it has been checked. Or they need
-// its bytes in another order: then these are laid out there anew, by a PartForm that they bring.
+// its bytes in another order: then these are laid out there anew, by a PartForm that they bring. Small
+// parts that are neighbours in the file come with one read (store/slot_layout.h).
 //
 // Parts may differ by layer, in number too: a slot has room for the largest layer's expert.
 //
@@ -81,12 +82,12 @@ struct LayerPlaces {
   int num_parts() const { return static_cast<int>(parts.size()); }
 };
 
-// The read that brings a part into its area of a slot.
+// The read that brings a part, or several, into an area of a slot.
 struct ReadWindow {
   int file = 0;
-  uint64_t offset = 0;  // in the file, a multiple of kReadAlignment
-  uint64_t bytes = 0;   // likewise; may reach beyond the end of the file, the payload does not
-  uint64_t skew = 0;    // the payload begins so far inside
+  uint64_t offset = 0;        // in the file, a multiple of kReadAlignment
+  uint64_t bytes = 0;         // likewise; may reach beyond the end of the file, payloads do not
+  uint64_t bytes_needed = 0;  // to the end of the last payload
 };
 
 struct ExpertTable {
@@ -112,30 +113,11 @@ struct ExpertTable {
   }
   // Whether there is a checksum to compare with: there is one, or it was learnt.
   bool has_checksum(int layer, int expert, int part) const;
-  ReadWindow window(int layer, int expert, int part) const;
-  uint64_t read_bytes(int layer, int expert) const;                   // of all its windows
+  // parts: of one file, in the order in which they lie there.
+  ReadWindow window(int layer, int expert, std::span<const int> parts) const;
   uint64_t checksum_bytes() const;                                    // of all checksums, in memory
   const Hash128& checksum_of(int layer, int expert, int part) const;  // where the layer has them
   Hash128& checksum_of(int layer, int expert, int part);
-};
-
-// Where each part has its area in a slot: its largest window, so that any expert's fits, and room
-// for its form.
-class SlotLayout {
- public:
-  // Of a table that was checked.
-  explicit SlotLayout(const ExpertTable& table);
-
-  uint64_t slot_bytes() const { return slot_bytes_; }  // a multiple of kReadAlignment
-  int num_parts_max() const { return num_parts_max_; }
-  uint64_t area_offset(int layer, int part) const {  // likewise
-    return offsets_[static_cast<size_t>(layer * num_parts_max_ + part)];
-  }
-
- private:
-  uint64_t slot_bytes_ = 0;
-  int num_parts_max_ = 0;
-  std::vector<uint64_t> offsets_;  // [layer][part]
 };
 
 // The table describes files that somebody else wrote: nothing of it is believed. kCorrupt when it

@@ -7,39 +7,10 @@
 #include "support/fake_reader.h"
 #include "support/sim_storage.h"
 #include "support/test_experts.h"
+#include "support/test_part_forms.h"
 
 namespace penstock {
 namespace {
-
-// Back to front, where it is.
-class Backwards final : public PartForm {
- public:
-  explicit Backwards(uint64_t bytes) : bytes_(bytes) {}
-  uint64_t bytes() const override { return bytes_; }
-  void lay_out(std::span<const std::byte> payload, std::span<std::byte> out) const override {
-    EXPECT_EQ(payload.size(), bytes_);
-    EXPECT_GE(payload.data(), out.data());
-    const std::vector<std::byte> copy(payload.rbegin(), payload.rend());
-    std::ranges::copy(copy, out.begin());
-  }
-
- private:
-  const uint64_t bytes_;
-};
-
-// Three times each byte: more than any window has room for.
-class Tripled final : public PartForm {
- public:
-  explicit Tripled(uint64_t bytes) : bytes_(bytes) {}
-  uint64_t bytes() const override { return 3 * bytes_; }
-  void lay_out(std::span<const std::byte> payload, std::span<std::byte> out) const override {
-    const std::vector<std::byte> copy(payload.begin(), payload.end());
-    for (size_t i = 0; i < out.size(); ++i) out[i] = copy[i / 3];
-  }
-
- private:
-  const uint64_t bytes_;
-};
 
 std::vector<LayerPlaces> layers_with_forms() {
   std::vector<LayerPlaces> layers = TestExperts::records();
@@ -93,7 +64,7 @@ TEST_F(PartForms, a_slot_has_room_for_the_largest) {
 
 TEST_F(PartForms, a_read_that_is_repeated_is_laid_out_once) {
   faults_.fail_read(1, EIO, Lasting::kOnce);
-  faults_.fail_read(4, EIO, Lasting::kOnce);
+  faults_.fail_read(6, EIO, Lasting::kOnce);  // of layer 1: layer 0 takes four and a repeat
   const auto store = make(20);
   run_all(*store);
   EXPECT_EQ(store->stats().io_retries, 2u);

@@ -56,29 +56,29 @@ void Prefetcher::wish(int layer, std::span<const int32_t> experts, size_t wanted
 int Prefetcher::reads_left_max() const {
   if (layer_ < 0) return 0;
   const int wishes = static_cast<int>(wishes_.size());
-  return std::max(num_parts(), wishes * num_parts() / options_.list_left_part);
+  return std::max(num_reads(), wishes * num_reads() / options_.list_left_part);
 }
 
 void Prefetcher::start() {
   const Reader& reader = slots_.filler().reader();
   const int wishes = static_cast<int>(wishes_.size());
   const int in_flight_max =
-      std::min(reader.capacity() / 2, std::max(options_.experts_ahead * num_parts(),
-                                               wishes * num_parts() / options_.list_ahead_part));
+      std::min(reader.capacity() / 2, std::max(options_.experts_ahead * num_reads(),
+                                               wishes * num_reads() / options_.list_ahead_part));
   int room = in_flight_max - reader.in_flight();
   for (; next_ < wishes_.size(); ++next_) {
     Wish& wish = wishes_[next_];
     if (wish.slot >= 0) continue;
-    if (room < num_parts()) break;
+    if (room < num_reads()) break;
     const auto slot = slots_.acquire({layer_, wish.expert}, Purpose::kWish);
     if (!slot) break;
     slots_.enqueue_all(*slot);
-    room -= num_parts();
+    room -= num_reads();
     wish.slot = *slot;
     foresight_of(wish.expert) = Foresight::kRead;
     ++read_;
     ++stats_.experts;
-    stats_.bytes += slots_.table().read_bytes(layer_, wish.expert);
+    stats_.bytes += slots_.filler().read_bytes(layer_, wish.expert);
   }
   slots_.submit();
 }

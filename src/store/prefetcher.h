@@ -96,7 +96,7 @@ class Prefetcher {
   size_t wishes_max(size_t wanted) const;
   // Nothing is left to be read, now or later.
   bool all_are_here() const;
-  int num_parts() const { return slots_.table().layer(layer_).num_parts(); }
+  int num_reads() const { return slots_.filler().num_reads(layer_); }
 
   Slots& slots_;
   const PrefetchOptions options_;

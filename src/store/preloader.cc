@@ -8,7 +8,7 @@ void Preloader::set_list(std::vector<ExpertId> experts) {
   list_ = std::move(experts);
   std::erase_if(list_, [this](ExpertId id) {
     return slots_.cache().find(id.layer, id.expert).has_value() ||
-           slots_.table().layer(id.layer).num_parts() > slots_.filler().reader().capacity();
+           slots_.filler().num_reads(id.layer) > slots_.filler().reader().capacity();
   });
   list_.resize(std::min(list_.size(), static_cast<size_t>(slots_.cache().num_free())));
   next_ = 0;
@@ -21,13 +21,13 @@ void Preloader::start() {
   for (; next_ < list_.size(); ++next_) {
     const ExpertId id = list_[next_];
     if (slots_.cache().find(id.layer, id.expert)) continue;  // somebody asked for it meanwhile
-    const int num_parts = slots_.table().layer(id.layer).num_parts();
-    if (room < num_parts) break;
+    const int num_reads = slots_.filler().num_reads(id.layer);
+    if (room < num_reads) break;
     const auto slot = slots_.acquire(id, Purpose::kPreload);
     if (!slot) break;
     slots_.enqueue_all(*slot);
     reading_.push_back(*slot);
-    room -= num_parts;
+    room -= num_reads;
   }
   slots_.submit();
 }

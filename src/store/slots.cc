@@ -66,7 +66,9 @@ void Slots::unpin(int slot) {
 }
 
 void Slots::enqueue_all(int slot) {
-  for (int part = 0; part < filler_->num_parts(slot); ++part) filler_->enqueue(slot, part);
+  for (int part = 0; part < filler_->num_parts(slot); ++part) {
+    if (filler_->state(slot, part) == PartState::kMissing) filler_->enqueue(slot, part);
+  }
 }
 
 std::span<const int> Slots::collect(std::chrono::nanoseconds timeout) {

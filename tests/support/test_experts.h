@@ -42,15 +42,18 @@ class TestExperts {
   static constexpr uint64_t kRecord = 4 * kReadAlignment;
   static constexpr uint64_t kModelId = 77;
 
-  // Part 0 ends inside its second block, part 1 fills its blocks.
+  // Part 0 ends inside its second block, part 1 fills its blocks; each needs its alignment, as in our
+  // own models, and so a read of its own.
   static std::vector<LayerPlaces> records() {
     std::vector<LayerPlaces> layers(kLayers);
     for (uint64_t i = 0; i < kLayers; ++i) {
       const uint64_t first = kFirst + i * kExperts * kRecord;
-      layers[i].parts = {{.first = {0, first}, .stride = kRecord, .bytes = kReadAlignment + 1000},
-                         {.first = {0, first + 2 * kReadAlignment},
-                          .stride = kRecord,
-                          .bytes = 2 * kReadAlignment}};
+      layers[i].parts = {
+          {.first = {0, first}, .stride = kRecord, .bytes = kReadAlignment + 1000, .alignment = 64},
+          {.first = {0, first + 2 * kReadAlignment},
+           .stride = kRecord,
+           .bytes = 2 * kReadAlignment,
+           .alignment = 64}};
     }
     return layers;
   }
