@@ -348,6 +348,12 @@ json.dump(read, open({seen!r}, "w"))
         self.assertEqual((code, self.rows()), (2, []))
         self.assertIn("journal.jsonl:2", text)
 
+    def test_it_waits_for_a_quiet_machine_and_no_longer_than_its_budget(self):
+        code, text = self.auto("--hours", "1e-5", "--load-max", "-1")
+        self.assertEqual((code, self.rows()), (0, []), text)
+        self.assertIn("waits: load", text)
+        self.assertIn("hours are over", text)
+
     def test_a_branch_of_another_campaign_is_not_overwritten(self):
         self.commit()
         self.git("branch", "lab/auto", "main~1")

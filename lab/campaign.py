@@ -23,6 +23,7 @@ import knobs
 import ledger
 import proposer
 
+LOOK_S = 10  # between two looks at the machine's load
 FAILURES_MAX = 3  # in a row, of proposals; then something is wrong with who makes them
 
 
@@ -75,6 +76,20 @@ class Campaign:
             return f"{hours:g} hours are over"
         return None
 
+    def wait_for_quiet(self):
+        """What is measured beside other work says nothing. -> why it gave up, or None"""
+        most, is_told = self.options.get("load_max"), False
+        while most is not None and os.getloadavg()[0] > most:
+            if self.budget_is_spent():
+                return self.budget_is_spent()
+            if not is_told:
+                self.say("waits", load=round(os.getloadavg()[0], 1), load_max=most)
+                is_told = True
+            hours = self.options.get("hours")
+            left = LOOK_S if hours is None else hours * 3600 - self.seconds()
+            time.sleep(min(LOOK_S, max(0, left)))
+        return None
+
     def failures_in_a_row(self):
         count = 0
         for event in self.journal.events[self.earlier :]:
@@ -101,7 +116,7 @@ class Campaign:
                 self.say("resumed", number=pending["number"], id=number)
                 self.finish(pending, number)
             while True:
-                why = self.budget_is_spent()
+                why = self.wait_for_quiet() or self.budget_is_spent()
                 if why is None and self.failures_in_a_row() >= FAILURES_MAX:
                     raise Stopped(
                         f"{FAILURES_MAX} proposals in a row came to nothing: "
