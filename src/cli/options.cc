@@ -52,7 +52,9 @@ constexpr VerbText kVerbs[] = {
      "file\n"
      "opens what is private, HF_ENDPOINT names a mirror. Afterwards the name stands for MODEL in "
      "all\n"
-     "verbs."},
+     "verbs. With --pack TARGET it is packed as well, by the flags of `pack`: the room for both "
+     "is\n"
+     "looked for before anything is downloaded, and interrupted, both go on where they were."},
     {Verb::kLs, "ls", "", 0, 0, "list the models that were pulled", ""},
     {Verb::kRm, "rm", "USER/REPO[:QUANT]", 1, 1, "remove a model that was pulled",
      "All of it, or the files of QUANT, or one --revision. Bytes that another revision needs "
@@ -119,6 +121,7 @@ constexpr uint32_t kChat = bit(Verb::kChat);
 constexpr uint32_t kServe = bit(Verb::kServe);
 constexpr uint32_t kPack = bit(Verb::kPack);
 constexpr uint32_t kPull = bit(Verb::kPull);
+constexpr uint32_t kPacking = kPack | kPull;  // pull --pack
 constexpr uint32_t kRm = bit(Verb::kRm);
 constexpr uint32_t kPlan = bit(Verb::kPlan);
 constexpr uint32_t kDoctor = bit(Verb::kDoctor);
@@ -243,7 +246,7 @@ constexpr Option kOptions[] = {
      "the whole memory budget, such as 6G; default: what is free, less a reserve"},
     {"context", 'c', kInteger, kPlans, kMachine, "N", "0",
      "positions for prompt and answer; 0: the model's, at most 8192"},
-    in_range(Option{"threads", 't', kInteger, kPlans | kPack | kDoctor, kMachine, "N", "0",
+    in_range(Option{"threads", 't', kInteger, kPlans | kPacking | kDoctor, kMachine, "N", "0",
                     "0: one per processor"},
              0, 1024),
     {"experts-per-token", 0, kInteger, kPlans, kMachine, "N", "0",
@@ -410,16 +413,16 @@ constexpr Option kOptions[] = {
              0, 0x1p53),
 
     // Packing.
-    {"experts", 0, kChoice, kPack, "Packing", "4|8|3|2|keep", "4",
+    {"experts", 0, kChoice, kPacking, "Packing", "4|8|3|2|keep", "4",
      "bits of expert weights; keep: as in the source, which is usual where that is quantised",
      "4|8|3|2|keep"},
-    {"resident", 0, kChoice, kPack, "Packing", "keep|8|4", "keep",
+    {"resident", 0, kChoice, kPacking, "Packing", "keep|8|4", "keep",
      "bits of the large weights that every token needs", "keep|8|4"},
-    {"quantiser", 0, kChoice, kPack, "Packing", "auto|search|round", "auto",
+    {"quantiser", 0, kChoice, kPacking, "Packing", "auto|search|round", "auto",
      "search: for 2 to 4 bits, the scales that lose least; round: from the smallest to the largest "
      "value; auto: search where experts get 2 or 3 bits",
      "auto|search|round"},
-    {"experts-down", 0, kChoice, kPack, "Packing", "same|8|4|3|2", "same",
+    {"experts-down", 0, kChoice, kPacking, "Packing", "same|8|4|3|2", "same",
      "bits of the down matrices of experts, which are a third of them", "same|8|4|3|2"},
     per_call(Option{"calibrate", 0, kText, kPack, "Packing", "FILE", "",
                     "run SOURCE over a text or JSON lines, and quantise experts for what they see "
@@ -439,13 +442,13 @@ constexpr Option kOptions[] = {
     in_range(Option{"num-experts", 0, kInteger, kSynth, "Packing", "N", "0",
                     "experts per layer, for studies of scaling; 0: as the shape has"},
              0, 65536),
-    per_call(Option{"without-prediction", 0, kFlag, kPack, "Packing", "", "",
+    per_call(Option{"without-prediction", 0, kFlag, kPacking, "Packing", "", "",
                     "leave the block out that drafts tokens"}),
     per_call(Option{"texts", 0, kFlag, kPack, "Packing", "", "",
                     "replace the texts of a packed model; its weights stay"}),
-    per_call(Option{"force", 0, kFlag, kPack | kSynth, "Packing", "", "",
+    per_call(Option{"force", 0, kFlag, kPacking | kSynth, "Packing", "", "",
                     "replace TARGET if it exists; try also where the disk tells too little room"}),
-    {"verify", 0, kFlag, kPack, "Packing", "", "", "check every byte after packing"},
+    {"verify", 0, kFlag, kPacking, "Packing", "", "", "check every byte after packing"},
 
     per_call(Option{"man", 0, kFlag, bit(Verb::kHelp), kInput, "", "",
                     "print the manual page, of the verb or of all (roff, for man)"}),
@@ -457,6 +460,8 @@ constexpr Option kOptions[] = {
                     "this one alone: a branch, a tag or a commit"}),
     per_call(Option{"include", 0, kText, kPull, kHubGroup, "PATTERN", "",
                     "the files that PATTERN fits instead of a model's, as in *.json,*Q8_0*"}),
+    per_call(Option{"pack", 0, kText, kPull, kHubGroup, "TARGET", "",
+                    "make a penstock model of it, as `pack` does, which stays when it is removed"}),
     {"offline", 0, kFlag, kPull, kHubGroup, "", "",
      "ask nobody: tell what is there; HF_HUB_OFFLINE=1 says the same"},
     in_range(Option{"connections", 0, kInteger, kPull, kHubGroup, "N", "6",

@@ -8,6 +8,7 @@
 #include "cli/calibrate.h"
 #include "cli/folders.h"
 #include "cli/loading.h"
+#include "cli/packing.h"
 #include "cli/program.h"
 #include "cli/progress.h"
 #include "engine/verify_source.h"
@@ -19,6 +20,11 @@
 namespace penstock {
 namespace {
 
+// Not by pull: the text is read by a model that is run, with the flags of one.
+bool is_calibrated(const Settings& settings) {
+  return settings.verb() == Verb::kPack && settings.is_given("calibrate");
+}
+
 // At 4 bits a search loses as much as rounding, and takes ten times as long.
 Quantiser quantiser_for(const Settings& settings, const PackOptions& options) {
   const std::optional<Quantiser> told = parse_quantiser(settings.text("quantiser"));
@@ -27,15 +33,15 @@ Quantiser quantiser_for(const Settings& settings, const PackOptions& options) {
     return dtype == DType::kQ2 || dtype == DType::kQ3;
   };
   const bool is_searched =
-      settings.is_given("calibrate") || is_coarse(options.experts) || is_coarse(options.down);
+      is_calibrated(settings) || is_coarse(options.experts) || is_coarse(options.down);
   return is_searched ? Quantiser::kSearch : Quantiser::kRound;
 }
 
-Result<PackOptions> pack_options(const Call& call) {
+Result<PackOptions> pack_options(const Call& call, const PackPaths& paths) {
   const Settings& settings = call.settings;
   PackOptions options;
-  options.source = call.argument(0);
-  options.target = PENSTOCK_TRY(target_folder(call.storage, call.argument(1)));
+  options.source = paths.source;
+  options.target = PENSTOCK_TRY(target_folder(call.storage, paths.target));
   options.experts = quantised_dtype(settings.text("experts"));
   options.down = quantised_dtype(settings.text("experts-down"));
   if (options.down && !options.experts) {
@@ -153,6 +159,31 @@ void print_report(Call& call, const PackOptions& options, const PackReport& repo
 
 }  // namespace
 
+Result<int> pack_checkpoint(Call& call, const PackPaths& paths) {
+  const std::stop_token stop = call.interrupt.token();
+  PackOptions options = PENSTOCK_TRY(pack_options(call, paths));
+  // Before a byte is written: what `run` would find out about the texts after hours of packing.
+  for (const std::string& note : PENSTOCK_TRY(judge_folder(call.storage, options.source))) {
+    call.terminal.warning(note);
+  }
+  if (is_calibrated(call.settings)) {
+    if (!options.experts || options.quantiser == Quantiser::kRound) {
+      return Error{
+          ErrorCode::kInvalidArgument,
+          "--calibrate is for experts whose codes are searched: not with --experts keep or "
+          "--quantiser round"};
+    }
+    options.calibrate = [&] { return calibrate(call, options.target + ".calibration"); };
+  }
+  options.on_note = [&](const std::string& note) { call.terminal.warning(note); };
+  const PackReport report = PENSTOCK_TRY(pack(call, options, stop));
+  for (const std::string& key : report.unknown_keys) {
+    call.terminal.detail("config.json: " + escaped(key) + " is not understood and changed nothing");
+  }
+  print_report(call, options, report);
+  return call.settings.is_on("verify") ? verify(call, options.target, stop) : kExitDone;
+}
+
 Result<int> pack_verb(Call& call) {
   call.interrupt.set_policy(Interrupt::Policy::kStop);
   const std::stop_token stop = call.interrupt.token();
@@ -170,27 +201,7 @@ Result<int> pack_verb(Call& call) {
     const int code = PENSTOCK_TRY(replace(call));
     return wants_verify ? verify(call, call.argument(1), stop) : code;
   }
-  PackOptions options = PENSTOCK_TRY(pack_options(call));
-  // Before a byte is written: what `run` would find out about the texts after hours of packing.
-  for (const std::string& note : PENSTOCK_TRY(judge_folder(call.storage, options.source))) {
-    call.terminal.warning(note);
-  }
-  if (call.settings.is_given("calibrate")) {
-    if (!options.experts || options.quantiser == Quantiser::kRound) {
-      return Error{
-          ErrorCode::kInvalidArgument,
-          "--calibrate is for experts whose codes are searched: not with --experts keep or "
-          "--quantiser round"};
-    }
-    options.calibrate = [&] { return calibrate(call, options.target + ".calibration"); };
-  }
-  options.on_note = [&](const std::string& note) { call.terminal.warning(note); };
-  const PackReport report = PENSTOCK_TRY(pack(call, options, stop));
-  for (const std::string& key : report.unknown_keys) {
-    call.terminal.detail("config.json: " + escaped(key) + " is not understood and changed nothing");
-  }
-  print_report(call, options, report);
-  return wants_verify ? verify(call, options.target, stop) : kExitDone;
+  return pack_checkpoint(call, {.source = call.argument(0), .target = call.argument(1)});
 }
 
 }  // namespace penstock

@@ -1,13 +1,20 @@
-// pull: a model from a hub into the cache.
+// pull: a model from a hub into the cache, and with --pack a penstock model made of it.
 
 #include "hub/pull.h"
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <charconv>
+#include <filesystem>
+
 #include "base/byte_text.h"
+#include "cli/folders.h"
 #include "cli/hub_access.h"
+#include "cli/packing.h"
 #include "cli/program.h"
 #include "cli/progress.h"
+#include "pack/workspace.h"
 
 namespace penstock {
 namespace {
@@ -21,6 +28,34 @@ Result<PullRequest> pull_request(const Call& call) {
   request.parallel = static_cast<size_t>(settings.integer("connections"));
   request.piece_bytes = settings.bytes("piece-bytes");
   return request;
+}
+
+// Of the bytes of a checkpoint, at least, before anybody has read how it is coded: experts that are
+// coded keep their bits and floats get four, unless --experts says how many. `pack` counts exactly.
+double packed_share(const Settings& settings, const HubName& name) {
+  constexpr double kFloatBits = 16;
+  const std::string& experts = settings.text("experts");
+  if (experts == "keep") return 1;
+  if (!settings.is_given("experts") && !name.quant.empty()) return 1;
+  double bits = 4;
+  std::from_chars(experts.data(), experts.data() + experts.size(), bits);
+  return std::min(bits, kFloatBits) / kFloatBits;
+}
+
+// What can be known to be wrong with --pack is told before anything is downloaded.
+Result<void> plan_packing(const Call& call, PullRequest& request) {
+  const Settings& settings = call.settings;
+  if (!settings.is_given("pack")) return {};
+  if (!request.include.empty()) {
+    return Error{ErrorCode::kInvalidArgument,
+                 "--pack is for whole models: not with --include, which chooses files"};
+  }
+  const std::string target = PENSTOCK_TRY(target_folder(call.storage, settings.text("pack")));
+  PENSTOCK_TRY(Workspace::check_target(call.storage, target, settings.is_on("force")));
+  const std::string parent = std::filesystem::path(target).parent_path();
+  request.made_of_it = {.folder = parent.empty() ? "." : parent,
+                        .share = packed_share(settings, request.name)};
+  return {};
 }
 
 Result<PullReport> pull(Call& call, const HubCache& cache, const PullRequest& request) {
@@ -51,12 +86,7 @@ std::string name_to_type(const HubCache& cache, const PullReport& report) {
   return leads_there ? report.name.text() : report.model;
 }
 
-}  // namespace
-
-Result<int> pull_verb(Call& call) {
-  const PullRequest request = PENSTOCK_TRY(pull_request(call));
-  const HubCache cache = PENSTOCK_TRY(hub_cache(call.settings, call.environment, call.storage));
-  const PullReport report = PENSTOCK_TRY(pull(call, cache, request));
+void print_report(Call& call, const HubCache& cache, const PullReport& report) {
   if (call.json()) {
     call.output.write_line(
         Json{{"name", report.name.text()},
@@ -68,7 +98,7 @@ Result<int> pull_verb(Call& call) {
              {"files", report.num_files},
              {"bytes", report.bytes},
              {"downloaded_bytes", report.bytes - report.bytes_here}});
-    return kExitDone;
+    return;
   }
   const std::string here = report.bytes_here == 0 ? ""
                                                   : fmt::format(", {} of it there before",
@@ -78,11 +108,23 @@ Result<int> pull_verb(Call& call) {
                                            report.commit.substr(0, 12))));
   if (report.model.empty()) {
     call.output.write(table_text(fmt::format("in {}\n", report.snapshot)));
-  } else {
+  } else if (!call.settings.is_given("pack")) {
     call.output.write(
         table_text(fmt::format("next: penstock chat {}\n", name_to_type(cache, report))));
   }
-  return kExitDone;
+}
+
+}  // namespace
+
+Result<int> pull_verb(Call& call) {
+  PullRequest request = PENSTOCK_TRY(pull_request(call));
+  PENSTOCK_TRY(plan_packing(call, request));
+  const HubCache cache = PENSTOCK_TRY(hub_cache(call.settings, call.environment, call.storage));
+  const PullReport report = PENSTOCK_TRY(pull(call, cache, request));
+  print_report(call, cache, report);
+  if (!call.settings.is_given("pack")) return kExitDone;
+  call.interrupt.set_policy(Interrupt::Policy::kStop);
+  return pack_checkpoint(call, {.source = report.model, .target = call.settings.text("pack")});
 }
 
 }  // namespace penstock

@@ -125,14 +125,28 @@ Result<void> Pull::check_room() const {
     needed +=
         file->bytes - std::min(file->bytes, resumable_bytes(cache_.storage(), blob_request(*file)));
   }
-  const uint64_t free =
-      PENSTOCK_TRY(cache_.storage().free_bytes(cache_.repo_folder(request_.name)));
-  if (needed <= free) return {};
-  return Error{
-      ErrorCode::kOutOfMemory,
-      fmt::format("{}: the disk is too small: {} needs {} more, {} are free; make room, or "
-                  "name another disk's folder with --cache",
-                  cache_.folder(), report_.name.text(), format_bytes(needed), format_bytes(free))};
+  if (needed == 0) return {};  // all is here: whoever makes something of it counts for himself
+  const Storage& storage = cache_.storage();
+  const std::string here = cache_.repo_folder(request_.name);
+  const MadeOfIt& made = request_.made_of_it;
+  const auto later = static_cast<uint64_t>(made.share * static_cast<double>(report_.bytes));
+  const auto check = [&](const std::string& folder, uint64_t bytes,
+                         const std::string& what) -> Result<void> {
+    const uint64_t free = PENSTOCK_TRY(storage.free_bytes(folder));
+    if (bytes <= free) return {};
+    return Error{ErrorCode::kOutOfMemory,
+                 fmt::format("{}: the disk is too small: {} needs {}, {} are free; make room, or "
+                             "name another disk's folder with --cache",
+                             folder, report_.name.text(), what, format_bytes(free))};
+  };
+  const std::string more = fmt::format("{} more", format_bytes(needed));
+  if (later == 0) return check(cache_.folder(), needed, more);
+  const std::string packed = fmt::format("at least {} to be packed", format_bytes(later));
+  if (PENSTOCK_TRY(storage.stat(here)).device == PENSTOCK_TRY(storage.stat(made.folder)).device) {
+    return check(cache_.folder(), needed + later, more + " and " + packed);
+  }
+  PENSTOCK_TRY(check(cache_.folder(), needed, more));
+  return check(made.folder, later, packed);
 }
 
 Result<std::unique_ptr<Storage::Lock>> Pull::wait_for_lock(const RepoFile& file) {

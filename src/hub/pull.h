@@ -19,12 +19,19 @@
 
 namespace penstock {
 
+// What will be made of the model afterwards: room that is looked for with the download's own.
+struct MadeOfIt {
+  std::string folder;  // on the disk where it will be
+  double share = 0;    // of the model's bytes, at least; 0: nothing
+};
+
 struct PullRequest {
   HubName name;
   std::string revision = "main";
   std::string include;  // patterns (choice.h); empty: the files of the model
   size_t parallel = 6;
   uint64_t piece_bytes = 16 << 20;
+  MadeOfIt made_of_it = {};
 };
 
 struct PullEvents {

@@ -538,6 +538,76 @@ class Interruptions(PullCase):
         self.expect_whole("org/one", self.DATA)
 
 
+class Packing(PullCase):
+    """pull --pack."""
+
+    NAME = "org/tiny:Q4_0"
+    BY_PATH = os.path.join(SOURCES, "gguf-old", "m-00001-of-00003.gguf")
+
+    def setUp(self):
+        super().setUp()
+        self.the_hub = self.hub(org__tiny=Repo(gguf_files()))
+        self.target = os.path.join(self.folder, "tiny.penstock")
+
+    def pull_and_pack(self, *flags, hub=None):
+        output = self.good("pull", self.NAME, "--pack", self.target, "--json", "--piece-bytes", PIECE, *flags,
+                           hub=hub or self.the_hub)
+        return [json.loads(line) for line in output.splitlines()]
+
+    def expect_as_packed_by_hand(self, *flags):
+        by_hand = os.path.join(self.folder, "by-hand.penstock")
+        self.good("pack", self.BY_PATH, by_hand, *flags)
+        self.assertEqual(sorted(os.listdir(self.target)), sorted(os.listdir(by_hand)))
+        # Sums are of bytes and of the model's id, to which the very files belong that it was made of.
+        for name in ("experts.bin", "resident.bin", "tokenizer.json"):
+            self.assertEqual(content(self.target, name), content(by_hand, name), name)
+        self.assertFalse(os.path.exists(self.target + ".partial"))
+
+    def test_a_model_is_pulled_and_packed_and_stays_when_it_is_removed(self):
+        pulled, packed = self.pull_and_pack("--verify")[:2]
+        self.assertEqual(pulled["downloaded_bytes"], pulled["bytes"])
+        self.assertEqual(packed["target"], self.target)
+        self.expect_as_packed_by_hand()
+        self.good("rm", "org/tiny", "--yes")
+        self.assertEqual(self.good("run", self.target, "-p", "ab", "--max-tokens", "2", "--greedy", "--threads", "1"),
+                         self.good("run", self.BY_PATH, "-p", "ab", "--max-tokens", "2", "--greedy", "--threads", "1"))
+
+    def test_the_flags_of_pack_are_obeyed(self):
+        self.pull_and_pack("--resident", "8")
+        self.expect_as_packed_by_hand("--resident", "8")
+
+    def test_what_cannot_be_packed_is_told_before_anything_is_asked_for(self):
+        os.mkdir(self.target)
+        self.assertIn("exists", self.refused(2, "pull", self.NAME, "--pack", self.target, hub=self.the_hub))
+        self.assertIn("--include", self.refused(2, "pull", self.NAME, "--include", "*", "--pack", self.target + "2",
+                                                hub=self.the_hub))
+        self.assertEqual(self.the_hub.requests, [])
+
+    def test_room_is_looked_for_for_both(self):
+        stat = os.statvfs(self.folder)
+        most_of_it = int(0.7 * stat.f_bavail * stat.f_frsize)
+        hub = self.hub(org__one=Repo({"m-Q8_0.gguf": noise(1000)}))
+        hub.change_listing = lambda listing: listing["siblings"][0].update(size=most_of_it)
+        line = self.refused(4, "pull", "org/one:Q8_0", "--pack", self.target, hub=hub)
+        self.assertIn("to be packed", line)
+        self.assertEqual(hub.requests_of("file"), [])
+
+    def test_interrupted_in_either_half_it_goes_on(self):
+        largest = max(len(data) for name, data in gguf_files().items() if "Q4_0" in name)
+        command = [BINARY, "pull", self.NAME, "--pack", self.target, "--piece-bytes", str(PIECE)]
+        for limit, last in ((largest - PIECE, "downloaded"), (largest + PIECE, "packed")):
+            done = subprocess.run(command, env=self.env(self.the_hub), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                                  preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
+            self.assertEqual(done.returncode, 5, done.stderr)
+            self.assertIn(b"File too large", done.stderr)
+            self.assertEqual(os.path.exists(self.target + ".partial"), last == "packed")
+        sent = self.the_hub.bytes_sent
+        pulled, packed = self.pull_and_pack()
+        self.assertEqual((pulled["downloaded_bytes"], packed["target"]), (0, self.target))
+        self.assertLess(self.the_hub.bytes_sent - sent, 20000)  # the list of files
+        self.expect_as_packed_by_hand()
+
+
 class Keeping(PullCase):
     def setUp(self):
         super().setUp()

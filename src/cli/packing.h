@@ -1,0 +1,20 @@
+// Packing a checkpoint by the flags of a call: of `pack`, and of `pull --pack`.
+//
+// Errors   pack_checkpoint(): those of pack_model(), kInvalidArgument for flags that do not go together
+#pragma once
+
+#include <string>
+
+#include "base/result.h"
+#include "cli/program.h"
+
+namespace penstock {
+
+struct PackPaths {
+  std::string source, target;
+};
+
+// Judges its texts, packs it and tells of it; the exit code. The call's policy of interrupts is kStop.
+Result<int> pack_checkpoint(Call& call, const PackPaths& paths);
+
+}  // namespace penstock
