@@ -106,9 +106,10 @@ constexpr VerbText kVerbs[] = {
     {Verb::kConfig, "config", "show|knobs", 1, 1, "show every setting and where it comes from",
      "knobs: what time depends on and answers do not, with what won on this machine and is kept in "
      "its\n"
-     "profile (lab/auto searches them). show: the settings. A flag wins over the environment, that "
-     "over the configuration file, that over the model's\n"
-     "generation_config.json, that over the built-in value."},
+     "profile (lab/auto searches them). show: the settings. A flag wins over the environment, "
+     "that\n"
+     "over the configuration file, that over the model's generation_config.json, that over the\n"
+     "built-in value."},
     {Verb::kCompletions, "completions", "bash|zsh|fish", 1, 1, "print a shell's completion script",
      ""},
     {Verb::kVersion, "version", "", 0, 0, "print the version", ""},
