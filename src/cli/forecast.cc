@@ -105,6 +105,40 @@ Result<std::optional<KnownRates>> known_rates(Call& call, uint64_t read_bytes, D
   return known;
 }
 
+// --gpu and --vram; "auto" where none was measured is a line, as it is where there is none.
+Result<void> apply_gpu(Call& call, bool can_compute, ForecastRequest& request) {
+  const std::string& name = call.settings.text("gpu");
+  if (name.empty() || name == "off") {
+    if (!call.settings.is_given("vram")) return {};
+    return Error{ErrorCode::kInvalidArgument, "--vram is memory of a GPU: say which with --gpu"};
+  }
+  if (!can_compute) {
+    return Error{ErrorCode::kUnsupported,
+                 "--gpu: experts in a file's own coding stay on the processors; a GPU computes q8, "
+                 "q4, q3 and q2 of a packed model"};
+  }
+  std::vector<GpuCard> measured;
+  const std::string path = profile_path(call);
+  if (!path.empty()) {
+    Result<MachineProfile> profile = load_profile(call.storage, path);
+    if (!profile && profile.error().code != ErrorCode::kNotFound) return profile.error();
+    if (profile) measured = std::move(profile->gpus);
+  }
+  if (name == "auto" && measured.empty()) {
+    call.terminal.note(
+        "no GPU is forecast: none of this machine was measured (`penstock doctor MODEL`); --gpu "
+        "NAME "
+        "forecasts a card that is not here");
+    return {};
+  }
+  const GpuCard card = PENSTOCK_TRY(find_gpu_card(name, measured));
+  PENSTOCK_TRY(use_gpu(card, call.settings.bytes("vram"), request));
+  call.terminal.note(
+      fmt::format("{}: {}, reads {:.0f} GB/s, copies {:.0f} GB/s, answers in {:.0f} us", card.name,
+                  card.origin, card.read_gbps, card.link_gbps, card.round_trip_us));
+  return {};
+}
+
 Result<void> apply_settings(Call& call, const MachineRates& rates, ForecastRequest& request) {
   request.rates = rates;
   request.hits = PENSTOCK_TRY(hit_model(call.settings.text("hits")));
@@ -116,11 +150,13 @@ Result<void> apply_settings(Call& call, const MachineRates& rates, ForecastReque
 std::vector<ForecastRow> rows_over(const ForecastRequest& request, const std::string& axis) {
   if (axis == "bits") return over_bits(request);
   if (axis == "experts") return over_experts(request);
+  if (axis == "vram") return over_vram(request, kBudgetRows);
   return over_budgets(request, kBudgetRows);
 }
 
 std::string axis_name(const std::string& axis) {
   if (axis == "bits") return "bits";
+  if (axis == "vram") return "VRAM GiB";
   return axis == "experts" ? "experts/token" : "budget GiB";
 }
 
@@ -130,6 +166,7 @@ Chart speed_chart(const std::vector<ForecastRow>& rows, const std::string& axis,
   chart.title = fmt::format("{}: predicted speed of one conversation", name);
   chart.x_label = axis == "bits"      ? "bits per weight of an expert, scales included"
                   : axis == "experts" ? "experts per token"
+                  : axis == "vram"    ? "memory of the GPU that is used, GiB"
                                       : "memory budget, GiB";
   chart.y_label = "tokens per second";
   chart.series = {
@@ -148,7 +185,8 @@ Chart term_chart(const std::vector<ForecastRow>& rows, const std::string& axis) 
   chart.title = "Where the time of one token goes";
   chart.x_label = axis_name(axis);
   chart.y_label = "ms per token";
-  for (const CostTerm term : kCostTerms) {
+  const bool has_gpu = !rows.empty() && rows.back().forecast.gpu_slots > 0;
+  for (const CostTerm term : has_gpu ? std::span<const CostTerm>(kCostTerms) : kHostTerms) {
     ChartSeries& series = chart.series.emplace_back();
     series.name = name_of(term);
     for (size_t i = 0; i < rows.size(); ++i) {
@@ -203,6 +241,22 @@ Json rows_json(const std::vector<ForecastRow>& rows) {
   return list;
 }
 
+Json gpu_json(const ForecastRequest& request) {
+  const GpuCard& card = request.gpu->card;
+  const DeviceRates device = device_rates(card, nearest_dtype(request.bits.experts));
+  return Json{{"name", card.name},
+              {"origin", card.origin},
+              {"memory_bytes", card.memory_bytes},
+              {"unified", card.is_unified},
+              {"vram_bytes", request.gpu->vram_bytes},
+              {"read_gbps", device.read_gbps},
+              {"weights_gbps", device.weights_gbps},
+              {"link_gbps", device.link_gbps},
+              {"start_us", device.start_us},
+              {"round_trip_us", device.round_trip_us},
+              {"host_us", device.host_us}};
+}
+
 double bits_of_flag(const std::string& bits) {
   // A group of 64 has a scale and a bias of 16 bits each: half a bit per weight.
   return bits == "16" ? 16.0 : std::stod(bits) + 0.5;
@@ -248,6 +302,7 @@ Result<ForecastRequest> shape_request(Call& call) {
   }
   call.terminal.note(fmt::format("rates: {}", known->origin));
   PENSTOCK_TRY(apply_settings(call, known->rates, request));
+  PENSTOCK_TRY(apply_gpu(call, true, request));
   return request;
 }
 
@@ -279,6 +334,13 @@ Result<std::optional<ForecastRequest>> forecast_of_model(Call& call, const Model
   request.bits.experts = own ? stored_bits(*own) : expert_bits(files.config, request.sizes);
   const DType dtype = own.value_or(nearest_dtype(request.bits.experts));
   const auto known = PENSTOCK_TRY(known_rates(call, request.sizes.record_bytes, dtype));
+  const std::string& gpu = call.settings.text("gpu");
+  if (!known && gpu != "off" && gpu != "auto") {
+    return Error{
+        ErrorCode::kInvalidArgument,
+        "--gpu is for a forecast, which needs --flash-gbps and --dram-gbps, or a profile of "
+        "the machine: run `penstock doctor MODEL`"};
+  }
   if (!known) return std::optional<ForecastRequest>();
   call.terminal.note(fmt::format("rates: {}", known->origin));
   if (!own) {
@@ -286,6 +348,7 @@ Result<std::optional<ForecastRequest>> forecast_of_model(Call& call, const Model
                                    files.experts_coding(), name_of(dtype)));
   }
   PENSTOCK_TRY(apply_settings(call, known->rates, request));
+  PENSTOCK_TRY(apply_gpu(call, own.has_value(), request));
   return std::optional(std::move(request));
 }
 
@@ -305,18 +368,20 @@ Result<Json> forecast_json(Call& call, const ForecastRequest& request, const std
   const std::string text = forecast_text(forecast, request, rows, axis);
   PENSTOCK_TRY(write_charts(call, request, rows, name, text));
   const MachineRates& rates = request.rates;
-  return Json{{"forecast", to_json(forecast)},
-              {"rates",
-               {{"flash_gbps", rates.flash_gbps},
-                {"memory_gbps", rates.memory_gbps},
-                {"weights_gbps", rates.weights_gbps},
-                {"prefill_gflops", rates.prefill_gflops},
-                {"layer_us", rates.layer_us},
-                {"first_read_us", rates.first_read_us},
-                {"pause_us", rates.pause_us}}},
-              {"hits", name_of(request.hits.kind)},
-              {"over", axis},
-              {"rows", rows_json(rows)}};
+  Json json{{"forecast", to_json(forecast)},
+            {"rates",
+             {{"flash_gbps", rates.flash_gbps},
+              {"memory_gbps", rates.memory_gbps},
+              {"weights_gbps", rates.weights_gbps},
+              {"prefill_gflops", rates.prefill_gflops},
+              {"layer_us", rates.layer_us},
+              {"first_read_us", rates.first_read_us},
+              {"pause_us", rates.pause_us}}},
+            {"hits", name_of(request.hits.kind)},
+            {"over", axis},
+            {"rows", rows_json(rows)}};
+  if (request.gpu) json["gpu"] = gpu_json(request);
+  return json;
 }
 
 Result<int> plan_shape(Call& call) {

@@ -88,10 +88,15 @@ Result<int> plan_verb(Call& call) {
   }
   const ModelFiles files =
       PENSTOCK_TRY(open_model(call.storage, options.model, options.chat_template_file));
-  const ResolvedOptions resolved = PENSTOCK_TRY(resolve_options(files, options));
-  const Result<MemoryPlan> plan = plan_memory(resolved.request);
+  ResolvedOptions resolved = PENSTOCK_TRY(resolve_options(files, options));
+  Result<MemoryPlan> plan = plan_memory(resolved.request);
   if (!plan) return report_refusal(call, resolved, plan.error());
   const auto forecast = PENSTOCK_TRY(forecast_of_model(call, files, resolved.request));
+  if (forecast && forecast->gpu) {
+    resolved.request.gpu_bytes = forecast->plan.gpu_bytes;
+    plan = plan_memory(resolved.request);
+    if (!plan) return report_refusal(call, resolved, plan.error());
+  }
   if (call.json()) {
     Json json = plan_json(*plan, resolved);
     json["memory_min_bytes_of"] = PENSTOCK_TRY(floors(call, files));

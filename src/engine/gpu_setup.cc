@@ -3,16 +3,13 @@
 #include <algorithm>
 
 namespace penstock {
-namespace {
 
-GpuTierLimits limits_of(const PlanRequest& request, int64_t chunk_tokens) {
+GpuTierLimits gpu_limits(const PlanRequest& request, int64_t chunk_tokens) {
   return {.tokens = chunk_tokens,
           .top_k = request.experts_per_token,
           .hidden_size = request.config.hidden_size,
           .expert_width = request.config.moe_intermediate_size};
 }
-
-}  // namespace
 
 Result<std::optional<ChosenGpu>> choose_engine_gpu(const EngineOptions& options) {
   if (options.gpu.is_on() && options.arithmetic != Arithmetic::kFixed16) {
@@ -23,11 +20,15 @@ Result<std::optional<ChosenGpu>> choose_engine_gpu(const EngineOptions& options)
 }
 
 uint64_t gpu_host_bytes(const ChosenGpu& gpu, const PlanRequest& request) {
-  if (gpu.uses_host_memory()) return gpu.vram_bytes;
+  return gpu_host_bytes(gpu.uses_host_memory(), gpu.vram_bytes, request);
+}
+
+uint64_t gpu_host_bytes(bool uses_host_memory, uint64_t vram_bytes, const PlanRequest& request) {
+  if (uses_host_memory) return vram_bytes;
   const int64_t chunk_tokens = request.chunk_tokens > 0
                                    ? request.chunk_tokens
                                    : std::min(request.chunk_tokens_max, request.context);
-  return GpuTier::host_bytes(limits_of(request, chunk_tokens), request.record_bytes);
+  return GpuTier::host_bytes(gpu_limits(request, chunk_tokens), request.record_bytes);
 }
 
 Result<std::unique_ptr<GpuTier>> open_gpu_tier(std::optional<ChosenGpu> gpu,
@@ -36,7 +37,7 @@ Result<std::unique_ptr<GpuTier>> open_gpu_tier(std::optional<ChosenGpu> gpu,
                                                int64_t chunk_tokens, const EngineOptions& options) {
   if (!gpu) return std::unique_ptr<GpuTier>();
   Result<std::unique_ptr<GpuTier>> tier = GpuTier::create(
-      std::move(*gpu), forms, store, limits_of(request, chunk_tokens), options.gpu, options.tell);
+      std::move(*gpu), forms, store, gpu_limits(request, chunk_tokens), options.gpu, options.tell);
   if (tier) return tier;
   const ErrorCode code = tier.error().code;
   const bool is_refused = code == ErrorCode::kInvalidArgument || code == ErrorCode::kUnsupported;

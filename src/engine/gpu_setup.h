@@ -17,6 +17,9 @@ Result<std::optional<ChosenGpu>> choose_engine_gpu(const EngineOptions& options)
 
 // All that it uses, where its memory is this machine's; else what it shares with it.
 uint64_t gpu_host_bytes(const ChosenGpu& gpu, const PlanRequest& request);
+uint64_t gpu_host_bytes(bool uses_host_memory, uint64_t vram_bytes, const PlanRequest& request);
+
+GpuTierLimits gpu_limits(const PlanRequest& request, int64_t chunk_tokens);
 
 // Nothing: the engine does without.
 Result<std::unique_ptr<GpuTier>> open_gpu_tier(std::optional<ChosenGpu> gpu,

@@ -122,6 +122,26 @@ uint64_t GpuTier::lay_out(std::span<const ExpertForm> forms) {
   return slot_bytes;
 }
 
+Result<int64_t> GpuTier::slots_for(const std::string& name, const GpuTierLimits& limits,
+                                   uint64_t slot_bytes, uint64_t vram_bytes) {
+  const GpuSlots::Shape one = {
+      .cache = {.num_slots = 1}, .slot_bytes = slot_bytes, .num_staging = num_staging(slot_bytes)};
+  const GpuExperts::Bytes rows = GpuExperts::bytes_for(rows_of(limits));
+  const uint64_t for_rows = rows.on_device + rows.on_host + kAllocations * kGpuRounding;
+  const uint64_t for_copies = GpuSlots::bytes_for(one).on_host;
+  const uint64_t besides = for_rows + for_copies;
+  const int64_t slots =
+      vram_bytes > besides ? GpuSlots::slots_in(vram_bytes - besides, slot_bytes) : 0;
+  if (slots >= 1) return slots;
+  const uint64_t least = besides + GpuSlots::bytes_for(one).on_device;
+  return Error{
+      ErrorCode::kInvalidArgument,
+      fmt::format("{} of {} are too little: {} for rows of {} tokens, {} for copies and "
+                  "one slot of {} make {}; give --vram {} or more",
+                  format_bytes(vram_bytes), name, format_bytes(for_rows), limits.tokens,
+                  format_bytes(for_copies), format_bytes(slot_bytes), format_bytes(least), least)};
+}
+
 Result<GpuSlots::Shape> GpuTier::plan_slots(uint64_t slot_bytes) const {
   const std::string& name = gpu_.device->facts().name;
   if (slot_bytes == 0) {
@@ -131,30 +151,14 @@ Result<GpuSlots::Shape> GpuTier::plan_slots(uint64_t slot_bytes) const {
                     "q3 or q2 of a packed model",
                     name)};
   }
-  GpuSlots::Shape shape = {.cache = {.num_layers = store_.table().num_layers(),
-                                     .num_experts = store_.table().num_experts,
-                                     .num_slots = 1},
-                           .slot_bytes = slot_bytes,
-                           .num_staging = num_staging(slot_bytes)};
-  const GpuExperts::Bytes rows = GpuExperts::bytes_for(rows_of(limits_));
-  const uint64_t for_rows = rows.on_device + rows.on_host + kAllocations * kGpuRounding;
-  const uint64_t for_copies = GpuSlots::bytes_for(shape).on_host;
-  const uint64_t besides = for_rows + for_copies;
-  const uint64_t budget = gpu_.vram_bytes;
-  int64_t slots = budget > besides ? GpuSlots::slots_in(budget - besides, slot_bytes) : 0;
-  if (slots < 1) {
-    const uint64_t least = besides + GpuSlots::bytes_for(shape).on_device;
-    return Error{ErrorCode::kInvalidArgument,
-                 fmt::format("{} of {} are too little: {} for rows of {} tokens, {} for copies and "
-                             "one slot of {} make {}; give --vram {} or more",
-                             format_bytes(budget), name, format_bytes(for_rows), limits_.tokens,
-                             format_bytes(for_copies), format_bytes(slot_bytes),
-                             format_bytes(least), least)};
-  }
+  int64_t slots = PENSTOCK_TRY(slots_for(name, limits_, slot_bytes, gpu_.vram_bytes));
   slots = std::min(slots, num_experts_);
   if (options_.num_slots > 0) slots = std::min(slots, options_.num_slots);
-  shape.cache.num_slots = static_cast<int>(slots);
-  return shape;
+  return GpuSlots::Shape{.cache = {.num_layers = store_.table().num_layers(),
+                                   .num_experts = store_.table().num_experts,
+                                   .num_slots = static_cast<int>(slots)},
+                         .slot_bytes = slot_bytes,
+                         .num_staging = num_staging(slot_bytes)};
 }
 
 Result<void> GpuTier::prove() const {

@@ -12,8 +12,9 @@
 // Threads  the computing thread; workers never touch the device
 // Memory   of the device, and what it shares with the host, at most the budget; all of it allocated in
 //          create(). Its drivers' own is not counted
-// Errors   create(): kInvalidArgument (the budget is too small, with the numbers), kUnsupported (types
-//          of experts; wrong bits), kOutOfMemory, kIo. Later none: it is lost instead
+// Errors   create(), slots_for(): kInvalidArgument (the budget is too small, with the numbers).
+//          create(): kUnsupported (types of experts; wrong bits), kOutOfMemory, kIo. Later none: it is
+//          lost instead
 // See also docs/gpu.md
 #pragma once
 
@@ -52,6 +53,9 @@ class GpuTier final : public ExpertTier {
 
   // Of this machine's memory, at most, where the device has its own: rows and copies in between.
   static uint64_t host_bytes(const GpuTierLimits& limits, uint64_t slot_bytes);
+  // How many slots `vram_bytes` of the device called `name` are, besides rows and copies; at least 1.
+  static Result<int64_t> slots_for(const std::string& name, const GpuTierLimits& limits,
+                                   uint64_t slot_bytes, uint64_t vram_bytes);
 
   bool has(int layer, int expert) const override;
   void choose(int layer, const RoutedRows& rows, std::vector<int32_t>& left) override;

@@ -84,6 +84,32 @@ void check(const CostInput& input) {
   PENSTOCK_CHECK(input.rates.flash_gbps > 0 && input.rates.memory_gbps > 0);
   PENSTOCK_CHECK(input.rates.prefill_gflops > 0);
   PENSTOCK_CHECK(input.experts_per_token > 0 && input.chunk_tokens > 0);
+  const DeviceRates& device = input.device;
+  PENSTOCK_CHECK(input.device_slots == 0 || (device.read_gbps > 0 && device.weights_gbps > 0 &&
+                                             device.link_gbps > 0 && device.round_trip_us > 0));
+}
+
+// Of `hits`, the part that a device computes: it keeps those that are used most.
+double device_hits(const CostInput& input, double hits) {
+  if (input.device_slots == 0) return 0;
+  if (input.hits.kind == HitKind::kGiven) {
+    return hits * static_cast<double>(input.device_slots) /
+           static_cast<double>(input.device_slots + input.num_slots);
+  }
+  return std::min(hits,
+                  hit_rate(input.hits, input.config, input.experts_per_token, input.device_slots));
+}
+
+void add_device(const CostInput& input, double used, TokenCost& cost) {
+  if (input.device_slots == 0) return;
+  const DeviceRates& device = input.device;
+  const auto layers = static_cast<double>(input.config.num_expert_layers());
+  const double row_bytes = static_cast<double>(input.config.hidden_size) * sizeof(float);
+  const double rows = 1 + cost.device_hit_rate * static_cast<double>(input.experts_per_token);
+  cost.device_ms =
+      ms_at(cost.device_hit_rate * used, device.weights_gbps) + layers * device.start_us / 1e3;
+  cost.device_calls_ms = layers * (device.round_trip_us + device.host_us) / 1e3 +
+                         ms_at(layers * rows * row_bytes, device.link_gbps);
 }
 
 }  // namespace
@@ -106,6 +132,8 @@ std::string_view name_of(CostTerm term) {
     case CostTerm::kMisses: return "experts from flash";
     case CostTerm::kState: return "states and context";
     case CostTerm::kFixed: return "fixed per layer";
+    case CostTerm::kDevice: return "experts on the GPU";
+    case CostTerm::kDeviceCalls: return "calls of the GPU";
   }
   return "?";
 }
@@ -134,8 +162,14 @@ double TokenCost::term_ms(CostTerm term) const {
     case CostTerm::kMisses: return misses_ms;
     case CostTerm::kState: return state_ms;
     case CostTerm::kFixed: return fixed_ms;
+    case CostTerm::kDevice: return device_ms;
+    case CostTerm::kDeviceCalls: return device_calls_ms;
   }
   return 0;
+}
+
+std::span<const CostTerm> TokenCost::terms() const {
+  return device_calls_ms > 0 ? std::span<const CostTerm>(kCostTerms) : kHostTerms;
 }
 
 CostTerm TokenCost::binding() const {
@@ -154,7 +188,10 @@ TokenCost token_cost(const CostInput& input) {
   const double used = routed_bytes(input, input.sizes.expert_bytes);
   const double weights = weights_gbps(rates);
   TokenCost cost;
-  cost.hit_rate = hit_rate(input.hits, input.config, input.experts_per_token, input.num_slots);
+  cost.hit_rate = hit_rate(input.hits, input.config, input.experts_per_token,
+                           input.num_slots + input.device_slots);
+  cost.device_hit_rate = device_hits(input, cost.hit_rate);
+  const double in_memory = cost.hit_rate - cost.device_hit_rate;
   const double missed = 1 - cost.hit_rate;
   const ReadAhead& ahead = input.read_ahead;
   cost.missed_bytes = missed * read;
@@ -164,20 +201,25 @@ TokenCost token_cost(const CostInput& input) {
   cost.flash_ms =
       ms_at(cost.flash_bytes, rates.flash_gbps) + waiting_layers * rates.first_read_us / 1e3;
   cost.dense_ms = ms_at(static_cast<double>(input.sizes.dense_bytes), weights);
-  const double hits_in_place_ms = ms_at(cost.hit_rate * used, weights);
+  const double hits_in_place_ms = ms_at(in_memory * used, weights);
   cost.hits_ms =
-      hits_in_place_ms + (rates.copy_gbps > 0 ? ms_at(cost.hit_rate * read, rates.copy_gbps) : 0);
+      hits_in_place_ms + (rates.copy_gbps > 0 ? ms_at(in_memory * read, rates.copy_gbps) : 0);
   cost.misses_ms = ms_at(missed * used, weights);
   cost.state_ms = ms_at(state_bytes(input, input.position), rates.memory_gbps);
   cost.fixed_ms = (layers * rates.layer_us + waiting_layers * rates.pause_us) / 1e3;
+  add_device(input, used, cost);
   const double shared_ms = ms_at(static_cast<double>(input.sizes.shared_bytes), weights);
-  const double beside_ms = std::min(cost.flash_ms, shared_ms + cost.hits_ms);
-  const double idle_ms = cost.other_ms() - shared_ms - cost.hits_ms;
+  const double hidden_ms = shared_ms + cost.hits_ms + cost.device_ms;
+  const double beside_ms = std::min(cost.flash_ms, hidden_ms);
+  const double idle_ms = cost.other_ms() - hidden_ms;
   cost.overlap_ms = beside_ms + std::min({ahead.recall * cost.flash_ms, cost.flash_ms - beside_ms,
                                           ahead.idle_share * std::max(0.0, idle_ms)});
+  const double elsewhere = input.device.is_unified ? 0 : cost.device_hit_rate * used;
   const double all_weights_ms =
-      ms_at(static_cast<double>(input.sizes.dense_bytes) + used, rates.memory_gbps);
+      ms_at(static_cast<double>(input.sizes.dense_bytes) + used - elsewhere, rates.memory_gbps);
   cost.limit_ms = std::max(streaming_ms, all_weights_ms + cost.state_ms);
+  if (elsewhere > 0)
+    cost.limit_ms = std::max(cost.limit_ms, ms_at(elsewhere, input.device.read_gbps));
   return cost;
 }
 

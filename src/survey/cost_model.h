@@ -9,12 +9,18 @@
 //   misses  (1 - h) G / B_weights                     experts that came, read once more by the CPU
 //   state   (2 S + KV) / B_memory                     delta-net states, attention over the context
 //   fixed   L * tau + L' * pause                      handing out ops, waking after a wait
+//   device  g G / B_device + L * start                experts in a GPU's memory, g of the hits
+//   calls   L * (round trip + host) + rows / B_link   what a layer costs that asks the GPU
+//
+// A GPU's memory is slots beside those of RAM, with the most used experts; what it computes is counted
+// after what the processors do meanwhile, since nobody has measured yet how much of it is hidden.
 //
 //   serial      flash + all others
 //   overlapped  while the disk works, the shared expert and the hits of the layer are computed.
 //               Reading ahead uses a part of the rest of the time too, and reads some experts in
 //               vain: flash (1 - h) G (1 + waste h) / B_flash, of which also
-//               min(recall * flash, share * (others - shared expert - hits)) is hidden
+//               min(recall * flash, share * (others - shared expert - hits)) is hidden. What a device
+//               computes counts as hits do
 //   limit       max((1 - h) G / B_flash, all weights and states at B_memory): no exact
 //               schedule is faster at this hit rate, however good its kernels
 //
@@ -31,6 +37,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <string_view>
 
 #include "model/config.h"
@@ -47,6 +54,17 @@ struct MachineRates {
   double layer_us = 0;        // fixed cost per layer
   double first_read_us = 0;   // of a layer with a miss, besides its bytes over flash_gbps
   double pause_us = 0;        // of a layer with a miss: computing starts slowly after a wait
+};
+
+// Of a GPU that computes the experts in its memory (survey/gpu_card.h).
+struct DeviceRates {
+  double read_gbps = 0;      // of a kernel that only reads
+  double weights_gbps = 0;   // of experts' weights, besides start_us
+  double link_gbps = 0;      // copies of rows to it and back
+  double start_us = 0;       // of a layer's experts: their kernels begin and end
+  double round_trip_us = 0;  // from handing work over to seeing its end
+  double host_us = 0;        // what the engine spends on a call besides
+  bool is_unified = false;   // its memory is the machine's
 };
 
 enum class HitKind : uint8_t {
@@ -91,23 +109,43 @@ struct CostInput {
   int64_t position = 0;      // of the decoded token: how much context it looks back on
   int64_t chunk_tokens = 1;  // of a prompt
   ReadAhead read_ahead = {};
+  DeviceRates device = {};
+  int64_t device_slots = 0;  // 0: no device; beside num_slots
 };
 
-enum class CostTerm : uint8_t { kFlash, kDense, kHits, kMisses, kState, kFixed };
-inline constexpr CostTerm kCostTerms[] = {CostTerm::kFlash,  CostTerm::kDense, CostTerm::kHits,
-                                          CostTerm::kMisses, CostTerm::kState, CostTerm::kFixed};
+enum class CostTerm : uint8_t {
+  kFlash,
+  kDense,
+  kHits,
+  kMisses,
+  kState,
+  kFixed,
+  kDevice,
+  kDeviceCalls
+};
+inline constexpr CostTerm kCostTerms[] = {
+    CostTerm::kFlash, CostTerm::kDense, CostTerm::kHits,   CostTerm::kMisses,
+    CostTerm::kState, CostTerm::kFixed, CostTerm::kDevice, CostTerm::kDeviceCalls};
+// Without those of a device.
+inline constexpr std::span kHostTerms = std::span(kCostTerms).first<6>();
 std::string_view name_of(CostTerm term);
 
 struct TokenCost {
   double hit_rate = 0;
-  double missed_bytes = 0;  // of the experts that were not in memory
-  double flash_bytes = 0;   // the same, with what is read in vain
+  double device_hit_rate = 0;  // the part of it that a device computes
+  double missed_bytes = 0;     // of the experts that were not in memory
+  double flash_bytes = 0;      // the same, with what is read in vain
   double flash_ms = 0, dense_ms = 0, hits_ms = 0, misses_ms = 0, state_ms = 0, fixed_ms = 0;
+  double device_ms = 0, device_calls_ms = 0;
   double overlap_ms = 0;  // of the flash time, behind computing
   double limit_ms = 0;
 
   double term_ms(CostTerm term) const;
-  double other_ms() const { return dense_ms + hits_ms + misses_ms + state_ms + fixed_ms; }
+  // Those of a device only where there is one.
+  std::span<const CostTerm> terms() const;
+  double other_ms() const {
+    return dense_ms + hits_ms + misses_ms + state_ms + fixed_ms + device_ms + device_calls_ms;
+  }
   double serial_ms() const { return flash_ms + other_ms(); }
   double overlapped_ms() const { return serial_ms() - overlap_ms; }
   double serial_tps() const { return 1000 / serial_ms(); }

@@ -291,5 +291,76 @@ TEST(PromptCost, the_last_chunk_may_be_short) {
   EXPECT_NEAR(cost.flash_bytes, 217'432'719'360.0 + 4'246'732'800.0, 2e7);
 }
 
+// 24 GB beside 64: by hand. 4.247 GB of experts a token, 7,077,888 bytes each, 30,720 in all.
+CostInput with_card(CostInput input, int64_t device_slots) {
+  input.num_slots = 6000;
+  input.device = {.read_gbps = 877,
+                  .weights_gbps = 745,
+                  .link_gbps = 23,
+                  .start_us = 27,
+                  .round_trip_us = 40,
+                  .host_us = 350};
+  input.device_slots = device_slots;
+  return input;
+}
+
+TEST(Device, terms_are_those_of_a_calculation_by_hand) {
+  const TokenCost cost = token_cost(with_card(with_hits(big_model(7), 0.8, 10), 2000));
+  EXPECT_DOUBLE_EQ(cost.hit_rate, 0.8);
+  EXPECT_DOUBLE_EQ(cost.device_hit_rate, 0.2);  // 2,000 of 8,000 slots
+  EXPECT_NEAR(cost.device_ms, 0.2 * 4.2467e9 / 745e9 * 1e3 + 60 * 0.027, 1e-3);
+  // A row there and on average two back, of 4,096 floats.
+  EXPECT_NEAR(cost.device_calls_ms, 60 * 0.390 + 60 * 3 * 16384 / 23e9 * 1e3, 1e-3);
+  EXPECT_NEAR(cost.hits_ms, 0.6 * 4.2467e9 / 65e9 * 1e3, 1e-2);
+  EXPECT_EQ(cost.terms().size(), 8u);
+}
+
+TEST(Device, none_is_what_was_before) {
+  const TokenCost none = token_cost(with_card(with_hits(big_model(7), 0.8, 10), 0));
+  EXPECT_EQ(none.device_ms, 0);
+  EXPECT_EQ(none.device_calls_ms, 0);
+  EXPECT_EQ(none.device_hit_rate, 0);
+  EXPECT_EQ(none.terms().size(), 6u);
+}
+
+// Whatever the shape, the routing and the memory beside it.
+TEST(Device, more_of_its_memory_is_never_slower) {
+  for (const char* shape : {"35b", "122b", "397b", "next-80b"}) {
+    for (const HitKind kind : {HitKind::kSession, HitKind::kTopics, HitKind::kUniform}) {
+      for (const double in_ram : {0.05, 0.3, 0.7, 1.0}) {
+        CostInput input = with_card(big_model(7), 0);
+        input.config = config_of(find_model_shape(shape).value(), 0).value();
+        input.sizes = model_sizes(input.config, {});
+        input.hits = {kind, 0};
+        input.experts_per_token = input.config.num_experts_per_tok;
+        input.num_slots = slots_of(input, in_ram);
+        input.read_ahead = kReadAheadMeasured;
+        double before = 0;
+        for (int eighth = 1; eighth <= 8; ++eighth) {
+          input.device_slots = slots_of(input, eighth / 8.0);
+          const double tps = token_cost(input).overlapped_tps();
+          EXPECT_GE(tps, before * (1 - 1e-12)) << shape << ' ' << in_ram << ' ' << eighth;
+          before = tps;
+        }
+      }
+    }
+  }
+}
+
+// Where nothing is read from flash any more, calls cost more than the processors' experts did.
+TEST(Device, does_not_pay_where_all_experts_are_in_fast_memory) {
+  CostInput input = with_card(with_hits(big_model(7), 1, 10), 0);
+  input.rates.memory_gbps = 300;
+  const double without = token_cost(input).overlapped_tps();
+  input.device_slots = 2000;
+  EXPECT_LT(token_cost(input).overlapped_tps(), without);
+  input.hits = {HitKind::kSession, 0};
+  input.num_slots = slots_of(input, 0.15);
+  input.device_slots = 0;
+  const double from_flash = token_cost(input).overlapped_tps();
+  input.device_slots = slots_of(input, 0.3);
+  EXPECT_GT(token_cost(input).overlapped_tps(), from_flash);
+}
+
 }  // namespace
 }  // namespace penstock

@@ -199,6 +199,7 @@ Result<void> Examination::measure_kernels() {
 Result<void> Examination::look_at_gpus() {
   say("GPUs");
   report_.gpus = PENSTOCK_TRY(survey_gpus(options_.point_s, {}, stop_));
+  report_.profile.gpus = measured_gpus(report_.gpus);
   return {};
 }
 

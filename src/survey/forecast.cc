@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "base/byte_text.h"
+#include "engine/gpu_setup.h"
 #include "format/manifest.h"
 #include "io/checksum.h"
 
@@ -16,7 +17,19 @@ constexpr uint64_t kGibibyte = uint64_t{1} << 30;
 // Tokenizer and template of the published models: measured at 30 to 60 MiB.
 constexpr uint64_t kTextBytesGuess = uint64_t{64} << 20;
 
+// 0: there is no GPU, or not even one expert's room in what it may use.
+int64_t gpu_slots(const ForecastRequest& request, const MemoryPlan& plan) {
+  if (!request.gpu) return 0;
+  const Result<int64_t> slots =
+      GpuTier::slots_for(request.gpu->card.name, gpu_limits(request.plan, plan.chunk_tokens),
+                         request.sizes.record_bytes, request.gpu->vram_bytes);
+  return slots ? std::min(*slots, plan.num_experts) : 0;
+}
+
 CostInput cost_input(const ForecastRequest& request, const MemoryPlan& plan) {
+  DeviceRates device;
+  if (request.gpu) device = device_rates(request.gpu->card, nearest_dtype(request.bits.experts));
+  const int64_t device_slots = device.read_gbps > 0 ? gpu_slots(request, plan) : 0;
   return {.config = request.plan.config,
           .sizes = request.sizes,
           .rates = request.rates,
@@ -25,7 +38,9 @@ CostInput cost_input(const ForecastRequest& request, const MemoryPlan& plan) {
           .num_slots = plan.num_slots,
           .position = request.plan.context / 2,
           .chunk_tokens = plan.chunk_tokens,
-          .read_ahead = request.read_ahead};
+          .read_ahead = request.read_ahead,
+          .device = device,
+          .device_slots = device_slots};
 }
 
 // Weights, records and checksums of the plan follow the sizes.
@@ -39,12 +54,27 @@ double speed(const ForecastRequest& request, const MemoryPlan& plan) {
   return token_cost(cost_input(request, plan)).overlapped_tps();
 }
 
+ForecastRequest without_gpu(ForecastRequest request) {
+  request.gpu.reset();
+  request.plan.gpu_bytes = 0;
+  return request;
+}
+
 std::string item(const char* name, double ms, double total_ms) {
   return fmt::format("  {:<24}{:>10.1f} ms {:>5.0f} %\n", name, ms, 100 * ms / total_ms);
 }
 
 double gibibytes(uint64_t bytes) {
   return static_cast<double>(bytes) / kGibibyte;
+}
+
+std::string gpu_text(const Forecast& forecast, const ForecastGpu& gpu) {
+  return fmt::format(
+      "  {} ({}), {} of {}: {} of {} experts, {:.0f} % of a token's; without it {:.2f} tok/s. All "
+      "but experts is the processors', prompts as without it\n",
+      gpu.card.name, gpu.card.origin, format_bytes(gpu.vram_bytes),
+      format_bytes(gpu.card.memory_bytes), forecast.gpu_slots, forecast.plan.num_experts,
+      100 * forecast.token.device_hit_rate, forecast.without_gpu_tps);
 }
 
 }  // namespace
@@ -62,6 +92,23 @@ ForecastRequest forecast_request(const ModelConfig& config, const StoredBits& bi
   return request;
 }
 
+Result<void> use_gpu(const GpuCard& card, uint64_t vram_bytes, ForecastRequest& request) {
+  if (device_rates(card, nearest_dtype(request.bits.experts)).read_gbps == 0) {
+    return Error{ErrorCode::kUnsupported,
+                 fmt::format("--gpu: experts of {} bits stay on the processors; a GPU computes q8, "
+                             "q4, q3 and q2",
+                             request.bits.experts)};
+  }
+  GpuFacts facts;
+  facts.name = card.name;
+  facts.memory_bytes = card.memory_bytes;
+  facts.is_unified = card.is_unified;
+  const uint64_t budget = PENSTOCK_TRY(vram_budget(facts, vram_bytes));
+  request.gpu = {card, budget};
+  request.plan.gpu_bytes = gpu_host_bytes(card.is_unified, request.gpu->vram_bytes, request.plan);
+  return {};
+}
+
 Result<Forecast> make_forecast(const ForecastRequest& request) {
   const MachineRates& rates = request.rates;
   if (!(rates.flash_gbps > 0 && rates.memory_gbps > 0 && rates.prefill_gflops > 0)) {
@@ -71,9 +118,19 @@ Result<Forecast> make_forecast(const ForecastRequest& request) {
   }
   Forecast forecast;
   forecast.plan = PENSTOCK_TRY(plan_memory(request.plan));
+  if (request.gpu) {
+    PENSTOCK_TRY(GpuTier::slots_for(request.gpu->card.name,
+                                    gpu_limits(request.plan, forecast.plan.chunk_tokens),
+                                    request.sizes.record_bytes, request.gpu->vram_bytes));
+  }
   const CostInput input = cost_input(request, forecast.plan);
   forecast.token = token_cost(input);
   forecast.prompt = prompt_cost(input, std::max<int64_t>(1, request.prompt_tokens));
+  forecast.gpu_slots = input.device_slots;
+  if (request.gpu) {
+    const ForecastRequest without = without_gpu(request);
+    forecast.without_gpu_tps = speed(without, PENSTOCK_TRY(plan_memory(without.plan)));
+  }
 
   ForecastRequest more = request;
   more.plan.budget_bytes += kGibibyte;
@@ -119,6 +176,28 @@ std::vector<ForecastRow> over_bits(const ForecastRequest& request) {
   return rows;
 }
 
+std::vector<ForecastRow> over_vram(const ForecastRequest& request, int steps) {
+  std::vector<ForecastRow> rows;
+  if (Result<Forecast> none = make_forecast(without_gpu(request))) {
+    rows.push_back({0, std::move(*none)});
+  }
+  if (!request.gpu) return rows;
+  const auto all = static_cast<uint64_t>(request.plan.config.num_expert_layers() *
+                                         request.plan.config.num_experts) *
+                   request.sizes.record_bytes;
+  const auto high =
+      static_cast<double>(std::min(request.gpu->vram_bytes, all + all / 16 + kGibibyte));
+  for (int step = 1; step < steps; ++step) {
+    ForecastRequest at = request;
+    at.gpu->vram_bytes = static_cast<uint64_t>(high * step / (steps - 1));
+    if (request.gpu->card.is_unified) at.plan.gpu_bytes = at.gpu->vram_bytes;
+    if (Result<Forecast> forecast = make_forecast(at)) {
+      rows.push_back({gibibytes(at.gpu->vram_bytes), std::move(*forecast)});
+    }
+  }
+  return rows;
+}
+
 std::vector<ForecastRow> over_experts(const ForecastRequest& request) {
   std::vector<ForecastRow> rows;
   for (int64_t chosen = request.plan.config.num_experts_per_tok; chosen >= 1; --chosen) {
@@ -134,28 +213,36 @@ std::vector<ForecastRow> over_experts(const ForecastRequest& request) {
 Json to_json(const Forecast& forecast) {
   const TokenCost& token = forecast.token;
   Json terms = Json::object();
-  for (const CostTerm term : kCostTerms) terms[std::string(name_of(term))] = token.term_ms(term);
-  return Json{{"slots", forecast.plan.num_slots},
-              {"experts", forecast.plan.num_experts},
-              {"memory_min_bytes", forecast.plan.minimum_bytes},
-              {"memory_total_bytes", forecast.plan.total_bytes},
-              {"hit_rate", token.hit_rate},
-              {"missed_bytes_per_token", token.missed_bytes},
-              {"bytes_per_token", token.flash_bytes},
-              {"terms_ms", std::move(terms)},
-              {"overlap_ms", token.overlap_ms},
-              {"binding", name_of(token.binding())},
-              {"serial_tps", token.serial_tps()},
-              {"overlapped_tps", token.overlapped_tps()},
-              {"limit_tps", token.limit_tps()},
-              {"chunk_tokens", forecast.plan.chunk_tokens},
-              {"prompt_chunks", forecast.prompt.chunks},
-              {"prompt_bytes", forecast.prompt.flash_bytes},
-              {"first_token_s", forecast.prompt.total_s},
-              {"prompt_tps", forecast.prompt.tokens_per_second},
-              {"with_1_gib_memory_tps", forecast.with_memory_tps},
-              {"with_1_gbps_flash_tps", forecast.with_flash_tps},
-              {"with_10_gbps_bandwidth_tps", forecast.with_bandwidth_tps}};
+  for (const CostTerm term : token.terms()) {
+    terms[std::string(name_of(term))] = token.term_ms(term);
+  }
+  Json json{{"slots", forecast.plan.num_slots},
+            {"experts", forecast.plan.num_experts},
+            {"memory_min_bytes", forecast.plan.minimum_bytes},
+            {"memory_total_bytes", forecast.plan.total_bytes},
+            {"hit_rate", token.hit_rate},
+            {"missed_bytes_per_token", token.missed_bytes},
+            {"bytes_per_token", token.flash_bytes},
+            {"terms_ms", std::move(terms)},
+            {"overlap_ms", token.overlap_ms},
+            {"binding", name_of(token.binding())},
+            {"serial_tps", token.serial_tps()},
+            {"overlapped_tps", token.overlapped_tps()},
+            {"limit_tps", token.limit_tps()},
+            {"chunk_tokens", forecast.plan.chunk_tokens},
+            {"prompt_chunks", forecast.prompt.chunks},
+            {"prompt_bytes", forecast.prompt.flash_bytes},
+            {"first_token_s", forecast.prompt.total_s},
+            {"prompt_tps", forecast.prompt.tokens_per_second},
+            {"with_1_gib_memory_tps", forecast.with_memory_tps},
+            {"with_1_gbps_flash_tps", forecast.with_flash_tps},
+            {"with_10_gbps_bandwidth_tps", forecast.with_bandwidth_tps}};
+  if (forecast.gpu_slots > 0) {
+    json["gpu_slots"] = forecast.gpu_slots;
+    json["gpu_hit_rate"] = token.device_hit_rate;
+    json["without_gpu_tps"] = forecast.without_gpu_tps;
+  }
+  return json;
 }
 
 std::string to_text(const Forecast& forecast, const ForecastRequest& request) {
@@ -165,15 +252,17 @@ std::string to_text(const Forecast& forecast, const ForecastRequest& request) {
       "one token, {} experts in each of {} layers, hit rate {:.2f} ({}), {} read from flash\n",
       request.plan.experts_per_token, request.plan.config.num_expert_layers(), token.hit_rate,
       name_of(request.hits.kind), format_bytes(static_cast<uint64_t>(token.flash_bytes)));
-  for (const CostTerm term : kCostTerms) {
+  for (const CostTerm term : token.terms()) {
     text += item(std::string(name_of(term)).c_str(), token.term_ms(term), serial_ms);
   }
   text += fmt::format("  {:<24}{:>10.2f} tok/s, one thing after the other\n", "serial",
                       token.serial_tps());
   text += fmt::format("  {:<24}{:>10.2f} tok/s, {:.1f} ms of the disk's time used\n", "predicted",
                       token.overlapped_tps(), token.overlap_ms);
-  text += fmt::format("  {:<24}{:>10.2f} tok/s, no exact engine is faster here\n", "limit",
-                      token.limit_tps());
+  text +=
+      fmt::format("  {:<24}{:>10.2f} tok/s, no exact engine is faster here{}\n", "limit",
+                  token.limit_tps(), request.gpu ? " that computes only experts on the GPU" : "");
+  if (request.gpu) text += gpu_text(forecast, *request.gpu);
   text += fmt::format(
       "  bound by {}; 1 GiB more memory {:+.2f} tok/s, 1 GB/s more flash {:+.2f}, "
       "10 GB/s more memory bandwidth {:+.2f}\n",

@@ -4,10 +4,15 @@
 // A pure function of shapes and rates, so it can be asked about models and machines that nobody has
 // yet. For a model that is packed its own sizes go in; for a shape they follow from the bits.
 //
-// Errors  make_forecast(): kOutOfMemory (the budget is below the floor), kInvalidArgument (rates)
+// A GPU is forecast as the engine uses it today: experts in its memory are computed there, all else is
+// the processors'; prompts as without it.
+//
+// Errors  make_forecast(): kOutOfMemory (the budget is below the floor), kInvalidArgument (rates; too
+//         little of a GPU's memory). use_gpu(): kInvalidArgument, kUnsupported (types of experts)
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -15,8 +20,14 @@
 #include "base/result.h"
 #include "engine/memory_plan.h"
 #include "survey/cost_model.h"
+#include "survey/gpu_card.h"
 
 namespace penstock {
+
+struct ForecastGpu {
+  GpuCard card;
+  uint64_t vram_bytes = 0;
+};
 
 struct ForecastRequest {
   PlanRequest plan;  // config, budget, context, threads, experts per token; sizes of weights
@@ -26,10 +37,15 @@ struct ForecastRequest {
   HitModel hits;
   ReadAhead read_ahead = kReadAheadMeasured;
   int64_t prompt_tokens = 1024;
+  std::optional<ForecastGpu> gpu;  // use_gpu()
 };
 
 // For a shape without files: sizes, checksums and a guess at the tokenizer go into the plan.
 ForecastRequest forecast_request(const ModelConfig& config, const StoredBits& bits);
+
+// Puts experts into that GPU's memory, 0: all of it less a margin, and what it shares with the host
+// into the plan. Refuses what the engine would refuse.
+Result<void> use_gpu(const GpuCard& card, uint64_t vram_bytes, ForecastRequest& request);
 
 struct Forecast {
   MemoryPlan plan;
@@ -39,17 +55,21 @@ struct Forecast {
   double with_memory_tps = 0;     // 1 GiB of memory
   double with_flash_tps = 0;      // 1 GB/s of flash
   double with_bandwidth_tps = 0;  // 10 GB/s of memory bandwidth (and of products)
+  int64_t gpu_slots = 0;
+  double without_gpu_tps = 0;  // 0: there is none
 };
 Result<Forecast> make_forecast(const ForecastRequest& request);
 
 struct ForecastRow {
-  double x = 0;  // GiB of the budget, bits or experts per token
+  double x = 0;  // GiB of the budget or of a GPU's memory, bits or experts per token
   Forecast forecast;
 };
 // From the smallest workable budget to the one that holds every expert; `steps` >= 2 rows.
 std::vector<ForecastRow> over_budgets(const ForecastRequest& request, int steps);
 // 16, 8.5, 4.5, 3.5 and 2.5 bits per weight of an expert; what does not fit is left out.
 std::vector<ForecastRow> over_bits(const ForecastRequest& request);
+// Of the GPU's memory: none, then up to what every expert takes or the card has.
+std::vector<ForecastRow> over_vram(const ForecastRequest& request, int steps);
 // From all that were trained down to one; fewer are another model.
 std::vector<ForecastRow> over_experts(const ForecastRequest& request);
 

@@ -101,5 +101,61 @@ TEST(Forecast, is_told_in_words_and_in_json) {
   EXPECT_THAT(to_table(over_experts(request), "experts"), HasSubstr("first token s"));
 }
 
+Result<ForecastRequest> with_gpu(const std::string& name, uint64_t vram_bytes) {
+  ForecastRequest request = pc_request();
+  PENSTOCK_TRY(use_gpu(find_gpu_card(name, {}).value(), vram_bytes, request));
+  return request;
+}
+
+TEST(ForecastOfAGpu, puts_experts_there_and_the_rest_where_it_was) {
+  const ForecastRequest request = with_gpu("4090", 0).value();
+  EXPECT_EQ(request.gpu->vram_bytes, uint64_t{23} << 30);  // less the margin
+  const Forecast forecast = make_forecast(request).value();
+  // 23 GiB over 7,077,888 bytes, less rows and copies.
+  EXPECT_NEAR(static_cast<double>(forecast.gpu_slots), 3450, 50);
+  const Forecast without = make_forecast(pc_request()).value();
+  EXPECT_DOUBLE_EQ(forecast.without_gpu_tps, without.token.overlapped_tps());
+  EXPECT_GT(forecast.token.overlapped_tps(), without.token.overlapped_tps());
+  EXPECT_GT(forecast.token.hit_rate, without.token.hit_rate);
+  EXPECT_EQ(forecast.token.dense_ms, without.token.dense_ms);
+  EXPECT_EQ(forecast.prompt.compute_s, without.prompt.compute_s);
+  EXPECT_LT(forecast.plan.num_slots, without.plan.num_slots);  // rows and copies are in --memory
+  EXPECT_LE(forecast.plan.total_bytes, request.plan.budget_bytes);
+  EXPECT_THAT(to_text(forecast, request), HasSubstr("RTX 4090 (data sheet), 23.00 GiB of 24.00"));
+  EXPECT_EQ(to_json(forecast)["terms_ms"].size(), 8u);
+}
+
+TEST(ForecastOfAGpu, memory_of_the_machine_is_counted_once) {
+  EXPECT_EQ(with_gpu("8060s", 0).error().code, ErrorCode::kInvalidArgument);  // how much?
+  const ForecastRequest request = with_gpu("8060s", uint64_t{20} << 30).value();
+  const Forecast forecast = make_forecast(request).value();
+  const Forecast without = make_forecast(pc_request()).value();
+  const int64_t given_up = without.plan.num_slots - forecast.plan.num_slots;
+  EXPECT_NEAR(static_cast<double>(given_up), static_cast<double>(forecast.gpu_slots), 100);
+}
+
+TEST(ForecastOfAGpu, refuses_what_the_engine_would_refuse) {
+  EXPECT_EQ(with_gpu("4090", uint64_t{25} << 30).error().code, ErrorCode::kInvalidArgument);
+  const Result<Forecast> little = make_forecast(with_gpu("4090", 1 << 20).value());
+  ASSERT_FALSE(little.has_value());
+  EXPECT_THAT(little.error().message, HasSubstr("--vram"));
+  ForecastRequest wide = pc_request();
+  wide.bits.experts = 16;
+  EXPECT_EQ(use_gpu(find_gpu_card("4090", {}).value(), 0, wide).error().code,
+            ErrorCode::kUnsupported);
+}
+
+TEST(ForecastOfAGpu, rows_begin_without_it_and_never_get_slower_from_the_next) {
+  const std::vector<ForecastRow> rows = over_vram(with_gpu("5090", 0).value(), 9);
+  ASSERT_THAT(rows, SizeIs(9));
+  EXPECT_EQ(rows.front().x, 0);
+  EXPECT_EQ(rows.front().forecast.gpu_slots, 0);
+  EXPECT_DOUBLE_EQ(rows.back().x, 31);
+  for (size_t i = 2; i < rows.size(); ++i) {
+    EXPECT_GT(rows[i].forecast.gpu_slots, rows[i - 1].forecast.gpu_slots);
+    EXPECT_GE(rows[i].forecast.token.overlapped_tps(), rows[i - 1].forecast.token.overlapped_tps());
+  }
+}
+
 }  // namespace
 }  // namespace penstock

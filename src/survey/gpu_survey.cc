@@ -83,6 +83,23 @@ Json to_json(const GpuSurvey& survey) {
   return gpus;
 }
 
+std::vector<GpuCard> measured_gpus(const GpuSurvey& survey) {
+  std::vector<GpuCard> cards;
+  for (const SurveyedGpu& report : survey.gpus) {
+    if (!report.rates || !report.trouble.empty()) continue;
+    cards.push_back({.name = report.facts.name,
+                     .memory_bytes = report.facts.memory_bytes,
+                     .is_unified = report.facts.is_unified,
+                     .read_gbps = report.rates->read_gbps,
+                     .link_gbps = report.rates->to_device_gbps,
+                     .round_trip_us = report.rates->round_trip_us,
+                     .dispatch_us = report.rates->dispatch_us,
+                     .experts_gbps = report.experts ? report.experts->gbps : 0,
+                     .origin = "measured here"});
+  }
+  return cards;
+}
+
 std::string gpu_table(const GpuSurvey& survey) {
   if (survey.gpus.empty()) return fmt::format("GPUs: none; {}\n", survey.absence);
   std::string text = "GPUs\n";

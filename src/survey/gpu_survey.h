@@ -20,6 +20,7 @@
 #include "gpu/bit_probe.h"
 #include "gpu/gpu_facts.h"
 #include "gpu/gpu_rates.h"
+#include "survey/gpu_card.h"
 
 namespace penstock {
 
@@ -36,6 +37,9 @@ struct GpuSurvey {
   std::vector<SurveyedGpu> gpus;
 };
 Json to_json(const GpuSurvey& survey);
+
+// Those whose rates were measured, for forecasts.
+std::vector<GpuCard> measured_gpus(const GpuSurvey& survey);
 
 // A few lines for people.
 std::string gpu_table(const GpuSurvey& survey);

@@ -111,6 +111,46 @@ void read_kernel(Fields& fields, KernelPoint& point) {
   fields.read_rate("pause_us", point.pause_us, Zero::kMeansNotMeasured);
 }
 
+// In doctor's report there are also devices without rates: these are left out.
+Result<std::vector<GpuCard>> read_gpus(const Json& json, const std::string& what) {
+  std::vector<GpuCard> gpus;
+  const Json* list = json_find(json, "gpus");
+  if (list == nullptr) return gpus;
+  if (!list->is_array()) {
+    return Error{ErrorCode::kCorrupt, fmt::format("{}: gpus is not a list", what)};
+  }
+  for (const Json& item : *list) {
+    if (item.is_object() && json_find(item, "read_gbps") == nullptr) continue;
+    GpuCard card;
+    card.origin = "measured here";
+    Fields fields(item, fmt::format("{}: gpus[{}]", what, gpus.size()));
+    fields.read("name", card.name);
+    fields.read("memory_bytes", card.memory_bytes, 1, int64_t{1} << 60);
+    fields.read("unified", card.is_unified);
+    fields.read_rate("read_gbps", card.read_gbps, Zero::kIsAnError);
+    fields.read_rate("to_device_gbps", card.link_gbps, Zero::kIsAnError);
+    fields.read_rate("round_trip_us", card.round_trip_us, Zero::kIsAnError);
+    fields.read_rate("dispatch_us", card.dispatch_us, Zero::kIsAnError);
+    if (json_find(item, "experts_gbps") != nullptr) {
+      fields.read_rate("experts_gbps", card.experts_gbps, Zero::kMeansNotMeasured);
+    }
+    PENSTOCK_TRY(fields.status());
+    gpus.push_back(std::move(card));
+  }
+  return gpus;
+}
+
+Json to_json(const GpuCard& card) {
+  return Json{{"name", card.name},
+              {"memory_bytes", card.memory_bytes},
+              {"unified", card.is_unified},
+              {"read_gbps", card.read_gbps},
+              {"to_device_gbps", card.link_gbps},
+              {"round_trip_us", card.round_trip_us},
+              {"dispatch_us", card.dispatch_us},
+              {"experts_gbps", card.experts_gbps}};
+}
+
 Json to_json(const FlashPoint& point) {
   return Json{{"read_bytes", point.read_bytes}, {"depth", point.depth},
               {"direct", point.is_direct},      {"gbps", point.gbps},
@@ -228,6 +268,7 @@ Json to_json(const MachineProfile& profile) {
               {"memory", list_json(profile.memory)},
               {"kernels", list_json(profile.kernels)},
               {"op_us", profile.op_us},
+              {"gpus", list_json(profile.gpus)},
               {"knobs", knobs_json(profile.knobs)}};
 }
 
@@ -255,6 +296,7 @@ Result<MachineProfile> parse_profile(const Json& json, const std::string& what) 
   fields.read_list("kernels", profile.kernels, &read_kernel);
   fields.read_rate("op_us", profile.op_us, Zero::kMeansNotMeasured);
   PENSTOCK_TRY(fields.status());
+  profile.gpus = PENSTOCK_TRY(read_gpus(json, what));
   profile.knobs = PENSTOCK_TRY(read_knobs(json, what));
   return profile;
 }

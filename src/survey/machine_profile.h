@@ -19,6 +19,7 @@
 #include "host/machine.h"
 #include "io/storage.h"
 #include "survey/cost_model.h"
+#include "survey/gpu_card.h"
 
 namespace penstock {
 
@@ -67,6 +68,7 @@ struct MachineProfile {
   std::vector<MemoryPoint> memory;
   std::vector<KernelPoint> kernels;
   double op_us = 0;                // of one op on next to no data
+  std::vector<GpuCard> gpus;       // whose rates were measured
   std::vector<KnobSetting> knobs;  // that won here (lab/auto); the others are built in
 };
 

@@ -44,6 +44,14 @@ MachineProfile example() {
   profile.memory = {{1, 14.0, 11.0}, {8, 60.0, 45.0}, {16, 58.0, 44.0}};
   profile.kernels = {{"q8", 55, 900, 70}, {"q4", 48, 1000, 80}};
   profile.op_us = 4;
+  profile.gpus = {{.name = "Example RTX",
+                   .memory_bytes = uint64_t{24} << 30,
+                   .read_gbps = 900,
+                   .link_gbps = 25,
+                   .round_trip_us = 30,
+                   .dispatch_us = 4,
+                   .experts_gbps = 600,
+                   .origin = "measured here"}};
   profile.knobs = {{"experts_ahead", 5}, {"spins", 0}};
   return profile;
 }
@@ -62,6 +70,26 @@ TEST(MachineProfile, a_missing_file_is_not_found) {
   const Result<MachineProfile> loaded = load_profile(posix_storage(), Folder() / "none.json");
   ASSERT_FALSE(loaded.has_value());
   EXPECT_EQ(loaded.error().code, ErrorCode::kNotFound);
+}
+
+// Doctor's report lists devices that were not measured, and profiles of before have no such list.
+TEST(MachineProfile, takes_the_gpus_that_were_measured) {
+  Json json = to_json(example());
+  json["gpus"].push_back(Json{{"name", "llvmpipe"}, {"memory_bytes", 1}, {"unified", true}});
+  const MachineProfile both = parse_profile(json, "p").value();
+  ASSERT_EQ(both.gpus.size(), 1u);
+  EXPECT_EQ(both.gpus[0].name, "Example RTX");
+  EXPECT_EQ(both.gpus[0].experts_gbps, 600);
+  json.erase("gpus");
+  EXPECT_TRUE(parse_profile(json, "p").value().gpus.empty());
+  for (const char* key : {"name", "memory_bytes", "unified", "to_device_gbps", "dispatch_us"}) {
+    Json bad = to_json(example());
+    bad["gpus"][0].erase(key);
+    const Result<MachineProfile> refused = parse_profile(bad, "p");
+    ASSERT_FALSE(refused.has_value()) << key;
+    EXPECT_THAT(refused.error().message, HasSubstr("gpus[0]"));
+    EXPECT_THAT(refused.error().message, HasSubstr(key));
+  }
 }
 
 struct Damage {

@@ -85,6 +85,54 @@ class PlanOfAShape(Refusals):
         self.assertIn("tokens per second", text)
 
 
+class PlanOfAGpu(Refusals):
+    PC = ["plan", "397b", "--memory", "56G", "--resident", "4", *RATES]
+
+    def test_a_card_that_is_not_here(self):
+        without = good_json(*self.PC)
+        plan = good_json(*self.PC, "--gpu", "4090")
+        self.assertNotIn("gpu", without)
+        self.assertEqual(plan["gpu"]["name"], "RTX 4090")
+        self.assertEqual(plan["gpu"]["origin"], "data sheet")
+        self.assertEqual(plan["gpu"]["vram_bytes"], 23 << 30)
+        forecast = plan["forecast"]
+        self.assertEqual(forecast["without_gpu_tps"], without["forecast"]["overlapped_tps"])
+        self.assertGreater(forecast["overlapped_tps"], forecast["without_gpu_tps"])
+        self.assertTrue(3400 < forecast["gpu_slots"] < 3500)
+        told = good(*self.PC, "--gpu", "4090")
+        self.assertIn("calls of the GPU", told)
+        self.assertIn("prompts as without it", told)
+
+    def test_the_table_goes_over_its_memory(self):
+        rows = good_json(*self.PC, "--gpu", "memory=24G,gbps=900", "--vram", "20G", "--over", "vram")["rows"]
+        self.assertEqual(rows[0]["x"], 0)
+        self.assertEqual(rows[-1]["x"], 20)
+        self.assertNotIn("gpu_slots", rows[0])
+        speeds = [row["overlapped_tps"] for row in rows[1:]]
+        self.assertEqual(speeds, sorted(speeds))
+
+    def test_what_cannot_be_is_refused_with_what_can(self):
+        self.assertIn("RTX 3060, ", self.refused(2, *self.PC, "--gpu", "voodoo"))
+        self.assertIn("gbps=fast", self.refused(2, *self.PC, "--gpu", "memory=24G,gbps=fast"))
+        self.assertIn("--vram", self.refused(2, *self.PC, "--gpu", "4090", "--vram", "25G"))
+        self.assertIn("--vram", self.refused(2, *self.PC, "--gpu", "4090", "--vram", "1M"))
+        self.assertIn("--gpu", self.refused(2, *self.PC, "--vram", "8G"))
+        self.assertIn("--vram", self.refused(2, *self.PC, "--gpu", "gb10"))
+        self.refused(3, *self.PC, "--gpu", "4090", "--experts", "16")
+
+    def test_of_a_model_rates_are_needed_and_types_that_it_computes(self):
+        env = environment(XDG_STATE_HOME=MODEL.file("no-state"))
+        self.assertIn("--flash-gbps", self.refused(2, "plan", MODEL.path, "--gpu", "4090", env=env))
+        # Its experts are of 16 bits.
+        told = self.refused(3, "plan", MODEL.path, "--gpu", "4090", *RATES, env=env)
+        self.assertIn("16 bits stay on the processors", told)
+
+    def test_auto_where_none_was_measured_is_a_line(self):
+        done = penstock(*self.PC, "--gpu", "auto", env=environment(XDG_STATE_HOME=MODEL.file("no-state")))
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertEqual(done.stderr.count(b"no GPU is forecast"), 1)
+
+
 class PlanOfAModel(Refusals):
     def test_has_no_speeds_without_rates(self):
         self.assertNotIn("forecast", good_json("plan", MODEL.path))
@@ -111,7 +159,27 @@ class Doctor(Refusals):
         self.assertGreater(plan["forecast"]["limit_tps"], 0)
         self.assertGreater(plan["rates"]["flash_gbps"], 0)
         self.knobs_of_the_profile(report["kept_in"], env)
+        self.a_gpu_of_the_profile(report["kept_in"], env)
         self.another_machine_and_a_damaged_profile(report["kept_in"])
+
+    def a_gpu_of_the_profile(self, path, env):
+        with open(path, encoding="utf-8") as file:
+            text = file.read()
+        profile = json.loads(text)
+        self.assertIn("gpus", profile)  # a software device has no rates
+        profile["gpus"] = [{"name": "Example 9000", "memory_bytes": 16 << 30, "unified": False, "read_gbps": 500,
+                            "to_device_gbps": 20, "round_trip_us": 30, "dispatch_us": 4, "experts_gbps": 300}]
+        with open(path, "w", encoding="utf-8") as file:
+            json.dump(profile, file)
+        for name in ("auto", "example-9000"):
+            gpu = good_json(*PlanOfAGpu.PC, "--gpu", name, env=env)["gpu"]
+            self.assertEqual((gpu["origin"], gpu["name"]), ("measured here", "Example 9000"))
+        profile["gpus"][0]["read_gbps"] = -1
+        with open(path, "w", encoding="utf-8") as file:
+            json.dump(profile, file)
+        self.assertIn("gpus[0]", self.refused(3, *PlanOfAGpu.PC, "--gpu", "auto", env=env))
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(text)
 
     def knobs_of_the_profile(self, path, env):
         with open(path, encoding="utf-8") as file:
