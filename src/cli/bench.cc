@@ -5,6 +5,7 @@
 #include <charconv>
 
 #include "base/byte_text.h"
+#include "cli/figures.h"
 #include "cli/loading.h"
 #include "cli/program.h"
 #include "cli/progress.h"
@@ -105,11 +106,12 @@ Result<std::vector<uint64_t>> budgets_of(const Settings& settings, const Bench& 
 
 class RowPrinter {
  public:
-  RowPrinter(Call& call, const Bench& bench)
+  RowPrinter(Call& call, const Bench& bench, std::string lossy)
       : call_(call), context_(bench_context(bench.files(), PENSTOCK_VERSION)) {
     for (const Knob& knob : all_knobs()) {
       knobs_[std::string(knob.name)] = knob.get(bench.options().engine);
     }
+    context_.lossy = std::move(lossy);
   }
 
   void add(const BenchRow& row) {
@@ -136,7 +138,10 @@ class RowPrinter {
 Result<int> bench_verb(Call& call) {
   const std::vector<BenchTest> tests = PENSTOCK_TRY(tests_of(call.settings));
   BenchOptions options = PENSTOCK_TRY(bench_options(call, tests));
+  const ExpertLimits limits = options.engine.expert_limits;
   Bench bench = PENSTOCK_TRY(Bench::create(call.storage, std::move(options)));
+  const std::string lossy = lossy_text(bench.files().config, bench.experts_per_token(), limits);
+  if (!lossy.empty()) call.terminal.warning(lossy);
   const std::vector<uint64_t> budgets = PENSTOCK_TRY(budgets_of(call.settings, bench));
   call.interrupt.set_policy(Interrupt::Policy::kStop);
   const std::stop_token stop = call.interrupt.token();
@@ -145,7 +150,7 @@ Result<int> bench_verb(Call& call) {
     const double gbps = PENSTOCK_TRY(bench.probe_disk(disk_seconds, stop));
     call.terminal.note(fmt::format("the disk gives {:.2f} GB/s to reads of experts", gbps));
   }
-  RowPrinter rows(call, bench);
+  RowPrinter rows(call, bench, lossy);
   for (const uint64_t budget : budgets) {
     for (BenchTest test : tests) {
       test.budget_bytes = budget;

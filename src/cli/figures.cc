@@ -67,10 +67,23 @@ std::string gpu_line(const GpuReport& gpu) {
                      format_bytes(gpu.vram_bytes));
 }
 
-std::string lossy_text(Engine& engine) {
+std::string lossy_text(const ModelConfig& config, int64_t experts_per_token,
+                       const ExpertLimits& limits) {
+  const int64_t trained = config.num_experts_per_tok;
+  if (experts_per_token == trained && limits.is_off()) return "";
+  std::string what =
+      experts_per_token == trained
+          ? fmt::format("of {} experts per token", trained)
+          : fmt::format("{} experts per token, trained with {}", experts_per_token, trained);
+  if (!limits.is_off()) what += ", at most " + to_text(limits);
   return fmt::format(
-      "LOSSY: {} experts per token, trained with {}; answers differ from the model's",
-      engine.experts_per_token(), engine.config().num_experts_per_tok);
+      "LOSSY: {}; answers differ from the model's (what that costs: docs/quality.md, penstock "
+      "eval)",
+      what);
+}
+
+std::string lossy_text(const Engine& engine) {
+  return lossy_text(engine.config(), engine.experts_per_token(), engine.expert_limits());
 }
 
 std::string last_line(const GenerationMetrics& metrics) {
@@ -160,6 +173,7 @@ Json engine_json(Engine& engine) {
                               {"bytes_per_second", drive.bytes_per_second},
                               {"is_resting", drive.is_resting}});
   }
+  if (!engine.expert_limits().is_off()) json["expert_limits"] = to_text(engine.expert_limits());
   const auto gpu = engine.gpu_report();
   if (!gpu) return json;
   json["gpu"] = Json{{"name", gpu->name},

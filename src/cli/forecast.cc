@@ -4,6 +4,8 @@
 
 #include <charconv>
 
+#include "cli/figures.h"
+#include "cli/loading.h"
 #include "io/output_file.h"
 #include "model/shapes.h"
 #include "survey/machine_profile.h"
@@ -283,6 +285,11 @@ Result<ForecastRequest> shape_request(Call& call) {
   }
   plan.context = context > 0 ? context : std::min(kShapeContext, config.context_max());
   if (chosen > 0) plan.experts_per_token = chosen;
+  const ExpertLimits limits = PENSTOCK_TRY(expert_limits(settings));
+  PENSTOCK_TRY(check_limits(limits, config.num_expert_layers(), plan.experts_per_token));
+  const std::string lossy = lossy_text(config, plan.experts_per_token, limits);
+  if (!lossy.empty()) call.terminal.warning(lossy);
+  if (!limits.is_off()) call.terminal.note(kForecastOfAll);
   plan.threads = std::max(1, static_cast<int>(settings.integer("threads")));
   plan.chunk_tokens = settings.integer("chunk-tokens");
   plan.num_slots = settings.integer("slots");

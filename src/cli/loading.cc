@@ -55,6 +55,19 @@ ReaderKind reader_kind(const std::string& name) {
   return name == "threads" ? ReaderKind::kThreads : ReaderKind::kAuto;
 }
 
+Result<ExpertLimits> expert_limits(const Settings& settings) {
+  ExpertLimits limits;
+  limits.weight = settings.number("lossy-expert-weight");
+  const std::string& list = settings.text("lossy-experts-by-layer");
+  if (list.empty()) return limits;
+  Result<std::vector<int>> by_layer = parse_layer_limits(list);
+  if (!by_layer) {
+    return Error{by_layer.error().code, "--lossy-experts-by-layer: " + by_layer.error().message};
+  }
+  limits.by_layer = *std::move(by_layer);
+  return limits;
+}
+
 Result<EngineOptions> engine_options(const Call& call) {
   EngineOptions options = PENSTOCK_TRY(engine_options(call.settings, running_verb(call.settings)));
   PENSTOCK_TRY(apply_knobs(call, options));
@@ -68,6 +81,7 @@ Result<EngineOptions> engine_options(const Settings& settings, Verb running) {
   options.context = settings.integer("context");
   options.threads = static_cast<int>(settings.integer("threads"));
   options.experts_per_token = settings.integer("experts-per-token");
+  options.expert_limits = PENSTOCK_TRY(expert_limits(settings));
   options.chunk_tokens = settings.integer("chunk-tokens");
   options.num_slots = settings.integer("slots");
   options.speculation = speculation_of(settings, running);

@@ -15,6 +15,9 @@ namespace penstock {
 
 ReaderKind reader_kind(const std::string& name);  // of a choice of --reader
 
+// --lossy-experts-by-layer and --lossy-expert-weight, not yet checked against a model.
+Result<ExpertLimits> expert_limits(const Settings& settings);
+
 // The options of the table's group "Machine", and the knobs; the model is the verb's first argument.
 Result<EngineOptions> engine_options(const Call& call);
 // As `running` would have them, for a plan of it: what its knobs are does not matter there.

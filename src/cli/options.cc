@@ -252,6 +252,12 @@ constexpr Option kOptions[] = {
              0, 1024),
     {"experts-per-token", 0, kInteger, kPlans, kMachine, "N", "0",
      "LOSSY: use another number of experts than the model was trained with; 0: its own"},
+    {"lossy-experts-by-layer", 0, kText, kPlans, kMachine, "LIST", "",
+     "LOSSY: at most so many experts per token in each layer that has some, as in 8*20,6*20"},
+    in_range(Option{"lossy-expert-weight", 0, kNumber, kPlans, kMachine, "X", "1",
+                    "LOSSY: leave a token's weakest experts out once the others have this share of "
+                    "the weight; 1: none"},
+             1e-6, 1),
     {"reader", 0, kChoice, kLoads | kDoctor, kMachine, "auto|uring|threads", "auto",
      "how experts are read; auto: io_uring where the system grants it", "auto|uring|threads"},
     {"verify", 0, kSwitch, kLoads, kMachine, "on|off", "on",

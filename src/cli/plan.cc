@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "base/byte_text.h"
+#include "cli/figures.h"
 #include "cli/forecast.h"
 #include "cli/loading.h"
 #include "cli/program.h"
@@ -11,26 +12,29 @@
 namespace penstock {
 namespace {
 
-Json plan_json(const MemoryPlan& plan, const ResolvedOptions& resolved) {
+Json plan_json(const MemoryPlan& plan, const ResolvedOptions& resolved,
+               const ExpertLimits& limits) {
   Json items = Json::array();
   for (const PlanItem& item : plan.items) {
     items.push_back(Json{{"purpose", item.purpose}, {"bytes", item.bytes}});
   }
   const PlanRequest& request = resolved.request;
-  return Json{{"memory_min_bytes", plan.minimum_bytes},
-              {"memory_total_bytes", plan.total_bytes},
-              {"memory_all_resident_bytes", plan.all_resident_bytes},
-              {"items", std::move(items)},
-              {"slots", plan.num_slots},
-              {"experts", plan.num_experts},
-              {"expert_bytes", request.record_bytes},
-              {"chunk_tokens", plan.chunk_tokens},
-              {"context", request.context},
-              {"threads", request.threads},
-              {"experts_per_token", request.experts_per_token},
-              {"lossy", request.experts_per_token != request.config.num_experts_per_tok},
-              {"budget_bytes", request.budget_bytes},
-              {"budget_reason", resolved.budget_reason}};
+  Json json{{"memory_min_bytes", plan.minimum_bytes},
+            {"memory_total_bytes", plan.total_bytes},
+            {"memory_all_resident_bytes", plan.all_resident_bytes},
+            {"items", std::move(items)},
+            {"slots", plan.num_slots},
+            {"experts", plan.num_experts},
+            {"expert_bytes", request.record_bytes},
+            {"chunk_tokens", plan.chunk_tokens},
+            {"context", request.context},
+            {"threads", request.threads},
+            {"experts_per_token", request.experts_per_token},
+            {"lossy", !lossy_text(request.config, request.experts_per_token, limits).empty()},
+            {"budget_bytes", request.budget_bytes},
+            {"budget_reason", resolved.budget_reason}};
+  if (!limits.is_off()) json["expert_limits"] = to_text(limits);
+  return json;
 }
 
 // The smallest workable budget of each verb that a person would start.
@@ -62,11 +66,12 @@ Result<MemoryPlan> smallest_plan(PlanRequest request) {
   return plan_memory(request);
 }
 
-Result<int> report_refusal(Call& call, const ResolvedOptions& resolved, const Error& refusal) {
+Result<int> report_refusal(Call& call, const ResolvedOptions& resolved, const ExpertLimits& limits,
+                           const Error& refusal) {
   const MemoryPlan needs = PENSTOCK_TRY(smallest_plan(resolved.request));
   if (call.json()) {
     Json json{{"error", {{"code", name_of(refusal.code)}, {"message", refusal.message}}}};
-    json.update(plan_json(needs, resolved));
+    json.update(plan_json(needs, resolved, limits));
     call.output.write_line(json);
   }
   call.terminal.note(
@@ -89,24 +94,29 @@ Result<int> plan_verb(Call& call) {
   const ModelFiles files =
       PENSTOCK_TRY(open_model(call.storage, options.model, options.chat_template_file));
   ResolvedOptions resolved = PENSTOCK_TRY(resolve_options(files, options));
-  Result<MemoryPlan> plan = plan_memory(resolved.request);
-  if (!plan) return report_refusal(call, resolved, plan.error());
-  const auto forecast = PENSTOCK_TRY(forecast_of_model(call, files, resolved.request));
+  const ExpertLimits& limits = options.expert_limits;
+  PlanRequest& request = resolved.request;
+  const std::string lossy = lossy_text(request.config, request.experts_per_token, limits);
+  if (!lossy.empty()) call.terminal.warning(lossy);
+  Result<MemoryPlan> plan = plan_memory(request);
+  if (!plan) return report_refusal(call, resolved, limits, plan.error());
+  const auto forecast = PENSTOCK_TRY(forecast_of_model(call, files, request));
   if (forecast && forecast->gpu) {
-    resolved.request.gpu_bytes = forecast->plan.gpu_bytes;
-    plan = plan_memory(resolved.request);
-    if (!plan) return report_refusal(call, resolved, plan.error());
+    request.gpu_bytes = forecast->plan.gpu_bytes;
+    plan = plan_memory(request);
+    if (!plan) return report_refusal(call, resolved, limits, plan.error());
   }
+  if (forecast && !limits.is_off()) call.terminal.note(kForecastOfAll);
   if (call.json()) {
-    Json json = plan_json(*plan, resolved);
+    Json json = plan_json(*plan, resolved, limits);
     json["memory_min_bytes_of"] = PENSTOCK_TRY(floors(call, files));
     if (forecast) json.update(PENSTOCK_TRY(forecast_json(call, *forecast, options.model)));
     call.output.write_line(json);
     return kExitDone;
   }
   call.output.write(fmt::format("{}, context of {} tokens, {} threads\n", options.model,
-                                resolved.request.context, resolved.request.threads));
-  call.output.write(to_table(*plan, resolved.request.budget_bytes));
+                                request.context, request.threads));
+  call.output.write(to_table(*plan, request.budget_bytes));
   call.output.write(fmt::format("  the budget is {}\n", resolved.budget_reason));
   call.output.write(floors_text(PENSTOCK_TRY(floors(call, files))));
   if (forecast) PENSTOCK_TRY(print_forecast(call, *forecast, options.model));

@@ -16,6 +16,7 @@
 #include "dialogue/constraints.h"
 #include "dialogue/conversation.h"
 #include "dialogue/turn_end.h"
+#include "io/checksum.h"
 #include "server/batch_generator.h"
 #include "server/server.h"
 
@@ -119,6 +120,11 @@ ServedModel served_model(const Call& call, const Engine& engine, const SamplingO
   model.fingerprint =
       fmt::format("penstock-{}-{}-k{}-{}", PENSTOCK_VERSION, settings.text("arithmetic"),
                   engine.experts_per_token(), engine.files().id_text());
+  if (!engine.expert_limits().is_off()) {
+    const std::string limits = to_text(engine.expert_limits());
+    model.fingerprint +=
+        fmt::format("-lossy-{:016x}", checksum(std::as_bytes(std::span(limits)), 0).low);
+  }
   if (settings.text("think") != "auto") model.thinking = settings.text("think") == "on";
   model.max_tokens_default = settings.integer("max-tokens");
   if (settings.is_given("reasoning-budget")) {
@@ -134,6 +140,7 @@ ServedModel served_model(const Call& call, const Engine& engine, const SamplingO
   model.about = Json{{"id", engine.files().id_text()},
                      {"experts", engine.plan().num_experts},
                      {"experts_per_token", engine.experts_per_token()},
+                     {"lossy", engine.is_lossy()},
                      {"layers", engine.config().num_hidden_layers},
                      {"hidden_size", engine.config().hidden_size}};
   return model;

@@ -71,6 +71,7 @@ void Batch::count_asked(const Routing& routing, std::vector<int64_t>& asked) con
     const auto begin =
         routing.experts.begin() + static_cast<std::ptrdiff_t>(added_[i].first * top_k);
     chosen.assign(begin, begin + static_cast<std::ptrdiff_t>(added_[i].rows * top_k));
+    std::erase(chosen, kNoExpert);
     std::ranges::sort(chosen);
     asked[i] += std::unique(chosen.begin(), chosen.end()) - chosen.begin();
   }

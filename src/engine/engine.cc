@@ -127,6 +127,9 @@ Result<ResolvedOptions> resolve_options(const ModelFiles& files, const EngineOpt
   const ModelConfig& config = files.config;
   PENSTOCK_TRY(
       check_option("--experts-per-token", options.experts_per_token, 0, config.num_experts));
+  const int64_t chosen =
+      options.experts_per_token > 0 ? options.experts_per_token : config.num_experts_per_tok;
+  PENSTOCK_TRY(check_limits(options.expert_limits, config.num_expert_layers(), chosen));
   PENSTOCK_TRY(check_option("--context", options.context, 0, config.context_max()));
   PENSTOCK_TRY(check_option("--threads", options.threads, 0, 1024));
   PENSTOCK_TRY(check_option("--parallel", options.parallel, 1, 256));
@@ -142,8 +145,7 @@ Result<ResolvedOptions> resolve_options(const ModelFiles& files, const EngineOpt
   request.layout_bytes = experts.layout_bytes;
   if (files.has_codes()) request.coded_columns = widest_input(config);
   request.text_bytes = files.texts.bytes();
-  request.experts_per_token =
-      options.experts_per_token > 0 ? options.experts_per_token : config.num_experts_per_tok;
+  request.experts_per_token = chosen;
   request.context =
       options.context > 0 ? options.context : std::min(kContextDefault, config.context_max());
   request.parallel = options.parallel;
@@ -192,6 +194,7 @@ Result<std::unique_ptr<Engine>> Engine::open(Storage& storage, const EngineOptio
   std::unique_ptr<Engine> engine(new Engine(std::move(files)));
   engine->storage_ = &storage;
   engine->request_ = resolved.request;
+  engine->moe_scratch_.limits = options.expert_limits;
   engine->budget_reason_ = resolved.budget_reason;
   PENSTOCK_TRY(engine->open_expert_source(storage, options));
   PENSTOCK_TRY(engine->open_mirrors(storage, options));
@@ -317,9 +320,10 @@ Result<void> Engine::open_mirrors(Storage& storage, const EngineOptions& options
 Result<void> Engine::open_prefix_store(Storage& storage, const EngineOptions& options) {
   if (options.prefix_store.directory.empty()) return {};
   constexpr int kEdition = 2;  // raised whenever the same model computes other bits
-  const std::string identity = fmt::format(
+  std::string identity = fmt::format(
       "{} {} {} {} {} {}", kEdition, files_.id_text(), static_cast<int>(options.arithmetic),
       request_.experts_per_token, request_.config.mtp_num_hidden_layers, kKvPagePositions);
+  if (!expert_limits().is_off()) identity += " " + to_text(expert_limits());
   Storage* own = options.prefix_store.storage;
   prefix_store_ =
       PENSTOCK_TRY(PrefixStore::open(own == nullptr ? storage : *own, options.prefix_store,

@@ -82,7 +82,10 @@ class Engine {
   int64_t experts_per_token() const { return request_.experts_per_token; }
   bool can_draft() const { return request_.config.mtp_num_hidden_layers > 0; }
   Speculation speculation() const { return speculation_; }  // kOff where it cannot
-  bool is_lossy() const { return experts_per_token() != config().num_experts_per_tok; }
+  const ExpertLimits& expert_limits() const { return moe_scratch_.limits; }
+  bool is_lossy() const {
+    return experts_per_token() != config().num_experts_per_tok || !expert_limits().is_off();
+  }
 
   const ModelTexts& texts() const { return files_.texts; }
   // nullptr for a model without tokenizer.

@@ -17,6 +17,7 @@
 #include "experts/expert_source.h"
 #include "experts/gpu_options.h"
 #include "io/reader.h"
+#include "model/expert_limits.h"
 #include "store/expert_store.h"
 
 namespace penstock {
@@ -41,6 +42,7 @@ struct EngineOptions {
   int parallel = 1;               // sequences that may be evaluated in one pass
   int num_checkpoints = 0;        // kept places, for going back to a shared prefix
   int64_t experts_per_token = 0;  // 0: the trained number; any other is lossy
+  ExpertLimits expert_limits;     // lossy; off
   bool verify = true;             // checksums of experts at every read
   // Of a checkpoint run in place: where the checksums that its first reads make are kept. Empty: they
   // are forgotten with the engine.

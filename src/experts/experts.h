@@ -27,6 +27,10 @@
 
 namespace penstock {
 
+// Stands in a routing for a choice that is left out (model/expert_limits.h): nothing is computed for it,
+// and its row of `out` is 0.
+inline constexpr int32_t kNoExpert = -1;
+
 // Where the time of a run went.
 struct ExpertTimes {
   int64_t compute_ns = 0;

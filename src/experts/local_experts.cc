@@ -121,6 +121,7 @@ void LocalExperts::end() {
 Result<ExpertTimes> LocalExperts::finish(Rows out, const std::stop_token& stop) {
   PENSTOCK_CHECK(stream_.has_value() && out.count >= choices_);
   ExpertTimes times;
+  for (const int32_t place : rows_.left_out()) std::ranges::fill(out.row(place), 0.0f);
   PENSTOCK_TRY(compute_here(out, stop, times));
   if (tier_ == nullptr) return times;
   const int64_t begin_ns = steady_now_ns();

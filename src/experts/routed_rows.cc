@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "experts/experts.h"
+
 namespace penstock {
 namespace {
 
@@ -15,11 +17,17 @@ std::span<const int32_t> choices_of(const Routing& routing) {
 void RoutedRows::turn_around(const Routing& routing, int num_experts) {
   const std::span<const int32_t> chosen = choices_of(routing);
   index_of_.assign(static_cast<size_t>(num_experts), -1);
-  for (const int32_t expert : chosen) index_of_[static_cast<size_t>(expert)] = 0;
   experts_.clear();
-  if (routing.num_tokens == 1) {
-    experts_.assign(chosen.begin(), chosen.end());
-  } else {
+  left_out_.clear();
+  for (size_t place = 0; place < chosen.size(); ++place) {
+    if (chosen[place] == kNoExpert) {
+      left_out_.push_back(static_cast<int32_t>(place));
+      continue;
+    }
+    index_of_[static_cast<size_t>(chosen[place])] = 0;
+    if (routing.num_tokens == 1) experts_.push_back(chosen[place]);
+  }
+  if (routing.num_tokens > 1) {
     for (int32_t expert = 0; expert < num_experts; ++expert) {
       if (index_of_[static_cast<size_t>(expert)] == 0) experts_.push_back(expert);
     }
@@ -30,6 +38,7 @@ void RoutedRows::turn_around(const Routing& routing, int num_experts) {
   // Counting sort of the choices by expert; within an expert, tokens stay in order.
   first_.assign(experts_.size() + 1, 0);
   for (const int32_t expert : chosen) {
+    if (expert == kNoExpert) continue;
     ++first_[static_cast<size_t>(index_of_[static_cast<size_t>(expert)]) + 1];
   }
   for (size_t i = 0; i < experts_.size(); ++i) first_[i + 1] += first_[i];
@@ -37,6 +46,7 @@ void RoutedRows::turn_around(const Routing& routing, int num_experts) {
   tokens_.resize(chosen.size());
   places_.resize(chosen.size());
   for (size_t place = 0; place < chosen.size(); ++place) {
+    if (chosen[place] == kNoExpert) continue;
     const auto i = static_cast<size_t>(index_of_[static_cast<size_t>(chosen[place])]);
     const auto at = static_cast<size_t>(next_[i]++);
     tokens_[at] = static_cast<int32_t>(place) / routing.top_k;
@@ -49,6 +59,7 @@ void rank_by_votes(const Routing& routing, int num_experts, std::vector<int32_t>
   votes.assign(static_cast<size_t>(num_experts), 0);
   ranked.clear();
   for (const int32_t expert : choices_of(routing)) {
+    if (expert == kNoExpert) continue;
     if (votes[static_cast<size_t>(expert)]++ == 0) ranked.push_back(expert);
   }
   if (routing.num_tokens == 1) return;

@@ -15,13 +15,15 @@ namespace penstock {
 class RoutedRows {
  public:
   // A single token's experts come in the router's order, so that the strongest is read first; those
-  // of more tokens by number. The rows of an expert are in the order of the tokens.
+  // of more tokens by number. The rows of an expert are in the order of the tokens. Choices that are
+  // left out (kNoExpert) are none of anybody's.
   void turn_around(const Routing& routing, int num_experts);
 
   std::span<const int32_t> experts() const { return experts_; }
   // Of experts()[i].
   std::span<const int32_t> tokens(size_t i) const { return rows_of(tokens_, i); }  // rows of x
   std::span<const int32_t> places(size_t i) const { return rows_of(places_, i); }  // token * K + k
+  std::span<const int32_t> left_out() const { return left_out_; }                  // places
 
  private:
   std::span<const int32_t> rows_of(const std::vector<int32_t>& rows, size_t i) const {
@@ -32,6 +34,7 @@ class RoutedRows {
   std::vector<int32_t> experts_;
   std::vector<int32_t> first_;            // [experts + 1]
   std::vector<int32_t> tokens_, places_;  // by expert
+  std::vector<int32_t> left_out_;
   std::vector<int32_t> index_of_, next_;
 };
 

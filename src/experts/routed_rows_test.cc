@@ -5,6 +5,8 @@
 #include <random>
 #include <set>
 
+#include "experts/experts.h"
+
 namespace penstock {
 namespace {
 
@@ -35,6 +37,23 @@ TEST(RoutedRows, several_tokens_ask_by_number_each_expert_once) {
   EXPECT_EQ(ids(rows.tokens(1)), (Ids{0, 2}));
   EXPECT_EQ(ids(rows.places(1)), (Ids{0, 5}));
   EXPECT_EQ(ids(rows.places(2)), (Ids{3, 4}));
+}
+
+TEST(RoutedRows, choices_that_are_left_out_are_nobodys) {
+  RoutedRows rows;
+  rows.turn_around(routing_of(3, 2, {4, kNoExpert, 1, 6, 6, kNoExpert}), 8);
+  EXPECT_EQ(ids(rows.experts()), (Ids{1, 4, 6}));
+  EXPECT_EQ(ids(rows.places(1)), (Ids{0}));
+  EXPECT_EQ(ids(rows.places(2)), (Ids{3, 4}));
+  EXPECT_EQ(ids(rows.left_out()), (Ids{1, 5}));
+  rows.turn_around(routing_of(1, 3, {7, 2, kNoExpert}), 8);
+  EXPECT_EQ(ids(rows.experts()), (Ids{7, 2}));
+  EXPECT_EQ(ids(rows.left_out()), (Ids{2}));
+  rows.turn_around(routing_of(1, 3, {7, 2, 5}), 8);
+  EXPECT_TRUE(rows.left_out().empty());
+  Ids votes, ranked;
+  rank_by_votes(routing_of(2, 2, {4, kNoExpert, 1, 4}), 8, votes, ranked);
+  EXPECT_EQ(ranked, (Ids{4, 1}));
 }
 
 // A routing is kept at the size of the largest call: what lies behind it is nobody's choice.

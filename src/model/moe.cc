@@ -35,6 +35,7 @@ Result<void> moe_block(Step& step, int64_t layer, const MoeWeights& weights,
   PENSTOCK_TRY(route(step, h, std::span(router).first(weights.has_shared ? 2 : 1),
                      weights.renormalise, routing));
   if (step.reroute) step.reroute(layer, routing);
+  limit_choices(step.moe.limits, layer, weights.renormalise, routing);
   if (step.on_route) step.on_route(layer, routing, h);
   ExpertRun experts = step.experts.begin(static_cast<int>(layer), routing, h);
 
@@ -42,6 +43,7 @@ Result<void> moe_block(Step& step, int64_t layer, const MoeWeights& weights,
     timer->next(step.times.prefetch_ns);
     const Projection next[] = {{*next_router, nullptr, router_logits}};  // those are done with
     PENSTOCK_TRY(route(step, h, next, true, step.moe.guess));
+    limit_choices(step.moe.limits, layer + 1, true, step.moe.guess);
     step.experts.foresee(static_cast<int>(layer) + 1, step.moe.guess);
   }
 

@@ -11,6 +11,7 @@
 
 #include "compute/backend.h"
 #include "experts/experts.h"
+#include "model/expert_limits.h"
 #include "model/scratch.h"
 
 namespace penstock {
@@ -95,9 +96,10 @@ using RouteObserver = std::function<void(int64_t layer, const Routing& routing, 
 // of one token must be distinct; weights are kept.
 using RouteOverride = std::function<void(int64_t layer, Routing& routing)>;
 
-// What the routers chose; kept between layers so that the token loop allocates nothing once these
-// have grown to the size of a chunk.
+// What the routers chose, and how much of it is used; kept between layers so that the token loop
+// allocates nothing once these have grown to the size of a chunk.
 struct MoeScratch {
+  ExpertLimits limits;
   Routing routing;
   Routing guess;  // what the next layer will choose, after its router on this input
 };

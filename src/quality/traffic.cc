@@ -1,6 +1,9 @@
 #include "quality/traffic.h"
 
 #include <algorithm>
+#include <span>
+
+#include "experts/experts.h"
 
 namespace penstock {
 namespace {
@@ -22,7 +25,9 @@ void ExpertTraffic::add(int64_t layer, const Routing& routing) {
   const auto i = static_cast<size_t>(layer);
   if (i >= tokens_.size()) return;
   tokens_[i] += routing.num_tokens;
-  chosen_[i] += std::ssize(routing.experts);
+  const auto chosen =
+      std::span(routing.experts).first(static_cast<size_t>(routing.num_tokens * routing.top_k));
+  chosen_[i] += std::ssize(chosen) - std::ranges::count(chosen, kNoExpert);
 }
 
 double ExpertTraffic::bytes_per_token() const {

@@ -158,6 +158,7 @@ Json to_json(const BenchRow& row, const BenchContext& context) {
       {"max_ts", speeds.high},
       {"cache", name_of(test.start)},
       {"routing", row.routing},
+      {"lossy", !context.lossy.empty()},
       {"budget_bytes", test.budget_bytes},
       {"cache_bytes", row.cache_bytes},
       {"slots", row.num_slots},
@@ -185,6 +186,7 @@ Json to_json(const BenchRow& row, const BenchContext& context) {
       {"rss_peak", row.peak_resident_bytes},
       {"rss_peak_of_test", row.is_peak_of_test},
       {"logits_hash", fmt::format("{:016x}", row.logits_hash)}};
+  if (!context.lossy.empty()) json["lossy_text"] = context.lossy;
   if (test.prompt_tokens > 0) {
     const std::vector<double> first = first_tokens_ms(row);
     json["first_token_ms"] = spread_of(first).median;
@@ -200,7 +202,9 @@ std::string table_head(const BenchContext& context, const BenchRow& first) {
                       first.is_direct ? "direct" : "through the page cache");
   head += first.flash_gbps > 0 ? fmt::format("disk {:.2f} GB/s", first.flash_gbps)
                                : "disk not measured";
-  head += fmt::format("; routing {}; penstock {}\n\n", first.routing, context.build_commit);
+  head += fmt::format("; routing {}; penstock {}\n", first.routing, context.build_commit);
+  if (!context.lossy.empty()) head += context.lossy + '\n';
+  head += '\n';
   head +=
       "| budget | experts in memory | cache | test | tok/s | ± | first token ms | hit rate | "
       "MB/token | disk share | io wait | unaccounted | peak memory | logits |\n";

@@ -26,6 +26,7 @@ struct BenchContext {
   uint64_t model_bytes = 0;  // of the weights, on disk
   int64_t model_parameters = 0;
   std::string model_type;  // "qwen3_5_moe 34.66 B, experts q4, others q8"
+  std::string lossy;       // what is left out of the model, in words; empty: nothing
 };
 BenchContext bench_context(const ModelFiles& files, const std::string& build_commit);
 

@@ -94,6 +94,7 @@ class Bench {
 
   // Without tokenizer and template: what the engine does not need twice.
   const ModelFiles& files() const { return model_.files; }
+  int64_t experts_per_token() const { return model_.request.experts_per_token; }
 
   const BenchOptions& options() const { return options_; }
 

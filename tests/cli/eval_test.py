@@ -128,6 +128,24 @@ class Eval(unittest.TestCase):
         self.texts(["xyz", "abc"])
         self.refused(2, "no text", "--generations", 1)
 
+    def test_experts_left_out_are_lossy_counted_and_refused_where_they_cannot_be(self):
+        self.eval("--write-base", self.base)
+        chosen = self.eval()["experts_per_token"]
+        layers = good_json("show", MODEL.path)["num_hidden_layers"]
+        left = self.eval("--base", self.base, "--lossy-experts-by-layer", f"1*{layers}")
+        self.assertTrue(left["lossy"])
+        self.assertEqual(left["experts_per_token"], 1)
+        self.assertGreater(left["texts"]["change"]["kl_mean"], 0)
+        weighed = self.eval("--base", self.base, "--lossy-expert-weight", 0.7)
+        self.assertTrue(weighed["lossy"])
+        self.assertLess(weighed["experts_per_token"], chosen)
+        self.assertGreaterEqual(weighed["experts_per_token"], 1)
+        done = penstock("eval", MODEL.path, "--data", self.data, "--lossy-expert-weight", 0.7)
+        self.assertIn("LOSSY", done.stderr.decode())
+        self.refused(2, "layers", "--lossy-experts-by-layer", f"1*{layers + 1}")
+        self.refused(2, "--lossy-experts-by-layer", "--lossy-experts-by-layer", "1,x")
+        self.refused(2, "lossy-expert-weight", "--lossy-expert-weight", "1.5")
+
     def test_rows_are_kept_one_for_each_label_and_drawn(self):
         rows, svg = self.path("rows.jsonl"), self.path("chart.svg")
         self.eval("--write-base", self.base, "--rows", rows, "--label", "all")

@@ -266,6 +266,49 @@ class Run(Refusals):
         self.assertIn(b"LOSSY", penstock(*arguments, "--quiet").stderr)
         self.assertTrue(good_json("plan", MODEL.path, "--experts-per-token", 1)["lossy"])
 
+    def test_experts_left_out_are_told_in_every_output(self):
+        layers = good_json("show", MODEL.path)["num_hidden_layers"]
+        chosen = good_json("plan", MODEL.path)["experts_per_token"]
+        self.assertFalse(good_json("plan", MODEL.path)["lossy"])
+        for flags, words in (
+            (("--lossy-experts-by-layer", f"1*{layers}"), f"1*{layers} by layer"),
+            (("--lossy-expert-weight", "0.6"), "0.6 of the weight"),
+        ):
+            run = good_json("run", MODEL.path, "-p", "a", "-n", 1, *flags)["penstock"]
+            self.assertTrue(run["lossy"])
+            self.assertEqual(run["experts_per_token"], chosen)
+            self.assertEqual(run["expert_limits"], words)
+            plan = good_json("plan", MODEL.path, *flags)
+            self.assertTrue(plan["lossy"])
+            self.assertEqual(plan["expert_limits"], words)
+            bench = ("bench", MODEL.path, "-p", 0, "-n", 2, "-r", 1, "--disk-seconds", 0, *flags)
+            row = good_json(*bench)
+            self.assertTrue(row["lossy"])
+            self.assertIn(words, row["lossy_text"])
+            self.assertIn(words, good(*bench))
+            for verb in (("run", MODEL.path, "-p", "a", "-n", 1), ("plan", MODEL.path), bench[:-2]):
+                done = penstock(*verb, *flags, "--quiet")
+                self.assertIn("LOSSY", done.stderr.decode(), verb)
+                self.assertIn(words, done.stderr.decode(), verb)
+        exact = good_json("bench", MODEL.path, "-p", 0, "-n", 2, "-r", 1, "--disk-seconds", 0)
+        self.assertFalse(exact["lossy"])
+        self.assertNotIn("lossy_text", exact)
+
+    def test_limits_of_experts_that_cannot_be_are_refused_by_their_flag(self):
+        layers = good_json("show", MODEL.path)["num_hidden_layers"]
+        for verb in (("run", "-p", "a"), ("plan",), ("bench", "-n", "1")):
+            for list_ in ("1,x", "0", "8*", f"1*{layers + 1}", f"999*{layers}", "-1"):
+                told = self.refused(2, verb[0], MODEL.path, *verb[1:], f"--lossy-experts-by-layer={list_}")
+                self.assertIn("--lossy-experts-by-layer", told)
+            for weight in ("0", "1.5", "-1", "nan", "x"):
+                told = self.refused(2, verb[0], MODEL.path, *verb[1:], f"--lossy-expert-weight={weight}")
+                self.assertIn("--lossy-expert-weight", told)
+        shape = ("plan", "35b", "--memory", "8G", "--flash-gbps", 2, "--dram-gbps", 20)
+        self.assertIn("--lossy-experts-by-layer", self.refused(2, *shape, "--lossy-experts-by-layer", "4"))
+        done = penstock(*shape, "--lossy-experts-by-layer", "4*40")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertIn(b"LOSSY", done.stderr)
+
     def test_streaming_with_few_slots_gives_the_same_answer(self):
         arguments = ("run", MODEL.path, "--ids", PROMPT, "--greedy", "-n", 16)
         resident = good_json(*arguments)

@@ -640,6 +640,59 @@ TEST(Gates, g13_fewer_experts_per_token_is_reported_as_lossy) {
   EXPECT_FALSE(same_bits(evaluate(*exact, prompt).logits, evaluate(*lossy, prompt).logits));
 }
 
+// What is left out follows from the router alone: the same bits from memory, streamed, in chunks of any
+// size, on any number of threads.
+TEST(Gates, g13_experts_left_out_by_layer_or_weight_are_the_same_ones_everywhere) {
+  EngineOptions with = small_options(packed_random("r3-wrapped"));
+  const auto exact = open_engine(with);
+  const std::vector<TokenId> prompt = random_tokens(29, exact->config().vocab_size, 1);
+  const auto exact_logits = evaluate(*exact, prompt).logits;
+  const uint64_t exact_requests = exact->experts().stats().requests;
+  const auto layers = static_cast<size_t>(exact->config().num_expert_layers());
+  const int chosen = static_cast<int>(exact->experts_per_token());
+  ASSERT_GT(chosen, 1);
+  std::vector<int> falling(layers, chosen);
+  falling.back() = 1;
+  for (const ExpertLimits& limits :
+       {ExpertLimits{.by_layer = falling, .weight = 1}, ExpertLimits{.by_layer = {}, .weight = 0.6},
+        ExpertLimits{.by_layer = falling, .weight = 0.8}}) {
+    with = small_options(packed_random("r3-wrapped"));
+    with.expert_limits = limits;
+    const auto engine = open_engine(with);
+    EXPECT_TRUE(engine->is_lossy());
+    const auto expected = evaluate(*engine, prompt).logits;
+    EXPECT_FALSE(same_bits(expected, exact_logits)) << to_text(limits);
+    EXPECT_LE(engine->experts().stats().requests, exact_requests) << to_text(limits);
+    for (const int64_t chunk : {1, 3, 16}) {
+      with.chunk_tokens = chunk;
+      with.num_slots = chosen;
+      with.threads = static_cast<int>(chunk % 4);
+      with.prefetch = chunk != 3;
+      const auto streamed = open_engine(with);
+      EXPECT_TRUE(same_bits(evaluate(*streamed, prompt).logits, expected)) << to_text(limits);
+      EXPECT_GT(streamed->experts().stats().evictions, 0u);
+    }
+  }
+  with = small_options(packed_random("r3-wrapped"));
+  with.expert_limits = {.by_layer = std::vector<int>(layers, chosen), .weight = 1};
+  EXPECT_TRUE(same_bits(evaluate(*open_engine(with), prompt).logits, exact_logits))
+      << "a list that leaves nothing out";
+}
+
+TEST(Gates, g13_limits_that_do_not_fit_the_model_are_refused) {
+  EngineOptions with = small_options(packed_random("r3-wrapped"));
+  const auto layers = static_cast<size_t>(open_engine(with)->config().num_expert_layers());
+  for (const std::vector<int>& list :
+       {std::vector<int>(layers + 1, 1), std::vector<int>(layers - 1, 1),
+        std::vector<int>(layers, 1000)}) {
+    with.expert_limits.by_layer = list;
+    const auto refused = Engine::open(posix_storage(), with, {});
+    ASSERT_FALSE(refused);
+    EXPECT_EQ(refused.error().code, ErrorCode::kInvalidArgument);
+    EXPECT_NE(refused.error().message.find("--lossy-experts-by-layer"), std::string::npos);
+  }
+}
+
 TEST(Gates, g14_any_allocation_that_fails_while_loading_is_an_error) {
   const EngineOptions with = small_options(packed_random("r3-wrapped"));
   int failures = 0;

@@ -158,6 +158,23 @@ TEST_P(GpuPlaces, g27_any_choice_of_who_computes_what_and_any_traffic) {
   }
 }
 
+// Of choices that are left out nobody computes a row.
+TEST_P(GpuPlaces, g27_experts_left_out_are_left_out_there_as_well) {
+  EngineOptions with = options();
+  with.expert_limits.weight = 0.5;
+  const Answer lossy = answer_of(*open_engine(with));
+  const ExpertLimits limits = with.expert_limits;
+  with = on_gpu(1000);
+  with.expert_limits = limits;
+  const auto engine = open_engine(with);
+  const auto end = std::chrono::steady_clock::now() + std::chrono::minutes(2);
+  while (!has_computed(*engine->gpu_report()) && std::chrono::steady_clock::now() < end) {
+    ASSERT_TRUE(answer_of(*engine) == lossy);
+  }
+  EXPECT_TRUE(has_computed(*engine->gpu_report()));
+  expect_silent_and_within_its_memory(*engine);
+}
+
 TEST_P(GpuPlaces, g27_a_device_that_is_lost_or_silent_at_any_point) {
   // The probe of its bits hands over 21 pieces of work.
   std::vector<GpuFaults> faults = {{.submits_before_loss = 4}, {.waits_before_silence = 9}};

@@ -227,6 +227,18 @@ TEST_P(OnDisk, g22_states_of_another_arithmetic_are_not_taken) {
   EXPECT_EQ(answer(*engine, branch(*engine, 1100)).metrics.cached_tokens, 0);
 }
 
+TEST_P(OnDisk, g22_states_of_other_experts_are_not_taken) {
+  fill();
+  const ExpertLimits limits[] = {{.by_layer = {}, .weight = 0.9}, {.by_layer = {}, .weight = 0.95}};
+  for (const ExpertLimits& limit : limits) {
+    EngineOptions with = options();
+    with.expert_limits = limit;
+    const auto engine = open_engine(with);
+    EXPECT_EQ(answer(*engine, branch(*engine, 1100), kPlaces).metrics.cached_tokens, 0)
+        << to_text(limit);
+  }
+}
+
 TEST_P(OnDisk, g22_a_session_saved_by_name_goes_on_after_a_restart) {
   uint64_t bytes = 0;
   {

@@ -37,10 +37,16 @@ std::vector<TokenId> prompt_of(const Engine& engine, int i) {
   return random_tokens(tokens[i], engine.config().vocab_size, static_cast<uint64_t>(i) + 300);
 }
 
-class Together : public ::testing::TestWithParam<const char*> {
+struct TogetherModel {
+  const char* name;
+  double expert_weight = 1;  // below 1: lossy, of each token by its own router (G13)
+};
+
+class Together : public ::testing::TestWithParam<TogetherModel> {
  protected:
   EngineOptions options() const {
-    EngineOptions with = small_options(packed_random(GetParam()));
+    EngineOptions with = small_options(packed_random(GetParam().name));
+    with.expert_limits.weight = GetParam().expert_weight;
     with.parallel = kSequences;
     with.chunk_tokens = 16;
     return with;
@@ -48,8 +54,8 @@ class Together : public ::testing::TestWithParam<const char*> {
 
   // Each alone in an engine of its own, with every expert in memory: computed once.
   const std::vector<Line>& alone() const {
-    static std::map<std::string, std::vector<Line>> known;
-    auto [place, is_new] = known.try_emplace(GetParam());
+    static std::map<std::pair<std::string, double>, std::vector<Line>> known;
+    auto [place, is_new] = known.try_emplace({GetParam().name, GetParam().expert_weight});
     if (!is_new) return place->second;
     for (int i = 0; i < kSequences; ++i) {
       EngineOptions with = options();
@@ -71,11 +77,14 @@ class Together : public ::testing::TestWithParam<const char*> {
   }
 };
 
-INSTANTIATE_TEST_SUITE_P(Models, Together, ::testing::Values("r3-wrapped", "r2-top1", "m2-dense"),
+INSTANTIATE_TEST_SUITE_P(Models, Together,
+                         ::testing::Values(TogetherModel{"r3-wrapped"}, TogetherModel{"r2-top1"},
+                                           TogetherModel{"m2-dense"},
+                                           TogetherModel{"r3-wrapped", 0.6}),
                          [](const auto& test) {
-                           std::string name = test.param;
+                           std::string name = test.param.name;
                            std::ranges::replace(name, '-', '_');
-                           return name;
+                           return test.param.expert_weight < 1 ? name + "_lossy" : name;
                          });
 
 // One sequence on its way through a schedule.
