@@ -432,6 +432,9 @@ constexpr Option kOptions[] = {
      "auto|search|round"},
     {"experts-down", 0, kChoice, kPacking, "Packing", "same|8|4|3|2", "same",
      "bits of the down matrices of experts, which are a third of them", "same|8|4|3|2"},
+    per_call(Option{"target-bytes", 0, kBytes, kPack, "Packing", "BYTES", "",
+                    "mix 2, 3, 4 and 8 bits by layer and part so that all experts fit into so many "
+                    "bytes, such as 12G, and lose least"}),
     per_call(Option{"calibrate", 0, kText, kPack, "Packing", "FILE", "",
                     "run SOURCE over a text or JSON lines, and quantise experts for what they see "
                     "there"}),

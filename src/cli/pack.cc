@@ -24,6 +24,10 @@ namespace {
 bool is_calibrated(const Settings& settings) {
   return settings.verb() == Verb::kPack && settings.is_given("calibrate");
 }
+// Nor this: how large the experts will be has to be known before they are downloaded.
+bool is_planned(const Settings& settings) {
+  return settings.verb() == Verb::kPack && settings.is_given("target-bytes");
+}
 
 // At 4 bits a search loses as much as rounding, and takes ten times as long.
 Quantiser quantiser_for(const Settings& settings, const PackOptions& options) {
@@ -32,8 +36,8 @@ Quantiser quantiser_for(const Settings& settings, const PackOptions& options) {
   const auto is_coarse = [](std::optional<DType> dtype) {
     return dtype == DType::kQ2 || dtype == DType::kQ3;
   };
-  const bool is_searched =
-      is_calibrated(settings) || is_coarse(options.experts) || is_coarse(options.down);
+  const bool is_searched = options.target_bytes || is_calibrated(settings) ||
+                           is_coarse(options.experts) || is_coarse(options.down);
   return is_searched ? Quantiser::kSearch : Quantiser::kRound;
 }
 
@@ -49,6 +53,15 @@ Result<PackOptions> pack_options(const Call& call, const PackPaths& paths) {
                  "--experts-down is for experts that are quantised: --experts says as what"};
   }
   options.is_usual = !settings.is_given("experts") && !options.down;
+  if (is_planned(settings)) {
+    for (const char* other : {"experts", "experts-down"}) {
+      if (!settings.is_given(other)) continue;
+      return Error{ErrorCode::kInvalidArgument,
+                   fmt::format("--target-bytes chooses the bits of experts: not with --{}", other)};
+    }
+    options.target_bytes = settings.bytes("target-bytes");
+    options.is_usual = false;
+  }
   options.resident = quantised_dtype(settings.text("resident"));
   options.quantiser = quantiser_for(settings, options);
   options.without_prediction = settings.is_on("without-prediction");
@@ -142,14 +155,17 @@ Result<PackReport> pack(Call& call, const PackOptions& options, std::stop_token 
   return pack_model(call.storage, options, on_progress, std::move(stop));
 }
 
-void print_report(Call& call, const PackOptions& options, const PackReport& report) {
+void print_report(Call& call, const PackOptions& options, const PackReport& report,
+                  const std::optional<BitPlan>& plan) {
   if (call.json()) {
-    call.output.write_line(Json{{"target", options.target},
-                                {"id", report.id},
-                                {"resident_bytes", report.resident_bytes},
-                                {"experts_bytes", report.experts_bytes},
-                                {"resumed_bytes", report.resumed_bytes},
-                                {"source_bytes_read", report.source_bytes_read}});
+    Json json{{"target", options.target},
+              {"id", report.id},
+              {"resident_bytes", report.resident_bytes},
+              {"experts_bytes", report.experts_bytes},
+              {"resumed_bytes", report.resumed_bytes},
+              {"source_bytes_read", report.source_bytes_read}};
+    if (plan) json["plan"] = to_json(*plan);
+    call.output.write_line(json);
     return;
   }
   call.output.write(fmt::format("{}: {} of experts, {} that every token needs; id {}\n",
@@ -176,11 +192,19 @@ Result<int> pack_checkpoint(Call& call, const PackPaths& paths) {
     options.calibrate = [&] { return calibrate(call, options.target + ".calibration"); };
   }
   options.on_note = [&](const std::string& note) { call.terminal.warning(note); };
+  std::optional<BitPlan> plan;
+  Progress measuring(call.terminal, "measuring what experts lose", Progress::Unit::kItems);
+  options.on_survey = [&](uint64_t done, uint64_t total) { measuring.update(done, total); };
+  options.on_plan = [&](const BitPlan& made) {
+    measuring.finish();
+    plan = made;
+    if (!call.json()) call.output.write(to_table(made));
+  };
   const PackReport report = PENSTOCK_TRY(pack(call, options, stop));
   for (const std::string& key : report.unknown_keys) {
     call.terminal.detail("config.json: " + escaped(key) + " is not understood and changed nothing");
   }
-  print_report(call, options, report);
+  print_report(call, options, report, plan);
   return call.settings.is_on("verify") ? verify(call, options.target, stop) : kExitDone;
 }
 

@@ -112,25 +112,23 @@ std::vector<float> CalibratedExperts::moments_of(const Chosen& of) {
   return moments;
 }
 
-Result<FeedbackLoss> CalibratedExperts::quantise_gate_up(int64_t layer, int64_t expert, DType dtype,
-                                                         std::span<const float> weights,
-                                                         std::span<std::byte> out) {
+Result<bool> CalibratedExperts::has_seen(int64_t layer, int64_t expert) {
+  PENSTOCK_TRY(load(layer));
+  return std::ranges::find(inputs_.experts, expert) != inputs_.experts.end();
+}
+
+Result<InputMoments> CalibratedExperts::inputs_of_gate_up(int64_t layer, int64_t expert) {
   PENSTOCK_TRY(load(layer));
   std::vector<float> moments = moments_of(chosen(expert));
   const double own = trace_of(moments, shape_.hidden_size);
   const double all = trace_of(layer_moments_, shape_.hidden_size);
   const auto part = static_cast<float>(own > 0 && all > 0 ? kOfLayer * own / all : 1.0);
   for (size_t i = 0; i < moments.size(); ++i) moments[i] += part * layer_moments_[i];
-  const InputMoments inputs =
-      PENSTOCK_TRY(InputMoments::create(std::move(moments), shape_.hidden_size, backend_->team()));
-  return quantise_with_feedback(dtype, weights, 2 * shape_.intermediate_size, inputs, *backend_,
-                                out);
+  return InputMoments::create(std::move(moments), shape_.hidden_size, backend_->team());
 }
 
-Result<FeedbackLoss> CalibratedExperts::quantise_down(int64_t layer, int64_t expert, DType dtype,
-                                                      std::span<const float> gate_up,
-                                                      std::span<const float> weights,
-                                                      std::span<std::byte> out) {
+Result<InputMoments> CalibratedExperts::inputs_of_down(int64_t layer, int64_t expert,
+                                                       std::span<const float> gate_up) {
   PENSTOCK_TRY(load(layer));
   const int64_t width = shape_.intermediate_size, hidden = shape_.hidden_size;
   const Chosen of = chosen(expert);
@@ -161,9 +159,48 @@ Result<FeedbackLoss> CalibratedExperts::quantise_down(int64_t layer, int64_t exp
     }
     add_moments(count, width, moments);
   }
-  const InputMoments inputs =
-      PENSTOCK_TRY(InputMoments::create(std::move(moments), width, backend_->team()));
-  return quantise_with_feedback(dtype, weights, hidden, inputs, *backend_, out);
+  return InputMoments::create(std::move(moments), width, backend_->team());
+}
+
+Result<FeedbackLoss> CalibratedExperts::quantise_gate_up(int64_t layer, int64_t expert, DType dtype,
+                                                         std::span<const float> weights,
+                                                         std::span<std::byte> out) {
+  const InputMoments inputs = PENSTOCK_TRY(inputs_of_gate_up(layer, expert));
+  return quantise_with_feedback(dtype, weights, 2 * shape_.intermediate_size, inputs, *backend_,
+                                out);
+}
+
+Result<FeedbackLoss> CalibratedExperts::quantise_down(int64_t layer, int64_t expert, DType dtype,
+                                                      std::span<const float> gate_up,
+                                                      std::span<const float> weights,
+                                                      std::span<std::byte> out) {
+  const InputMoments inputs = PENSTOCK_TRY(inputs_of_down(layer, expert, gate_up));
+  return quantise_with_feedback(dtype, weights, shape_.hidden_size, inputs, *backend_, out);
+}
+
+std::vector<FeedbackLoss> CalibratedExperts::survey(std::span<const DType> types,
+                                                    std::span<const float> weights, int64_t rows,
+                                                    const InputMoments& inputs) {
+  std::vector<FeedbackLoss> losses;
+  for (const DType dtype : types) {
+    codes_.resize(static_cast<size_t>(panel_bytes(dtype, rows, inputs.columns())));
+    losses.push_back(quantise_with_feedback(dtype, weights, rows, inputs, *backend_, codes_));
+  }
+  return losses;
+}
+
+Result<std::vector<FeedbackLoss>> CalibratedExperts::survey_gate_up(
+    int64_t layer, int64_t expert, std::span<const DType> types, std::span<const float> weights) {
+  const InputMoments inputs = PENSTOCK_TRY(inputs_of_gate_up(layer, expert));
+  return survey(types, weights, 2 * shape_.intermediate_size, inputs);
+}
+
+Result<std::vector<FeedbackLoss>> CalibratedExperts::survey_down(int64_t layer, int64_t expert,
+                                                                 std::span<const DType> types,
+                                                                 std::span<const float> gate_up,
+                                                                 std::span<const float> weights) {
+  const InputMoments inputs = PENSTOCK_TRY(inputs_of_down(layer, expert, gate_up));
+  return survey(types, weights, shape_.hidden_size, inputs);
 }
 
 }  // namespace penstock

@@ -33,6 +33,8 @@ class CalibratedExperts {
 
   // Whether the run saw this layer; a prediction block is not run.
   bool has(int64_t layer) const { return layer < calibration_->shape().num_layers; }
+  // Whether a row of it went to the expert.
+  Result<bool> has_seen(int64_t layer, int64_t expert);
 
   // Of each expert gate and up first, [2 * intermediate, hidden], then down, [hidden, intermediate].
   Result<FeedbackLoss> quantise_gate_up(int64_t layer, int64_t expert, DType dtype,
@@ -41,6 +43,15 @@ class CalibratedExperts {
   Result<FeedbackLoss> quantise_down(int64_t layer, int64_t expert, DType dtype,
                                      std::span<const float> gate_up, std::span<const float> weights,
                                      std::span<std::byte> out);
+
+  // The same as each of `types`, for what is lost: no codes are kept.
+  Result<std::vector<FeedbackLoss>> survey_gate_up(int64_t layer, int64_t expert,
+                                                   std::span<const DType> types,
+                                                   std::span<const float> weights);
+  Result<std::vector<FeedbackLoss>> survey_down(int64_t layer, int64_t expert,
+                                                std::span<const DType> types,
+                                                std::span<const float> gate_up,
+                                                std::span<const float> weights);
 
  private:
   CalibratedExperts(const Calibration& calibration, const ExpertShape& shape)
@@ -57,6 +68,11 @@ class CalibratedExperts {
   void gather(const Chosen& of, int64_t first, int64_t count, bool weighted);
   void add_moments(int64_t count, int64_t width, std::vector<float>& moments);
   std::vector<float> moments_of(const Chosen& of);
+  Result<InputMoments> inputs_of_gate_up(int64_t layer, int64_t expert);
+  Result<InputMoments> inputs_of_down(int64_t layer, int64_t expert,
+                                      std::span<const float> gate_up);
+  std::vector<FeedbackLoss> survey(std::span<const DType> types, std::span<const float> weights,
+                                   int64_t rows, const InputMoments& inputs);
 
   const Calibration* calibration_;
   ExpertShape shape_;
@@ -65,6 +81,7 @@ class CalibratedExperts {
   ExpertInputs inputs_;               // of layer_
   std::vector<float> layer_moments_;  // of all rows of layer_
   std::vector<float> rows_, turned_, products_;
+  std::vector<std::byte> codes_;  // of a survey
   AlignedMemory panels_;
 };
 

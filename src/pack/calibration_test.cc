@@ -135,6 +135,27 @@ TEST(CalibratedPack, same_bytes_for_any_threads_and_after_a_stop_others_for_othe
   EXPECT_NE(packed(changed, options_of(changed, 9)).at("experts.bin"), first.at("experts.bin"));
 }
 
+// What is lost is counted by what experts saw: another plan's losses, the same for any team.
+TEST(CalibratedPack, a_mixture_is_planned_for_what_experts_saw) {
+  const auto plan_of = [](bool is_calibrated, int num_threads) {
+    SimStorage disk;
+    store_source(disk);
+    PackOptions options = options_of(disk);
+    options.num_threads = num_threads;
+    options.target_bytes = uint64_t{1} << 30;
+    BitPlan plan;
+    options.on_plan = [&](const BitPlan& made) { plan = made; };
+    if (!is_calibrated) options.calibrate = {};
+    packed(disk, options);
+    return plan;
+  };
+  const BitPlan alone = plan_of(false, 1), seen = plan_of(true, 1);
+  EXPECT_GT(seen.loss(), 0);
+  EXPECT_NE(seen.loss(), alone.loss());
+  EXPECT_EQ(plan_of(true, 3).losses, seen.losses);
+  EXPECT_EQ(plan_of(false, 3).losses, alone.losses);
+}
+
 TEST(CalibratedPack, a_run_that_failed_leaves_nothing) {
   SimStorage disk;
   store_source(disk);

@@ -10,6 +10,7 @@
 #include "pack/calibrated_experts.h"
 #include "pack/convert.h"
 #include "pack/identity.h"
+#include "pack/loss_survey.h"
 #include "pack/plan.h"
 #include "pack/workspace.h"
 
@@ -21,7 +22,8 @@ constexpr uint64_t kTextBytesMax = 256 << 20;
 
 class CheckpointInput final : public PackInput {
  public:
-  static Result<std::unique_ptr<PackInput>> open(Storage& storage, const PackOptions& options);
+  static Result<std::unique_ptr<PackInput>> open(Storage& storage, const PackOptions& options,
+                                                 const std::stop_token& stop);
 
   const std::vector<ResidentTensor>& resident() const override { return resident_; }
   const ExpertParts& experts() const override { return plan_->experts(); }
@@ -49,6 +51,7 @@ class CheckpointInput final : public PackInput {
       : storage_(storage), checkpoint_(std::move(checkpoint)) {}
 
   Result<void> calibrate(const PackOptions& options);
+  Result<void> choose_bits(const PackOptions& options, const std::stop_token& stop);
   Result<void> read_values(const MatrixSource& source, std::vector<float>& values,
                            const std::stop_token& stop);
   Result<void> make_calibrated(int64_t layer, int64_t expert, PackedPart part,
@@ -67,7 +70,8 @@ class CheckpointInput final : public PackInput {
 };
 
 Result<std::unique_ptr<PackInput>> CheckpointInput::open(Storage& storage,
-                                                         const PackOptions& options) {
+                                                         const PackOptions& options,
+                                                         const std::stop_token& stop) {
   Checkpoint opened = PENSTOCK_TRY(Checkpoint::open(storage, options.source));
   std::unique_ptr<CheckpointInput> made(new CheckpointInput(storage, std::move(opened)));
   Checkpoint& checkpoint = made->checkpoint_;
@@ -75,10 +79,14 @@ Result<std::unique_ptr<PackInput>> CheckpointInput::open(Storage& storage,
       PENSTOCK_TRY(parse_model_config(checkpoint.config(), checkpoint.path_of("config.json")));
   const StoredTypes& types = made->types_ = stored_types(options);
   made->plan_.emplace(PENSTOCK_TRY(PackPlan::make(checkpoint, config, types)));
+  if (types.target_bytes) {
+    PENSTOCK_TRY(check_target_bytes(made->experts(), *types.target_bytes));
+  }
   if (options.calibrate) PENSTOCK_TRY(made->calibrate(options));
-  made->model_id_ = PENSTOCK_TRY(derive_model_id(checkpoint, types));
   made->converter_.emplace(
       PENSTOCK_TRY(Converter::create(checkpoint, *made->plan_, options.num_threads)));
+  if (types.target_bytes) PENSTOCK_TRY(made->choose_bits(options, stop));
+  made->model_id_ = PENSTOCK_TRY(derive_model_id(checkpoint, types));
   for (const ResidentPiece& piece : made->plan_->resident()) {
     made->resident_.push_back(piece.tensor);
   }
@@ -106,6 +114,19 @@ Result<void> CheckpointInput::calibrate(const PackOptions& options) {
   types_.calibration = calibration_->texts();
   calibrated_.emplace(PENSTOCK_TRY(
       CalibratedExperts::create(*calibration_, plan_->experts(), options.num_threads)));
+  return {};
+}
+
+Result<void> CheckpointInput::choose_bits(const PackOptions& options, const std::stop_token& stop) {
+  SurveyWork work = survey_work(options, experts(), stop);
+  if (calibrated_) work.calibrated = &*calibrated_;
+  work.read = [&](int64_t layer, int64_t expert, PackedPart part, std::vector<float>& values) {
+    const MatrixSource source =
+        part == kGateUpPart ? plan_->gate_up(layer, expert) : plan_->down(layer, expert);
+    return read_values(source, values, stop);
+  };
+  types_.layers = PENSTOCK_TRY(survey_and_plan(work, options));
+  plan_->set_experts(*lay_out_experts(experts(), types_, DType::kQ8));
   return {};
 }
 
@@ -203,8 +224,9 @@ Result<void> CheckpointInput::keep_tensors(const std::string& directory, Manifes
 }  // namespace
 
 Result<std::unique_ptr<PackInput>> open_checkpoint_input(Storage& storage,
-                                                         const PackOptions& options) {
-  return CheckpointInput::open(storage, options);
+                                                         const PackOptions& options,
+                                                         const std::stop_token& stop) {
+  return CheckpointInput::open(storage, options, stop);
 }
 
 }  // namespace penstock

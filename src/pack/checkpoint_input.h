@@ -11,6 +11,7 @@
 namespace penstock {
 
 Result<std::unique_ptr<PackInput>> open_checkpoint_input(Storage& storage,
-                                                         const PackOptions& options);
+                                                         const PackOptions& options,
+                                                         const std::stop_token& stop);
 
 }  // namespace penstock

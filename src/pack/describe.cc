@@ -91,6 +91,9 @@ Result<Description> describe_container(Storage& storage, const std::string& path
   write_parameters(out, config, 0);
   out.json()["options"] = {{"experts", manifest.experts_option},
                            {"resident", manifest.resident_option}};
+  if (manifest.experts_option.starts_with("mixed")) {
+    out.fact("mixture", "experts chosen as", manifest.experts_option, manifest.experts_option);
+  }
   if (!manifest.quantiser_option.empty()) {
     out.fact("quantiser", "quantised by", manifest.quantiser_option, manifest.quantiser_option);
   }

@@ -4,6 +4,7 @@
 #include <array>
 #include <cmath>
 #include <cstring>
+#include <numeric>
 #include <utility>
 
 #include "base/check.h"
@@ -55,6 +56,7 @@ class FeedbackRows {
         misses_(weights_.size(), 0.0f),
         products_(weights_.size()),
         from_others_(rows_ * kGroup),
+        squares_(rows_, 0.0),
         counts_(rows_, 0.0f),
         common_(rows_, 0.0f),
         groups_(rows_ * blocks_, AffineGroup{}) {
@@ -65,6 +67,7 @@ class FeedbackRows {
   void code_in_order();
   void sweep();
   std::vector<double> losses();
+  double whole() const { return std::accumulate(squares_.begin(), squares_.end(), 0.0); }
 
   const AffineGroup& group(size_t row, size_t block) const {
     return groups_[row * blocks_ + block];
@@ -94,6 +97,7 @@ class FeedbackRows {
   std::vector<float> weights_, misses_;  // [row][column]; misses: stored - weight
   std::vector<float> products_;          // H w
   std::vector<float> from_others_;       // [row][64]
+  std::vector<double> squares_;          // [row]: w H w
   std::vector<float> counts_;            // [row]: kCommon / w H w
   std::vector<float> common_;            // [row]: d H w
   std::vector<AffineGroup> groups_;      // [row][block]
@@ -106,19 +110,18 @@ void FeedbackRows::multiply(std::vector<float>& rows, const Matrix& matrix) {
 }
 
 void FeedbackRows::multiply_weights() {
-  std::vector<double> squares(rows_, 0.0);
   for (size_t block = 0; block < blocks_; ++block) {
     multiply(weights_, inputs_.moments_of(static_cast<int64_t>(block)));
     for (size_t row = 0; row < rows_; ++row) {
       for (size_t i = 0; i < kGroup; ++i) {
         const float product = from_others_[row * kGroup + i];
         products_[at(row, block) + i] = product;
-        squares[row] += double{product} * weights_[at(row, block) + i];
+        squares_[row] += double{product} * weights_[at(row, block) + i];
       }
     }
   }
   for (size_t row = 0; row < rows_; ++row) {
-    if (squares[row] > 0) counts_[row] = static_cast<float>(kCommon / squares[row]);
+    if (squares_[row] > 0) counts_[row] = static_cast<float>(kCommon / squares_[row]);
     if (!std::isfinite(counts_[row])) counts_[row] = 0;
   }
 }
@@ -419,7 +422,7 @@ FeedbackLoss quantise_with_feedback(DType dtype, std::span<const float> weights,
   made.code_in_order();
   for (int i = 0; i < kSweeps; ++i) made.sweep();
   const std::vector<double> losses = made.losses();
-  FeedbackLoss total;
+  FeedbackLoss total{.whole = made.whole()};
   for (size_t row = 0; row < losses.size(); ++row) {
     total.rounded += rounded_losses[row];
     const bool is_worse = !(losses[row] <= rounded_losses[row]);

@@ -74,6 +74,7 @@ class InputMoments {
 struct FeedbackLoss {
   double rounded = 0;  // of quantise_group()
   double stored = 0;
+  double whole = 0;  // sum over rows of w H w^T
 };
 
 // weights: [rows, columns]. out: panel_bytes(). columns a multiple of 64. The backend has room for

@@ -1,5 +1,7 @@
 #include "pack/identity.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <vector>
 
@@ -84,6 +86,7 @@ Hash128 key_of(const Files& files, uint64_t model_id) {
 void update_options(RunningChecksum& sum, const StoredTypes& types) {
   update_text(sum, experts_text(types));
   update_text(sum, option_text(types.resident));
+  for (const LayerTypes& layer : types.layers) update_text(sum, to_text(layer));
   if (types.without_prediction) update_text(sum, "without prediction");
   if (const std::string text = quantiser_text(types); !text.empty()) update_text(sum, text);
 }
@@ -95,6 +98,7 @@ std::string option_text(const std::optional<DType>& type) {
 }
 
 std::string experts_text(const StoredTypes& types) {
+  if (types.target_bytes) return fmt::format("mixed, at most {} bytes", *types.target_bytes);
   if (!types.experts || !types.down || types.down == types.experts) {
     return option_text(types.experts);
   }

@@ -333,22 +333,24 @@ uint64_t other_bytes(const PackInput& input) {
 }
 
 // Folders in BF16, F16 and F32 are read as such; MLX has such folders too, with shapes of its own.
-Result<std::unique_ptr<PackInput>> open_input(Storage& storage, const PackOptions& options) {
+Result<std::unique_ptr<PackInput>> open_input(Storage& storage, const PackOptions& options,
+                                              const std::stop_token& stop) {
   const Result<bool> is_folder = storage.is_directory(options.source);
-  if (is_folder && !*is_folder) return open_source_input(storage, options);
+  if (is_folder && !*is_folder) return open_source_input(storage, options, stop);
   const std::string config_path = options.source + "/config.json";
   const Result<FileStat> config = storage.stat(config_path);
   if (config) {
     const std::string text = PENSTOCK_TRY(read_text(storage, config_path, kTextBytesMax));
     const Json json = PENSTOCK_TRY(parse_json(text, config_path));
     const Quantisation quantisation = PENSTOCK_TRY(read_quantisation(json, config_path));
-    if (quantisation.kind != Quantisation::Kind::kNone) return open_source_input(storage, options);
+    if (quantisation.kind != Quantisation::Kind::kNone)
+      return open_source_input(storage, options, stop);
   }
-  Result<std::unique_ptr<PackInput>> input = open_checkpoint_input(storage, options);
+  Result<std::unique_ptr<PackInput>> input = open_checkpoint_input(storage, options, stop);
   if (input || input.error().code != ErrorCode::kCorrupt) return input;
   const Result<ModelSource> source = ModelSource::open(storage, options.source);
   if (!source || source->format() != SourceFormat::kMlx) return input;
-  return open_source_input(storage, options);
+  return open_source_input(storage, options, stop);
 }
 
 }  // namespace
@@ -374,7 +376,7 @@ Result<PackReport> pack_model(Storage& storage, const PackOptions& options,
   workspace_options.replace = options.force;
   PENSTOCK_TRY(Workspace::check_target(storage, workspace_options.target, options.force));
 
-  const std::unique_ptr<PackInput> input = PENSTOCK_TRY(open_input(storage, options));
+  const std::unique_ptr<PackInput> input = PENSTOCK_TRY(open_input(storage, options, stop));
   if (options.on_note) std::ranges::for_each(input->notes(), options.on_note);
   AlignedMemory record =
       PENSTOCK_TRY(AlignedMemory::create(input->experts().largest_record(), "one packed expert"));

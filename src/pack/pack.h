@@ -29,6 +29,7 @@
 #include "base/result.h"
 #include "compute/quantiser.h"
 #include "io/storage.h"
+#include "pack/bit_plan.h"
 #include "pack/calibration.h"
 
 namespace penstock {
@@ -36,16 +37,22 @@ namespace penstock {
 struct PackOptions {
   std::string source;
   std::string target;
-  std::optional<DType> experts;   // q8, q4, q3, q2; nullopt: keep the source's precision
-  std::optional<DType> down;      // of their down matrices; nullopt: as `experts`
-  bool is_usual = false;          // `experts` is for floats; codes of a source stay as they are
-  std::optional<DType> resident;  // q8, q4; nullopt: keep
+  std::optional<DType> experts;  // q8, q4, q3, q2; nullopt: keep the source's precision
+  std::optional<DType> down;     // of their down matrices; nullopt: as `experts`
+  bool is_usual = false;         // `experts` is for floats; codes of a source stay as they are
+  // Experts of several types, chosen so that they fit into so many bytes and lose least
+  // (pack/bit_plan.h); `experts` and `down` are not asked then.
+  std::optional<uint64_t> target_bytes;
+  std::optional<DType> resident;            // q8, q4; nullopt: keep
   Quantiser quantiser = Quantiser::kRound;  // of both
   bool without_prediction = false;          // leave the prediction block out
   bool force = false;  // replace a model at `target`, once the new one is complete
   int num_threads = 1;
   // Told before the work: what of the source is left out or not used, a sentence each. May be empty.
   std::function<void(const std::string&)> on_note;
+  // Told what was chosen for target_bytes before the work, and how far measuring for it is, in experts.
+  std::function<void(const BitPlan&)> on_plan;
+  std::function<void(uint64_t done, uint64_t total)> on_survey;
   // Runs the source over texts (pack/calibration.h), once what can be wrong with the request is known
   // not to be. Empty: experts are quantised by what they are alone.
   std::function<Result<Calibration>()> calibrate;

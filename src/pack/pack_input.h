@@ -34,6 +34,11 @@ inline StoredTypes stored_types(const PackOptions& options) {
   StoredTypes types = {options.experts, options.resident, options.without_prediction,
                        options.quantiser};
   types.down = options.down;
+  types.target_bytes = options.target_bytes;
+  if (types.target_bytes) {
+    types.experts = DType::kQ8;  // that widths and sources are judged for, until layers have theirs
+    types.down = std::nullopt;
+  }
   return types;
 }
 

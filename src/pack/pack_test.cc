@@ -257,6 +257,99 @@ TEST(Pack, down_matrices_may_have_other_bits) {
   EXPECT_EQ(opened(disk_same, options).container.id_text(), two.container.id_text());
 }
 
+// Halfway between all experts as q2 and all as q8.
+TEST(Pack, a_mixture_within_a_budget_is_what_its_parts_are_alone_and_goes_on_after_a_stop) {
+  const auto bytes_as = [](DType dtype) {
+    const ExpertShape shape = {
+        .num_layers = 2, .num_experts = 3, .hidden_size = 64, .intermediate_size = 64};
+    return lay_out_experts(shape, dtype)->file_bytes();
+  };
+  PackOptions options = options_of(std::nullopt);
+  options.quantiser = Quantiser::kSearch;
+  options.target_bytes = (bytes_as(DType::kQ2) + bytes_as(DType::kQ8)) / 2;
+  std::optional<BitPlan> plan;
+  uint64_t measured = 0, to_measure = 1;
+  options.on_plan = [&](const BitPlan& made) { plan = made; };
+  options.on_survey = [&](uint64_t done, uint64_t total) { measured = done, to_measure = total; };
+  SimStorage disk;
+  test::store_all(disk, "/source", test::tiny_checkpoint());
+  const PackReport report = pack(disk, options).value();
+  ASSERT_TRUE(plan.has_value());
+  EXPECT_EQ(measured, to_measure);
+  EXPECT_EQ(report.experts_bytes, plan->total_bytes);
+  EXPECT_LE(report.experts_bytes, *options.target_bytes);
+  EXPECT_GT(report.experts_bytes, bytes_as(DType::kQ2));
+  const Opened mixed = Opened::of(disk, "/out/model");
+  EXPECT_EQ(mixed.container.manifest().experts_option,
+            "mixed, at most " + std::to_string(*options.target_bytes) + " bytes");
+  EXPECT_EQ(mixed.container.manifest().quantiser_option, "search");
+  const auto part = [](const Opened& model, uint64_t record, PackedPart which) {
+    const ExpertParts& parts = model.container.experts();
+    const auto [offset, bytes] = parts.record_of(record).extent(which);
+    return model.experts.substr(parts.offset_of(record) + offset, bytes);
+  };
+  for (const DType dtype : kPlannedTypes) {
+    PackOptions one = options_of(dtype);
+    one.quantiser = Quantiser::kSearch;
+    SimStorage other;
+    test::store_all(other, "/source", test::tiny_checkpoint());
+    pack(other, one).value();
+    const Opened alone = Opened::of(other, "/out/model");
+    for (uint64_t record = 0; record < mixed.container.experts().num_records(); ++record) {
+      const LayerTypes types =
+          plan->layers[static_cast<size_t>(mixed.container.experts().layer_of(record))];
+      for (const PackedPart which : kPackedParts) {
+        if ((which == kGateUpPart ? types.gate_up : types.down) != dtype) continue;
+        EXPECT_EQ(part(mixed, record, which), part(alone, record, which)) << record;
+      }
+    }
+  }
+
+  const Files whole = test::load_all(disk, "/out/model");
+  options.num_threads = 3;
+  options.sync_bytes = 4096;
+  SimStorage stopped;
+  test::store_all(stopped, "/source", test::tiny_checkpoint());
+  std::stop_source stop;
+  const auto stop_later = [&](const PackProgress& now) {
+    if (now.stage == PackStage::kExperts && now.bytes_done > report.resident_bytes) {
+      stop.request_stop();
+    }
+  };
+  const auto cut = pack_model(stopped, options, stop_later, stop.get_token());
+  ASSERT_FALSE(cut.has_value());
+  EXPECT_EQ(cut.error().code, ErrorCode::kCancelled);
+  EXPECT_GT(pack(stopped, options)->resumed_bytes, 0u);
+  EXPECT_EQ(test::load_all(stopped, "/out/model"), whole);
+}
+
+TEST(Pack, a_budget_that_cannot_hold_the_experts_is_refused_before_any_work) {
+  SimStorage disk;
+  test::store_all(disk, "/source", test::tiny_checkpoint());
+  PackOptions options = options_of(std::nullopt);
+  options.target_bytes = 1000;
+  options.calibrate = []() -> Result<Calibration> { return Error{ErrorCode::kIo, "was run"}; };
+  const auto refused = pack(disk, options);
+  ASSERT_FALSE(refused.has_value());
+  EXPECT_EQ(refused.error().code, ErrorCode::kInvalidArgument);
+  EXPECT_THAT(refused.error().message, HasSubstr("--target-bytes"));
+  EXPECT_FALSE(disk.list("/out").has_value());
+}
+
+TEST(Pack, measuring_for_a_mixture_can_be_stopped) {
+  SimStorage disk;
+  test::store_all(disk, "/source", test::tiny_checkpoint());
+  PackOptions options = options_of(std::nullopt);
+  options.target_bytes = uint64_t{1} << 30;
+  std::stop_source stop;
+  options.on_survey = [&](uint64_t done, uint64_t) {
+    if (done == 2) stop.request_stop();
+  };
+  const auto cut = pack_model(disk, options, {}, stop.get_token());
+  ASSERT_FALSE(cut.has_value());
+  EXPECT_EQ(cut.error().code, ErrorCode::kCancelled);
+}
+
 TEST(Pack, copies_small_files_and_the_mtp_block) {
   const Files files = packed_files(test::tiny_checkpoint(), options_of());
   EXPECT_EQ(files.at("tokenizer.json"), "{\"tokens\": []}");

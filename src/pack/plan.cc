@@ -17,6 +17,7 @@ std::optional<ExpertParts> lay_out_experts(const ExpertShape& shape, const Store
   const MatrixForm down = types.experts && types.down ? panel_form(*types.down) : gate_up;
   const RecordForms forms = {.is_fused = true, .gate = gate_up, .up = gate_up, .down = down};
   if (!lay_out_experts(shape, gate_up.dtype)) return std::nullopt;  // counts that wrap
+  if (!types.layers.empty()) return lay_out_experts(shape, record_forms(types.layers));
   return lay_out_experts(shape, std::vector(static_cast<size_t>(shape.num_layers), forms));
 }
 

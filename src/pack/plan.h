@@ -23,6 +23,7 @@
 #include "io/checksum.h"
 #include "model/config.h"
 #include "model/tensors.h"
+#include "pack/bit_plan.h"
 
 namespace penstock {
 
@@ -34,6 +35,10 @@ struct StoredTypes {
   Quantiser quantiser = Quantiser::kRound;
   std::optional<Hash128> calibration = {};  // what the experts are quantised for
   std::optional<DType> down = {};           // of experts that are quantised; nullopt: as `experts`
+  // A mixture: so many bytes of experts at most, and what each layer gets of them (pack/bit_plan.h);
+  // `experts` is there and says nothing then.
+  std::optional<uint64_t> target_bytes = {};
+  std::vector<LayerTypes> layers = {};
 
   bool are_quantised() const { return experts.has_value() || resident.has_value(); }
 };
@@ -68,6 +73,8 @@ class PackPlan {
   const std::vector<ResidentPiece>& resident() const { return resident_; }
   uint64_t resident_bytes() const { return resident_bytes_; }
   const ExpertParts& experts() const { return experts_; }
+  // Once it is known what each layer gets.
+  void set_experts(ExpertParts experts) { experts_ = std::move(experts); }
   MatrixSource gate_up(int64_t layer, int64_t expert) const;
   MatrixSource down(int64_t layer, int64_t expert) const;
   // Tensors of a block that is not whole, kept as they are.

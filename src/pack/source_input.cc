@@ -11,6 +11,7 @@
 #include "base/check.h"
 #include "base/thread.h"
 #include "pack/identity.h"
+#include "pack/loss_survey.h"
 #include "source/normal_tensors.h"
 #include "source/source_experts.h"
 #include "source/stored_form.h"
@@ -20,7 +21,8 @@ namespace {
 
 class SourceInput final : public PackInput {
  public:
-  static Result<std::unique_ptr<PackInput>> open(Storage& storage, const PackOptions& options);
+  static Result<std::unique_ptr<PackInput>> open(Storage& storage, const PackOptions& options,
+                                                 const std::stop_token& stop);
 
   const std::vector<ResidentTensor>& resident() const override { return resident_; }
   const ExpertParts& experts() const override { return experts_; }
@@ -51,6 +53,8 @@ class SourceInput final : public PackInput {
   void choose_types(const PackOptions& options);
   void plan_resident();
   Result<void> plan_experts();
+  Result<void> choose_bits(const PackOptions& options, const std::stop_token& stop);
+  Result<void> read_values(const SourceTensor& tensor, std::vector<float>& values);
   // Of the matrix whose first byte is `out`; the planes of what is coded one after the other.
   Result<void> make_matrix(const SourceTensor& tensor, const MatrixForm& form,
                            std::span<std::byte> out, const std::stop_token& stop);
@@ -72,7 +76,8 @@ class SourceInput final : public PackInput {
   uint64_t bytes_read_ = 0;
 };
 
-Result<std::unique_ptr<PackInput>> SourceInput::open(Storage& storage, const PackOptions& options) {
+Result<std::unique_ptr<PackInput>> SourceInput::open(Storage& storage, const PackOptions& options,
+                                                     const std::stop_token& stop) {
   if (options.calibrate) {
     return Error{ErrorCode::kUnsupported,
                  fmt::format("{}: --calibrate is for folders of BF16, F16 or F32; pack without it",
@@ -84,6 +89,7 @@ Result<std::unique_ptr<PackInput>> SourceInput::open(Storage& storage, const Pac
   made->choose_types(options);
   made->plan_resident();
   PENSTOCK_TRY(made->plan_experts());
+  if (made->types_.target_bytes) PENSTOCK_TRY(made->choose_bits(options, stop));
   made->model_id_ = PENSTOCK_TRY(derive_model_id(made->source_, made->types_));
   return std::unique_ptr<PackInput>(std::move(made));
 }
@@ -132,11 +138,14 @@ Result<void> SourceInput::plan_experts() {
   if (types_.experts) {
     parts = lay_out_experts(shape, types_, *types_.experts);
     if (!parts) {
+      const std::string flag =
+          types_.target_bytes ? std::string("--target-bytes")
+                              : fmt::format("--experts {}", name_of(*types_.experts).substr(1));
       return Error{ErrorCode::kInvalidArgument,
-                   fmt::format("{}: --experts {} needs hidden_size and moe_intermediate_size to be "
+                   fmt::format("{}: {} needs hidden_size and moe_intermediate_size to be "
                                "multiples of {}, they are {} and {}; pack with --experts keep",
-                               source_.path(), name_of(*types_.experts).substr(1), kGroupColumns,
-                               shape.hidden_size, shape.intermediate_size)};
+                               source_.path(), flag, kGroupColumns, shape.hidden_size,
+                               shape.intermediate_size)};
     }
   } else {
     PENSTOCK_TRY(check_codings(source_, static_cast<int>(shape.num_layers)));
@@ -148,6 +157,30 @@ Result<void> SourceInput::plan_experts() {
     PENSTOCK_CHECK(parts.has_value());  // as above
   }
   experts_ = *std::move(parts);
+  return {};
+}
+
+Result<void> SourceInput::read_values(const SourceTensor& tensor, std::vector<float>& values) {
+  values.resize(static_cast<size_t>(tensor.rows * tensor.columns));
+  PENSTOCK_TRY(source_.read_rows(tensor, 0, values));
+  count_read(tensor);
+  return check_values(tensor, 0, values);
+}
+
+Result<void> SourceInput::choose_bits(const PackOptions& options, const std::stop_token& stop) {
+  PENSTOCK_TRY(check_target_bytes(experts_, *types_.target_bytes));
+  SurveyWork work = survey_work(options, experts_, stop);
+  work.read = [&](int64_t layer, int64_t expert, PackedPart part, std::vector<float>& values) {
+    const LayerExperts& stored = source_.experts()[static_cast<size_t>(layer)];
+    SourceTensor tensor = part == kDownPart ? tensor_of(stored[ExpertPart::kDown].of(expert))
+                                            : tensor_of(stored[ExpertPart::kGate].of(expert),
+                                                        stored[ExpertPart::kUp].of(expert));
+    tensor.name = fmt::format("{} of expert {} in layer {}",
+                              part == kDownPart ? "down" : "gate and up", expert, layer);
+    return read_values(tensor, values);
+  };
+  types_.layers = PENSTOCK_TRY(survey_and_plan(work, options));
+  experts_ = *lay_out_experts(experts_, types_, DType::kQ8);
   return {};
 }
 
@@ -278,8 +311,9 @@ uint64_t SourceInput::file_bytes() const {
 
 }  // namespace
 
-Result<std::unique_ptr<PackInput>> open_source_input(Storage& storage, const PackOptions& options) {
-  return SourceInput::open(storage, options);
+Result<std::unique_ptr<PackInput>> open_source_input(Storage& storage, const PackOptions& options,
+                                                     const std::stop_token& stop) {
+  return SourceInput::open(storage, options, stop);
 }
 
 }  // namespace penstock

@@ -15,6 +15,7 @@
 
 namespace penstock {
 
-Result<std::unique_ptr<PackInput>> open_source_input(Storage& storage, const PackOptions& options);
+Result<std::unique_ptr<PackInput>> open_source_input(Storage& storage, const PackOptions& options,
+                                                     const std::stop_token& stop);
 
 }  // namespace penstock

@@ -1,6 +1,8 @@
 // Packing what is quantised already: every code arrives where it belongs, whatever the disk does on
 // the way, and what such sources cannot become is said.
 
+#include "pack/source_input.h"
+
 #include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -8,6 +10,8 @@
 #include <array>
 
 #include "format/container.h"
+#include "pack/checkpoint_input.h"
+#include "pack/identity.h"
 #include "pack/pack.h"
 #include "pack/test_checkpoint.h"
 #include "pack/verify.h"
@@ -249,6 +253,37 @@ TEST(PackSource, other_types_are_made_when_asked_for_and_refused_by_their_flag) 
   const Container model = *Container::open(other, "/out/model");
   EXPECT_EQ(model.find("embed_tokens")->form, panel_form(DType::kQ8));
   EXPECT_EQ(model.manifest().resident_option, "q8");
+}
+
+// The same weights, read as a folder of floats and as a source of any coding.
+TEST(PackSource, a_mixture_within_a_budget_is_the_same_one_whoever_reads_the_weights) {
+  SimStorage disk;
+  test::store_all(disk, "/source", test::tiny_checkpoint());
+  PackOptions options;
+  options.source = "/source";
+  options.quantiser = Quantiser::kSearch;
+  options.target_bytes = 86016;  // halfway between 2 bits and 8
+  std::vector<BitPlan> plans;
+  options.on_plan = [&](const BitPlan& made) { plans.push_back(made); };
+  const auto source = *open_source_input(disk, options, {});
+  const auto folder = *open_checkpoint_input(disk, options, {});
+  ASSERT_EQ(plans.size(), 2u);
+  EXPECT_EQ(plans[0].losses, plans[1].losses);
+  EXPECT_EQ(source->experts(), folder->experts());
+  EXPECT_EQ(source->experts().file_bytes(), plans[0].total_bytes);
+  EXPECT_EQ(experts_text(source->types()), "mixed, at most 86016 bytes");
+  const auto largest = source->experts().largest_part();
+  std::vector<std::byte> of_source(largest), of_folder(largest);
+  for (const PackedPart part : kPackedParts) {
+    const uint64_t bytes = source->experts().record(1).extent(part).bytes;
+    source->make_part(1, 2, part, std::span(of_source).first(bytes), {}).value();
+    folder->make_part(1, 2, part, std::span(of_folder).first(bytes), {}).value();
+    EXPECT_EQ(of_source, of_folder);
+  }
+  options.target_bytes = 4096;
+  const auto refused = open_source_input(disk, options, {});
+  ASSERT_FALSE(refused.has_value());
+  EXPECT_THAT(refused.error().message, HasSubstr(std::to_string(plans[0].least_bytes)));
 }
 
 TEST(PackSource, a_prediction_block_is_packed_or_left_out) {

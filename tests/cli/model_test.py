@@ -4,6 +4,7 @@
 import json
 import math
 import os
+import re
 import shutil
 import unittest
 
@@ -87,6 +88,37 @@ class Pack(Refusals):
             good("pack", source, target, "--experts", bits)
             with open(os.path.join(target, "penstock.json")) as f:
                 self.assertEqual(json.load(f)["options"].get("quantiser"), wanted, bits)
+
+    def test_a_mixture_of_bits_fits_into_the_bytes_and_is_explained(self):
+        source = MODEL.file("to-mix")
+        write_zero_checkpoint(source, experts=4, intermediate=64)
+        write_text_files(source)
+        target = MODEL.file("mixed")
+        refused = self.refused(2, "pack", source, target, "--target-bytes", "1K")
+        least, most = map(int, re.findall(r"\((\d+) bytes\)", refused)[1:])
+        self.assertIn("--target-bytes", refused)
+        self.assertLess(least, most)
+        for flags in (("--experts", "4"), ("--experts-down", "3")):
+            told = self.refused(2, "pack", source, target, "--target-bytes", "1G", *flags)
+            self.assertIn("--target-bytes", told)
+            self.assertIn(flags[0], told)
+        self.assertIn("--target-bytes", self.refused(2, "pack", source, target, "--target-bytes", "much"))
+        self.assertFalse(os.path.exists(target))
+        for budget in (least, (least + most) // 2):
+            report = good_json("pack", source, target, "--target-bytes", budget, "--force")
+            plan = report["plan"]
+            self.assertEqual(plan["target_bytes"], budget)
+            self.assertEqual((plan["least_bytes"], plan["most_bytes"]), (least, most))
+            self.assertEqual(plan["total_bytes"], report["experts_bytes"])
+            self.assertEqual(plan["total_bytes"], os.path.getsize(os.path.join(target, "experts.bin")))
+            self.assertEqual(plan["total_bytes"], sum(layer["bytes"] for layer in plan["layers"]))
+            self.assertLessEqual(plan["total_bytes"], budget)
+            with open(os.path.join(target, "penstock.json")) as f:
+                self.assertEqual(json.load(f)["options"]["experts"], f"mixed, at most {budget} bytes")
+        table = good("pack", source, target, "--target-bytes", most, "--force")
+        self.assertIn("| layers | gate, up | down | bytes | loss |", table)
+        self.assertIn(f"mixed, at most {most} bytes", good("show", target))
+        self.assertIn("as they were packed", good("pack", "--verify", target))
 
     def test_one_folder_without_verify_is_a_usage_error(self):
         self.refused(2, "pack", MODEL.source)
