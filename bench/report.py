@@ -21,9 +21,14 @@ ROOT = os.path.normpath(os.path.join(os.path.dirname(os.path.abspath(__file__)),
 PENSTOCK = os.path.join(ROOT, "build/release/penstock")
 MODELS = os.path.join(ROOT, "build/bench-models")
 RESULTS = os.path.join(ROOT, "bench/results")
-PAGE = os.path.join(ROOT, "docs/performance.md")
+STORY = os.path.join(ROOT, "docs/performance.md")
+PAGES = os.path.join(ROOT, "docs/performance")  # its tables, a page each
 PLOTS = os.path.join(ROOT, "docs/plots")
 MIB, GIB = 1 << 20, 1 << 30
+
+
+def page(name):
+    return os.path.join(PAGES, name + ".md")
 
 
 def say(*words):

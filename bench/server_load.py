@@ -7,7 +7,7 @@
 
 Each row says what was asked for, what was seen and whether it holds. --scale shortens all of it, for a first look: 0.05
 takes minutes; at 1 it is above an hour, half of which is the soak. Figures are of this machine as it is now, and the clients run on it
-too, in Python: say what else it is doing. What was seen is told in docs/performance.md. What requests share is measured
+too, in Python: say what else it is doing. What was seen is told in docs/performance/server.md. What requests share is measured
 by bench/server_sharing.py.
 
 It ends with 1 where something was wrong (an answer, a lost token, a crash), whatever the times.

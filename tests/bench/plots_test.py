@@ -24,10 +24,13 @@ class Committed(unittest.TestCase):
         done = plots("--check")
         self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
 
-    def test_the_page_shows_every_picture_with_words_for_it(self):
-        page = report.read(report.PAGE)
+    def test_the_pages_show_every_picture_with_words_for_it(self):
+        text = report.read(report.STORY)
+        for name in sorted(os.listdir(report.PAGES)):
+            text += report.read(os.path.join(report.PAGES, name))
+        text = text.replace("](../plots/", "](plots/")
         for name in sorted(os.listdir(report.PLOTS)):
-            self.assertRegex(page, rf"!\[[^\]]{{20,}}\]\(plots/{name}\)")
+            self.assertRegex(text, rf"!\[[^\]]{{20,}}\]\(plots/{name}\)")
             ElementTree.parse(os.path.join(report.PLOTS, name))
 
 

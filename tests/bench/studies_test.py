@@ -61,7 +61,7 @@ class Studies(unittest.TestCase):
             axes = json.load(f)["axes"]
         self.assertEqual(list(axes), ["layers", "experts", "num-experts", "context", "threads"])
         for axis, entry in axes.items():
-            self.assertIn(f"(plots/scaling-{axis}.svg)", text)
+            self.assertIn(f"(../plots/scaling-{axis}.svg)", text)
             self.check_picture(f"scaling-{axis}.svg")
             for series in entry["series"]:
                 self.assertEqual(len(series["points"]), 2)
