@@ -157,8 +157,8 @@ TEST_F(PosixStorage, a_lock_is_on_the_file_that_has_the_name) {
       if (!lock) continue;
       most = std::max(most.load(), ++holders);
       std::this_thread::yield();
+      --holders;  // from the rename on the name is free for others
       disk_.rename(path("a.partial"), path("a")).value();
-      --holders;
       ++written;
     }
   };
