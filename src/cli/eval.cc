@@ -38,16 +38,6 @@ struct RawSet {
   std::vector<Json> lines;
 };
 
-std::vector<std::string> listed(const std::string& list) {
-  std::vector<std::string> names;
-  for (size_t begin = 0; begin < list.size();) {
-    const size_t end = std::min(list.find(',', begin), list.size());
-    if (end > begin) names.push_back(list.substr(begin, end - begin));
-    begin = end + 1;
-  }
-  return names;
-}
-
 Result<std::vector<Json>> lines_of(Call& call, const std::string& path) {
   JsonLines file = PENSTOCK_TRY(JsonLines::open_path(call.storage, path, "data"));
   std::vector<Json> lines;
@@ -60,7 +50,7 @@ Result<std::vector<Json>> lines_of(Call& call, const std::string& path) {
 Result<std::vector<RawSet>> raw_sets(Call& call) {
   const std::string& folder = call.settings.text("data");
   if (folder.empty()) return wrong("--data FOLDER is missing");
-  std::vector<std::string> wanted = listed(call.settings.text("sets"));
+  std::vector<std::string> wanted = call.settings.list("sets");
   const bool wants_all = wanted.empty();
   const Result<std::vector<std::string>> files = call.storage.list(folder);
   if (!files) return wrong("--data: " + files.error().message);

@@ -11,34 +11,30 @@ namespace {
 
 constexpr int64_t kKibibyte = 1024;
 
-// A row's two functions, of the field that `field` finds.
-template <auto kField>
-int64_t get_number(const EngineOptions& options) {
-  return static_cast<int64_t>(kField(options));
-}
-template <auto kField>
-void set_number(EngineOptions& options, int64_t value) {
-  auto& field = kField(options);
-  field = static_cast<std::remove_reference_t<decltype(field)>>(value);
-}
-
-template <auto kField>
+// A row whose number is the field that `Field` finds, a lambda without captures.
+template <class Field>
 constexpr Knob knob(std::string_view name, std::string_view term, int64_t low, int64_t high,
-                    std::string_view help) {
-  return {name, term, low, high, help, &get_number<kField>, &set_number<kField>};
+                    std::string_view help, Field) {
+  return {name,
+          term,
+          low,
+          high,
+          help,
+          [](const EngineOptions& options) { return static_cast<int64_t>(Field{}(options)); },
+          [](EngineOptions& options, int64_t value) {
+            auto& field = Field{}(options);
+            field = static_cast<std::remove_reference_t<decltype(field)>>(value);
+          }};
 }
 
-constexpr Knob kKnobs[] = {knob < [](auto& options) -> auto& {return options.reader.depth;
-}  // namespace
-> ("reads_in_flight", "flash", 8, 1024, "reads that the disk is given at a time"), knob < [
-](auto& options) -> auto& {
-  return options.tuning.ahead.experts_ahead;
-}
-> ("experts_ahead", "flash", 1, 16, "experts of the next layer whose reads are begun"),
-    {"guesses_right_percent",
-     "flash",
-     0,
-     90,
+constexpr Knob kKnobs[] = {
+    knob(
+        "reads_in_flight", "flash", 8, 1024, "reads that the disk is given at a time",
+        [](auto& options) -> auto& { return options.reader.depth; }),
+    knob(
+        "experts_ahead", "flash", 1, 16, "experts of the next layer whose reads are begun",
+        [](auto& options) -> auto& { return options.tuning.ahead.experts_ahead; }),
+    {"guesses_right_percent", "flash", 0, 90,
      "reading ahead goes on while so many of its guesses are right",
      [](const EngineOptions& options) {
        return int64_t{std::lround(options.tuning.ahead.share_min * 100)};
@@ -46,43 +42,33 @@ constexpr Knob kKnobs[] = {knob < [](auto& options) -> auto& {return options.rea
      [](EngineOptions& options, int64_t value) {
        options.tuning.ahead.share_min = static_cast<float>(value) / 100;
      }},
-    knob < [](auto& options) -> auto& {
-  return options.tuning.half_life_runs;
-}
-> ("half_life_runs", "misses", 8, 100,
-   "runs of a layer after which a use counts half when an expert has to go"),
-    {"task_kib",
-     "dense",
-     16,
-     1024,
-     "KiB of weights of one task of a decoded token, at most",
+    knob(
+        "half_life_runs", "misses", 8, 100,
+        "runs of a layer after which a use counts half when an expert has to go",
+        [](auto& options) -> auto& { return options.tuning.half_life_runs; }),
+    {"task_kib", "dense", 16, 1024, "KiB of weights of one task of a decoded token, at most",
      [](const EngineOptions& options) { return options.tuning.tasks.task_bytes / kKibibyte; },
      [](EngineOptions& options, int64_t value) {
        options.tuning.tasks.task_bytes = value * kKibibyte;
      }},
-    knob < [](auto& options) -> auto& {
-  return options.tuning.tasks.tasks_of_thread;
-}
-> ("tasks_of_thread", "dense", 1, 32, "tasks that an op is cut into for each thread, at least"),
-    knob < [](auto& options) -> auto& {
-  return options.tuning.spins;
-}
-> ("spins", "fixed", 0, 64000, "looks for the next loop before a worker sleeps"), knob < [
-](auto& options) -> auto& {
-  return options.tuning.chunk_tokens_max;
-}
-> ("chunk_tokens_max", "prompt", 8, 4096, "tokens of a prompt in one pass, at most"), knob < [
-](auto& options) -> auto& {
-  return options.tuning.ahead.list_ahead_part;
-}
-> ("list_ahead_part", "prompt", 1, 16,
-   "one part in so many of a prompt's next list is read ahead at a time"),
-    knob < [](auto& options) -> auto& {
-  return options.tuning.ahead.list_left_part;
-}
-> ("list_left_part", "prompt", 2, 64,
-   "reading ahead begins when one part in so many of the list is left in flight"),
-};  // namespace penstock
+    knob(
+        "tasks_of_thread", "dense", 1, 32, "tasks that an op is cut into for each thread, at least",
+        [](auto& options) -> auto& { return options.tuning.tasks.tasks_of_thread; }),
+    knob(
+        "spins", "fixed", 0, 64000, "looks for the next loop before a worker sleeps",
+        [](auto& options) -> auto& { return options.tuning.spins; }),
+    knob(
+        "chunk_tokens_max", "prompt", 8, 4096, "tokens of a prompt in one pass, at most",
+        [](auto& options) -> auto& { return options.tuning.chunk_tokens_max; }),
+    knob(
+        "list_ahead_part", "prompt", 1, 16,
+        "one part in so many of a prompt's next list is read ahead at a time",
+        [](auto& options) -> auto& { return options.tuning.ahead.list_ahead_part; }),
+    knob(
+        "list_left_part", "prompt", 2, 64,
+        "reading ahead begins when one part in so many of the list is left in flight",
+        [](auto& options) -> auto& { return options.tuning.ahead.list_left_part; }),
+};
 
 const Knob* find_knob(std::string_view name) {
   const auto found = std::ranges::find(kKnobs, name, &Knob::name);
