@@ -25,10 +25,7 @@ uint64_t gpu_host_bytes(const ChosenGpu& gpu, const PlanRequest& request) {
 
 uint64_t gpu_host_bytes(bool uses_host_memory, uint64_t vram_bytes, const PlanRequest& request) {
   if (uses_host_memory) return vram_bytes;
-  const int64_t chunk_tokens = request.chunk_tokens > 0
-                                   ? request.chunk_tokens
-                                   : std::min(request.chunk_tokens_max, request.context);
-  return GpuTier::host_bytes(gpu_limits(request, chunk_tokens), request.record_bytes);
+  return GpuTier::host_bytes(gpu_limits(request, request.largest_chunk()), request.record_bytes);
 }
 
 Result<std::unique_ptr<GpuTier>> open_gpu_tier(std::optional<ChosenGpu> gpu,

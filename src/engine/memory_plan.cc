@@ -89,9 +89,7 @@ Result<MemoryPlan> plan_memory(const PlanRequest& request) {
   const int64_t chunk_floor = request.chunk_tokens > 0
                                   ? request.chunk_tokens
                                   : std::min(kChunkTokensFloor, request.context);
-  const int64_t chunk_largest = request.chunk_tokens > 0
-                                    ? request.chunk_tokens
-                                    : std::min(request.chunk_tokens_max, request.context);
+  const int64_t chunk_largest = request.largest_chunk();
   const int64_t slots_floor = request.num_slots > 0 ? request.num_slots : floor_slots(request);
   const uint64_t fixed = fixed_bytes(request);
   plan.num_experts = all_slots(request);

@@ -8,6 +8,7 @@
 // Errors  plan_memory(): kOutOfMemory with the table of needs when the budget is below the floor.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -39,6 +40,11 @@ struct PlanRequest {
   int64_t chunk_tokens_max = kChunkTokensMax;  // of those to choose from
   int64_t num_slots = 0;  // 0: all that fit; a number below the floor is for tests
   uint64_t budget_bytes = 0;
+
+  // Tokens of the longest chunk that a plan may come to.
+  int64_t largest_chunk() const {
+    return chunk_tokens > 0 ? chunk_tokens : std::min(chunk_tokens_max, context);
+  }
 };
 
 SequenceLimits sequence_limits(const PlanRequest& request);
