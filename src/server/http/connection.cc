@@ -293,6 +293,7 @@ void Connection::finish_answer(After after) {
   if (const auto error = parser_.push(pipelined)) return answer_error(*error);
   advance();
   if (end_of_input_ && phase_ == Phase::kReading) close();  // half a request, and no more will come
+  if (context_.draining) close_if_idle();  // it was told before that the connection goes on
 }
 
 void Connection::linger() {
@@ -323,14 +324,18 @@ void Connection::check_patience(Clock::time_point now) {
   } else if (is_over_limit_ && in_phase > kOverLimitTime) {
     answer_error({503, "too many connections; try again soon"});
   } else if (parser_.is_idle()) {
-    if (in_phase > (has_answered_ ? options.idle_timeout : options.head_timeout)) close();
+    if (!has_answered_ && in_phase > options.head_timeout) return close();
+    if (in_phase > options.idle_timeout) close_if_idle();
   } else if (in_phase > options.head_timeout) {
     answer_error({408, "the header took too long"});
   }
 }
 
-void Connection::refuse_waiting() {
-  if (phase_ == Phase::kReading && parser_.is_idle()) close();
+// Who has not asked yet is about to, and whose bytes have come has: both get their answer, a 503.
+void Connection::close_if_idle() {
+  boost::system::error_code ignored;
+  const bool may_ask = !has_answered_ || !parser_.is_idle() || socket_.available(ignored) > 0;
+  if (phase_ == Phase::kReading && !may_ask) close();
 }
 
 void Connection::close() {

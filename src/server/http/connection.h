@@ -54,7 +54,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   bool is_closed() const { return phase_ == Phase::kClosed; }
   bool is_over_limit() const { return is_over_limit_; }
   bool is_settled() const;  // nothing is being handled or written
-  void refuse_waiting();    // the server drains: closes what has asked for nothing
+  void close_if_idle();     // between two requests, and nothing of the next has come
 
   // From any thread: what an answer is made of, in order.
   enum class After { kMore, kNextRequest, kClose };

@@ -75,7 +75,7 @@ class HttpServer::Core {
   void drain() {
     draining_ = true;
     asio::post(io_, [this] {
-      for (const Guest& guest : guests_) guest.connection->refuse_waiting();
+      for (const Guest& guest : guests_) guest.connection->close_if_idle();
     });
   }
 

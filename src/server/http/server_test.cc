@@ -96,16 +96,17 @@ TEST_F(HttpServerTest, what_a_handler_throws_ends_its_request_alone) {
 
 TEST_F(HttpServerTest, a_body_that_comes_too_slowly_is_ended_and_a_slow_but_steady_one_is_not) {
   options.body_grace = 100ms;
-  options.body_rate_min = 100;
+  options.body_rate_min = 20;  // a steady client may be held up for seconds
   start();
   const TestClient slow(server->port());
   slow.send(std::string(kPost) + "1000\r\n\r\nx");
   EXPECT_EQ(slow.receive().substr(9, 3), "408");
   const TestClient steady(server->port());
-  steady.send(std::string(kPost) + "600\r\nConnection: close\r\n\r\n");
-  for (int i = 0; i < 6; ++i) {
-    steady.send(std::string(100, 'y'));
+  const std::string part(100, 'y');
+  steady.send(std::string(kPost) + "600\r\nConnection: close\r\n\r\n" + part);
+  for (int i = 1; i < 6; ++i) {
     std::this_thread::sleep_for(50ms);
+    steady.send(part);
   }
   EXPECT_EQ(steady.receive().substr(9, 3), "200");
 }
@@ -146,6 +147,24 @@ TEST_F(HttpServerTest, beyond_the_limit_of_connections_only_what_is_quick_is_ans
   EXPECT_EQ(ask("/echo"), 503);
   EXPECT_EQ(ask("/quick"), 200);
   EXPECT_EQ(server->figures().refused, 2u);
+}
+
+// A request may be on its way over a connection that was just made: it is answered, not cut off. One
+// that rests between two requests is closed.
+TEST_F(HttpServerTest, while_it_drains_new_connections_hear_why_and_resting_ones_are_closed) {
+  start();
+  const TestClient fresh(server->port()), half(server->port()), rests(server->port());
+  half.send("GET /echo HTTP/1.1\r\nHo");
+  rests.send("GET /quick HTTP/1.1\r\nHost: localhost\r\n\r\n");
+  EXPECT_EQ(rests.receive("\r\n\r\n").substr(9, 3), "200");
+  ASSERT_TRUE(comes_true([&] { return server->figures().connections == 3; }));
+  server->drain();
+  EXPECT_EQ(rests.receive(), "");
+  EXPECT_TRUE(comes_true([&] { return server->figures().connections == 2; }));
+  half.send("st: localhost\r\n\r\n");
+  EXPECT_EQ(half.receive().substr(0, 12), "HTTP/1.1 503");
+  fresh.send("GET /echo HTTP/1.1\r\nHost: localhost\r\n\r\n");
+  EXPECT_EQ(fresh.receive().substr(0, 12), "HTTP/1.1 503");
 }
 
 TEST_F(HttpServerTest, one_address_cannot_take_all_connections) {
