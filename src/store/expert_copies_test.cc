@@ -100,6 +100,21 @@ TEST_F(CopiesStore, when_all_fail_the_error_says_so_and_the_store_works_when_one
   EXPECT_TRUE(run_layer(*store, 2, {3, 5}).has_value());
 }
 
+// What is repeated where there is one drive is repeated where the others are dead.
+TEST_F(CopiesStore, the_last_drive_alive_may_fail_for_a_moment) {
+  for (const char* alive : {"/own", "/copy", "/third"}) {
+    for (const char* path : {"/own", "/copy", "/third"}) {
+      if (path != std::string(alive)) break_drive(path);
+    }
+    const auto store = make(table());
+    for (int layer = 0; layer < TestExperts::kLayers; ++layer) {
+      disk_.inject({.call = SimCall::kRead, .times = 1, .path_part = alive});
+      EXPECT_TRUE(run_layer(*store, layer, {1, 4}).has_value()) << alive << " " << layer;
+    }
+    disk_.clear_faults();
+  }
+}
+
 TEST_F(CopiesStore, rotten_and_wrong_copies_are_never_handed_out) {
   std::mt19937_64 random(3);
   for (const char* path : {"/copy", "/third"}) {

@@ -180,6 +180,8 @@ void SlotFiller::ask(Read& read, int64_t now_ns) {
   const bool is_known = verify_ && std::ranges::all_of(parts_of(read), [&](int part) {
                           return table_.has_checksum(read.layer, read.expert, part);
                         });
+  // Once each has been asked, each is asked again: one of them may have failed for a moment.
+  if (std::popcount(read.tried) == drives_.count()) read.tried = 0;
   const uint32_t without = is_known ? read.tried : kAllCopies;
   read.drive = static_cast<int8_t>(drives_.choose(read.bytes, without, now_ns));
   read.tried |= 1u << read.drive;
@@ -239,7 +241,7 @@ void SlotFiller::finish(Read& read) {
     // A buffered file would hand out the same bytes again.
     read.file->drop_cached(read.offset, read.bytes);
   }
-  if (read.tries >= std::max(2, drives_.count())) {
+  if (read.tries >= 2 * drives_.count()) {
     read.state = PartState::kFailed;
     return;
   }
