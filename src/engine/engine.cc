@@ -347,8 +347,8 @@ Result<void> Engine::load_checksums(const std::string& path) {
 
 Result<void> Engine::keep_checksums() {
   if (checksum_file_.empty() || store_->stats().checksums_learned == 0) return {};
-  remember_checksums(store_->table(), kept_checksums_);
-  return save_checksums(*storage_, checksum_file_, files_.id(), kept_checksums_);
+  return penstock::keep_checksums(*storage_, checksum_file_, files_.id(), store_->table(),
+                                  kept_checksums_);
 }
 
 Result<void> Engine::open_store(const EngineOptions& options, ThreadPool& team) {

@@ -140,8 +140,7 @@ Result<SourceReport> verify_source(
   // What was learned before it was stopped need not be read again.
   const bool may_keep = done || done.error().code == ErrorCode::kCancelled;
   if (may_keep && verifier.report().learned > 0 && !checksum_file.empty()) {
-    remember_checksums(verifier.table(), kept);
-    PENSTOCK_TRY(save_checksums(storage, checksum_file, source.id(), kept));
+    PENSTOCK_TRY(keep_checksums(storage, checksum_file, source.id(), verifier.table(), kept));
   }
   if (!done) return done.error();
   verifier.report().note = std::move(note);

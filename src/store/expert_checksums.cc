@@ -2,10 +2,12 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cstring>
 #include <filesystem>
 
 #include "base/byte_cursor.h"
+#include "io/locks.h"
 #include "io/output_file.h"
 
 namespace penstock {
@@ -24,6 +26,19 @@ void append(std::vector<std::byte>& bytes, const T& value) {
 Hash128 read_hash(ByteCursor& cursor) {
   const auto low = cursor.read<uint64_t>();
   return {low, cursor.read<uint64_t>()};
+}
+
+// Sums that `kept` lacks, where both have as many parts.
+void add_missing(const KeptChecksums& others, KeptChecksums& kept) {
+  if (kept.layers.size() < others.layers.size()) kept.layers.resize(others.layers.size());
+  for (size_t layer = 0; layer < others.layers.size(); ++layer) {
+    std::vector<Hash128>& sums = kept.layers[layer];
+    if (sums.empty()) sums = others.layers[layer];
+    if (sums.size() != others.layers[layer].size()) continue;
+    for (size_t i = 0; i < sums.size(); ++i) {
+      if (sums[i] == Hash128{}) sums[i] = others.layers[layer][i];
+    }
+  }
 }
 
 size_t num_sums(const ExpertTable& table, int layer) {
@@ -107,6 +122,19 @@ void remember_checksums(const ExpertTable& table, KeptChecksums& kept) {
   for (int layer = 0; layer < table.num_layers(); ++layer) {
     kept.layers[static_cast<size_t>(layer)] = table.layer(layer).checksums;
   }
+}
+
+Result<void> keep_checksums(Storage& storage, const std::string& path, const Hash128& model,
+                            const ExpertTable& table, KeptChecksums& kept) {
+  remember_checksums(table, kept);
+  const std::string folder = std::filesystem::path(path).parent_path();
+  if (!folder.empty()) PENSTOCK_TRY(storage.make_directory(folder));
+  // Against another run between reading and writing; without a lock the later one stays.
+  const auto lock = lock_in_turn(storage, folder + ".lock", kTurnOfAnother);
+  if (const Result<KeptChecksums> now = load_checksums(storage, path, model)) {
+    add_missing(*now, kept);
+  }
+  return save_checksums(storage, path, model, kept);
 }
 
 }  // namespace penstock

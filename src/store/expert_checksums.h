@@ -7,11 +7,10 @@
 //   KeptChecksums kept = PENSTOCK_TRY(load_checksums(storage, path, model));
 //   learn_checksums(kept, table);                                  // before the store is made
 //   ...
-//   remember_checksums(store.table(), kept);
-//   PENSTOCK_TRY(save_checksums(storage, path, model, kept));
+//   PENSTOCK_TRY(keep_checksums(storage, path, model, store.table(), kept));
 //
 // Errors  load_checksums(): kNotFound; kUnsupported (another version, another model); kCorrupt; kIo.
-//         save_checksums(): kIo, kOutOfMemory (disk full).
+//         save_checksums(), keep_checksums(): kIo, kOutOfMemory (disk full).
 // See also docs/formats.md
 #pragma once
 
@@ -41,5 +40,10 @@ void learn_checksums(const KeptChecksums& kept, ExpertTable& table);
 
 // What the table knows replaces what was kept of its layers; that of further layers stays.
 void remember_checksums(const ExpertTable& table, KeptChecksums& kept);
+
+// What the table knows, and what others have kept at `path` since `kept` was loaded from there: of a
+// part that both know, ours. Runs that end together take turns.
+Result<void> keep_checksums(Storage& storage, const std::string& path, const Hash128& model,
+                            const ExpertTable& table, KeptChecksums& kept);
 
 }  // namespace penstock

@@ -27,6 +27,26 @@ TEST(KeptChecksums, what_was_kept_comes_back) {
   EXPECT_EQ(load_checksums(disk, "state/sums", {1, 1}).error().code, ErrorCode::kUnsupported);
 }
 
+// Two runs of one model, each of which has read what the other has not.
+TEST(KeptChecksums, what_runs_beside_each_other_learn_stays) {
+  SimStorage disk{3};
+  ExpertTable first, second;
+  for (ExpertTable* table : {&first, &second}) {
+    table->num_experts = 2;
+    table->layers.resize(1);
+    table->layers[0].parts.resize(1);
+    learn_checksums({}, *table);
+  }
+  first.checksum_of(0, 0, 0) = {1, 1};
+  second.checksum_of(0, 1, 0) = {2, 2};
+  KeptChecksums of_first, of_second;
+  ASSERT_TRUE(keep_checksums(disk, "state/sums", kModel, first, of_first));
+  ASSERT_TRUE(keep_checksums(disk, "state/sums", kModel, second, of_second));
+  ASSERT_TRUE(keep_checksums(disk, "state/sums", kModel, first, of_first));
+  EXPECT_EQ(load_checksums(disk, "state/sums", kModel)->layers,
+            (std::vector<std::vector<Hash128>>{{{1, 1}, {2, 2}}}));
+}
+
 TEST(KeptChecksums, every_damaged_byte_and_every_cut_is_noticed) {
   SimStorage disk{2};
   ASSERT_TRUE(save_checksums(disk, "sums", kModel, some_sums()).has_value());
