@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include "cli/drive_report.h"
 #include "cli/figures.h"
 #include "cli/generation.h"
 #include "cli/json_lines.h"
@@ -63,6 +64,7 @@ Result<int> answer_verb(Call& call) {
     }
     print_answer(call, *item, *answer);
   }
+  tell_drives(call, engine->experts().drives());
   PENSTOCK_TRY(trace.write());
   return kExitDone;
 }

@@ -5,6 +5,7 @@
 #include <charconv>
 
 #include "base/byte_text.h"
+#include "cli/drive_report.h"
 #include "cli/figures.h"
 #include "cli/loading.h"
 #include "cli/program.h"
@@ -115,9 +116,11 @@ class RowPrinter {
   }
 
   void add(const BenchRow& row) {
+    tell_drives(call_, row.drives);
     if (call_.json()) {
       Json json = to_json(row, context_);
       json["knobs"] = knobs_;
+      json["drives"] = drives_json(row.drives);
       call_.output.write_line(json);
       return;
     }

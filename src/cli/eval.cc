@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <numeric>
 
+#include "cli/drive_report.h"
 #include "cli/generation.h"
 #include "cli/json_lines.h"
 #include "cli/loading.h"
@@ -302,6 +303,7 @@ Result<int> eval_verb(Call& call) {
   const std::unique_ptr<Engine> engine = PENSTOCK_TRY(load_engine(call, options));
   EvalRun run(call, *engine, label);
   rows.push_back(PENSTOCK_TRY(run.run(raw)));
+  tell_drives(call, engine->experts().drives());
   if (const std::string& path = call.settings.text("rows"); !path.empty()) {
     std::string text;
     for (const Json& row : rows) text += to_text(row) + "\n";

@@ -5,6 +5,7 @@
 #include <filesystem>
 
 #include "base/byte_text.h"
+#include "cli/drive_report.h"
 #include "host/memory_limits.h"
 
 namespace penstock {
@@ -120,18 +121,6 @@ std::string shrink_text(Engine& engine) {
                      engine.experts().num_slots(), engine.plan().num_slots);
 }
 
-std::vector<std::string> drive_texts(const std::vector<DriveReport>& drives) {
-  std::vector<std::string> texts;
-  for (const DriveReport& drive : drives) {
-    if (drives.size() < 2 || drive.stats.failures == 0) continue;
-    texts.push_back(
-        fmt::format("{}: {} of {} reads failed; the others have the same bytes{}", drive.path,
-                    drive.stats.failures, drive.stats.reads,
-                    drive.is_resting ? " and are read from now; look at this drive" : ""));
-  }
-  return texts;
-}
-
 std::string waits_text(const GenerationMetrics& metrics) {
   std::string text = waits_of("prompt", metrics.prompt) + waits_of("answer", metrics.answer);
   text.pop_back();
@@ -165,14 +154,7 @@ Json engine_json(Engine& engine) {
             {"chunk_tokens", engine.plan().chunk_tokens},
             {"context", engine.plan_request().context},
             {"model_id", engine.files().id_text()}};
-  for (const DriveReport& drive : engine.experts().drives()) {
-    json["drives"].push_back({{"path", drive.path},
-                              {"reads", drive.stats.reads},
-                              {"bytes", drive.stats.bytes},
-                              {"failures", drive.stats.failures},
-                              {"bytes_per_second", drive.bytes_per_second},
-                              {"is_resting", drive.is_resting}});
-  }
+  json["drives"] = drives_json(engine.experts().drives());
   if (!engine.expert_limits().is_off()) json["expert_limits"] = to_text(engine.expert_limits());
   const auto gpu = engine.gpu_report();
   if (!gpu) return json;

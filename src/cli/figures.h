@@ -25,9 +25,6 @@ std::string last_line(const GenerationMetrics& metrics);
 // "memory ran short: 40 slots (1.2 GiB) were given back; 60 of 100 are in use"
 std::string shrink_text(Engine& engine);
 
-// A line for each drive from which reads failed while others had the same bytes.
-std::vector<std::string> drive_texts(const std::vector<DriveReport>& drives);
-
 // Where the time went, by name; several lines.
 std::string waits_text(const GenerationMetrics& metrics);
 

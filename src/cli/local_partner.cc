@@ -7,6 +7,7 @@
 #include <fmt/format.h>
 
 #include "cli/chat_partner.h"
+#include "cli/drive_report.h"
 #include "cli/figures.h"
 #include "cli/generation.h"
 #include "cli/loading.h"
@@ -93,7 +94,7 @@ void LocalPartner::tell_news() {
   uint64_t failures = 0;
   for (const DriveReport& drive : drives) failures += drive.stats.failures;
   if (failures > drive_failures_told_) {
-    for (const std::string& text : drive_texts(drives)) call_.terminal.warning(text);
+    tell_drives(call_, drives);
   }
   drive_failures_told_ = failures;
   const uint64_t shrinks = engine_->experts().stats().shrinks;

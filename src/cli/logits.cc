@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "cli/drive_report.h"
 #include "cli/loading.h"
 #include "cli/progress.h"
 #include "cli/token_file.h"
@@ -130,6 +131,7 @@ Result<int> logits_verb(Call& call) {
   if (options.context == 0) options.context = std::max<int64_t>(1, std::ssize(ids));
   const std::unique_ptr<Engine> engine = PENSTOCK_TRY(load_engine(call, options));
   PENSTOCK_TRY(write_logits(call, *engine, ids, path));
+  tell_drives(call, engine->experts().drives());
   if (call.json()) {
     call.output.write_line(Json{{"out", path},
                                 {"tokens", ids.size()},

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "cli/conversation_flags.h"
+#include "cli/drive_report.h"
 #include "cli/figures.h"
 #include "cli/generation.h"
 #include "cli/loading.h"
@@ -170,9 +171,7 @@ Result<int> run_verb(Call& call) {
                prompt.opens_reasoning);
   }
   call.terminal.note(last_line(result.metrics));
-  for (const std::string& line : drive_texts(engine->experts().drives())) {
-    call.terminal.warning(line);
-  }
+  tell_drives(call, engine->experts().drives());
   if (engine->experts().stats().shrinks > 0) call.terminal.note(shrink_text(*engine));
   call.terminal.detail(waits_text(result.metrics));
   warm.save();

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "cli/drive_report.h"
 #include "cli/json_lines.h"
 #include "cli/loading.h"
 #include "cli/progress.h"
@@ -67,6 +68,7 @@ Result<int> score_verb(Call& call) {
   if (options.context == 0) options.context = PENSTOCK_TRY(context_for_windows(call, options));
   const std::unique_ptr<Engine> engine = PENSTOCK_TRY(load_engine(call, options));
   const Totals totals = PENSTOCK_TRY(score_texts(call, *engine, lines));
+  tell_drives(call, engine->experts().drives());
   if (!call.json() && totals.score.tokens > 0) {
     const double nats = totals.score.nll / static_cast<double>(totals.score.tokens);
     call.output.write(

@@ -61,6 +61,16 @@ void add_recall(std::span<const LayerRecall> recall, std::vector<LayerRecall>& s
   for (size_t layer = 0; layer < sum.size(); ++layer) sum[layer] += recall[layer];
 }
 
+// What was counted since the last time; whether it rests is said of now.
+void add_drives(std::vector<DriveReport> now, std::vector<DriveReport>& sum) {
+  for (size_t i = 0; i < sum.size(); ++i) {
+    now[i].stats.reads += sum[i].stats.reads;
+    now[i].stats.bytes += sum[i].stats.bytes;
+    now[i].stats.failures += sum[i].stats.failures;
+  }
+  sum = std::move(now);
+}
+
 }  // namespace
 
 std::string_view name_of(CacheStart start) {
@@ -274,8 +284,11 @@ void Bench::describe(BenchRow& row) const {
   row.num_slots = plan.num_slots;
   row.num_experts = plan.num_experts;
   row.cache_bytes = static_cast<uint64_t>(plan.num_slots) * engine_->plan_request().record_bytes;
-  row.flash_gbps = flash_gbps_;
-  row.flash_mean_gbps = flash_mean_gbps_;
+  // Of the first drive: with more of them it is no limit, and nobody's share.
+  if (options_.engine.mirrors.empty()) {
+    row.flash_gbps = flash_gbps_;
+    row.flash_mean_gbps = flash_mean_gbps_;
+  }
 }
 
 Result<BenchRow> Bench::run(const BenchTest& test, const Observer& observer, std::stop_token stop) {
@@ -294,6 +307,7 @@ Result<BenchRow> Bench::run(const BenchTest& test, const Observer& observer, std
   if (!is_cold) PENSTOCK_TRY(warm_up(test, *session, stop));
   for (int i = 0; i < test.repetitions; ++i) {
     if (observer) observer(i, test.repetitions);
+    add_drives(engine_->experts().drives(), row.drives);
     if (is_cold && i > 0) {
       session.reset();
       PENSTOCK_TRY(open_engine(test));
@@ -305,6 +319,7 @@ Result<BenchRow> Bench::run(const BenchTest& test, const Observer& observer, std
     add_recall(engine_->experts().recall(), row.recall);
   }
   session.reset();
+  add_drives(engine_->experts().drives(), row.drives);
   if (is_cold) engine_.reset();  // its cache is not that of a warm test
   row.peak_resident_bytes = peak_resident_bytes();
   return row;

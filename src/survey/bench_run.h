@@ -66,8 +66,9 @@ struct BenchRow {
   uint64_t peak_resident_bytes = 0;
   bool is_peak_of_test = false;  // else of the process so far
   uint64_t logits_hash = 0;      // over all repetitions
-  double flash_gbps = 0;         // what the disk gives (Bench::probe_disk); 0: not measured
-  double flash_mean_gbps = 0;    // what it gave in the mean, beside others
+  double flash_gbps = 0;  // what the disk gives (Bench::probe_disk); 0: not measured, or several
+  double flash_mean_gbps = 0;       // what it gave in the mean, beside others
+  std::vector<DriveReport> drives;  // of the whole test, warming up included
   std::vector<BenchSample> samples;
   std::vector<LayerRecall> recall;  // [layer], of all repetitions
 

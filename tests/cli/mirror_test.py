@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """--mirror: copies of the experts on other drives, whole, damaged, missing or none at all."""
 
+import json
 import os
 import shutil
 import tempfile
@@ -72,6 +73,24 @@ class Mirror(unittest.TestCase):
         told = penstock(*self.arguments("--mirror", spoiled), env=self.env).stderr.decode()
         self.assertIn(f"warning: {spoiled}/experts.bin: ", told)
         self.assertIn("reads failed; the others have the same bytes", told)
+
+    def test_every_verb_that_reads_tells_of_it(self):
+        spoiled = self.copy("a")
+        self.spoil(spoiled)
+        ids = MODEL.file("ids.json", "[1, 5, 9, 2]")
+        texts = MODEL.file("texts.jsonl", json.dumps({"id": 1, "text": "hello there"}))
+        for arguments in (
+            ["logits", MODEL.path, "--ids", ids, "--out", os.path.join(self.folder, "logits")],
+            ["score", MODEL.path, "--texts", texts],
+            ["bench", MODEL.path, "-p", 0, "-n", 4, "-r", 2, "--cold", "--json"],
+        ):
+            with self.subTest(arguments[0]):
+                done = penstock(*arguments, "--mirror", spoiled, env=self.env)
+                self.assertEqual(done.returncode, 0, done.stderr)
+                self.assertIn("reads failed; the others have the same bytes", done.stderr.decode())
+        row = json.loads(done.stdout)
+        self.assertEqual([drive["failures"] > 0 for drive in row["drives"]], [False, True])
+        self.assertEqual((row["disk_gbps"], row["disk_share"]), (0, 0))
 
     def test_the_models_own_file_may_be_the_one_that_rotted(self):
         whole = self.copy("a")
