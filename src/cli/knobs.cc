@@ -33,7 +33,16 @@ KeptKnobs kept_knobs(const Call& call) {
         "the knobs of {} are not used: they were found on another machine ({})", path, others[0]));
     return {};
   }
-  return {profile->knobs, path};
+  KeptKnobs kept = {.settings = {}, .path = path};
+  for (const KnobSetting& setting : profile->knobs) {
+    if (const Result<void> checked = check_knob(setting)) {
+      kept.settings.push_back(setting);
+    } else {
+      call.terminal.warning(
+          fmt::format("a knob of {} is not used: {}", path, checked.error().message));
+    }
+  }
+  return kept;
 }
 
 }  // namespace

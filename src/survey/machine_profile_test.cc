@@ -105,8 +105,6 @@ INSTANTIATE_TEST_SUITE_P(
     Profiles, Damaged,
     ::testing::Values(
         Damage{"version", "/profile_version", 1, ErrorCode::kUnsupported, "profile_version is 1"},
-        Damage{"knob_name", "/knobs/luck", 3, ErrorCode::kCorrupt, "no knob \"luck\""},
-        Damage{"knob_range", "/knobs/experts_ahead", 99, ErrorCode::kCorrupt, "expected 1 to 16"},
         Damage{"knob_kind", "/knobs/spins", "few", ErrorCode::kCorrupt, "spins"},
         Damage{"knobs", "/knobs", 3, ErrorCode::kCorrupt, "knobs is not an object"},
         Damage{"burst", "/bursts/1/us", 0, ErrorCode::kCorrupt, "bursts[1]: us is 0"},

@@ -207,7 +207,7 @@ class Doctor(Refusals):
         self.assertEqual(bench("--knob", "spins=0,experts_ahead=7")[:2], (7, expected))
         # What cannot be used is told and left aside; the answer is the same.
         for changes, why in [
-            ({"knobs": {"luck": 3}}, "luck"),
+            ({"knobs": {"luck": 3}}, "luck"),  # as a newer version may know it
             ({"knobs": {"experts_ahead": 999}}, "expected 1 to"),
             ({"knobs": {"experts_ahead": 5}, "machine": {**profile["machine"], "cpu_model": "Example 9000"}}, "another machine"),
         ]:
@@ -216,6 +216,10 @@ class Doctor(Refusals):
             self.assertEqual((value, hash), (built_in, expected))
             self.assertIn("not used", said)
             self.assertIn(why, said)
+            # Nor do the rates of the profile go with it.
+            self.assertGreater(good_json("plan", MODEL.path, "--memory", "1G", env=env)["slots"], 0)
+        write(knobs={"luck": 3, "experts_ahead": 5})
+        self.assertEqual(bench()[:2], (5, expected))
         write()
         for knob in ("luck=3", "spins", "spins=-1", "spins=1,spins=2"):
             self.assertIn("--knob", self.refused(2, "bench", MODEL.path, "--knob", knob, env=env))
