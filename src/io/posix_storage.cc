@@ -25,6 +25,10 @@ namespace {
 
 namespace fs = std::filesystem;
 
+// Each is lost to another process that renames or removes the file meanwhile; where a file system has
+// another number for a file at every look, no attempt would succeed.
+constexpr int kLockAttemptsMax = 1000;
+
 class Descriptor {
  public:
   explicit Descriptor(int descriptor) : descriptor_(descriptor) {}
@@ -329,7 +333,7 @@ class PosixStorage final : public Storage, public Places {
   }
 
   Result<std::unique_ptr<Lock>> lock(const std::string& path) override {
-    for (;;) {
+    for (int attempt = 0; attempt < kLockAttemptsMax; ++attempt) {
       Descriptor descriptor(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644));
       if (descriptor.get() < 0) return system_error("open", path, errno);
       if (::flock(descriptor.get(), LOCK_EX | LOCK_NB) != 0) {
@@ -343,6 +347,7 @@ class PosixStorage final : public Storage, public Places {
         return std::unique_ptr<Lock>(std::make_unique<PosixLock>(std::move(descriptor)));
       }
     }
+    return locked_error(path);
   }
 
   Result<std::unique_ptr<StorageFile>> open_stream(const std::string& path) override {
