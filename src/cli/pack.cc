@@ -43,22 +43,14 @@ Quantiser quantiser_for(const Settings& settings, const PackOptions& options) {
 
 Result<PackOptions> pack_options(const Call& call, const PackPaths& paths) {
   const Settings& settings = call.settings;
+  PENSTOCK_TRY(check_packing_flags(settings));
   PackOptions options;
   options.source = paths.source;
   options.target = PENSTOCK_TRY(target_folder(call.storage, paths.target));
   options.experts = quantised_dtype(settings.text("experts"));
   options.down = quantised_dtype(settings.text("experts-down"));
-  if (options.down && !options.experts) {
-    return Error{ErrorCode::kInvalidArgument,
-                 "--experts-down is for experts that are quantised: --experts says as what"};
-  }
   options.is_usual = !settings.is_given("experts") && !options.down;
   if (is_planned(settings)) {
-    for (const char* other : {"experts", "experts-down"}) {
-      if (!settings.is_given(other)) continue;
-      return Error{ErrorCode::kInvalidArgument,
-                   fmt::format("--target-bytes chooses the bits of experts: not with --{}", other)};
-    }
     options.target_bytes = settings.bytes("target-bytes");
     options.is_usual = false;
   }
@@ -174,6 +166,21 @@ void print_report(Call& call, const PackOptions& options, const PackReport& repo
 }
 
 }  // namespace
+
+Result<void> check_packing_flags(const Settings& settings) {
+  if (quantised_dtype(settings.text("experts-down")) &&
+      !quantised_dtype(settings.text("experts"))) {
+    return Error{ErrorCode::kInvalidArgument,
+                 "--experts-down is for experts that are quantised: --experts says as what"};
+  }
+  if (!is_planned(settings)) return {};
+  for (const char* other : {"experts", "experts-down"}) {
+    if (!settings.is_given(other)) continue;
+    return Error{ErrorCode::kInvalidArgument,
+                 fmt::format("--target-bytes chooses the bits of experts: not with --{}", other)};
+  }
+  return {};
+}
 
 Result<int> pack_checkpoint(Call& call, const PackPaths& paths) {
   const std::stop_token stop = call.interrupt.token();

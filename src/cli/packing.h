@@ -14,6 +14,9 @@ struct PackPaths {
   std::string source, target;
 };
 
+// What contradicts itself among the flags, before anything is read.
+Result<void> check_packing_flags(const Settings& settings);
+
 // Judges its texts, packs it and tells of it; the exit code. The call's policy of interrupts is kStop.
 Result<int> pack_checkpoint(Call& call, const PackPaths& paths);
 

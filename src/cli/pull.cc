@@ -42,19 +42,33 @@ double packed_share(const Settings& settings, const HubName& name) {
   return std::min(bits, kFloatBits) / kFloatBits;
 }
 
+Result<void> refuse_packing_flags(const Settings& settings) {
+  for (const char* flag : {"experts", "experts-down", "resident", "quantiser", "without-prediction",
+                           "force", "verify"}) {
+    if (settings.get(flag).origin != Origin::kFlag) continue;
+    return Error{
+        ErrorCode::kInvalidArgument,
+        fmt::format("--{} is for packing what was pulled: --pack TARGET says where", flag)};
+  }
+  return {};
+}
+
 // What can be known to be wrong with --pack is told before anything is downloaded.
 Result<void> plan_packing(const Call& call, PullRequest& request) {
   const Settings& settings = call.settings;
-  if (!settings.is_given("pack")) return {};
+  if (!settings.is_given("pack")) return refuse_packing_flags(settings);
+  PENSTOCK_TRY(check_packing_flags(settings));
   if (!request.include.empty()) {
     return Error{ErrorCode::kInvalidArgument,
                  "--pack is for whole models: not with --include, which chooses files"};
   }
   const std::string target = PENSTOCK_TRY(target_folder(call.storage, settings.text("pack")));
   PENSTOCK_TRY(Workspace::check_target(call.storage, target, settings.is_on("force")));
+  if (settings.is_on("force")) return {};  // also without room for it
   const std::string parent = std::filesystem::path(target).parent_path();
-  request.made_of_it = {.folder = parent.empty() ? "." : parent,
-                        .share = packed_share(settings, request.name)};
+  request.made_of_it = {
+      .folder = PENSTOCK_TRY(existing_folder(call.storage, parent.empty() ? "." : parent)),
+      .share = packed_share(settings, request.name)};
   return {};
 }
 

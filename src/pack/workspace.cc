@@ -85,11 +85,7 @@ Result<void> make_durable_directory(Storage& storage, const std::string& path) {
 }
 
 Result<void> check_free_space(const Storage& storage, const WorkspaceOptions& options) {
-  // Of the folder that is there already: those on the way to the target may still have to be made.
-  std::string place = parent_of(options.target);
-  while (place != parent_of(place) && !PENSTOCK_TRY(exists(storage, place))) {
-    place = parent_of(place);
-  }
+  const std::string place = PENSTOCK_TRY(existing_folder(storage, parent_of(options.target)));
   const uint64_t needed =
       options.resident_bytes + options.experts_bytes + options.other_bytes + kSpareBytes;
   const uint64_t free = PENSTOCK_TRY(storage.free_bytes(place));
@@ -102,6 +98,11 @@ Result<void> check_free_space(const Storage& storage, const WorkspaceOptions& op
 }
 
 }  // namespace
+
+Result<std::string> existing_folder(const Storage& storage, std::string path) {
+  while (path != parent_of(path) && !PENSTOCK_TRY(exists(storage, path))) path = parent_of(path);
+  return path;
+}
 
 std::span<const std::string_view> copied_file_names() {
   return kCopiedNames;

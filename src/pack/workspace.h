@@ -71,6 +71,9 @@ class Workspace {
   bool sync_failed_ = false;
 };
 
+// `path`, or the nearest of the folders above it that is there.
+Result<std::string> existing_folder(const Storage& storage, std::string path);
+
 // Names of files that are copied from the source when it has them.
 std::span<const std::string_view> copied_file_names();
 inline constexpr std::string_view kMtpName = "mtp.safetensors";

@@ -511,6 +511,16 @@ class Interruptions(PullCase):
 
     def test_two_pulls_at_once_download_once(self):
         hub = self.slow_hub(0.1)
+        wait, both_have_asked = hub.hook, threading.Event()
+
+        def hook(handler, kind, name):
+            if kind == "file":
+                both_have_asked.wait(TIMEOUT_S)
+            elif len(hub.requests_of("list")) >= 2:
+                both_have_asked.set()
+            return wait(handler, kind, name)
+
+        hub.hook = hook
         children = [self.start(hub), self.start(hub)]
         outputs = [child.communicate(timeout=TIMEOUT_S) for child in children]
         for child, (_, errors) in zip(children, outputs):
@@ -572,6 +582,11 @@ class Packing(PullCase):
         self.assertEqual(self.good("run", self.target, "-p", "ab", "--max-tokens", "2", "--greedy", "--threads", "1"),
                          self.good("run", self.BY_PATH, "-p", "ab", "--max-tokens", "2", "--greedy", "--threads", "1"))
 
+    def test_the_folder_of_the_target_need_not_be_there(self):
+        self.target = os.path.join(self.folder, "new", "folder", "tiny.penstock")
+        self.pull_and_pack()
+        self.expect_as_packed_by_hand()
+
     def test_the_flags_of_pack_are_obeyed(self):
         self.pull_and_pack("--resident", "8")
         self.expect_as_packed_by_hand("--resident", "8")
@@ -581,6 +596,9 @@ class Packing(PullCase):
         self.assertIn("exists", self.refused(2, "pull", self.NAME, "--pack", self.target, hub=self.the_hub))
         self.assertIn("--include", self.refused(2, "pull", self.NAME, "--include", "*", "--pack", self.target + "2",
                                                 hub=self.the_hub))
+        self.assertIn("--experts-down", self.refused(2, "pull", self.NAME, "--pack", self.target + "2", "--experts",
+                                                     "keep", "--experts-down", "2", hub=self.the_hub))
+        self.assertIn("--pack TARGET", self.refused(2, "pull", self.NAME, "--experts", "3", hub=self.the_hub))
         self.assertEqual(self.the_hub.requests, [])
 
     def test_room_is_looked_for_for_both(self):
