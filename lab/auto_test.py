@@ -39,7 +39,7 @@ echo '{{"speed": '$(({rate} + rate))', "hash": "{hash}'$bits'", "count": {count}
 """
 COUNT_CALLS = """if [ -n "$KILL_AT" ]; then
   read -r n <{calls}; n=$((n + 1)); echo $n >{calls}
-  [ $n -ne "$KILL_AT" ] || {{ kill -9 $PPID; sleep 5; }}
+  [ $n -ne "$KILL_AT" ] || {{ kill -9 $PPID; exit 9; }}
 fi"""
 WORKLOAD = {"rate": "speed", "same": "hash", "terms": "waits"}
 SETTINGS = {

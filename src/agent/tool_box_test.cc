@@ -142,7 +142,7 @@ TEST_F(ToolBoxTest, what_a_command_leaves_running_is_ended_with_it) {
 }
 
 TEST_F(ToolBoxTest, a_command_that_takes_too_long_or_is_stopped_ends) {
-  const CommandLimits limits{.time = 300ms, .bytes_max = 100};
+  const CommandLimits limits{.time = 1500ms, .bytes_max = 100};
   const auto late =
       run_command(folder_, "trap '' TERM; echo a; sleep 30; echo b", {}, limits, stop_.get_token());
   ASSERT_TRUE(late);

@@ -81,7 +81,7 @@ TEST(OpenAiChat, silence_is_filled_with_chunks_that_change_nothing) {
   ChatCall call = call_of(true);
   call.ping_interval_ms = 20;
   const FakeExchange exchange =
-      ask<OpenAiChatReplier>(call, {.pieces = {"</think>x"}, .before_prompt = 150ms});
+      ask<OpenAiChatReplier>(call, {.pieces = {"</think>x"}, .before_prompt = 400ms});
   int heartbeats = 0;
   for (const Json& event : exchange.events()) {
     if (event.is_object() && event.contains("prompt_progress")) {
@@ -95,7 +95,7 @@ TEST(OpenAiChat, silence_is_filled_with_chunks_that_change_nothing) {
 TEST(Heartbeats, are_events_of_each_protocol_that_change_nothing) {
   ChatCall call = call_of(true);
   call.ping_interval_ms = 20;
-  const FakeGenerator::Script script{.pieces = {"</think>x"}, .before_prompt = 150ms};
+  const FakeGenerator::Script script{.pieces = {"</think>x"}, .before_prompt = 400ms};
   int pings = 0;
   for (const Json& event : ask<AnthropicReplier>(call, script).events()) {
     pings += event["type"] == "ping" ? 1 : 0;
@@ -220,7 +220,7 @@ TEST(OpenAiChat, who_waits_for_a_whole_answer_may_hear_white_space) {
     FakeGenerator generator(
         {.pieces = {"</think>x"},
          .error = fails ? std::optional(Error{ErrorCode::kIo, "layer 3"}) : std::nullopt,
-         .before_prompt = 150ms});
+         .before_prompt = 400ms});
     FakeExchange exchange;
     OpenAiChatReplier replier;
     const ChatCall call = call_of(false);
