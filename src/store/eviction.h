@@ -6,7 +6,7 @@
 // layers, gives away those of the next layer, just before they are needed. Uses are remembered also
 // while the expert is on flash.
 //
-// Source  bench/cache_replay.cc on recorded routing; docs/performance.md has the numbers.
+// Source  bench/cache_replay.cc on recorded routing; docs/performance/eviction.md has the numbers.
 #pragma once
 
 #include <cstdint>

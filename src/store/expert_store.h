@@ -45,7 +45,7 @@
 // Errors   create(): kInvalidArgument, kCorrupt (the table does not fit the file), kUnsupported,
 //          kOutOfMemory. next(): kIo, kCorrupt, kCancelled; each names layer, expert, part, file
 //          and offset. After any of them the store is usable again.
-// See also bench/cache_replay.cc (policies), docs/performance.md.
+// See also bench/cache_replay.cc (policies), docs/performance/eviction.md.
 #pragma once
 
 #include <chrono>

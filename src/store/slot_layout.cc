@@ -7,7 +7,7 @@
 namespace penstock {
 namespace {
 
-// Measured on a disk of 1 to 2 GB/s, where a request costs 15 us beside its bytes (docs/performance.md):
+// Measured on a disk of 1 to 2 GB/s, where a request costs 15 us beside its bytes (docs/performance/in_place.md):
 // so much is read for nothing rather than asked for apart,
 constexpr uint64_t kGapBytesMax = 8 << 10;
 // and a part of so many bytes has come soon enough with its neighbour.

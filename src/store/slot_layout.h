@@ -14,7 +14,7 @@
 //
 // Threads  const calls from any
 // Memory   some bytes for each part of each layer
-// See also store/expert_table.h, docs/performance.md (In place beside packed)
+// See also store/expert_table.h, docs/performance/in_place.md
 #pragma once
 
 #include <cstdint>

@@ -33,7 +33,7 @@
 //
 // Units   GB/s and GFLOP/s are powers of ten, milliseconds per token, seconds per prompt
 // Source  Hit rates: replay of a 512-expert router fitted to published statistics of
-//         Qwen3.5-397B (repeats, distinct experts, popularity), LRU. docs/performance.md
+//         Qwen3.5-397B (repeats, distinct experts, popularity), LRU. docs/performance/eviction.md
 #pragma once
 
 #include <cstdint>
@@ -95,7 +95,7 @@ struct ReadAhead {
   double in_prompts = 1;  // of the shorter of reading and computing, hidden behind the other
 };
 
-// As measured on the 35B and 397B shapes with the models' own routers (docs/performance.md).
+// As measured on the 35B and 397B shapes with the models' own routers (docs/performance/experiments.md).
 inline constexpr ReadAhead kReadAheadMeasured = {
     .recall = 0.77, .idle_share = 0.5, .waste = 0.25, .in_prompts = 0.9};
 
