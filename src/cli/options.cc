@@ -390,8 +390,8 @@ constexpr Option kOptions[] = {
     per_call(Option{"html", 0, kText, kPlan, kForecast, "FILE", "", "write a page with charts"}),
     {"experts", 0, kChoice, kPlan, kForecast, "4|8|3|2|16", "4",
      "bits of expert weights of a SHAPE", "4|8|3|2|16"},
-    {"resident", 0, kChoice, kPlan, kForecast, "8|4|16", "8", "bits of its other weights",
-     "8|4|16"},
+    {"resident", 0, kChoice, kPlan, kForecast, "8|6|5|4|16", "8", "bits of its other weights",
+     "8|6|5|4|16"},
 
     // Benchmarks.
     {"prompt-tokens", 'p', kText, kBench, kBenchmark, "N,...", "512",
@@ -424,8 +424,8 @@ constexpr Option kOptions[] = {
     {"experts", 0, kChoice, kPacking, "Packing", "4|8|3|2|keep", "4",
      "bits of expert weights; keep: as in the source, which is usual where that is quantised",
      "4|8|3|2|keep"},
-    {"resident", 0, kChoice, kPacking, "Packing", "keep|8|4", "keep",
-     "bits of the large weights that every token needs", "keep|8|4"},
+    {"resident", 0, kChoice, kPacking, "Packing", "keep|8|6|5|4", "keep",
+     "bits of the large weights that every token needs", "keep|8|6|5|4"},
     {"quantiser", 0, kChoice, kPacking, "Packing", "auto|search|round", "auto",
      "search: for 2 to 4 bits, the scales that lose least; round: from the smallest to the largest "
      "value; auto: search where experts get 2 or 3 bits",

@@ -54,7 +54,7 @@ Result<PackOptions> pack_options(const Call& call, const PackPaths& paths) {
     options.target_bytes = settings.bytes("target-bytes");
     options.is_usual = false;
   }
-  options.resident = quantised_dtype(settings.text("resident"));
+  options.resident = quantised_form(settings.text("resident"));
   options.quantiser = quantiser_for(settings, options);
   options.without_prediction = settings.is_on("without-prediction");
   options.force = settings.is_on("force");

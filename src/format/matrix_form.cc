@@ -66,6 +66,14 @@ std::string name_of(const MatrixForm& form) {
   return form.is_coded() ? name_of(form.coding) : std::string(name_of(form.dtype));
 }
 
+std::optional<MatrixForm> quantised_form(std::string_view bits) {
+  if (const std::optional<DType> dtype = quantised_dtype(bits)) return panel_form(*dtype);
+  for (const int wide : {5, 6}) {
+    if (bits == std::to_string(wide)) return coded_form(affine_coding(wide), true);
+  }
+  return std::nullopt;
+}
+
 std::optional<uint64_t> stored_panel_bytes(DType dtype, int64_t rows, int64_t columns) {
   if (!are_sizes(rows, columns)) return std::nullopt;
   if (!traits_of(dtype).has_panels) return std::nullopt;

@@ -55,6 +55,10 @@ inline MatrixForm coded_form(const Coding& coding, bool in_panels) {
 
 std::string name_of(const MatrixForm& form);  // "q4", "Q4_K": as people read it
 
+// Codes of 8, 6, 5, 4, 3 or 2 bits in groups of 64, by their width in digits, as flags give it: panels
+// of a type of our own where there is one, else affine codes in panels. Nothing for other widths.
+std::optional<MatrixForm> quantised_form(std::string_view bits);
+
 // Where the planes of a stored matrix begin, and what they take; what is not coded has one.
 struct PlacedPlanes {
   RowBytes at;     // offsets in the matrix

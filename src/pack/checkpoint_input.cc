@@ -104,8 +104,7 @@ std::vector<SourceFile> CheckpointInput::sources() const {
 Result<void> CheckpointInput::make_resident(size_t index, const ByteSink& sink,
                                             const std::stop_token& stop) {
   const ResidentPiece& piece = plan_->resident()[index];
-  const StoredForm form = {piece.tensor.form.dtype, !piece.tensor.form.is_plain(), piece.change,
-                           types_.quantiser};
+  const StoredForm form = {piece.tensor.form, piece.change, types_.quantiser};
   return converter_->convert(piece.source, form, sink, stop);
 }
 
@@ -139,7 +138,7 @@ Result<void> CheckpointInput::read_values(const MatrixSource& source, std::vecto
     std::memcpy(values.data() + before, bytes.data(), bytes.size());
     return {};
   };
-  return converter_->convert(source, {DType::kF32, false, Change::kNone}, append, stop);
+  return converter_->convert(source, {.form = plain_form()}, append, stop);
 }
 
 // Down is quantised for what gate and up make, so these are read for it as well.
@@ -172,7 +171,7 @@ Result<void> CheckpointInput::make_part(int64_t layer, int64_t expert, PackedPar
   };
   const MatrixSource source =
       part == kGateUpPart ? plan_->gate_up(layer, expert) : plan_->down(layer, expert);
-  const StoredForm form = {wanted.dtype, true, Change::kNone, types_.quantiser};
+  const StoredForm form = {wanted, Change::kNone, types_.quantiser};
   PENSTOCK_TRY(converter_->convert(source, form, copy, stop));
   PENSTOCK_CHECK(out.empty());
   return {};

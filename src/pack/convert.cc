@@ -6,8 +6,12 @@
 #include <atomic>
 #include <cmath>
 #include <cstring>
+#include <utility>
+#include <vector>
 
+#include "base/check.h"
 #include "base/thread.h"
+#include "compute/affine_quantiser.h"
 #include "compute/panel.h"
 #include "format/text.h"
 #include "source/stored_form.h"
@@ -59,6 +63,7 @@ struct Converter::Chunk {
   int64_t first_row, rows, columns;
   DType source_dtype;
   uint64_t row_bytes;
+  CodedPlane plane;
   std::span<std::byte> out;
 };
 
@@ -103,12 +108,10 @@ Result<void> Converter::read_rows(const MatrixSource& source, int64_t first_row,
   return {};
 }
 
-Result<void> Converter::convert_chunk(const MatrixSource& source, const StoredForm& form,
+Result<void> Converter::convert_chunk(const MatrixSource& source, const StoredForm& stored,
                                       const Chunk& chunk) {
   const int64_t groups = (chunk.rows + kPanelRows - 1) / kPanelRows;
-  const uint64_t group_bytes =
-      form.panels ? static_cast<uint64_t>(panel_bytes(form.dtype, kPanelRows, chunk.columns))
-                  : static_cast<uint64_t>(kPanelRows * chunk.columns) * sizeof(float);
+  const uint64_t group_bytes = rows_bytes(stored.form, chunk.columns, {chunk.plane, 0, kPanelRows});
   auto* scratch = reinterpret_cast<float*>(scratch_.bytes().data());
   std::atomic<int64_t> first_bad{INT64_MAX};
 
@@ -122,8 +125,8 @@ Result<void> Converter::convert_chunk(const MatrixSource& source, const StoredFo
                                  static_cast<uint64_t>(rows) * chunk.row_bytes),
           values);
     int64_t bad = find_unusable(values);
-    apply(form.change, values);
-    if (bad < 0 && form.change != Change::kNone) bad = find_unusable(values);
+    apply(stored.change, values);
+    if (bad < 0 && stored.change != Change::kNone) bad = find_unusable(values);
     if (bad >= 0) {
       const int64_t element = (chunk.first_row + first) * chunk.columns + bad;
       int64_t seen = first_bad.load();
@@ -131,17 +134,18 @@ Result<void> Converter::convert_chunk(const MatrixSource& source, const StoredFo
       }
       return;
     }
-    const uint64_t offset = static_cast<uint64_t>(group) * group_bytes;
-    if (form.panels) {
-      const auto bytes = static_cast<uint64_t>(panel_bytes(form.dtype, rows, chunk.columns));
-      const auto out = chunk.out.subspan(offset, bytes);
-      if (is_quantised(form.dtype)) {
-        quantise_panels(form.dtype, form.quantiser, values, rows, chunk.columns, out);
-      } else {
-        make_panels(form.dtype, values, rows, chunk.columns, out);
-      }
+    const MatrixForm& form = stored.form;
+    const auto out = chunk.out.subspan(static_cast<uint64_t>(group) * group_bytes,
+                                       rows_bytes(form, chunk.columns, {chunk.plane, 0, rows}));
+    if (form.is_plain()) {
+      std::memcpy(out.data(), values.data(), values.size_bytes());
+    } else if (form.is_coded()) {
+      quantise_affine_panels(form.coding, chunk.plane, stored.quantiser, values, rows,
+                             chunk.columns, out);
+    } else if (is_quantised(form.dtype)) {
+      quantise_panels(form.dtype, stored.quantiser, values, rows, chunk.columns, out);
     } else {
-      std::memcpy(chunk.out.data() + offset, values.data(), values.size_bytes());
+      make_panels(form.dtype, values, rows, chunk.columns, out);
     }
   });
 
@@ -160,26 +164,43 @@ Result<void> Converter::convert_chunk(const MatrixSource& source, const StoredFo
 
 Result<void> Converter::convert(const MatrixSource& source, const StoredForm& form,
                                 const Sink& sink, const std::stop_token& stop) {
+  const int64_t columns = source.ranges.front().tensor->columns();
+  const std::optional<PlacedPlanes> planes = place_matrix(form.form, source.rows(), columns);
+  PENSTOCK_CHECK(planes.has_value());  // the plan has placed it
+  uint64_t position = 0;
+  const auto pad_to = [&](uint64_t place) -> Result<void> {
+    const std::vector<std::byte> zeros(place - std::exchange(position, place));
+    return zeros.empty() ? Result<void>() : sink(zeros);
+  };
+  for (const CodedPlane plane : kCodedPlanes) {
+    if (bytes_of(planes->sizes, plane) == 0) continue;
+    PENSTOCK_TRY(pad_to(bytes_of(planes->at, plane)));
+    PENSTOCK_TRY(convert_plane(source, form, plane, sink, stop));
+    position += bytes_of(planes->sizes, plane);
+  }
+  return pad_to(planes->bytes);
+}
+
+Result<void> Converter::convert_plane(const MatrixSource& source, const StoredForm& form,
+                                      CodedPlane plane, const Sink& sink,
+                                      const std::stop_token& stop) {
   const CheckpointTensor& tensor = *source.ranges.front().tensor;
-  int64_t rows_all = 0;
-  for (const RowRange& range : source.ranges) rows_all += range.rows;
+  const int64_t rows_all = source.rows();
   Chunk chunk{};
+  chunk.plane = plane;
   chunk.columns = tensor.columns();
   chunk.source_dtype = PENSTOCK_TRY(Checkpoint::float_dtype(tensor));
   chunk.row_bytes = static_cast<uint64_t>(chunk.columns * bits_of(chunk.source_dtype) / 8);
-  const int64_t padded = form.panels
-                             ? (chunk.columns + kGroupColumns - 1) / kGroupColumns * kGroupColumns
-                             : chunk.columns;
+  const int64_t padded = form.form.is_plain()
+                             ? chunk.columns
+                             : (chunk.columns + kGroupColumns - 1) / kGroupColumns * kGroupColumns;
   const int64_t rows_step = chunk_rows_of(padded);
   for (int64_t row = 0; row < rows_all; row += rows_step) {
     if (stop.stop_requested()) return Error{ErrorCode::kCancelled, "stopped"};
     chunk.first_row = row;
     chunk.rows = std::min(rows_step, rows_all - row);
     PENSTOCK_TRY(read_rows(source, row, chunk.rows, chunk.row_bytes));
-    const uint64_t bytes =
-        form.panels ? static_cast<uint64_t>(panel_bytes(form.dtype, chunk.rows, chunk.columns))
-                    : static_cast<uint64_t>(chunk.rows * chunk.columns) * sizeof(float);
-    chunk.out = output_.bytes().first(bytes);
+    chunk.out = output_.bytes().first(rows_bytes(form.form, chunk.columns, {plane, 0, chunk.rows}));
     PENSTOCK_TRY(convert_chunk(source, form, chunk));
     PENSTOCK_TRY(sink(chunk.out));
   }

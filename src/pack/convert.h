@@ -22,14 +22,15 @@
 #include "base/thread_pool.h"
 #include "compute/quantiser.h"
 #include "format/checkpoint.h"
+#include "format/matrix_form.h"
 #include "pack/plan.h"
+#include "source/stored_form.h"
 
 namespace penstock {
 
 // How a matrix is stored: ResidentTensor without name and place.
 struct StoredForm {
-  DType dtype = DType::kF32;
-  bool panels = true;
+  MatrixForm form = {};
   Change change = Change::kNone;
   Quantiser quantiser = Quantiser::kRound;
 };
@@ -52,9 +53,11 @@ class Converter {
   Converter(Checkpoint& checkpoint, int num_threads)
       : checkpoint_(&checkpoint), pool_(std::make_unique<ThreadPool>(num_threads)) {}
 
+  Result<void> convert_plane(const MatrixSource& source, const StoredForm& form, CodedPlane plane,
+                             const Sink& sink, const std::stop_token& stop);
   Result<void> read_rows(const MatrixSource& source, int64_t first_row, int64_t rows,
                          uint64_t row_bytes);
-  Result<void> convert_chunk(const MatrixSource& source, const StoredForm& form,
+  Result<void> convert_chunk(const MatrixSource& source, const StoredForm& stored,
                              const Chunk& chunk);
 
   Checkpoint* checkpoint_;

@@ -97,6 +97,10 @@ std::string option_text(const std::optional<DType>& type) {
   return type ? std::string(name_of(*type)) : "keep";
 }
 
+std::string option_text(const std::optional<MatrixForm>& form) {
+  return form ? name_of(*form) : "keep";
+}
+
 std::string experts_text(const StoredTypes& types) {
   if (types.target_bytes) return fmt::format("mixed, at most {} bytes", *types.target_bytes);
   if (!types.experts || !types.down || types.down == types.experts) {

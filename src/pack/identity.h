@@ -22,6 +22,7 @@ namespace penstock {
 
 // Words of the manifest: "keep", "q4".
 std::string option_text(const std::optional<DType>& type);
+std::string option_text(const std::optional<MatrixForm>& form);
 std::string experts_text(const StoredTypes& types);  // "q2, down q3" where they differ
 
 // Who made the codes, where it was not rounding; else empty.

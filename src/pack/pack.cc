@@ -367,7 +367,8 @@ std::string_view name_of(PackStage stage) {
 Result<PackReport> pack_model(Storage& storage, const PackOptions& options,
                               const PackCallback& progress, std::stop_token stop) {
   PENSTOCK_CHECK(!options.experts || is_quantised(*options.experts));
-  PENSTOCK_CHECK(!options.resident || is_quantised(*options.resident));
+  PENSTOCK_CHECK(!options.resident || options.resident->is_coded() ||
+                 is_quantised(options.resident->dtype));
   WorkspaceOptions workspace_options;
   workspace_options.target = options.target;
   while (workspace_options.target.size() > 1 && workspace_options.target.ends_with('/')) {

@@ -43,7 +43,7 @@ struct PackOptions {
   // Experts of several types, chosen so that they fit into so many bytes and lose least
   // (pack/bit_plan.h); `experts` and `down` are not asked then.
   std::optional<uint64_t> target_bytes;
-  std::optional<DType> resident;            // q8, q4; nullopt: keep
+  std::optional<MatrixForm> resident;       // quantised_form(); nullopt: keep
   Quantiser quantiser = Quantiser::kRound;  // of both
   bool without_prediction = false;          // leave the prediction block out
   bool force = false;  // replace a model at `target`, once the new one is complete

@@ -24,7 +24,7 @@ PackOptions options_of(std::optional<DType> experts = DType::kQ4,
   options.source = "/source";
   options.target = "/out/model";
   options.experts = experts;
-  options.resident = resident;
+  if (resident) options.resident = panel_form(*resident);
   return options;
 }
 

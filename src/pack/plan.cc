@@ -133,11 +133,11 @@ Result<void> PlanMaker::plan_tensor(const TensorSpec& spec) {
     const bool may_quantise =
         spec.stored == StoredAs::kMatrix && tensor.columns % kGroupColumns == 0;
     tensor.form = panel_form(first.info.float_dtype() == DType::kBF16 ? DType::kBF16 : DType::kF32);
-    if (may_quantise && types_.resident) tensor.form = panel_form(*types_.resident);
-    const std::optional<uint64_t> bytes =
-        stored_panel_bytes(tensor.form.dtype, tensor.rows, tensor.columns);
-    PENSTOCK_CHECK(bytes.has_value());  // the config's ranges keep it far from wrapping
-    tensor.bytes = *bytes;
+    if (may_quantise && types_.resident) tensor.form = *types_.resident;
+    const std::optional<PlacedPlanes> planes =
+        place_matrix(tensor.form, tensor.rows, tensor.columns);
+    PENSTOCK_CHECK(planes.has_value());  // the config's ranges keep it far from wrapping
+    tensor.bytes = planes->bytes;
   }
   tensor.offset = plan_.resident_bytes_;
   plan_.resident_bytes_ = align_file(tensor.offset + tensor.bytes);

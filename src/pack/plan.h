@@ -30,7 +30,7 @@ namespace penstock {
 // What the packed model is to be. nullopt: keep the source's own precision.
 struct StoredTypes {
   std::optional<DType> experts;
-  std::optional<DType> resident;
+  std::optional<MatrixForm> resident;
   bool without_prediction = false;  // leave a prediction block out
   Quantiser quantiser = Quantiser::kRound;
   std::optional<Hash128> calibration = {};  // what the experts are quantised for
@@ -57,6 +57,12 @@ struct RowRange {
 // Rows of source tensors, one range after the other; all of one dtype and width.
 struct MatrixSource {
   std::vector<RowRange> ranges;
+
+  int64_t rows() const {
+    int64_t sum = 0;
+    for (const RowRange& range : ranges) sum += range.rows;
+    return sum;
+  }
 };
 
 struct ResidentPiece {

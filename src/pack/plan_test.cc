@@ -85,7 +85,7 @@ std::vector<TinyTensor> tensors_with_block() {
 TEST(PackPlan, a_whole_prediction_block_is_one_more_layer) {
   Planned without(test::tiny_tensors()), with(tensors_with_block());
   const PackPlan plain = *without.make();
-  const PackPlan plan = *with.make({DType::kQ4, DType::kQ8});
+  const PackPlan plan = *with.make({DType::kQ4, panel_form(DType::kQ8)});
   EXPECT_EQ(plain.prediction_layers(), 0);
   EXPECT_EQ(plan.prediction_layers(), 1);
   EXPECT_TRUE(plan.mtp().empty());
@@ -153,7 +153,7 @@ TEST(PackPlan, pieces_of_a_prediction_block_are_told) {
 
 TEST(PackPlan, quantises_what_may_be_and_nothing_else) {
   Planned planned(test::tiny_tensors());
-  const PackPlan plan = *planned.make({DType::kQ4, DType::kQ8});
+  const PackPlan plan = *planned.make({DType::kQ4, panel_form(DType::kQ8)});
   EXPECT_EQ(plan.experts().one_dtype(), DType::kQ4);
   for (const ResidentPiece& entry : plan.resident()) {
     const ResidentTensor& tensor = entry.tensor;
@@ -339,7 +339,7 @@ TEST(Identity, fine_tunes_and_options_have_ids_of_their_own) {
   EXPECT_EQ(id_of(1, {}), id);
   EXPECT_NE(id_of(2, {}), id) << "the same header, other weights";
   EXPECT_NE(id_of(1, {DType::kQ4, std::nullopt}), id);
-  EXPECT_NE(id_of(1, {std::nullopt, DType::kQ4}), id);
+  EXPECT_NE(id_of(1, {std::nullopt, panel_form(DType::kQ4)}), id);
 }
 
 }  // namespace

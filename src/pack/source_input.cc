@@ -116,8 +116,8 @@ void SourceInput::plan_resident() {
                         .rows = tensor->rows,
                         .columns = tensor->columns};
     const bool may_quantise = listed.may_quantise && tensor->columns % kGroupColumns == 0;
-    if (types_.resident && may_quantise) made.form = panel_form(*types_.resident);
-    if (made.form.is_coded()) made.order = tensor->order;
+    if (types_.resident && may_quantise) made.form = *types_.resident;
+    if (keeps_codes(*tensor, made.form)) made.order = tensor->order;
     const std::optional<PlacedPlanes> planes = place_matrix(made.form, made.rows, made.columns);
     PENSTOCK_CHECK(planes.has_value());  // the source, which is on a disk, is of the same size
     made.offset = end;
@@ -215,7 +215,7 @@ Result<void> SourceInput::make_resident(size_t index, const ByteSink& sink,
       PENSTOCK_TRY(make_rows(source_, tensor, piece.form, wanted, make_options(), bytes));
       position += bytes.size();
       PENSTOCK_TRY(sink(bytes));
-      if (!piece.form.is_coded() || plane != CodedPlane::kCodes) continue;
+      if (!keeps_codes(tensor, piece.form) || plane != CodedPlane::kCodes) continue;
       values.resize(static_cast<size_t>(wanted.count * tensor.columns));
       PENSTOCK_TRY(source_.read_rows(tensor, first, values));
       PENSTOCK_TRY(check_values(tensor, first, values));

@@ -8,6 +8,8 @@
 #include <gtest/gtest.h>
 
 #include <array>
+#include <cmath>
+#include <string>
 
 #include "format/container.h"
 #include "pack/checkpoint_input.h"
@@ -248,7 +250,7 @@ TEST(PackSource, other_types_are_made_when_asked_for_and_refused_by_their_flag) 
   SimStorage other;
   test::store_all(other, "/source", files_of(kCases[4]));
   options = options_of(kCases[4]);
-  options.resident = DType::kQ8;
+  options.resident = panel_form(DType::kQ8);
   pack(other, options).value();
   const Container model = *Container::open(other, "/out/model");
   EXPECT_EQ(model.find("embed_tokens")->form, panel_form(DType::kQ8));
@@ -284,6 +286,62 @@ TEST(PackSource, a_mixture_within_a_budget_is_the_same_one_whoever_reads_the_wei
   const auto refused = open_source_input(disk, options, {});
   ASSERT_FALSE(refused.has_value());
   EXPECT_THAT(refused.error().message, HasSubstr(std::to_string(plans[0].least_bytes)));
+}
+
+// The types of panels of our own have 8, 4, 3 and 2 bits.
+TEST(PackSource, resident_weights_of_six_or_five_bits_are_affine_codes_whoever_reads_them) {
+  SimStorage disk;
+  test::store_all(disk, "/source", test::tiny_checkpoint());
+  Checkpoint checkpoint = *Checkpoint::open(disk, "/source");
+  for (const int bits : {6, 5}) {
+    PackOptions options;
+    options.source = "/source";
+    options.experts = DType::kQ4;
+    options.resident = quantised_form(std::to_string(bits));
+    const auto source = *open_source_input(disk, options, {});
+    const auto folder = *open_checkpoint_input(disk, options, {});
+    ASSERT_EQ(source->resident().size(), folder->resident().size());
+    int coded = 0;
+    for (size_t i = 0; i < source->resident().size(); ++i) {
+      const ResidentTensor& tensor = folder->resident()[i];
+      std::vector<std::byte> of_source, of_folder;
+      const auto into = [](std::vector<std::byte>& bytes) {
+        return [&bytes](std::span<const std::byte> part) -> Result<void> {
+          bytes.insert(bytes.end(), part.begin(), part.end());
+          return {};
+        };
+      };
+      source->make_resident(i, into(of_source), {}).value();
+      folder->make_resident(i, into(of_folder), {}).value();
+      EXPECT_EQ(of_source, of_folder) << tensor.name;
+      EXPECT_EQ(of_folder.size(), tensor.bytes) << tensor.name;
+      EXPECT_EQ(tensor.form, source->resident()[i].form);
+      if (!tensor.form.is_coded()) continue;
+      ++coded;
+      if (tensor.name != "lm_head") continue;
+      const RowBytes at = place_matrix(tensor.form, tensor.rows, tensor.columns)->at;
+      std::vector<float> values(static_cast<size_t>(tensor.columns)), stored(values.size());
+      for (const int64_t row : {int64_t{0}, tensor.rows - 1}) {
+        checkpoint.read_rows(*checkpoint.find("lm_head.weight"), row, values).value();
+        decode_panel_row({.coding = tensor.form.coding,
+                          .codes = of_folder.data() + at.codes,
+                          .scales = of_folder.data() + at.scales,
+                          .biases = of_folder.data() + at.biases,
+                          .scale_rows = 0},
+                         row, stored);
+        for (size_t c = 0; c < values.size(); c += kGroupColumns) {
+          const AffineGroup group = quantise_group(
+              std::span<const float, kGroupColumns>(&values[c], kGroupColumns), bits);
+          for (size_t k = 0; k < static_cast<size_t>(kGroupColumns); ++k) {
+            EXPECT_EQ(stored[c + k],
+                      std::fma(bf16_to_f32(group.scale), static_cast<float>(group.codes[k]),
+                               bf16_to_f32(group.bias)));
+          }
+        }
+      }
+    }
+    EXPECT_GT(coded, 8);
+  }
 }
 
 TEST(PackSource, a_prediction_block_is_packed_or_left_out) {

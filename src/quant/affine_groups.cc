@@ -12,6 +12,14 @@ uint32_t affine_code(std::span<const std::byte> codes, int bits, int64_t index) 
   return word >> (first_bit % 8) & ((1u << bits) - 1);
 }
 
+void put_affine_code(std::span<std::byte> codes, int bits, int64_t index, uint32_t code) {
+  const auto first_bit = static_cast<size_t>(index) * static_cast<size_t>(bits);
+  const size_t byte = first_bit / 8;
+  const uint32_t word = code << (first_bit % 8);
+  codes[byte] |= std::byte(word & 255u);
+  if (word > 255) codes[byte + 1] |= std::byte(word >> 8);
+}
+
 void decode_affine_row(const AffineCoding& coding, std::span<const std::byte> codes,
                        std::span<const std::byte> scales, std::span<const std::byte> biases,
                        std::span<float> values) {

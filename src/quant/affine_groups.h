@@ -32,8 +32,9 @@ constexpr bool are_affine_bits(int64_t bits) {
   return bits == 2 || bits == 3 || bits == 4 || bits == 5 || bits == 6 || bits == 8;
 }
 
-// Code `index` of a row of codes.
+// Code `index` of a row of codes, and putting one into a row of zeros.
 uint32_t affine_code(std::span<const std::byte> codes, int bits, int64_t index);
+void put_affine_code(std::span<std::byte> codes, int bits, int64_t index, uint32_t code);
 
 // One row: columns = values.size(), a multiple of the group; columns * bits / 8 bytes of codes,
 // columns / group scales and as many biases.

@@ -36,6 +36,11 @@ struct Coding {
   bool operator==(const Coding&) const = default;
 };
 
+// MLX's usual: groups of 64, scales and biases in bf16.
+constexpr Coding affine_coding(int bits) {
+  return {.kind = Coding::Kind::kAffine, .affine = {.bits = bits}};
+}
+
 // "BF16", "Q4_K", "affine 4 bits in 64", "MXFP4", "FP8 E4M3 in 128x128".
 std::string name_of(const Coding& coding);
 

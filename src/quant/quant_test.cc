@@ -93,10 +93,13 @@ TEST(AffineGroups, codes_are_one_stream_of_bits) {
           stream[static_cast<size_t>(at / 8)] |= std::byte{1} << (at % 8);
       }
     }
+    std::vector<std::byte> written(stream.size());
     for (int i = 0; i < 64; ++i) {
       EXPECT_EQ(affine_code(stream, bits, i), static_cast<uint32_t>(code_at(i)))
           << bits << " " << i;
+      put_affine_code(written, bits, i, static_cast<uint32_t>(code_at(i)));
     }
+    EXPECT_EQ(written, stream) << bits;
   }
   EXPECT_FALSE(are_affine_bits(7) || are_affine_bits(1) || are_affine_bits(0));
 }

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "base/check.h"
+#include "compute/affine_quantiser.h"
 #include "compute/panel.h"
 #include "quant/number_check.h"
 #include "source/row_panel_form.h"
@@ -139,14 +140,17 @@ Result<void> make_values(ModelSource& source, const SourceTensor& tensor, const 
     std::memcpy(out.data(), values.data(), out.size());
     return {};
   }
-  const auto panel = static_cast<uint64_t>(panel_bytes(form.dtype, kPanelRows, tensor.columns));
+  const uint64_t panel = rows_bytes(form, tensor.columns, {wanted.plane, 0, kPanelRows});
   run(options.team, (wanted.count + kPanelRows - 1) / kPanelRows, [&](int64_t index, int) {
     const int64_t first = index * kPanelRows;
     const int64_t count = std::min(kPanelRows, wanted.count - first);
     const auto rows = std::span(values).subspan(static_cast<size_t>(first * tensor.columns),
                                                 static_cast<size_t>(count * tensor.columns));
     const auto panels = out.subspan(static_cast<uint64_t>(index) * panel, panel);
-    if (is_quantised(form.dtype)) {
+    if (form.is_coded()) {
+      quantise_affine_panels(form.coding, wanted.plane, options.quantiser, rows, count,
+                             tensor.columns, panels);
+    } else if (is_quantised(form.dtype)) {
       quantise_panels(form.dtype, options.quantiser, rows, count, tensor.columns, panels);
     } else {
       make_panels(form.dtype, rows, count, tensor.columns, panels);
@@ -182,6 +186,10 @@ MatrixForm resident_form(const SourceTensor& tensor) {
   }
   const bool is_bf16 = are_all(tensor, {.block = BlockType::kBF16});
   return panel_form(is_bf16 ? DType::kBF16 : DType::kF32);
+}
+
+bool keeps_codes(const SourceTensor& tensor, const MatrixForm& form) {
+  return form.is_coded() && are_all(tensor, form.coding);
 }
 
 RecordForms layer_forms(const LayerExperts& experts) {
@@ -258,7 +266,7 @@ Result<void> make_rows(ModelSource& source, const SourceTensor& tensor, const Ma
   PENSTOCK_CHECK(wanted.first % kPanelRows == 0 && wanted.first + wanted.count <= tensor.rows);
   PENSTOCK_CHECK(out.size() == rows_bytes(form, tensor.columns, wanted));
   if (out.empty()) return {};
-  if (!form.is_coded()) return make_values(source, tensor, form, wanted, options, out);
+  if (!keeps_codes(tensor, form)) return make_values(source, tensor, form, wanted, options, out);
   if (form.layout == MatrixLayout::kCodedRows) {
     PENSTOCK_TRY(read_coded(source, tensor, wanted, out.data()));
     if (options.refuses_bad_scales) {

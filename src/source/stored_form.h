@@ -27,6 +27,9 @@ namespace penstock {
 // Resident: BF16 as panels of bf16, F32, F16 and mixtures as panels of f32, vectors as they are.
 MatrixForm resident_form(const SourceTensor& tensor);
 
+// Whether this form of the tensor holds the codes of its file; else it is made of its values.
+bool keeps_codes(const SourceTensor& tensor, const MatrixForm& form);
+
 // The matrices of the experts of a layer: BF16 and F32 as panels, all else in codes. Fused only where
 // gate and up are whole panels together and not alone, as when they are run in place.
 RecordForms layer_forms(const LayerExperts& experts);
@@ -47,7 +50,7 @@ struct MakeOptions {
   ThreadPool* team = nullptr;
   bool refuses_bad_values = false;          // NaN and infinities among floats
   bool refuses_bad_scales = false;          // and among scales and codes of what stays coded
-  Quantiser quantiser = Quantiser::kRound;  // where floats become quantised panels
+  Quantiser quantiser = Quantiser::kRound;  // where values become codes of ours
 };
 Result<void> make_rows(ModelSource& source, const SourceTensor& tensor, const MatrixForm& form,
                        const RowsWanted& wanted, const MakeOptions& options,

@@ -67,10 +67,13 @@ class InPlace(unittest.TestCase):
         done = penstock("pack", path_of("fp8"), target, "--experts", "4")
         self.assertEqual(done.returncode, 2)
         self.assertIn("--experts 4", done.stderr.decode())
-        good("pack", path_of("gguf-mixed"), target, "--resident", "8")
-        shown = good_json("show", target)
-        self.assertEqual(shown["options"], {"experts": "keep", "resident": "q8"})
-        self.assertNotEqual(self.logits(target), self.logits(path_of("gguf-mixed")))
+        for bits, name in [("8", "q8"), ("6", "affine 6 bits in 64"), ("5", "affine 5 bits in 64")]:
+            good("pack", path_of("gguf-mixed"), target, "--resident", bits, "--force")
+            shown = good_json("show", target)
+            self.assertEqual(shown["options"], {"experts": "keep", "resident": name})
+            self.assertEqual(good_json("pack", "--verify", target)["num_faults"], 0)
+            self.assertNotEqual(self.logits(target), self.logits(path_of("gguf-mixed")))
+            self.assertEqual(self.logits(target), self.logits(target, "--slots", "2", "--threads", "1"))
 
     def test_verifying_reads_all_of_it_and_remembers(self):
         model = os.path.join(self.folder.name, "m.gguf")

@@ -58,7 +58,7 @@ std::string packed(const std::string& source, std::optional<DType> experts,
     options.source = source;
     options.target = temporary_folder() + "/model";
     options.experts = experts;
-    options.resident = resident;
+    if (resident) options.resident = panel_form(*resident);
     value_of(pack_model(posix_storage(), options, {}, {}));
     place->second = options.target;
   }
