@@ -2,17 +2,19 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <csignal>
 
 namespace penstock {
 namespace {
 
 class FaultyFile final : public StorageFile {
  public:
-  FaultyFile(std::unique_ptr<StorageFile> real, const FaultyStorage& storage)
-      : real_(std::move(real)), storage_(storage) {}
+  FaultyFile(std::unique_ptr<StorageFile> real, FaultyStorage& storage, bool has_bad_reads)
+      : real_(std::move(real)), storage_(storage), has_bad_reads_(has_bad_reads) {}
 
   const std::string& path() const override { return real_->path(); }
   int64_t try_read(uint64_t offset, std::span<std::byte> target) const override {
+    if (!has_bad_reads_) return real_->try_read(offset, target);
     uint64_t place = 0;
     const FaultyStorage::Fate fate = storage_.draw(place);
     if (fate == FaultyStorage::Fate::kError) return -EIO;
@@ -24,10 +26,14 @@ class FaultyFile final : public StorageFile {
     return got;
   }
   Result<void> write(uint64_t offset, std::span<const std::byte> source) override {
+    storage_.count_change();
     return real_->write(offset, source);
   }
   Result<void> reserve(uint64_t bytes) override { return real_->reserve(bytes); }
-  Result<void> sync() override { return real_->sync(); }
+  Result<void> sync() override {
+    storage_.count_change();
+    return real_->sync();
+  }
   Result<FileStat> stat() const override { return real_->stat(); }
   void drop_cached(uint64_t offset, uint64_t bytes) const override {
     real_->drop_cached(offset, bytes);
@@ -37,7 +43,8 @@ class FaultyFile final : public StorageFile {
 
  private:
   std::unique_ptr<StorageFile> real_;
-  const FaultyStorage& storage_;
+  FaultyStorage& storage_;
+  const bool has_bad_reads_;
 };
 
 }  // namespace
@@ -47,12 +54,18 @@ FaultyStorage::FaultyStorage(Storage& real, FaultRates rates)
 FaultyStorage::~FaultyStorage() = default;
 
 Result<std::unique_ptr<StorageFile>> FaultyStorage::open(const std::string& path, OpenMode mode) {
+  if (mode == OpenMode::kCreate) count_change();
   std::unique_ptr<StorageFile> real = PENSTOCK_TRY(real_.open(path, mode));
   const bool may_fail = std::ranges::any_of(rates_.path_parts, [&](const std::string& part) {
     return path.find(part) != std::string::npos;
   });
-  if (!may_fail) return real;
-  return std::unique_ptr<StorageFile>(std::make_unique<FaultyFile>(std::move(real), *this));
+  if (!may_fail && rates_.killed_at == 0) return real;
+  return std::unique_ptr<StorageFile>(
+      std::make_unique<FaultyFile>(std::move(real), *this, may_fail));
+}
+
+void FaultyStorage::count_change() {
+  if (++changes_ == rates_.killed_at) std::raise(SIGKILL);
 }
 
 FaultyStorage::Fate FaultyStorage::draw(uint64_t& place) const {

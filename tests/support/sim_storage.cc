@@ -338,6 +338,7 @@ Result<std::unique_ptr<StorageFile>> SimStorage::open(const std::string& path, O
 
 Result<FileStat> SimStorage::stat(const std::string& path) const {
   const std::lock_guard lock(mutex_);
+  if (is_root(path)) return FileStat{.device = 1};
   const NodePtr node = PENSTOCK_TRY(require("stat", path));
   return FileStat{.bytes = node->bytes.size(),
                   .device = 1,
