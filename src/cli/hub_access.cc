@@ -92,7 +92,11 @@ Result<void> find_model_argument(Settings& settings, const Environment& environm
   const Result<HubName> name = parse_hub_name(text);
   if (!name || storage.stat(text)) return {};
   const HubCache cache = PENSTOCK_TRY(hub_cache(settings, environment, storage));
-  settings.replace_argument(0, PENSTOCK_TRY(find_pulled(cache, *name)));
+  const Result<std::string> pulled = find_pulled(cache, *name);
+  // A file of that name that an earlier run has consumed.
+  const bool may_be_gone = settings.verb() == Verb::kPack && settings.is_on("in-place");
+  if (!pulled && may_be_gone) return {};
+  settings.replace_argument(0, PENSTOCK_TRY(pulled));
   return {};
 }
 

@@ -34,7 +34,9 @@ constexpr VerbText kVerbs[] = {
      "turn a checkpoint into a penstock model",
      "SOURCE is a Hugging Face or MLX folder, or a GGUF file (the first of its shards); it stays "
      "as\n"
-     "it is. What is quantised already keeps every code unless --experts or --resident is given.\n"
+     "it is, unless --in-place consumes it, for who has no room for both. What is quantised "
+     "already\n"
+     "keeps every code unless --experts or --resident is given.\n"
      "Interrupted packing goes on where it was when the same command is given again. With "
      "--verify\n"
      "and one MODEL: check every byte of a packed model; of another one read all, and compare\n"
@@ -459,6 +461,11 @@ constexpr Option kOptions[] = {
                     "replace the texts of a packed model; its weights stay"}),
     per_call(Option{"force", 0, kFlag, kPacking | kSynth, "Packing", "", "",
                     "replace TARGET if it exists; try also where the disk tells too little room"}),
+    per_call(
+        Option{"in-place", 0, kFlag, kPack, "Packing", "", "",
+               "consume SOURCE: remove each of its files when what is made of it was read back"}),
+    per_call(Option{"yes", 0, kFlag, kPack, "Packing", "", "",
+                    "do not ask before --in-place removes files"}),
     {"verify", 0, kFlag, kPacking, "Packing", "", "", "check every byte after packing"},
 
     per_call(Option{"man", 0, kFlag, bit(Verb::kHelp), kInput, "", "",

@@ -4,8 +4,11 @@
 
 #include <fmt/format.h>
 
+#include <filesystem>
+
 #include "base/byte_text.h"
 #include "cli/calibrate.h"
+#include "cli/consent.h"
 #include "cli/folders.h"
 #include "cli/loading.h"
 #include "cli/packing.h"
@@ -15,6 +18,7 @@
 #include "format/text.h"
 #include "host/processors.h"
 #include "pack/replace_texts.h"
+#include "pack/shrinking_source.h"
 #include "pack/verify.h"
 
 namespace penstock {
@@ -27,6 +31,18 @@ bool is_calibrated(const Settings& settings) {
 // Nor this: how large the experts will be has to be known before they are downloaded.
 bool is_planned(const Settings& settings) {
   return settings.verb() == Verb::kPack && settings.is_given("target-bytes");
+}
+
+// Nor this: what is pulled is shared with other programs.
+bool is_in_place(const Settings& settings) {
+  return settings.verb() == Verb::kPack && settings.is_on("in-place");
+}
+
+// The same whatever the working directory is: a run that goes on finds its files by it.
+std::string full_path(const std::string& path) {
+  std::string full = std::filesystem::absolute(path).lexically_normal();
+  while (full.size() > 1 && full.ends_with('/')) full.pop_back();
+  return full;
 }
 
 // At 4 bits a search loses as much as rounding, and takes ten times as long.
@@ -45,7 +61,7 @@ Result<PackOptions> pack_options(const Call& call, const PackPaths& paths) {
   const Settings& settings = call.settings;
   PENSTOCK_TRY(check_packing_flags(settings));
   PackOptions options;
-  options.source = paths.source;
+  options.source = is_in_place(settings) ? full_path(paths.source) : paths.source;
   options.target = PENSTOCK_TRY(target_folder(call.storage, paths.target));
   options.experts = quantised_dtype(settings.text("experts"));
   options.down = quantised_dtype(settings.text("experts-down"));
@@ -156,6 +172,15 @@ void print_report(Call& call, const PackOptions& options, const PackReport& repo
               {"experts_bytes", report.experts_bytes},
               {"resumed_bytes", report.resumed_bytes},
               {"source_bytes_read", report.source_bytes_read}};
+    if (is_in_place(call.settings)) {
+      uint64_t bytes = 0;
+      json["removed"] = Json::array();
+      for (const InPlaceFacts::File& file : report.removed) {
+        json["removed"].push_back(file.path);
+        bytes += file.bytes;
+      }
+      json["removed_bytes"] = bytes;
+    }
     if (plan) json["plan"] = to_json(*plan);
     call.output.write_line(json);
     return;
@@ -163,6 +188,18 @@ void print_report(Call& call, const PackOptions& options, const PackReport& repo
   call.output.write(fmt::format("{}: {} of experts, {} that every token needs; id {}\n",
                                 options.target, format_bytes(report.experts_bytes),
                                 format_bytes(report.resident_bytes), report.id));
+}
+
+// Before a byte is written: what `run` would find out about the texts after hours of packing.
+Result<void> judge_source(Call& call, const PackOptions& options) {
+  // It was judged when it was begun, and is not whole any more.
+  const bool was_begun = is_in_place(call.settings) &&
+                         call.storage.stat(source_record_path(options.target)).has_value();
+  if (was_begun) return {};
+  for (const std::string& note : PENSTOCK_TRY(judge_folder(call.storage, options.source))) {
+    call.terminal.warning(note);
+  }
+  return {};
 }
 
 }  // namespace
@@ -185,10 +222,12 @@ Result<void> check_packing_flags(const Settings& settings) {
 Result<int> pack_checkpoint(Call& call, const PackPaths& paths) {
   const std::stop_token stop = call.interrupt.token();
   PackOptions options = PENSTOCK_TRY(pack_options(call, paths));
-  // Before a byte is written: what `run` would find out about the texts after hours of packing.
-  for (const std::string& note : PENSTOCK_TRY(judge_folder(call.storage, options.source))) {
-    call.terminal.warning(note);
+  if (is_in_place(call.settings)) {
+    options.in_place = [&](const InPlaceFacts& facts) {
+      return consent_in_place(call, options.source, facts);
+    };
   }
+  PENSTOCK_TRY(judge_source(call, options));
   if (is_calibrated(call.settings)) {
     if (!options.experts || options.quantiser == Quantiser::kRound) {
       return Error{
@@ -219,6 +258,11 @@ Result<int> pack_verb(Call& call) {
   call.interrupt.set_policy(Interrupt::Policy::kStop);
   const std::stop_token stop = call.interrupt.token();
   const bool wants_verify = call.settings.is_on("verify");
+  const bool packs = call.settings.arguments().size() == 2 && !call.settings.is_on("texts");
+  if (is_in_place(call.settings) && !packs) {
+    return Error{ErrorCode::kInvalidArgument,
+                 "--in-place is for packing SOURCE to TARGET: not with --texts or one MODEL"};
+  }
   if (call.settings.arguments().size() == 1) {
     if (wants_verify && !call.settings.is_on("texts")) {
       const std::string& model = call.argument(0);

@@ -6,7 +6,6 @@
 
 #include <algorithm>
 #include <charconv>
-#include <filesystem>
 
 #include "base/byte_text.h"
 #include "cli/folders.h"
@@ -65,10 +64,8 @@ Result<void> plan_packing(const Call& call, PullRequest& request) {
   const std::string target = PENSTOCK_TRY(target_folder(call.storage, settings.text("pack")));
   PENSTOCK_TRY(Workspace::check_target(call.storage, target, settings.is_on("force")));
   if (settings.is_on("force")) return {};  // also without room for it
-  const std::string parent = std::filesystem::path(target).parent_path();
-  request.made_of_it = {
-      .folder = PENSTOCK_TRY(existing_folder(call.storage, parent.empty() ? "." : parent)),
-      .share = packed_share(settings, request.name)};
+  request.made_of_it = {.folder = PENSTOCK_TRY(place_for(call.storage, target)),
+                        .share = packed_share(settings, request.name)};
   return {};
 }
 

@@ -1,5 +1,7 @@
 #include "pack/checkpoint_input.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cstring>
 #include <utility>
@@ -30,6 +32,13 @@ class CheckpointInput final : public PackInput {
   const ModelConfig& config() const override { return plan_->config(); }
   const StoredTypes& types() const override { return types_; }
   std::vector<SourceFile> sources() const override;
+  std::vector<std::string> source_paths() const override;
+  std::vector<uint32_t> files_of_resident(size_t index) const override {
+    return files_of(plan_->resident()[index].source);
+  }
+  std::vector<uint32_t> files_of_expert(int64_t layer, int64_t expert) const override;
+  std::vector<uint32_t> files_of_kept() const override;
+  std::vector<std::string> left_out() const override;
   const std::vector<std::string>& notes() const override { return plan_->notes(); }
   uint64_t model_id() const override { return model_id_; }
   Hash128 pack_key() const override { return derive_pack_key(checkpoint_, model_id_); }
@@ -50,6 +59,7 @@ class CheckpointInput final : public PackInput {
   CheckpointInput(Storage& storage, Checkpoint checkpoint)
       : storage_(storage), checkpoint_(std::move(checkpoint)) {}
 
+  static std::vector<uint32_t> files_of(const MatrixSource& source);
   Result<void> calibrate(const PackOptions& options);
   Result<void> choose_bits(const PackOptions& options, const std::stop_token& stop);
   Result<void> read_values(const MatrixSource& source, std::vector<float>& values,
@@ -99,6 +109,45 @@ std::vector<SourceFile> CheckpointInput::sources() const {
     files.push_back({shard.name, shard.stat.bytes});
   }
   return files;
+}
+
+std::vector<std::string> CheckpointInput::source_paths() const {
+  std::vector<std::string> paths;
+  for (const CheckpointShard& shard : checkpoint_.shards()) {
+    paths.push_back(checkpoint_.path_of(shard.name));
+  }
+  return paths;
+}
+
+std::vector<uint32_t> CheckpointInput::files_of(const MatrixSource& source) {
+  std::vector<uint32_t> files;
+  for (const RowRange& range : source.ranges) {
+    files.push_back(static_cast<uint32_t>(range.tensor->shard));
+  }
+  return in_order(std::move(files));
+}
+
+std::vector<uint32_t> CheckpointInput::files_of_expert(int64_t layer, int64_t expert) const {
+  std::vector<uint32_t> files = files_of(plan_->gate_up(layer, expert));
+  for (const uint32_t file : files_of(plan_->down(layer, expert))) files.push_back(file);
+  return in_order(std::move(files));
+}
+
+std::vector<uint32_t> CheckpointInput::files_of_kept() const {
+  std::vector<uint32_t> files;
+  for (const CheckpointTensor* tensor : plan_->mtp()) {
+    files.push_back(static_cast<uint32_t>(tensor->shard));
+  }
+  return in_order(std::move(files));
+}
+
+std::vector<std::string> CheckpointInput::left_out() const {
+  std::vector<std::string> sentences;
+  if (plan_->vision_elements() > 0) {
+    sentences.push_back(fmt::format("the vision tower, {} weights", plan_->vision_elements()));
+  }
+  if (types_.without_prediction) sentences.push_back("the prediction block, if there is one");
+  return sentences;
 }
 
 Result<void> CheckpointInput::make_resident(size_t index, const ByteSink& sink,

@@ -3,12 +3,15 @@
 // Built in TARGET.partial/, piece by piece, with a journal of what is durable. Only at the very end
 // the manifest is written and the directory gets its name, so a half model is never one. Stopped by
 // Ctrl-C, a full disk or a power cut, the same call continues and ends with the same bytes as an
-// uninterrupted one. The source is never written to.
+// uninterrupted one. The source is never written to, unless it is to be consumed (`in_place`).
 //
 // Invariants
 //   (1) What the journal says is durable: data is synced before its entry is written.
 //   (2) The manifest is written after all else is durable; the rename comes after the manifest.
 //   (3) An existing target is touched only by the rename at the end, and only with `force`.
+//   (4) A file of a consumed source is removed after everything made from it is durable, was read back
+//       from the disk and had its sums; and what has to be known of it to go on is durable
+//       (pack/shrinking_source.h). A pack of which that is true of any file is never started over.
 //
 // Memory   About 50 MiB and one expert, whatever the size of the model.
 // Threads  Call from one thread; converting uses `num_threads`.
@@ -34,6 +37,21 @@
 
 namespace penstock {
 
+// What a pack that consumes its source would do, for who has to agree.
+struct InPlaceFacts {
+  struct File {
+    std::string path;
+    uint64_t bytes = 0;
+  };
+  std::vector<File> files;  // that will be removed
+  size_t num_gone = 0;      // earlier runs removed so many
+  uint64_t bytes = 0;       // of `files`
+  // The disk holds at most so much more than now; 0: an earlier run has begun.
+  uint64_t staging_bytes = 0;
+  // What will be nowhere then, a sentence each: weights in the precision they have, what is left out.
+  std::vector<std::string> lost;
+};
+
 struct PackOptions {
   std::string source;
   std::string target;
@@ -56,10 +74,14 @@ struct PackOptions {
   // Runs the source over texts (pack/calibration.h), once what can be wrong with the request is known
   // not to be. Empty: experts are quantised by what they are alone.
   std::function<Result<Calibration>()> calibrate;
+  // Consumes the source (docs/formats.md): its files go one by one, each when all that was made of it
+  // is durable and was read back. Asked before anything is written or removed; an Error ends it there.
+  // Not with `force`, `target_bytes` or `calibrate`. Empty: the source is never written to.
+  std::function<Result<void>(const InPlaceFacts&)> in_place;
   uint64_t sync_bytes = uint64_t{256} << 20;  // written between two syncs: what a crash can cost
 };
 
-enum class PackStage { kResident, kExperts, kFinishing };
+enum class PackStage { kResident, kExperts, kReadingBack, kFinishing };
 std::string_view name_of(PackStage stage);
 
 struct PackProgress {
@@ -74,8 +96,9 @@ struct PackReport {
   uint64_t source_bytes_read = 0;  // in this run
   uint64_t resident_bytes = 0;
   uint64_t experts_bytes = 0;
-  uint64_t resumed_bytes = 0;             // done by earlier runs
-  std::vector<std::string> unknown_keys;  // of config.json, as of ModelConfig
+  uint64_t resumed_bytes = 0;               // done by earlier runs
+  std::vector<InPlaceFacts::File> removed;  // of the source, in this run
+  std::vector<std::string> unknown_keys;    // of config.json, as of ModelConfig
 };
 
 using PackCallback = std::function<void(const PackProgress&)>;

@@ -10,6 +10,7 @@
 // Errors   kCorrupt, kUnsupported, kIo of the source, naming it; kCancelled
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -54,6 +55,13 @@ class PackInput {
   virtual const ModelConfig& config() const = 0;  // of what is packed
   virtual const StoredTypes& types() const = 0;
   virtual std::vector<SourceFile> sources() const = 0;
+  // For who consumes the source: the paths of these files; which of them, ascending, a piece is made
+  // from, or keep_tensors() reads; and what of them no piece is made from, a sentence each.
+  virtual std::vector<std::string> source_paths() const = 0;
+  virtual std::vector<uint32_t> files_of_resident(size_t index) const = 0;
+  virtual std::vector<uint32_t> files_of_expert(int64_t layer, int64_t expert) const = 0;
+  virtual std::vector<uint32_t> files_of_kept() const = 0;
+  virtual std::vector<std::string> left_out() const = 0;
   // What of the source is left out or not used, a sentence each.
   virtual const std::vector<std::string>& notes() const = 0;
   // For identities: who the model is, and which very files it is made from.
@@ -79,10 +87,24 @@ class PackInput {
   // kCorrupt when a file is not the one any more that it was when opened.
   virtual Result<void> check_unchanged() const = 0;
 
+  static std::vector<uint32_t> in_order(std::vector<uint32_t> files) {
+    std::ranges::sort(files);
+    const auto again = std::ranges::unique(files);
+    files.erase(again.begin(), again.end());
+    return files;
+  }
+
   uint64_t resident_bytes() const {
     const std::vector<ResidentTensor>& all = resident();
     return all.empty() ? 0 : align_file(all.back().offset + all.back().bytes);
   }
 };
+
+// Of whatever kind the source is.
+Result<std::unique_ptr<PackInput>> open_pack_input(Storage& storage, const PackOptions& options,
+                                                   const std::stop_token& stop);
+
+struct WorkspaceOptions;
+WorkspaceOptions workspace_options_of(const PackInput& input, const std::string& target);
 
 }  // namespace penstock

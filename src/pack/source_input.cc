@@ -10,6 +10,7 @@
 
 #include "base/check.h"
 #include "base/thread.h"
+#include "format/text.h"
 #include "pack/identity.h"
 #include "pack/loss_survey.h"
 #include "source/normal_tensors.h"
@@ -18,6 +19,13 @@
 
 namespace penstock {
 namespace {
+
+void add_files_of(const StoredMatrix& matrix, std::vector<uint32_t>& files) {
+  const RowBytes bytes = plane_bytes(matrix.coding, matrix.rows, matrix.columns);
+  if (bytes.codes > 0) files.push_back(matrix.codes.file);
+  if (bytes.scales > 0) files.push_back(matrix.scales.file);
+  if (bytes.biases > 0) files.push_back(matrix.biases.file);
+}
 
 class SourceInput final : public PackInput {
  public:
@@ -29,6 +37,11 @@ class SourceInput final : public PackInput {
   const ModelConfig& config() const override { return config_; }
   const StoredTypes& types() const override { return types_; }
   std::vector<SourceFile> sources() const override;
+  std::vector<std::string> source_paths() const override;
+  std::vector<uint32_t> files_of_resident(size_t index) const override;
+  std::vector<uint32_t> files_of_expert(int64_t layer, int64_t expert) const override;
+  std::vector<uint32_t> files_of_kept() const override { return {}; }
+  std::vector<std::string> left_out() const override;
   const std::vector<std::string>& notes() const override { return notes_; }
   uint64_t model_id() const override { return model_id_; }
   Hash128 pack_key() const override { return derive_pack_key(source_, model_id_); }
@@ -190,6 +203,38 @@ std::vector<SourceFile> SourceInput::sources() const {
     files.push_back({file.name(), file.stat.bytes});
   }
   return files;
+}
+
+std::vector<std::string> SourceInput::source_paths() const {
+  std::vector<std::string> paths;
+  for (const CheckpointFile& file : source_.files()) paths.push_back(file.path);
+  return paths;
+}
+
+std::vector<uint32_t> SourceInput::files_of_resident(size_t index) const {
+  std::vector<uint32_t> files;
+  for (const StoredRows& range : tensors_[index]->ranges) add_files_of(range.matrix, files);
+  return in_order(std::move(files));
+}
+
+std::vector<uint32_t> SourceInput::files_of_expert(int64_t layer, int64_t expert) const {
+  std::vector<uint32_t> files;
+  for (const ExpertMatrices& part : source_.experts()[static_cast<size_t>(layer)].parts) {
+    add_files_of(part.of(expert), files);
+  }
+  return in_order(std::move(files));
+}
+
+std::vector<std::string> SourceInput::left_out() const {
+  std::vector<std::string> sentences;
+  if (!source_.skipped().empty()) {
+    sentences.push_back(fmt::format("{} tensors that are not used, such as {}",
+                                    source_.skipped().size(), escaped(source_.skipped().front())));
+  }
+  if (types_.without_prediction && source_.config().mtp_num_hidden_layers > 0) {
+    sentences.push_back("the prediction block");
+  }
+  return sentences;
 }
 
 Result<void> SourceInput::make_resident(size_t index, const ByteSink& sink,

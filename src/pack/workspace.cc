@@ -10,11 +10,10 @@
 #include "base/byte_text.h"
 #include "format/manifest.h"
 #include "format/text.h"
+#include "pack/shrinking_source.h"
 
 namespace penstock {
 namespace {
-
-constexpr uint64_t kSpareBytes = 16 << 20;  // journal, manifest, the file system's own needs
 
 constexpr std::array<std::string_view, 6> kCopiedNames = {
     "config.json",           "generation_config.json", "tokenizer.json",
@@ -27,12 +26,6 @@ Result<bool> exists(const Storage& storage, const std::string& path) {
   return stat.error();
 }
 
-std::string partial_path(const std::string& target) {
-  return target + ".partial";
-}
-std::string journal_path(const std::string& target) {
-  return target + ".journal";
-}
 std::string old_path(const std::string& target) {
   return target + ".old";
 }
@@ -85,7 +78,8 @@ Result<void> make_durable_directory(Storage& storage, const std::string& path) {
 }
 
 Result<void> check_free_space(const Storage& storage, const WorkspaceOptions& options) {
-  const std::string place = PENSTOCK_TRY(existing_folder(storage, parent_of(options.target)));
+  if (options.in_place) return {};
+  const std::string place = PENSTOCK_TRY(place_for(storage, options.target));
   const uint64_t needed =
       options.resident_bytes + options.experts_bytes + options.other_bytes + kSpareBytes;
   const uint64_t free = PENSTOCK_TRY(storage.free_bytes(place));
@@ -99,13 +93,23 @@ Result<void> check_free_space(const Storage& storage, const WorkspaceOptions& op
 
 }  // namespace
 
-Result<std::string> existing_folder(const Storage& storage, std::string path) {
-  while (path != parent_of(path) && !PENSTOCK_TRY(exists(storage, path))) path = parent_of(path);
-  return path;
-}
-
 std::span<const std::string_view> copied_file_names() {
   return kCopiedNames;
+}
+
+std::string partial_path(const std::string& target) {
+  return target + ".partial";
+}
+std::string journal_path(const std::string& target) {
+  return target + ".journal";
+}
+
+Result<std::string> place_for(const Storage& storage, const std::string& target) {
+  std::string place = parent_of(target);
+  while (place != parent_of(place) && !PENSTOCK_TRY(exists(storage, place))) {
+    place = parent_of(place);
+  }
+  return place;
 }
 
 Workspace::Workspace(Storage& storage, const WorkspaceOptions& options, Journal journal)
@@ -135,6 +139,7 @@ Result<void> Workspace::check_target(Storage& storage, const std::string& target
 Result<void> Workspace::open_files(OpenMode mode) {
   resident_ = PENSTOCK_TRY(storage_->open(directory_ + "/" + std::string(kResidentName), mode));
   experts_ = PENSTOCK_TRY(storage_->open(directory_ + "/" + std::string(kExpertsName), mode));
+  if (options_.in_place) return {};
   PENSTOCK_TRY(resident_->reserve(options_.resident_bytes));
   PENSTOCK_TRY(experts_->reserve(options_.experts_bytes));
   return {};
@@ -142,6 +147,7 @@ Result<void> Workspace::open_files(OpenMode mode) {
 
 // The journal first: from then on it says that nothing is done, whatever is still lying there.
 Result<Workspace> Workspace::start_over(Storage& storage, const WorkspaceOptions& options) {
+  PENSTOCK_TRY(ShrinkingSource::check_nothing_consumed(storage, options.target));
   Journal journal =
       PENSTOCK_TRY(Journal::create(storage, journal_path(options.target), options.key));
   Workspace result(storage, options, std::move(journal));

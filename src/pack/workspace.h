@@ -26,6 +26,7 @@ struct WorkspaceOptions {
   uint64_t resident_bytes = 0;
   uint64_t experts_bytes = 0;
   uint64_t other_bytes = 0;  // the small files and the MTP block
+  bool in_place = false;     // room comes free on the way: none is asked for or reserved here
 };
 
 class Workspace {
@@ -71,8 +72,14 @@ class Workspace {
   bool sync_failed_ = false;
 };
 
-// `path`, or the nearest of the folders above it that is there.
-Result<std::string> existing_folder(const Storage& storage, std::string path);
+// The folder that is there already and will hold the target, or folders on the way to it.
+Result<std::string> place_for(const Storage& storage, const std::string& target);
+
+std::string partial_path(const std::string& target);
+std::string journal_path(const std::string& target);
+
+// What a pack wants of a disk beside its pieces: journal, manifest, the file system's own needs.
+inline constexpr uint64_t kSpareBytes = 16 << 20;
 
 // Names of files that are copied from the source when it has them.
 std::span<const std::string_view> copied_file_names();

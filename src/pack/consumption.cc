@@ -1,0 +1,110 @@
+#include "pack/consumption.h"
+
+#include <algorithm>
+#include <numeric>
+#include <optional>
+
+namespace penstock {
+namespace {
+
+// What is still to be written of a file's pieces.
+struct Rest {
+  std::vector<size_t> pieces = {};  // all of them, ascending
+  size_t num_missing = 0;
+  uint64_t bytes_missing = 0;
+};
+
+std::vector<Rest> rests_of(std::span<const PieceSource> pieces, size_t num_files) {
+  std::vector<Rest> rests(num_files);
+  for (size_t piece = 0; piece < pieces.size(); ++piece) {
+    for (const uint32_t file : pieces[piece].files) {
+      rests[file].pieces.push_back(piece);
+      ++rests[file].num_missing;
+      rests[file].bytes_missing += pieces[piece].bytes;
+    }
+  }
+  return rests;
+}
+
+// Those that stay anyway come last.
+std::optional<size_t> next_file(std::span<const Rest> rests, std::span<const ConsumedFile> files) {
+  std::optional<size_t> best;
+  const auto rank = [&](size_t file) {
+    return std::pair(files[file].is_kept, rests[file].bytes_missing);
+  };
+  for (size_t file = 0; file < rests.size(); ++file) {
+    if (rests[file].num_missing == 0) continue;
+    if (!best || rank(file) < rank(*best)) best = file;
+  }
+  return best;
+}
+
+}  // namespace
+
+Consumption plain_order(size_t num_pieces) {
+  Consumption plan;
+  plan.order.resize(num_pieces);
+  std::iota(plan.order.begin(), plan.order.end(), size_t{0});
+  plan.place = plan.order;
+  return plan;
+}
+
+Consumption plan_consumption(std::span<const PieceSource> pieces,
+                             std::span<const ConsumedFile> files) {
+  constexpr size_t kNotYet = SIZE_MAX;
+  Consumption plan;
+  plan.place.assign(pieces.size(), kNotYet);
+  plan.spent_after.assign(files.size(), kWhenComplete);
+  std::vector<Rest> rests = rests_of(pieces, files.size());
+  const auto write = [&](size_t piece) {
+    plan.place[piece] = plan.order.size();
+    plan.order.push_back(piece);
+    for (const uint32_t file : pieces[piece].files) {
+      rests[file].bytes_missing -= pieces[piece].bytes;
+      // What would go with the last piece may as well stay until the model is complete.
+      const bool is_last = plan.order.size() == pieces.size();
+      const bool is_spent = --rests[file].num_missing == 0;
+      if (is_spent && !is_last && !files[file].is_kept) {
+        plan.spent_after[file] = plan.order.size();
+      }
+    }
+  };
+  while (const std::optional<size_t> file = next_file(rests, files)) {
+    for (const size_t piece : rests[*file].pieces) {
+      if (plan.place[piece] == kNotYet) write(piece);
+    }
+  }
+  for (size_t piece = 0; piece < pieces.size(); ++piece) {
+    if (plan.place[piece] == kNotYet) write(piece);  // made from nothing: padding alone
+  }
+  return plan;
+}
+
+uint64_t staging_bytes(const Consumption& consumption, std::span<const PieceSource> pieces,
+                       std::span<const ConsumedFile> files, size_t pieces_done,
+                       uint64_t other_bytes) {
+  // By the number of pieces after which they go.
+  std::vector<size_t> going;
+  for (size_t file = 0; file < files.size(); ++file) {
+    if (!files[file].is_gone && consumption.spent_after[file] != kWhenComplete) {
+      going.push_back(file);
+    }
+  }
+  std::ranges::sort(going, {}, [&](size_t file) { return consumption.spent_after[file]; });
+  int64_t held = 0, most = 0;
+  auto next = going.begin();
+  const auto give_back = [&](size_t written) {
+    for (; next != going.end() && consumption.spent_after[*next] <= written; ++next) {
+      held -= static_cast<int64_t>(files[*next].bytes);
+    }
+  };
+  give_back(pieces_done);
+  for (size_t place = pieces_done; place < pieces.size(); ++place) {
+    held += static_cast<int64_t>(pieces[consumption.order[place]].bytes);
+    most = std::max(most, held);
+    give_back(place + 1);
+  }
+  return static_cast<uint64_t>(std::max(most, held + static_cast<int64_t>(other_bytes)));
+}
+
+}  // namespace penstock

@@ -1,0 +1,235 @@
+#include "pack/in_place.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include "base/byte_text.h"
+#include "format/container.h"
+#include "format/text.h"
+#include "pack/consumption.h"
+#include "pack/pack_input.h"
+#include "pack/packer.h"
+#include "pack/piece_check.h"
+#include "pack/shrinking_source.h"
+#include "pack/workspace.h"
+
+namespace penstock {
+namespace {
+
+Result<void> check_options(const PackOptions& options) {
+  const char* other = nullptr;
+  if (options.force) other = "--force, as it replaces nothing and has to know the room";
+  if (options.target_bytes) other = "--target-bytes, as a pack that goes on measures all again";
+  if (options.calibrate) other = "--calibrate, as a pack that goes on runs all of the source again";
+  if (other == nullptr) return {};
+  return Error{ErrorCode::kInvalidArgument, fmt::format("--in-place does not go with {}", other)};
+}
+
+// What each piece is made from, and in which order they are written.
+struct Work {
+  std::vector<PieceSource> pieces;
+  std::vector<ConsumedFile> files;
+  Consumption consumption;
+};
+
+Work plan_work(const PackInput& input, const ShrinkingSource& source) {
+  Work work;
+  const size_t num_resident = input.resident().size();
+  for (size_t index = 0; index < num_resident; ++index) {
+    work.pieces.push_back({piece_bytes(input, index), input.files_of_resident(index)});
+  }
+  for (int64_t layer = 0; layer < input.experts().num_layers; ++layer) {
+    for (int64_t expert = 0; expert < input.experts().num_experts; ++expert) {
+      const uint64_t bytes = piece_bytes(input, work.pieces.size());
+      work.pieces.push_back({bytes, input.files_of_expert(layer, expert)});
+    }
+  }
+  for (const ShrinkingSource::File& file : source.files()) {
+    work.files.push_back({.bytes = file.stat.bytes, .is_gone = file.is_gone});
+  }
+  for (const uint32_t file : input.files_of_kept()) work.files[file].is_kept = true;
+  work.consumption = plan_consumption(work.pieces, work.files);
+  return work;
+}
+
+uint64_t largest_file(const Work& work) {
+  uint64_t largest = 0;
+  for (const ConsumedFile& file : work.files) largest = std::max(largest, file.bytes);
+  return largest;
+}
+
+// Of the first run: the disk never holds more than two of its files beside what it holds now.
+Result<void> check_staging(const PackOptions& options, const Work& work, uint64_t staging) {
+  const uint64_t largest = largest_file(work);
+  if (staging <= 2 * largest + kSpareBytes) return {};
+  return Error{ErrorCode::kInvalidArgument,
+               fmt::format("{}: --in-place would need {} beside it at the worst moment, more than "
+                           "two of its files ({} the largest), as its weights lie or grow; pack "
+                           "without --in-place where there is room",
+                           escaped(options.source), format_bytes(staging), format_bytes(largest))};
+}
+
+Result<void> check_room(const Storage& storage, const std::string& target, const Work& work,
+                        uint64_t staging) {
+  const uint64_t needed = staging + kSpareBytes;
+  const std::string place = PENSTOCK_TRY(place_for(storage, target));
+  const uint64_t free = PENSTOCK_TRY(storage.free_bytes(place));
+  if (free >= needed) return {};
+  return Error{ErrorCode::kOutOfMemory,
+               fmt::format("the disk of {} is too small: packing in place needs {} beside the "
+                           "source at the worst moment, {} are free; the source is {} files, {} "
+                           "the largest, and one goes only when all of it was packed",
+                           place, format_bytes(needed), format_bytes(free), work.files.size(),
+                           format_bytes(largest_file(work)))};
+}
+
+Result<void> check_one_disk(const Storage& storage, const std::string& target,
+                            const ShrinkingSource& source) {
+  const std::string place = PENSTOCK_TRY(place_for(storage, target));
+  const uint64_t device = PENSTOCK_TRY(storage.stat(place)).device;
+  for (const ShrinkingSource::File& file : source.files()) {
+    if (file.is_gone || file.stat.device == device) continue;
+    return Error{ErrorCode::kInvalidArgument,
+                 fmt::format("{} is on another disk than {}, where its room would be of no use; "
+                             "pack without --in-place",
+                             escaped(file.path), place)};
+  }
+  return {};
+}
+
+// What a person might not have meant: the flag is usual where the source stays.
+Result<void> check_precision(const PackOptions& options, const StoredTypes& types) {
+  if (!options.is_usual || !types.experts) return {};
+  return Error{
+      ErrorCode::kInvalidArgument,
+      fmt::format("{}: its experts would get {} bits, and the precision they have would "
+                  "be gone with the files; say --experts {} if that is meant, or --experts "
+                  "keep",
+                  escaped(options.source), name_of(*types.experts).substr(1),
+                  name_of(*types.experts).substr(1))};
+}
+
+std::vector<std::string> what_is_lost(const PackInput& input) {
+  std::vector<std::string> lost;
+  const StoredTypes& types = input.types();
+  if (types.experts) {
+    lost.push_back(fmt::format(
+        "the precision of the experts, which become {}",
+        types.down ? fmt::format("{}, down {}", name_of(*types.experts), name_of(*types.down))
+                   : std::string(name_of(*types.experts))));
+  }
+  if (types.resident) {
+    lost.push_back(fmt::format("the precision of the other matrices, which become {}",
+                               name_of(*types.resident)));
+  }
+  for (std::string& sentence : input.left_out()) lost.push_back(std::move(sentence));
+  return lost;
+}
+
+// Another order of pieces would make another journal: it belongs to the key.
+Hash128 key_of(const PackInput& input, const Consumption& consumption) {
+  const Hash128 source = input.pack_key();
+  RunningChecksum sum;
+  sum.update(std::as_bytes(std::span("in place")));
+  sum.update(std::as_bytes(std::span(&source, 1)));
+  sum.update(std::as_bytes(std::span(consumption.order)));
+  return sum.value();
+}
+
+InPlaceFacts facts_of(const std::vector<ShrinkingSource::File>& files) {
+  InPlaceFacts facts;
+  for (const ShrinkingSource::File& file : files) {
+    if (file.is_gone) {
+      ++facts.num_gone;
+      continue;
+    }
+    facts.files.push_back({file.path, file.stat.bytes});
+    facts.bytes += file.stat.bytes;
+  }
+  return facts;
+}
+
+// The model has its name already; what is left are files that were packed and read back before.
+Result<PackReport> clear_up(Storage& storage, const PackOptions& options, const std::string& target,
+                            ShrinkingSource& source, const PackCallback& progress) {
+  const Container model = PENSTOCK_TRY(Container::open(storage, target));
+  if (model.model_id() != source.recorded_model()) {
+    return Error{ErrorCode::kInvalidArgument,
+                 fmt::format("{} is another model than the one that {} tells of; move it away",
+                             target, source_record_path(target))};
+  }
+  PENSTOCK_TRY(options.in_place(facts_of(source.recorded_files())));
+  std::unique_ptr<Storage::Lock> lock = PENSTOCK_TRY(storage.lock(journal_path(target)));
+  PackReport report;
+  report.id = model.id_text();
+  report.resident_bytes = model.resident_bytes();
+  report.experts_bytes = model.experts().file_bytes();
+  report.resumed_bytes = report.resident_bytes + report.experts_bytes;
+  PENSTOCK_TRY(source.remove_recorded_files([&](const ShrinkingSource::File& gone) {
+    report.removed.push_back({gone.path, gone.stat.bytes});
+    if (!progress) return;
+    progress(
+        {.stage = PackStage::kFinishing,
+         .bytes_done = report.resumed_bytes,
+         .bytes_total = report.resumed_bytes,
+         .note = fmt::format("{}: {} removed", escaped(gone.path), format_bytes(gone.stat.bytes))});
+  }));
+  const Result<void> removed = storage.remove(journal_path(target));
+  if (!removed && removed.error().code != ErrorCode::kNotFound) return removed.error();
+  PENSTOCK_TRY(source.remove_record());
+  return report;
+}
+
+}  // namespace
+
+Result<PackReport> pack_in_place(Storage& storage, const PackOptions& options,
+                                 const std::string& target, const PackCallback& progress,
+                                 const std::stop_token& stop) {
+  PENSTOCK_TRY(check_options(options));
+  const std::unique_ptr<ShrinkingSource> source =
+      PENSTOCK_TRY(ShrinkingSource::open(storage, target));
+  if (source->has_record() && storage.stat(target)) {
+    return clear_up(storage, options, target, *source, progress);
+  }
+  PENSTOCK_TRY(Workspace::check_target(storage, target, false));
+  const std::unique_ptr<PackInput> input = PENSTOCK_TRY(open_pack_input(*source, options, stop));
+  if (options.on_note) std::ranges::for_each(input->notes(), options.on_note);
+  PENSTOCK_TRY(source->settle(input->source_paths()));
+  PENSTOCK_TRY(check_precision(options, input->types()));
+  PENSTOCK_TRY(check_one_disk(storage, target, *source));
+  const Work work = plan_work(*input, *source);
+  WorkspaceOptions workspace_options = workspace_options_of(*input, target);
+  workspace_options.in_place = true;
+  workspace_options.key = key_of(*input, work.consumption);
+  const auto staging_after = [&](size_t pieces_done) {
+    return staging_bytes(work.consumption, work.pieces, work.files, pieces_done,
+                         workspace_options.other_bytes);
+  };
+  InPlaceFacts facts = facts_of(source->files());
+  facts.lost = what_is_lost(*input);
+  if (!source->goes_on()) {
+    facts.staging_bytes = staging_after(0);
+    PENSTOCK_TRY(check_staging(options, work, facts.staging_bytes));
+    // Before anything is made, so that nothing is left behind.
+    if (!storage.stat(partial_path(target))) {
+      PENSTOCK_TRY(check_room(storage, target, work, facts.staging_bytes));
+    }
+  }
+  PENSTOCK_TRY(options.in_place(facts));
+
+  AlignedMemory memory =
+      PENSTOCK_TRY(AlignedMemory::create(piece_check_bytes(*input), "one packed expert"));
+  Workspace workspace = PENSTOCK_TRY(Workspace::open(storage, workspace_options));
+  PENSTOCK_TRY(
+      check_room(storage, target, work, staging_after(workspace.journal().pieces().size())));
+  if (!source->goes_on()) PENSTOCK_TRY(source->save(input->model_id()));
+  return Packer({options, progress, stop, *input, workspace, memory, work.consumption, source.get(),
+                 work.pieces})
+      .run();
+}
+
+}  // namespace penstock
