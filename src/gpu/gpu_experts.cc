@@ -32,10 +32,10 @@ void put(const GpuBuffer& to, uint64_t offset, const std::vector<T>& values) {
 
 }  // namespace
 
-// No call has more tiles than rows.
-GpuExperts::Layout::Layout(const GpuExpertLimits& limits) {
-  const auto places = static_cast<uint64_t>(limits.places);
-  gate_up_list = x + aligned(float_bytes(limits.tokens, limits.hidden_size));
+// No call has more tiles than rows. That of a small call ends early: all of it goes over the link.
+GpuExperts::Layout::Layout(const GpuExpertLimits& call) {
+  const auto places = static_cast<uint64_t>(call.places);
+  gate_up_list = x + aligned(float_bytes(call.tokens, call.hidden_size));
   down_list = gate_up_list + aligned(places * sizeof(GpuRowPair));
   gate_up_tiles = down_list + aligned(places * sizeof(GpuRowPair));
   down_tiles = gate_up_tiles + aligned(places * sizeof(GpuTile));
@@ -198,6 +198,7 @@ Result<Fence> GpuExperts::begin(const GpuExpertShape& shape, Rows x,
     rows_ += std::ssize(work.places);
   }
   PENSTOCK_CHECK(rows_ <= limits_.places);
+  layout_ = Layout({.tokens = x.count, .places = rows_, .hidden_size = shape.hidden_size});
   write_x(x);
   write_tiles(works);
   GpuCommands commands = PENSTOCK_TRY(device_->compute().begin());

@@ -71,10 +71,10 @@ class GpuExperts {
   Result<void> drop() { return device_->compute().wait(fence_); }
 
  private:
-  // Where in the block of inputs what lies; each at a multiple of 256 bytes.
+  // Where in the block of inputs of a call what lies; each at a multiple of 256 bytes.
   struct Layout {
     uint64_t x = 0, gate_up_list = 0, down_list = 0, gate_up_tiles = 0, down_tiles = 0, end = 0;
-    explicit Layout(const GpuExpertLimits& limits);
+    explicit Layout(const GpuExpertLimits& call);
   };
 
   GpuExperts(GpuDevice& device, const GpuExpertLimits& limits, const GpuProducts& products);
