@@ -30,9 +30,6 @@
 
 namespace penstock {
 
-// What an allocation may take more than was asked for.
-inline constexpr uint64_t kGpuRounding = uint64_t{64} << 10;
-
 // Bytes of the host that belong into a slot.
 struct SlotPiece {
   uint64_t offset = 0;  // in the slot

@@ -22,6 +22,9 @@ class GpuDevice;
 
 inline constexpr uint64_t kGpuBlockMax = uint64_t{1} << 30;
 
+// What an allocation may take more than was asked for.
+inline constexpr uint64_t kGpuRounding = uint64_t{64} << 10;
+
 enum class GpuMemoryKind : uint8_t { kDevice, kShared };
 
 class GpuBuffer {
