@@ -63,7 +63,12 @@ std::string plan_line(Engine& engine) {
 }
 
 std::string gpu_line(const GpuReport& gpu) {
-  return fmt::format("{}: {} slots for {} experts that it can compute, {} of {}", gpu.name,
+  const std::string trunk =
+      gpu.trunk_fit == 0
+          ? ""
+          : fmt::format("{} of {} matrices that every token needs ({}), ", gpu.trunk.matrices,
+                        gpu.trunk_fit, format_bytes(gpu.trunk.bytes));
+  return fmt::format("{}: {}{} slots for {} experts that it can compute, {} of {}", gpu.name, trunk,
                      gpu.num_slots, gpu.num_experts, format_bytes(gpu.used_bytes),
                      format_bytes(gpu.vram_bytes));
 }
@@ -165,7 +170,12 @@ Json engine_json(Engine& engine) {
                      {"used_bytes", gpu->used_bytes},
                      {"promotions", gpu->promotions},
                      {"demotions", gpu->demotions},
-                     {"bytes_copied", gpu->bytes_copied}};
+                     {"bytes_copied", gpu->bytes_copied},
+                     {"trunk_matrices", gpu->trunk.matrices},
+                     {"trunk_matrices_max", gpu->trunk_fit},
+                     {"trunk_bytes", gpu->trunk.bytes},
+                     {"trunk_products", gpu->trunk.products},
+                     {"trunk_ffns", gpu->trunk.ffns}};
   return json;
 }
 

@@ -50,6 +50,10 @@ Speculation speculation_of(const Settings& settings, Verb running) {
 
 }  // namespace
 
+TrunkOnGpu trunk_on_gpu(const std::string& name) {
+  return name == "on" ? TrunkOnGpu::kOn : name == "off" ? TrunkOnGpu::kOff : TrunkOnGpu::kAuto;
+}
+
 ReaderKind reader_kind(const std::string& name) {
   if (name == "uring") return ReaderKind::kUring;
   return name == "threads" ? ReaderKind::kThreads : ReaderKind::kAuto;
@@ -105,6 +109,7 @@ Result<EngineOptions> engine_options(const Settings& settings, Verb running) {
   options.prefetch = settings.text("prefetch") != "off";
   options.gpu.device = settings.text("gpu");
   options.gpu.vram_bytes = settings.bytes("vram");
+  options.gpu.trunk = trunk_on_gpu(settings.text("gpu-trunk"));
   if (settings.is_given("vram") && !settings.is_given("gpu")) {
     return Error{ErrorCode::kInvalidArgument, "--vram is memory of a GPU: say which with --gpu"};
   }

@@ -13,7 +13,8 @@
 
 namespace penstock {
 
-ReaderKind reader_kind(const std::string& name);  // of a choice of --reader
+ReaderKind reader_kind(const std::string& name);   // of a choice of --reader
+TrunkOnGpu trunk_on_gpu(const std::string& name);  // of --gpu-trunk
 
 // --lossy-experts-by-layer and --lossy-expert-weight, not yet checked against a model.
 Result<ExpertLimits> expert_limits(const Settings& settings);

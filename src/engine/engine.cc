@@ -240,7 +240,7 @@ Result<std::unique_ptr<Engine>> Engine::open(Storage& storage, const EngineOptio
   PENSTOCK_TRY(engine->open_prefix_store(storage, options));
   engine->prefixes_.emplace(resolved.request.num_checkpoints);
   engine->parts_.emplace(PassParts{.model = *engine->model_,
-                                   .backend = *engine->backend_,
+                                   .backend = engine->ops(),
                                    .experts = *engine->experts_,
                                    .store = *engine->store_,
                                    .scratch = *engine->scratch_,
@@ -369,10 +369,23 @@ Result<void> Engine::open_store(const EngineOptions& options, ThreadPool& team) 
 }
 
 Result<void> Engine::open_experts(const EngineOptions& options, std::optional<ChosenGpu> gpu) {
-  gpu_ = PENSTOCK_TRY(
-      open_gpu_tier(std::move(gpu), source_.forms, *store_, request_, plan_.chunk_tokens, options));
-  experts_.emplace(*store_, *backend_, source_.forms, scratch_->rows().expert_hidden, gpu_.get());
+  ResidentWeights weights;
+  if (files_.packed) weights = packed_weights(*files_.packed, resident_.host_bytes());
+  gpu_ = PENSTOCK_TRY(EngineGpu::open(std::move(gpu),
+                                      {.config = request_.config,
+                                       .weights = weights,
+                                       .forms = source_.forms,
+                                       .store = *store_,
+                                       .cpu = *backend_,
+                                       .limits = gpu_limits(request_, plan_.chunk_tokens)},
+                                      options));
+  experts_.emplace(*store_, ops(), source_.forms, scratch_->rows().expert_hidden,
+                   gpu_ ? &gpu_->tier() : nullptr);
   return {};
+}
+
+Backend& Engine::ops() {
+  return gpu_ ? gpu_->backend() : *backend_;
 }
 
 std::optional<GpuReport> Engine::gpu_report() const {
@@ -400,6 +413,7 @@ Result<void> Engine::load_weights(ThreadPool& team, const LoadObserver& on_load)
   Result<std::unique_ptr<Model>> model = bind_model(config(), weights, {cos, cos + half});
   if (!model) return model.error().with_context(files_.path());
   model_ = std::move(*model);
+  if (gpu_) gpu_->load();
   return {};
 }
 

@@ -33,7 +33,7 @@
 
 namespace penstock {
 
-class GpuTier;
+class EngineGpu;
 struct ChosenGpu;
 
 using LoadObserver = std::function<void(uint64_t done_bytes, uint64_t total_bytes)>;
@@ -66,7 +66,7 @@ class Engine {
   const std::string& reader_note() const { return reader_note_; }
   Backend& backend() { return *backend_; }
   ExpertStore& experts() { return *store_; }
-  const GpuTier* gpu() const { return gpu_.get(); }  // nullptr: none is used
+  const EngineGpu* gpu() const { return gpu_.get(); }  // nullptr: none is used
   std::optional<GpuReport> gpu_report() const;
   bool reads_direct() const { return source_.reads_direct(); }
   // Gives slots back or takes them again where that is due; between layers, and while nothing else
@@ -109,6 +109,7 @@ class Engine {
   Result<void> load_checksums(const std::string& path);
   Result<void> open_store(const EngineOptions& options, ThreadPool& team);
   Result<void> open_experts(const EngineOptions& options, std::optional<ChosenGpu> gpu);
+  Backend& ops();  // with what a GPU computes of them
 
   ModelFiles files_;
   PlanRequest request_;
@@ -127,7 +128,7 @@ class Engine {
   std::optional<Scratch> scratch_;
   std::optional<SequenceMemory> sequence_memory_;
   std::unique_ptr<ExpertStore> store_;
-  std::unique_ptr<GpuTier> gpu_;
+  std::unique_ptr<EngineGpu> gpu_;
   std::optional<LocalExperts> experts_;
   std::optional<MemoryWatch> memory_watch_;
   std::unique_ptr<Model> model_;

@@ -14,6 +14,7 @@ Result<ChosenGpu> open_gpu(const GpuOptions& options) {
                                       : PENSTOCK_TRY(gpu.system->find(options.device));
   const GpuFacts& facts = gpu.system->devices()[static_cast<size_t>(index)];
   gpu.vram_bytes = PENSTOCK_TRY(vram_budget(facts, options.vram_bytes));
+  gpu.has_trunk = takes_trunk(options.trunk, facts.is_unified);
   gpu.device = PENSTOCK_TRY(GpuDevice::create(*gpu.system, index, options.faults));
   return gpu;
 }

@@ -21,6 +21,7 @@ struct ChosenGpu {
   std::unique_ptr<GpuSystem> system;
   std::unique_ptr<GpuDevice> device;  // of the system
   uint64_t vram_bytes = 0;            // for all that is put there
+  bool has_trunk = false;             // resident matrices among it
 
   bool uses_host_memory() const { return device->facts().is_unified; }
 };

@@ -1,4 +1,4 @@
-// Experts in the memory of a GPU: what a caller asks for, and what came of it.
+// Experts and resident matrices in the memory of a GPU: what a caller asks for, and what came of it.
 //
 // Threads  plain data
 #pragma once
@@ -7,22 +7,38 @@
 #include <functional>
 #include <string>
 
+#include "gpu/gpu_backend.h"
 #include "gpu/gpu_faults.h"
 #include "store/expert_usage.h"
 
 namespace penstock {
 
+// Whether the matrices that every token needs lie there as well, before any expert. By itself where the
+// GPU has memory of its own: elsewhere a copy is memory that experts lose, and no faster to read.
+enum class TrunkOnGpu : uint8_t { kAuto, kOn, kOff };
+
+constexpr bool takes_trunk(TrunkOnGpu trunk, bool is_unified) {
+  return trunk == TrunkOnGpu::kOn || (trunk == TrunkOnGpu::kAuto && !is_unified);
+}
+
+// A matrix of fewer bytes stays with the processors: to ask a card takes about as long as they take to
+// read so much of their memory. Of a shared expert all three together.
+inline constexpr uint64_t kTrunkMatrixLeast = uint64_t{4} << 20;
+
 struct GpuOptions {
   std::string device;  // empty, "off": none; "auto": the best; part of a name, or a number
   uint64_t vram_bytes =
       0;  // of its memory, for all that is put there; 0: what is free, less a margin
+  TrunkOnGpu trunk = TrunkOnGpu::kAuto;
 
   // For tests and experiments.
   int64_t num_slots = 0;               // 0: all that fit
   int64_t promotions_max = -1;         // of one call; negative: a quarter of its experts
   bool keeps_best = true;              // false: what comes replaces anybody
   std::function<bool(ExpertId)> uses;  // whether it computes one that it has; empty: always
-  int64_t probe_inputs = 0;            // 0: as at any start
+  uint64_t trunk_matrix_least = kTrunkMatrixLeast;
+  std::function<bool(const std::string& name)> trunk_takes;  // a resident tensor; empty: any
+  int64_t probe_inputs = 0;                                  // 0: as at any start
   bool validate = false;
   GpuFaults faults;
 
@@ -41,6 +57,8 @@ struct GpuReport {
   uint64_t promotions = 0;  // copied there
   uint64_t demotions = 0;   // of these, in place of another
   uint64_t bytes_copied = 0;
+  GpuTrunkReport trunk;   // zeros: all of it is computed by the processors
+  int64_t trunk_fit = 0;  // matrices that could lie there, in as much memory as it takes
 };
 
 }  // namespace penstock

@@ -48,6 +48,22 @@ int num_staging(uint64_t slot_bytes) {
   return static_cast<int>(std::clamp<uint64_t>(fit, 1, kStagingMax));
 }
 
+// Of the device's memory.
+struct Needs {
+  uint64_t rows, copies, one_slot;
+
+  Needs(const GpuTierLimits& limits, uint64_t slot_bytes) {
+    const GpuSlots::Shape one = {.cache = {.num_slots = 1},
+                                 .slot_bytes = slot_bytes,
+                                 .num_staging = num_staging(slot_bytes)};
+    const GpuExperts::Bytes bytes = GpuExperts::bytes_for(rows_of(limits));
+    rows = bytes.on_device + bytes.on_host + kAllocations * kGpuRounding;
+    copies = GpuSlots::bytes_for(one).on_host;
+    one_slot = GpuSlots::bytes_for(one).on_device;
+  }
+  uint64_t least() const { return rows + copies + one_slot; }
+};
+
 }  // namespace
 
 uint64_t GpuTier::host_bytes(const GpuTierLimits& limits, uint64_t slot_bytes) {
@@ -55,25 +71,30 @@ uint64_t GpuTier::host_bytes(const GpuTierLimits& limits, uint64_t slot_bytes) {
   return GpuExperts::bytes_for(rows_of(limits)).on_host + staging + 3 * kGpuRounding;
 }
 
-GpuTier::GpuTier(ChosenGpu gpu, ExpertStore& store, const GpuTierLimits& limits,
-                 const GpuOptions& options, TellLine tell)
-    : gpu_(std::move(gpu)),
+GpuTier::GpuTier(const Share& share, ExpertStore& store, const GpuTierLimits& limits,
+                 const GpuOptions& options)
+    : gpu_(share.gpu),
+      use_(share.use),
+      vram_bytes_(share.vram_bytes),
       store_(store),
       limits_(limits),
-      options_(options),
-      tell_(std::move(tell)) {}
+      options_(options) {}
 
 GpuTier::~GpuTier() {
   PENSTOCK_CHECK(pinned_.empty());
 }
 
-Result<std::unique_ptr<GpuTier>> GpuTier::create(ChosenGpu gpu, std::span<const ExpertForm> forms,
+Result<std::unique_ptr<GpuTier>> GpuTier::create(const Share& share,
+                                                 std::span<const ExpertForm> forms,
                                                  ExpertStore& store, const GpuTierLimits& limits,
-                                                 const GpuOptions& options, TellLine tell) {
+                                                 const GpuOptions& options) {
   PENSTOCK_CHECK(std::ssize(forms) == store.table().num_layers());
-  std::unique_ptr<GpuTier> tier(
-      new GpuTier(std::move(gpu), store, limits, options, std::move(tell)));
-  const GpuSlots::Shape shape = PENSTOCK_TRY(tier->plan_slots(tier->lay_out(forms)));
+  std::unique_ptr<GpuTier> tier(new GpuTier(share, store, limits, options));
+  for (size_t i = 0; i < forms.size(); ++i) {
+    tier->layers_.push_back(lay_out(forms[i], store.table().layers[i]));
+    if (tier->layers_.back().is_computed) tier->num_experts_ += store.table().num_experts;
+  }
+  const GpuSlots::Shape shape = PENSTOCK_TRY(tier->plan_slots(slot_bytes(store.table(), forms)));
   PENSTOCK_TRY(tier->prove());
   GpuDevice& device = *tier->gpu_.device;
   tier->experts_ = PENSTOCK_TRY(GpuExperts::create(device, rows_of(limits)));
@@ -87,59 +108,56 @@ Result<std::unique_ptr<GpuTier>> GpuTier::create(ChosenGpu gpu, std::span<const 
   return tier;
 }
 
-// The largest slot that is needed; 0: no expert of the model can be computed.
-uint64_t GpuTier::lay_out(std::span<const ExpertForm> forms) {
-  uint64_t slot_bytes = 0;
-  for (size_t i = 0; i < forms.size(); ++i) {
-    const ExpertForm& form = forms[i];
-    Layer layer;
-    uint64_t end = 0;
-    for (const PartPlace& part : store_.table().layers[i].parts) {
-      layer.parts.push_back({.offset = end, .bytes = {}});
-      layer.bytes.push_back(part.bytes);
-      end += aligned(part.bytes);
-    }
-    const auto at = [&](const PartMatrix& place) {
-      return layer.parts[static_cast<size_t>(place.part)].offset + place.at.codes;
-    };
-    layer.gate = at(form.gate);
-    layer.up = at(form.up);
-    layer.down = at(form.down);
-    layer.up_first_row = form.up.first_row;
-    layer.shape = {.gate_up = form.gate.matrix.dtype,
-                   .down = form.down.matrix.dtype,
-                   .hidden_size = form.gate.matrix.columns,
-                   .expert_width = form.down.matrix.columns};
-    layer.is_computed = !form.gate.is_coded && !form.up.is_coded && !form.down.is_coded &&
-                        form.gate.matrix.dtype == form.up.matrix.dtype &&
-                        layer.shape.can_be_computed();
-    if (layer.is_computed) {
-      slot_bytes = std::max(slot_bytes, end);
-      num_experts_ += store_.table().num_experts;
-    }
-    layers_.push_back(std::move(layer));
+GpuTier::Layer GpuTier::lay_out(const ExpertForm& form, const LayerPlaces& places) {
+  Layer layer;
+  for (const PartPlace& part : places.parts) {
+    layer.parts.push_back({.offset = layer.end, .bytes = {}});
+    layer.bytes.push_back(part.bytes);
+    layer.end += aligned(part.bytes);
   }
-  return slot_bytes;
+  const auto at = [&](const PartMatrix& place) {
+    return layer.parts[static_cast<size_t>(place.part)].offset + place.at.codes;
+  };
+  layer.gate = at(form.gate);
+  layer.up = at(form.up);
+  layer.down = at(form.down);
+  layer.up_first_row = form.up.first_row;
+  layer.shape = {.gate_up = form.gate.matrix.dtype,
+                 .down = form.down.matrix.dtype,
+                 .hidden_size = form.gate.matrix.columns,
+                 .expert_width = form.down.matrix.columns};
+  layer.is_computed = !form.gate.is_coded && !form.up.is_coded && !form.down.is_coded &&
+                      form.gate.matrix.dtype == form.up.matrix.dtype &&
+                      layer.shape.can_be_computed();
+  return layer;
+}
+
+uint64_t GpuTier::slot_bytes(const ExpertTable& table, std::span<const ExpertForm> forms) {
+  uint64_t bytes = 0;
+  for (size_t i = 0; i < forms.size(); ++i) {
+    const Layer layer = lay_out(forms[i], table.layers[i]);
+    if (layer.is_computed) bytes = std::max(bytes, layer.end);
+  }
+  return bytes;
 }
 
 Result<int64_t> GpuTier::slots_for(const std::string& name, const GpuTierLimits& limits,
                                    uint64_t slot_bytes, uint64_t vram_bytes) {
-  const GpuSlots::Shape one = {
-      .cache = {.num_slots = 1}, .slot_bytes = slot_bytes, .num_staging = num_staging(slot_bytes)};
-  const GpuExperts::Bytes rows = GpuExperts::bytes_for(rows_of(limits));
-  const uint64_t for_rows = rows.on_device + rows.on_host + kAllocations * kGpuRounding;
-  const uint64_t for_copies = GpuSlots::bytes_for(one).on_host;
-  const uint64_t besides = for_rows + for_copies;
+  const Needs needs(limits, slot_bytes);
+  const uint64_t besides = needs.rows + needs.copies;
   const int64_t slots =
       vram_bytes > besides ? GpuSlots::slots_in(vram_bytes - besides, slot_bytes) : 0;
   if (slots >= 1) return slots;
-  const uint64_t least = besides + GpuSlots::bytes_for(one).on_device;
-  return Error{
-      ErrorCode::kInvalidArgument,
-      fmt::format("{} of {} are too little: {} for rows of {} tokens, {} for copies and "
-                  "one slot of {} make {}; give --vram {} or more",
-                  format_bytes(vram_bytes), name, format_bytes(for_rows), limits.tokens,
-                  format_bytes(for_copies), format_bytes(slot_bytes), format_bytes(least), least)};
+  return Error{ErrorCode::kInvalidArgument,
+               fmt::format("{} of {} are too little: {} for rows of {} tokens, {} for copies and "
+                           "one slot of {} make {}; give --vram {} or more",
+                           format_bytes(vram_bytes), name, format_bytes(needs.rows), limits.tokens,
+                           format_bytes(needs.copies), format_bytes(slot_bytes),
+                           format_bytes(needs.least()), needs.least())};
+}
+
+uint64_t GpuTier::least_bytes(const GpuTierLimits& limits, uint64_t slot_bytes) {
+  return Needs(limits, slot_bytes).least();
 }
 
 Result<GpuSlots::Shape> GpuTier::plan_slots(uint64_t slot_bytes) const {
@@ -151,7 +169,7 @@ Result<GpuSlots::Shape> GpuTier::plan_slots(uint64_t slot_bytes) const {
                     "q3 or q2 of a packed model",
                     name)};
   }
-  int64_t slots = PENSTOCK_TRY(slots_for(name, limits_, slot_bytes, gpu_.vram_bytes));
+  int64_t slots = PENSTOCK_TRY(slots_for(name, limits_, slot_bytes, vram_bytes_));
   slots = std::min(slots, num_experts_);
   if (options_.num_slots > 0) slots = std::min(slots, options_.num_slots);
   return GpuSlots::Shape{.cache = {.num_layers = store_.table().num_layers(),
@@ -206,6 +224,7 @@ void GpuTier::choose(int layer, const RoutedRows& rows, std::vector<int32_t>& le
   layer_ = layer;
   works_.clear();
   left.clear();
+  if (use_.is_lost()) lose();
   if (!is_lost_) settle();
   if (!is_lost_) slots_->cache().begin_run(layer);
   for (size_t i = 0; i < rows.experts().size(); ++i) {
@@ -309,6 +328,12 @@ bool GpuTier::makes_room_for(int expert) {
 }
 
 void GpuTier::lose(const Error& error) {
+  use_.lose(error);
+  lose();
+}
+
+// What lies there is needed below again.
+void GpuTier::lose() {
   if (is_lost_) return;
   is_lost_ = true;
   const ExpertCache& cache = slots_->cache();
@@ -316,13 +341,12 @@ void GpuTier::lose(const Error& error) {
     if (cache.state(slot) != SlotState::kReady) continue;
     store_.set_spare({cache.layer_of(slot), cache.expert_of(slot)}, false);
   }
-  if (tell_) tell_("the GPU is not used any more: " + error.message);
 }
 
 GpuReport GpuTier::report() const {
   GpuReport report = report_;
   report.name = gpu_.device->facts().name;
-  report.is_lost = is_lost_;
+  report.is_lost = use_.is_lost();
   report.vram_bytes = gpu_.vram_bytes;
   report.used_bytes = gpu_.device->peak_bytes();
   report.num_slots = slots_->cache().num_slots();

@@ -10,8 +10,8 @@
 // what it had taken, and it is never asked again. The rows are the same bits either way.
 //
 // Threads  the computing thread; workers never touch the device
-// Memory   of the device, and what it shares with the host, at most the budget; all of it allocated in
-//          create(). Its drivers' own is not counted
+// Memory   of the device, and what it shares with the host, at most what the budget leaves; all of it
+//          allocated in create(). Its drivers' own is not counted
 // Errors   create(), slots_for(): kInvalidArgument (the budget is too small, with the numbers).
 //          create(): kUnsupported (types of experts; wrong bits), kOutOfMemory, kIo. Later none: it is
 //          lost instead
@@ -29,6 +29,7 @@
 #include "experts/gpu_options.h"
 #include "experts/gpu_slots.h"
 #include "gpu/gpu_experts.h"
+#include "gpu/gpu_use.h"
 #include "store/expert_store.h"
 
 namespace penstock {
@@ -43,10 +44,17 @@ struct GpuTierLimits {
 
 class GpuTier final : public ExpertTier {
  public:
-  // forms: of the layers of the store's table. The store outlives it.
-  static Result<std::unique_ptr<GpuTier>> create(ChosenGpu gpu, std::span<const ExpertForm> forms,
+  // What it shares, and how much of the GPU's memory is its own.
+  struct Share {
+    ChosenGpu& gpu;
+    GpuUse& use;
+    uint64_t vram_bytes = 0;
+  };
+  // forms: of the layers of the store's table. GPU and store outlive it.
+  static Result<std::unique_ptr<GpuTier>> create(const Share& share,
+                                                 std::span<const ExpertForm> forms,
                                                  ExpertStore& store, const GpuTierLimits& limits,
-                                                 const GpuOptions& options, TellLine tell);
+                                                 const GpuOptions& options);
   ~GpuTier() override;
   GpuTier(const GpuTier&) = delete;
   GpuTier& operator=(const GpuTier&) = delete;
@@ -56,6 +64,10 @@ class GpuTier final : public ExpertTier {
   // How many slots `vram_bytes` of the device called `name` are, besides rows and copies; at least 1.
   static Result<int64_t> slots_for(const std::string& name, const GpuTierLimits& limits,
                                    uint64_t slot_bytes, uint64_t vram_bytes);
+  // Of the device's memory, with one slot.
+  static uint64_t least_bytes(const GpuTierLimits& limits, uint64_t slot_bytes);
+  // Of the largest expert that can be computed; 0: none can.
+  static uint64_t slot_bytes(const ExpertTable& table, std::span<const ExpertForm> forms);
 
   bool has(int layer, int expert) const override;
   void choose(int layer, const RoutedRows& rows, std::vector<int32_t>& left) override;
@@ -65,7 +77,6 @@ class GpuTier final : public ExpertTier {
   void end() override;
 
   GpuReport report() const;
-  const GpuSystem& system() const { return *gpu_.system; }
 
  private:
   // How the experts of a layer lie in a slot.
@@ -74,13 +85,14 @@ class GpuTier final : public ExpertTier {
     GpuExpertShape shape;
     std::vector<SlotPiece> parts;  // without addresses
     std::vector<uint64_t> bytes;   // of each
+    uint64_t end = 0;              // of the last one
     uint64_t gate = 0, up = 0, down = 0;
     int64_t up_first_row = 0;
   };
 
-  GpuTier(ChosenGpu gpu, ExpertStore& store, const GpuTierLimits& limits, const GpuOptions& options,
-          TellLine tell);
-  uint64_t lay_out(std::span<const ExpertForm> forms);
+  GpuTier(const Share& share, ExpertStore& store, const GpuTierLimits& limits,
+          const GpuOptions& options);
+  static Layer lay_out(const ExpertForm& form, const LayerPlaces& places);
   Result<GpuSlots::Shape> plan_slots(uint64_t slot_bytes) const;
   Result<void> prove() const;
   const Layer& layer() const { return layers_[static_cast<size_t>(layer_)]; }
@@ -90,12 +102,14 @@ class GpuTier final : public ExpertTier {
   void start_wave();
   bool makes_room_for(int expert);
   void lose(const Error& error);
+  void lose();
 
-  ChosenGpu gpu_;
+  ChosenGpu& gpu_;
+  GpuUse& use_;
+  const uint64_t vram_bytes_;
   ExpertStore& store_;
   const GpuTierLimits limits_;
   const GpuOptions options_;
-  const TellLine tell_;
   std::vector<Layer> layers_;
   int64_t num_experts_ = 0;  // that can be computed
   std::optional<GpuSlots> slots_;

@@ -105,7 +105,8 @@ Result<void> use_gpu(const GpuCard& card, uint64_t vram_bytes, ForecastRequest& 
   facts.is_unified = card.is_unified;
   const uint64_t budget = PENSTOCK_TRY(vram_budget(facts, vram_bytes));
   request.gpu = {card, budget};
-  request.plan.gpu_bytes = gpu_host_bytes(card.is_unified, request.gpu->vram_bytes, request.plan);
+  request.plan.gpu_bytes =
+      gpu_host_bytes(card.is_unified, false, request.gpu->vram_bytes, request.plan);
   return {};
 }
 

@@ -24,6 +24,14 @@ class Gpu(unittest.TestCase):
         self.assertGreater(beside["penstock"]["gpu_experts"], 0)
         self.assertEqual(alone["penstock"].get("gpu_experts", 0), 0)
 
+    def test_small_matrices_stay_here_also_when_they_are_asked_for_there(self):
+        flags = ("--gpu", "llvmpipe", "--vram", "12M", "--gpu-trunk")
+        beside = good_json("run", DEMO, *ASK, *flags, "on")
+        self.assertEqual(beside["token_ids"], good_json("run", DEMO, *ASK)["token_ids"])
+        gpu = beside["penstock"]["gpu"]
+        self.assertEqual((gpu["trunk_matrices"], gpu["trunk_matrices_max"], gpu["trunk_bytes"]), (0, 0, 0))
+        self.assertIn("--gpu-trunk", self.refused(2, *flags, "some"))
+
     def test_auto_takes_no_software_device_and_says_so(self):
         out = penstock("run", DEMO, *ASK, "--gpu", "auto", "-q")
         self.assertEqual(out.returncode, 0, out.stderr)

@@ -13,7 +13,7 @@
 #include <random>
 #include <thread>
 
-#include "experts/gpu_tier.h"
+#include "engine/gpu_setup.h"
 #include "gpu/test_gpu.h"
 #include "support/test_model.h"
 
