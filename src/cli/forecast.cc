@@ -134,7 +134,8 @@ Result<void> apply_gpu(Call& call, bool can_compute, ForecastRequest& request) {
     return {};
   }
   const GpuCard card = PENSTOCK_TRY(find_gpu_card(name, measured));
-  PENSTOCK_TRY(use_gpu(card, call.settings.bytes("vram"), request));
+  const TrunkOnGpu trunk = trunk_on_gpu(call.settings.text("gpu-trunk"));
+  PENSTOCK_TRY(use_gpu(card, call.settings.bytes("vram"), trunk, request));
   call.terminal.note(
       fmt::format("{}: {}, reads {:.0f} GB/s, copies {:.0f} GB/s, answers in {:.0f} us", card.name,
                   card.origin, card.read_gbps, card.link_gbps, card.round_trip_us));
@@ -313,6 +314,17 @@ Result<ForecastRequest> shape_request(Call& call) {
   return request;
 }
 
+// Of a packed model; of others none lies on a GPU.
+ResidentWeights weights_of(const ModelFiles& files) {
+  ResidentWeights weights;
+  if (!files.packed) return weights;
+  for (const ResidentTensor& tensor : files.packed->tensors()) {
+    if (tensor.form.is_plain() || tensor.form.is_coded()) continue;
+    weights.add_matrix(tensor.name, {tensor.form.dtype, tensor.rows, tensor.columns});
+  }
+  return weights;
+}
+
 }  // namespace
 
 std::string profile_path(const Call& call) {
@@ -337,6 +349,7 @@ Result<std::optional<ForecastRequest>> forecast_of_model(Call& call, const Model
   ForecastRequest request;
   request.plan = plan;
   request.sizes = model_sizes(files);
+  request.weights = weights_of(files);
   const std::optional<DType> own = files.experts_dtype();
   request.bits.experts = own ? stored_bits(*own) : expert_bits(files.config, request.sizes);
   const DType dtype = own.value_or(nearest_dtype(request.bits.experts));

@@ -110,6 +110,12 @@ void add_device(const CostInput& input, double used, TokenCost& cost) {
       ms_at(cost.device_hit_rate * used, device.weights_gbps) + layers * device.start_us / 1e3;
   cost.device_calls_ms = layers * (device.round_trip_us + device.host_us) / 1e3 +
                          ms_at(layers * rows * row_bytes, device.link_gbps);
+  const DeviceTrunk& trunk = input.trunk;
+  if (trunk.bytes == 0) return;
+  cost.device_trunk_ms = ms_at(trunk.bytes, trunk.weights_gbps) +
+                         trunk.calls * (device.round_trip_us + device.product_start_us) / 1e3 +
+                         trunk.ffns * device.start_us / 1e3 +
+                         ms_at(trunk.row_bytes, device.link_gbps);
 }
 
 }  // namespace
@@ -134,6 +140,7 @@ std::string_view name_of(CostTerm term) {
     case CostTerm::kFixed: return "fixed per layer";
     case CostTerm::kDevice: return "experts on the GPU";
     case CostTerm::kDeviceCalls: return "calls of the GPU";
+    case CostTerm::kDeviceTrunk: return "matrices on the GPU";
   }
   return "?";
 }
@@ -164,6 +171,7 @@ double TokenCost::term_ms(CostTerm term) const {
     case CostTerm::kFixed: return fixed_ms;
     case CostTerm::kDevice: return device_ms;
     case CostTerm::kDeviceCalls: return device_calls_ms;
+    case CostTerm::kDeviceTrunk: return device_trunk_ms;
   }
   return 0;
 }
@@ -200,7 +208,8 @@ TokenCost token_cost(const CostInput& input) {
   const double waiting_layers = layers_with_miss(input, cost.hit_rate);
   cost.flash_ms =
       ms_at(cost.flash_bytes, rates.flash_gbps) + waiting_layers * rates.first_read_us / 1e3;
-  cost.dense_ms = ms_at(static_cast<double>(input.sizes.dense_bytes), weights);
+  const double dense = static_cast<double>(input.sizes.dense_bytes) - input.trunk.bytes;
+  cost.dense_ms = ms_at(dense, weights);
   const double hits_in_place_ms = ms_at(in_memory * used, weights);
   cost.hits_ms =
       hits_in_place_ms + (rates.copy_gbps > 0 ? ms_at(in_memory * read, rates.copy_gbps) : 0);
@@ -208,13 +217,15 @@ TokenCost token_cost(const CostInput& input) {
   cost.state_ms = ms_at(state_bytes(input, input.position), rates.memory_gbps);
   cost.fixed_ms = (layers * rates.layer_us + waiting_layers * rates.pause_us) / 1e3;
   add_device(input, used, cost);
-  const double shared_ms = ms_at(static_cast<double>(input.sizes.shared_bytes), weights);
+  const double shared_ms =
+      ms_at(static_cast<double>(input.sizes.shared_bytes) - input.trunk.shared_bytes, weights);
   const double hidden_ms = shared_ms + cost.hits_ms + cost.device_ms;
   const double beside_ms = std::min(cost.flash_ms, hidden_ms);
   const double idle_ms = cost.other_ms() - hidden_ms;
   cost.overlap_ms = beside_ms + std::min({ahead.recall * cost.flash_ms, cost.flash_ms - beside_ms,
                                           ahead.idle_share * std::max(0.0, idle_ms)});
-  const double elsewhere = input.device.is_unified ? 0 : cost.device_hit_rate * used;
+  const double elsewhere =
+      input.device.is_unified ? 0 : cost.device_hit_rate * used + input.trunk.bytes;
   const double all_weights_ms =
       ms_at(static_cast<double>(input.sizes.dense_bytes) + used - elsewhere, rates.memory_gbps);
   cost.limit_ms = std::max(streaming_ms, all_weights_ms + cost.state_ms);

@@ -10,7 +10,9 @@
 //   state   (2 S + KV) / B_memory                     delta-net states, attention over the context
 //   fixed   L * tau + L' * pause                      handing out ops, waking after a wait
 //   device  g G / B_device + L * start                experts in a GPU's memory, g of the hits
-//   calls   L * (round trip + host) + rows / B_link   what a layer costs that asks the GPU
+//   calls   L * (round trip + host) + rows / B_link   what a layer costs that asks the GPU for experts
+//   trunk   T / B_device + C * (round trip + start)   matrices of D in a GPU's memory, T bytes in C
+//           + F * start + rows / B_link               calls that are waited for and F that are not
 //
 // A GPU's memory is slots beside those of RAM, with the most used experts; what it computes is counted
 // after what the processors do meanwhile, since nobody has measured yet how much of it is hidden.
@@ -58,13 +60,14 @@ struct MachineRates {
 
 // Of a GPU that computes the experts in its memory (survey/gpu_card.h).
 struct DeviceRates {
-  double read_gbps = 0;      // of a kernel that only reads
-  double weights_gbps = 0;   // of experts' weights, besides start_us
-  double link_gbps = 0;      // copies of rows to it and back
-  double start_us = 0;       // of a layer's experts: their kernels begin and end
-  double round_trip_us = 0;  // from handing work over to seeing its end
-  double host_us = 0;        // what the engine spends on a call besides
-  bool is_unified = false;   // its memory is the machine's
+  double read_gbps = 0;         // of a kernel that only reads
+  double weights_gbps = 0;      // of experts' weights, besides start_us
+  double link_gbps = 0;         // copies of rows to it and back
+  double start_us = 0;          // of a layer's experts or a shared one: their kernels begin and end
+  double round_trip_us = 0;     // from handing work over to seeing its end
+  double host_us = 0;           // what the engine spends on a call besides
+  double product_start_us = 0;  // of a call's products
+  bool is_unified = false;      // its memory is the machine's
 };
 
 enum class HitKind : uint8_t {
@@ -99,6 +102,16 @@ struct ReadAhead {
 inline constexpr ReadAhead kReadAheadMeasured = {
     .recall = 0.77, .idle_share = 0.5, .waste = 0.25, .in_prompts = 0.9};
 
+// Matrices that every token needs, in a GPU's memory.
+struct DeviceTrunk {
+  double bytes = 0;         // of the dense ones
+  double shared_bytes = 0;  // of these, of shared experts
+  double row_bytes = 0;     // over the link for a token
+  double calls = 0;         // of products, for a token
+  double ffns = 0;          // shared experts
+  double weights_gbps = 0;  // of their type
+};
+
 struct CostInput {
   ModelConfig config;
   ModelSizes sizes;
@@ -111,6 +124,7 @@ struct CostInput {
   ReadAhead read_ahead = {};
   DeviceRates device = {};
   int64_t device_slots = 0;  // 0: no device; beside num_slots
+  DeviceTrunk trunk = {};    // only beside slots
 };
 
 enum class CostTerm : uint8_t {
@@ -121,11 +135,13 @@ enum class CostTerm : uint8_t {
   kState,
   kFixed,
   kDevice,
-  kDeviceCalls
+  kDeviceCalls,
+  kDeviceTrunk
 };
 inline constexpr CostTerm kCostTerms[] = {
-    CostTerm::kFlash, CostTerm::kDense, CostTerm::kHits,   CostTerm::kMisses,
-    CostTerm::kState, CostTerm::kFixed, CostTerm::kDevice, CostTerm::kDeviceCalls};
+    CostTerm::kFlash,  CostTerm::kDense,       CostTerm::kHits,
+    CostTerm::kMisses, CostTerm::kState,       CostTerm::kFixed,
+    CostTerm::kDevice, CostTerm::kDeviceCalls, CostTerm::kDeviceTrunk};
 // Without those of a device.
 inline constexpr std::span kHostTerms = std::span(kCostTerms).first<6>();
 std::string_view name_of(CostTerm term);
@@ -136,7 +152,7 @@ struct TokenCost {
   double missed_bytes = 0;     // of the experts that were not in memory
   double flash_bytes = 0;      // the same, with what is read in vain
   double flash_ms = 0, dense_ms = 0, hits_ms = 0, misses_ms = 0, state_ms = 0, fixed_ms = 0;
-  double device_ms = 0, device_calls_ms = 0;
+  double device_ms = 0, device_calls_ms = 0, device_trunk_ms = 0;
   double overlap_ms = 0;  // of the flash time, behind computing
   double limit_ms = 0;
 
@@ -144,7 +160,8 @@ struct TokenCost {
   // Those of a device only where there is one.
   std::span<const CostTerm> terms() const;
   double other_ms() const {
-    return dense_ms + hits_ms + misses_ms + state_ms + fixed_ms + device_ms + device_calls_ms;
+    return dense_ms + hits_ms + misses_ms + state_ms + fixed_ms + device_ms + device_calls_ms +
+           device_trunk_ms;
   }
   double serial_ms() const { return flash_ms + other_ms(); }
   double overlapped_ms() const { return serial_ms() - overlap_ms; }

@@ -312,7 +312,26 @@ TEST(Device, terms_are_those_of_a_calculation_by_hand) {
   // A row there and on average two back, of 4,096 floats.
   EXPECT_NEAR(cost.device_calls_ms, 60 * 0.390 + 60 * 3 * 16384 / 23e9 * 1e3, 1e-3);
   EXPECT_NEAR(cost.hits_ms, 0.6 * 4.2467e9 / 65e9 * 1e3, 1e-2);
-  EXPECT_EQ(cost.terms().size(), 8u);
+  EXPECT_EQ(cost.device_trunk_ms, 0);
+  EXPECT_EQ(cost.terms().size(), 9u);
+}
+
+TEST(Device, matrices_there_are_read_there) {
+  CostInput input = with_card(with_hits(big_model(7), 0.8, 10), 2000);
+  const TokenCost without = token_cost(input);
+  input.device.product_start_us = 13;
+  input.trunk = {.bytes = 4e9,
+                 .shared_bytes = 5e8,
+                 .row_bytes = 1e7,
+                 .calls = 121,
+                 .ffns = 60,
+                 .weights_gbps = 745};
+  const TokenCost cost = token_cost(input);
+  EXPECT_NEAR(cost.device_trunk_ms, 4e9 / 745e9 * 1e3 + 121 * 0.053 + 60 * 0.027 + 1e7 / 23e9 * 1e3,
+              1e-6);
+  EXPECT_NEAR(without.dense_ms - cost.dense_ms, 4e9 / 65e9 * 1e3, 1e-6);
+  EXPECT_EQ(cost.hits_ms, without.hits_ms);
+  EXPECT_LE(cost.limit_ms, without.limit_ms);
 }
 
 TEST(Device, none_is_what_was_before) {

@@ -17,19 +17,43 @@ constexpr uint64_t kGibibyte = uint64_t{1} << 30;
 // Tokenizer and template of the published models: measured at 30 to 60 MiB.
 constexpr uint64_t kTextBytesGuess = uint64_t{64} << 20;
 
+// What lies there besides experts; the rest of its memory is theirs.
+TrunkChoice gpu_trunk(const ForecastRequest& request, const MemoryPlan& plan) {
+  if (!request.gpu || !request.gpu->trunk) return {};
+  const uint64_t room =
+      trunk_room(request.gpu->vram_bytes, gpu_limits(request.plan, plan.chunk_tokens),
+                 request.sizes.record_bytes);
+  return request.gpu->trunk->choose(room);
+}
+
 // 0: there is no GPU, or not even one expert's room in what it may use.
-int64_t gpu_slots(const ForecastRequest& request, const MemoryPlan& plan) {
+int64_t gpu_slots(const ForecastRequest& request, const MemoryPlan& plan, uint64_t trunk_bytes) {
   if (!request.gpu) return 0;
   const Result<int64_t> slots =
       GpuTier::slots_for(request.gpu->card.name, gpu_limits(request.plan, plan.chunk_tokens),
-                         request.sizes.record_bytes, request.gpu->vram_bytes);
+                         request.sizes.record_bytes, request.gpu->vram_bytes - trunk_bytes);
   return slots ? std::min(*slots, plan.num_experts) : 0;
+}
+
+// As fast as the last of its matrices: types differ by a few percent.
+DeviceTrunk device_trunk(const ForecastRequest& request, const TrunkChoice& choice) {
+  const TrunkWork& work = choice.work;
+  if (work.bytes == 0) return {};
+  const DType dtype = choice.trunk.matrices.back().dtype;
+  return {.bytes = static_cast<double>(work.bytes),
+          .shared_bytes = static_cast<double>(work.ffn_bytes),
+          .row_bytes = static_cast<double>(work.row_bytes),
+          .calls = static_cast<double>(work.calls),
+          .ffns = static_cast<double>(work.ffns),
+          .weights_gbps = device_rates(request.gpu->card, dtype).weights_gbps};
 }
 
 CostInput cost_input(const ForecastRequest& request, const MemoryPlan& plan) {
   DeviceRates device;
   if (request.gpu) device = device_rates(request.gpu->card, nearest_dtype(request.bits.experts));
-  const int64_t device_slots = device.read_gbps > 0 ? gpu_slots(request, plan) : 0;
+  TrunkChoice trunk;
+  if (device.read_gbps > 0) trunk = gpu_trunk(request, plan);
+  const int64_t device_slots = device.read_gbps > 0 ? gpu_slots(request, plan, trunk.bytes) : 0;
   return {.config = request.plan.config,
           .sizes = request.sizes,
           .rates = request.rates,
@@ -40,7 +64,8 @@ CostInput cost_input(const ForecastRequest& request, const MemoryPlan& plan) {
           .chunk_tokens = plan.chunk_tokens,
           .read_ahead = request.read_ahead,
           .device = device,
-          .device_slots = device_slots};
+          .device_slots = device_slots,
+          .trunk = device_trunk(request, trunk)};
 }
 
 // Weights, records and checksums of the plan follow the sizes.
@@ -69,12 +94,15 @@ double gibibytes(uint64_t bytes) {
 }
 
 std::string gpu_text(const Forecast& forecast, const ForecastGpu& gpu) {
+  const std::string matrices = fmt::format("{} of {} matrices that every token needs, ",
+                                           forecast.gpu_matrices, forecast.gpu_matrices_max);
   return fmt::format(
-      "  {} ({}), {} of {}: {} of {} experts, {:.0f} % of a token's; without it {:.2f} tok/s. All "
-      "but experts is the processors', prompts as without it\n",
+      "  {} ({}), {} of {}: {}{} of {} experts, {:.0f} % of a token's; without it {:.2f} tok/s. "
+      "All else is the processors', prompts as without it\n",
       gpu.card.name, gpu.card.origin, format_bytes(gpu.vram_bytes),
-      format_bytes(gpu.card.memory_bytes), forecast.gpu_slots, forecast.plan.num_experts,
-      100 * forecast.token.device_hit_rate, forecast.without_gpu_tps);
+      format_bytes(gpu.card.memory_bytes), forecast.gpu_matrices_max > 0 ? matrices : "",
+      forecast.gpu_slots, forecast.plan.num_experts, 100 * forecast.token.device_hit_rate,
+      forecast.without_gpu_tps);
 }
 
 }  // namespace
@@ -89,10 +117,12 @@ ForecastRequest forecast_request(const ModelConfig& config, const StoredBits& bi
       std::size(kPackedParts) * sizeof(Hash128);
   request.plan.text_bytes = kTextBytesGuess;
   set_sizes(request, model_sizes(config, bits));
+  request.weights = listed_weights(config, nearest_dtype(bits.resident));
   return request;
 }
 
-Result<void> use_gpu(const GpuCard& card, uint64_t vram_bytes, ForecastRequest& request) {
+Result<void> use_gpu(const GpuCard& card, uint64_t vram_bytes, TrunkOnGpu trunk,
+                     ForecastRequest& request) {
   if (device_rates(card, nearest_dtype(request.bits.experts)).read_gbps == 0) {
     return Error{ErrorCode::kUnsupported,
                  fmt::format("--gpu: experts of {} bits stay on the processors; a GPU computes q8, "
@@ -104,9 +134,10 @@ Result<void> use_gpu(const GpuCard& card, uint64_t vram_bytes, ForecastRequest& 
   facts.memory_bytes = card.memory_bytes;
   facts.is_unified = card.is_unified;
   const uint64_t budget = PENSTOCK_TRY(vram_budget(facts, vram_bytes));
-  request.gpu = {card, budget};
-  request.plan.gpu_bytes =
-      gpu_host_bytes(card.is_unified, false, request.gpu->vram_bytes, request.plan);
+  request.gpu = {card, budget, std::nullopt};
+  const bool has_trunk = takes_trunk(trunk, card.is_unified);
+  if (has_trunk) request.gpu->trunk.emplace(request.plan.config, request.weights, GpuOptions{});
+  request.plan.gpu_bytes = gpu_host_bytes(card.is_unified, has_trunk, budget, request.plan);
   return {};
 }
 
@@ -128,6 +159,9 @@ Result<Forecast> make_forecast(const ForecastRequest& request) {
   forecast.token = token_cost(input);
   forecast.prompt = prompt_cost(input, std::max<int64_t>(1, request.prompt_tokens));
   forecast.gpu_slots = input.device_slots;
+  const TrunkChoice trunk = gpu_trunk(request, forecast.plan);
+  forecast.gpu_matrices = std::ssize(trunk.trunk.matrices);
+  forecast.gpu_matrices_max = trunk.fit;
   if (request.gpu) {
     const ForecastRequest without = without_gpu(request);
     forecast.without_gpu_tps = speed(without, PENSTOCK_TRY(plan_memory(without.plan)));
@@ -241,6 +275,8 @@ Json to_json(const Forecast& forecast) {
   if (forecast.gpu_slots > 0) {
     json["gpu_slots"] = forecast.gpu_slots;
     json["gpu_hit_rate"] = token.device_hit_rate;
+    json["gpu_matrices"] = forecast.gpu_matrices;
+    json["gpu_matrices_max"] = forecast.gpu_matrices_max;
     json["without_gpu_tps"] = forecast.without_gpu_tps;
   }
   return json;
@@ -260,9 +296,8 @@ std::string to_text(const Forecast& forecast, const ForecastRequest& request) {
                       token.serial_tps());
   text += fmt::format("  {:<24}{:>10.2f} tok/s, {:.1f} ms of the disk's time used\n", "predicted",
                       token.overlapped_tps(), token.overlap_ms);
-  text +=
-      fmt::format("  {:<24}{:>10.2f} tok/s, no exact engine is faster here{}\n", "limit",
-                  token.limit_tps(), request.gpu ? " that computes only experts on the GPU" : "");
+  text += fmt::format("  {:<24}{:>10.2f} tok/s, no exact engine is faster here{}\n", "limit",
+                      token.limit_tps(), request.gpu ? " with the same on the GPU" : "");
   if (request.gpu) text += gpu_text(forecast, *request.gpu);
   text += fmt::format(
       "  bound by {}; 1 GiB more memory {:+.2f} tok/s, 1 GB/s more flash {:+.2f}, "

@@ -4,8 +4,8 @@
 // A pure function of shapes and rates, so it can be asked about models and machines that nobody has
 // yet. For a model that is packed its own sizes go in; for a shape they follow from the bits.
 //
-// A GPU is forecast as the engine uses it today: experts in its memory are computed there, all else is
-// the processors'; prompts as without it.
+// A GPU is forecast as the engine uses it today: matrices that every token needs and experts in its
+// memory are multiplied there, all else is the processors'; prompts as without it.
 //
 // Errors  make_forecast(): kOutOfMemory (the budget is below the floor), kInvalidArgument (rates; too
 //         little of a GPU's memory). use_gpu(): kInvalidArgument, kUnsupported (types of experts)
@@ -18,7 +18,9 @@
 
 #include "base/json.h"
 #include "base/result.h"
+#include "engine/gpu_trunk.h"
 #include "engine/memory_plan.h"
+#include "model/resident_weights.h"
 #include "survey/cost_model.h"
 #include "survey/gpu_card.h"
 
@@ -27,12 +29,14 @@ namespace penstock {
 struct ForecastGpu {
   GpuCard card;
   uint64_t vram_bytes = 0;
+  std::optional<TrunkCandidates> trunk;  // matrices that could lie there
 };
 
 struct ForecastRequest {
   PlanRequest plan;  // config, budget, context, threads, experts per token; sizes of weights
   StoredBits bits;   // of the weights; the table over bits replaces those of the experts
   ModelSizes sizes;
+  ResidentWeights weights;  // types and shapes, without bytes
   MachineRates rates;
   HitModel hits;
   ReadAhead read_ahead = kReadAheadMeasured;
@@ -43,9 +47,10 @@ struct ForecastRequest {
 // For a shape without files: sizes, checksums and a guess at the tokenizer go into the plan.
 ForecastRequest forecast_request(const ModelConfig& config, const StoredBits& bits);
 
-// Puts experts into that GPU's memory, 0: all of it less a margin, and what it shares with the host
-// into the plan. Refuses what the engine would refuse.
-Result<void> use_gpu(const GpuCard& card, uint64_t vram_bytes, ForecastRequest& request);
+// Puts matrices and experts into that GPU's memory, 0: all of it less a margin, and what it shares with
+// the host into the plan. Refuses what the engine would refuse.
+Result<void> use_gpu(const GpuCard& card, uint64_t vram_bytes, TrunkOnGpu trunk,
+                     ForecastRequest& request);
 
 struct Forecast {
   MemoryPlan plan;
@@ -56,7 +61,9 @@ struct Forecast {
   double with_flash_tps = 0;      // 1 GB/s of flash
   double with_bandwidth_tps = 0;  // 10 GB/s of memory bandwidth (and of products)
   int64_t gpu_slots = 0;
-  double without_gpu_tps = 0;  // 0: there is none
+  int64_t gpu_matrices = 0,
+          gpu_matrices_max = 0;  // that every token needs: there, and that could be
+  double without_gpu_tps = 0;    // 0: there is none
 };
 Result<Forecast> make_forecast(const ForecastRequest& request);
 

@@ -101,14 +101,15 @@ TEST(Forecast, is_told_in_words_and_in_json) {
   EXPECT_THAT(to_table(over_experts(request), "experts"), HasSubstr("first token s"));
 }
 
-Result<ForecastRequest> with_gpu(const std::string& name, uint64_t vram_bytes) {
+Result<ForecastRequest> with_gpu(const std::string& name, uint64_t vram_bytes,
+                                 TrunkOnGpu trunk = TrunkOnGpu::kAuto) {
   ForecastRequest request = pc_request();
-  PENSTOCK_TRY(use_gpu(find_gpu_card(name, {}).value(), vram_bytes, request));
+  PENSTOCK_TRY(use_gpu(find_gpu_card(name, {}).value(), vram_bytes, trunk, request));
   return request;
 }
 
 TEST(ForecastOfAGpu, puts_experts_there_and_the_rest_where_it_was) {
-  const ForecastRequest request = with_gpu("4090", 0).value();
+  const ForecastRequest request = with_gpu("4090", 0, TrunkOnGpu::kOff).value();
   EXPECT_EQ(request.gpu->vram_bytes, uint64_t{23} << 30);  // less the margin
   const Forecast forecast = make_forecast(request).value();
   // 23 GiB over 7,077,888 bytes, less rows and copies.
@@ -122,7 +123,27 @@ TEST(ForecastOfAGpu, puts_experts_there_and_the_rest_where_it_was) {
   EXPECT_LT(forecast.plan.num_slots, without.plan.num_slots);  // rows and copies are in --memory
   EXPECT_LE(forecast.plan.total_bytes, request.plan.budget_bytes);
   EXPECT_THAT(to_text(forecast, request), HasSubstr("RTX 4090 (data sheet), 23.00 GiB of 24.00"));
-  EXPECT_EQ(to_json(forecast)["terms_ms"].size(), 8u);
+  EXPECT_EQ(to_json(forecast)["terms_ms"].size(), 9u);
+  EXPECT_EQ(forecast.token.device_trunk_ms, 0);
+}
+
+TEST(ForecastOfAGpu, puts_matrices_that_every_token_needs_before_experts) {
+  const Forecast with = make_forecast(with_gpu("4090", 0).value()).value();
+  const Forecast experts = make_forecast(with_gpu("4090", 0, TrunkOnGpu::kOff).value()).value();
+  // 60 layers: two or three of a mixer that are large, three of a shared expert; and the head.
+  EXPECT_EQ(with.gpu_matrices, with.gpu_matrices_max);
+  EXPECT_NEAR(static_cast<double>(with.gpu_matrices), 1 + 60 * 6, 30);
+  EXPECT_LT(with.gpu_slots, experts.gpu_slots);
+  EXPECT_LT(with.token.dense_ms, experts.token.dense_ms / 4);
+  EXPECT_GT(with.token.device_trunk_ms, 0);
+  EXPECT_LT(with.token.device_trunk_ms, experts.token.dense_ms);
+  EXPECT_GT(with.token.overlapped_tps(), experts.token.overlapped_tps());
+  // Little memory: the head and some mixers, and what one slot needs.
+  const Forecast small = make_forecast(with_gpu("4090", uint64_t{2} << 30).value()).value();
+  EXPECT_GT(small.gpu_matrices, 10);
+  EXPECT_LT(small.gpu_matrices, with.gpu_matrices);
+  EXPECT_GE(small.gpu_slots, 1);
+  EXPECT_GT(small.token.dense_ms, with.token.dense_ms);
 }
 
 TEST(ForecastOfAGpu, memory_of_the_machine_is_counted_once) {
@@ -141,7 +162,7 @@ TEST(ForecastOfAGpu, refuses_what_the_engine_would_refuse) {
   EXPECT_THAT(little.error().message, HasSubstr("--vram"));
   ForecastRequest wide = pc_request();
   wide.bits.experts = 16;
-  EXPECT_EQ(use_gpu(find_gpu_card("4090", {}).value(), 0, wide).error().code,
+  EXPECT_EQ(use_gpu(find_gpu_card("4090", {}).value(), 0, TrunkOnGpu::kAuto, wide).error().code,
             ErrorCode::kUnsupported);
 }
 

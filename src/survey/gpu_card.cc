@@ -47,6 +47,8 @@ constexpr double kRoundTripUs = 40;
 constexpr double kDispatchUs = 5.6;
 // A layer's experts took 27 us and so much of the rate of reading, over types and two shapes.
 constexpr double kStartDispatches = 4.8;
+// Of these four kernels products have two: packing and multiplying. Not measured apart.
+constexpr double kProductShare = 0.5;
 constexpr double kShareQ8 = 0.95, kShareQ4 = 0.85, kShareQ3 = 0.77, kShareQ2 = 0.70;
 // The 35B shape with all experts in both memories: 40 ms a token with the device and 29 ms without, of
 // which 5 to 10 ms were these experts' on the processors. What round trips and kernels do not explain.
@@ -181,6 +183,7 @@ DeviceRates device_rates(const GpuCard& card, DType experts) {
           .start_us = start_us,
           .round_trip_us = card.round_trip_us,
           .host_us = kHostUs,
+          .product_start_us = kProductShare * start_us,
           .is_unified = card.is_unified};
 }
 

@@ -13,8 +13,9 @@ namespace {
 
 constexpr double kWidth = 760, kHeight = 420;
 constexpr double kLeft = 64, kRight = 200, kTop = 40, kBottom = 56;  // margins; legend on the right
-constexpr std::array<std::string_view, 8> kColours = {"#3b82c4", "#d9772b", "#3f9e57", "#c4527f",
-                                                      "#8a6fc9", "#a88a1e", "#2fa3a0", "#8c8c8c"};
+constexpr std::array<std::string_view, 9> kColours = {"#3b82c4", "#d9772b", "#3f9e57",
+                                                      "#c4527f", "#8a6fc9", "#a88a1e",
+                                                      "#2fa3a0", "#8c8c8c", "#6b4f3a"};
 constexpr std::string_view kStyle =
     "<style>.t{font:13px sans-serif;fill:#222}.a{stroke:#222;fill:none}"
     ".g{stroke:#8888;stroke-width:.5;fill:none}"

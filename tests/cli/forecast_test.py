@@ -90,7 +90,7 @@ class PlanOfAGpu(Refusals):
 
     def test_a_card_that_is_not_here(self):
         without = good_json(*self.PC)
-        plan = good_json(*self.PC, "--gpu", "4090")
+        plan = good_json(*self.PC, "--gpu", "4090", "--gpu-trunk", "off")
         self.assertNotIn("gpu", without)
         self.assertEqual(plan["gpu"]["name"], "RTX 4090")
         self.assertEqual(plan["gpu"]["origin"], "data sheet")
@@ -99,8 +99,14 @@ class PlanOfAGpu(Refusals):
         self.assertEqual(forecast["without_gpu_tps"], without["forecast"]["overlapped_tps"])
         self.assertGreater(forecast["overlapped_tps"], forecast["without_gpu_tps"])
         self.assertTrue(3400 < forecast["gpu_slots"] < 3500)
+        beside = good_json(*self.PC, "--gpu", "4090")["forecast"]
+        self.assertGreater(beside["gpu_matrices"], 100)
+        self.assertLess(beside["gpu_slots"], forecast["gpu_slots"])
+        self.assertGreater(beside["overlapped_tps"], forecast["overlapped_tps"])
+        self.assertLess(beside["terms_ms"]["dense weights"], forecast["terms_ms"]["dense weights"])
         told = good(*self.PC, "--gpu", "4090")
         self.assertIn("calls of the GPU", told)
+        self.assertIn("matrices that every token needs", told)
         self.assertIn("prompts as without it", told)
 
     def test_the_table_goes_over_its_memory(self):
