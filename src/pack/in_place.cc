@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <filesystem>
 #include <memory>
 #include <utility>
 #include <vector>
@@ -27,6 +28,16 @@ Result<void> check_options(const PackOptions& options) {
   if (options.calibrate) other = "--calibrate, as a pack that goes on runs all of the source again";
   if (other == nullptr) return {};
   return Error{ErrorCode::kInvalidArgument, fmt::format("--in-place does not go with {}", other)};
+}
+
+Result<void> check_record_name(const Storage& storage, const std::string& target) {
+  const std::string path = source_record_path(target);
+  const Result<bool> is_folder = storage.is_directory(path);
+  if (!is_folder || !*is_folder) return {};
+  return Error{ErrorCode::kInvalidArgument,
+               fmt::format("{} is a folder, and --in-place keeps there what it has to know of the "
+                           "source; give another TARGET",
+                           path)};
 }
 
 // What each piece is made from, and in which order they are written.
@@ -153,6 +164,29 @@ InPlaceFacts facts_of(const std::vector<ShrinkingSource::File>& files) {
   return facts;
 }
 
+// Only the run that read all of it back removes what is left, and only of the source that is named.
+Result<void> check_may_clear_up(const Storage& storage, const PackOptions& options,
+                                const std::string& target, const ShrinkingSource& source) {
+  const auto refused = [&](const std::string& why) {
+    return Error{ErrorCode::kInvalidArgument,
+                 fmt::format("{} is there, and {} tells of a pack in place that {}; nothing was "
+                             "removed: take that file away, or the model",
+                             target, source_record_path(target), why)};
+  };
+  const std::filesystem::path named(options.source);
+  const std::vector<ShrinkingSource::File> files = source.recorded_files();
+  const bool is_file = std::ranges::any_of(
+      files, [&](const ShrinkingSource::File& file) { return file.path == options.source; });
+  const std::filesystem::path folder = is_file ? named.parent_path() : named;
+  for (const ShrinkingSource::File& file : files) {
+    if (std::filesystem::path(file.path).parent_path() != folder) {
+      return refused(fmt::format("was of another source, {}", escaped(file.path)));
+    }
+    if (!file.is_gone && !storage.stat(journal_path(target))) return refused("did not make it");
+  }
+  return {};
+}
+
 // The model has its name already; what is left are files that were packed and read back before.
 Result<PackReport> clear_up(Storage& storage, const PackOptions& options, const std::string& target,
                             ShrinkingSource& source, const PackCallback& progress) {
@@ -162,6 +196,7 @@ Result<PackReport> clear_up(Storage& storage, const PackOptions& options, const 
                  fmt::format("{} is another model than the one that {} tells of; move it away",
                              target, source_record_path(target))};
   }
+  PENSTOCK_TRY(check_may_clear_up(storage, options, target, source));
   PENSTOCK_TRY(options.in_place(facts_of(source.recorded_files())));
   std::unique_ptr<Storage::Lock> lock = PENSTOCK_TRY(storage.lock(journal_path(target)));
   PackReport report;
@@ -190,6 +225,7 @@ Result<PackReport> pack_in_place(Storage& storage, const PackOptions& options,
                                  const std::string& target, const PackCallback& progress,
                                  const std::stop_token& stop) {
   PENSTOCK_TRY(check_options(options));
+  PENSTOCK_TRY(check_record_name(storage, target));
   const std::unique_ptr<ShrinkingSource> source =
       PENSTOCK_TRY(ShrinkingSource::open(storage, target));
   if (source->has_record() && storage.stat(target)) {

@@ -117,7 +117,7 @@ TEST(InPlaceFaults, ended_at_every_call_and_begun_again) {
       left.insert(disk.list("/source")->size() - without_weights(source).size());
       EXPECT_TRUE(!told_success || disk.stat("/out/model").has_value());
       // What is told complete may have left its record and its journal.
-      if (!told_success || disk.stat("/out/model.source").has_value()) {
+      if (!told_success || disk.stat("/out/model.in-place").has_value()) {
         const Result<PackReport> again = pack(disk, in_place(source));
         EXPECT_TRUE(again.has_value()) << again.error().message;
       }
@@ -142,7 +142,7 @@ TEST(InPlaceFaults, ended_again_and_again) {
       disk.crash();
       expect_nothing_lost(disk, source);
     }
-    if (!disk.stat("/out/model").has_value() || disk.stat("/out/model.source").has_value()) {
+    if (!disk.stat("/out/model").has_value() || disk.stat("/out/model.in-place").has_value()) {
       const Result<PackReport> again = pack(disk, in_place(source));
       ASSERT_TRUE(again.has_value()) << again.error().message;
     }

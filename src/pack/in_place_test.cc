@@ -99,9 +99,49 @@ TEST(InPlace, as_long_as_nothing_is_gone_it_may_be_started_over) {
     if (++seen == 3) stop.request_stop();
   };
   EXPECT_FALSE(pack_model(disk, in_place(source), stop_early, stop.get_token()).has_value());
-  ASSERT_TRUE(disk.stat("/out/model.source").has_value());
+  ASSERT_TRUE(disk.stat("/out/model.in-place").has_value());
   pack(disk, options_of(source)).value();
   EXPECT_EQ(test::load_all(disk, "/out/model"), expected(source));
+  EXPECT_EQ(test::load_all(disk, "/source"), source.files);
+  // That one was never read back, and its source is not this pack's to remove.
+  EXPECT_FALSE(disk.stat("/out/model.in-place").has_value());
+  EXPECT_EQ(pack(disk, in_place(source)).error().code, ErrorCode::kInvalidArgument);
+  EXPECT_EQ(test::load_all(disk, "/source"), source.files);
+}
+
+TEST(InPlace, a_folder_of_the_records_name_is_no_record) {
+  Source source = floats();
+  source.path = "/out/model.in-place";
+  SimStorage disk;
+  test::store_all(disk, source.path, source.files);
+  EXPECT_EQ(pack(disk, in_place(source)).error().code, ErrorCode::kInvalidArgument);
+  pack(disk, options_of(source)).value();
+  EXPECT_EQ(test::load_all(disk, source.path), source.files);
+}
+
+// As a copy of the model's folder may bring it along.
+TEST(InPlace, a_record_of_another_pack_removes_nothing) {
+  const Source source = floats();
+  SimStorage disk;
+  test::store_all(disk, "/source", source.files);
+  std::stop_source stop;
+  int seen = 0;
+  const auto stop_early = [&](const PackProgress&) {
+    if (++seen == 3) stop.request_stop();
+  };
+  EXPECT_FALSE(pack_model(disk, in_place(source), stop_early, stop.get_token()).has_value());
+  const std::string record = *read_text(disk, "/out/model.in-place", 1 << 30);
+  pack(disk, options_of(source)).value();
+  test::store(disk, "/out/model.in-place", record);
+  const Result<PackReport> without_journal = pack(disk, in_place(source));
+  ASSERT_FALSE(without_journal.has_value());
+  EXPECT_THAT(without_journal.error().message, HasSubstr("did not make it"));
+  test::store(disk, "/out/model.journal", "of whatever");
+  PackOptions other = in_place(source);
+  other.source = "/elsewhere/source";
+  const Result<PackReport> of_another = pack(disk, other);
+  ASSERT_FALSE(of_another.has_value());
+  EXPECT_THAT(of_another.error().message, HasSubstr("another source"));
   EXPECT_EQ(test::load_all(disk, "/source"), source.files);
 }
 
@@ -150,24 +190,24 @@ TEST(InPlace, a_damaged_record_is_told_and_nothing_done) {
   SimStorage disk;
   test::store_all(disk, "/source", source.files);
   end_after(disk, source, 2);
-  const uint64_t bits = disk.stat("/out/model.source")->bytes * 8;
+  const uint64_t bits = disk.stat("/out/model.in-place")->bytes * 8;
   for (const uint64_t bit : {uint64_t{3}, uint64_t{64 + 5}, bits / 2, bits - 1}) {
-    disk.flip_stored_bit("/out/model.source", bit);
+    disk.flip_stored_bit("/out/model.in-place", bit);
     for (const PackOptions& options : {in_place(source), options_of(source)}) {
       const Result<PackReport> packed = pack(disk, options);
       ASSERT_FALSE(packed.has_value());
       EXPECT_EQ(packed.error().code, ErrorCode::kCorrupt);
-      EXPECT_THAT(packed.error().message, HasSubstr("/out/model.source"));
+      EXPECT_THAT(packed.error().message, HasSubstr("/out/model.in-place"));
     }
-    disk.flip_stored_bit("/out/model.source", bit);
+    disk.flip_stored_bit("/out/model.in-place", bit);
   }
-  const uint64_t bytes = disk.stat("/out/model.source")->bytes;
-  const std::string whole = *read_text(disk, "/out/model.source", bytes);
+  const uint64_t bytes = disk.stat("/out/model.in-place")->bytes;
+  const std::string whole = *read_text(disk, "/out/model.in-place", bytes);
   for (const uint64_t length : {uint64_t{0}, uint64_t{12}, bytes / 2, bytes - 1}) {
-    test::store(disk, "/out/model.source", std::string_view(whole).substr(0, length));
+    test::store(disk, "/out/model.in-place", std::string_view(whole).substr(0, length));
     EXPECT_EQ(pack(disk, in_place(source)).error().code, ErrorCode::kCorrupt);
   }
-  test::store(disk, "/out/model.source", whole);
+  test::store(disk, "/out/model.in-place", whole);
   pack(disk, in_place(source)).value();
   expect_done(disk, source);
 }

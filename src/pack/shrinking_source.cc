@@ -34,6 +34,12 @@ Result<bool> is_there(const Storage& storage, const std::string& path) {
   return stat.error();
 }
 
+// A folder of the name is somebody else's.
+Result<bool> is_file_there(const Storage& storage, const std::string& path) {
+  if (!PENSTOCK_TRY(is_there(storage, path))) return false;
+  return !PENSTOCK_TRY(storage.is_directory(path));
+}
+
 // The number of a disk may be another after a restart.
 bool is_same_file(const FileStat& now, const FileStat& then) {
   return now.bytes == then.bytes && now.inode == then.inode && now.modified_ns == then.modified_ns;
@@ -142,14 +148,14 @@ ShrinkingSource::ShrinkingSource(Storage& real, std::string target)
 ShrinkingSource::~ShrinkingSource() = default;
 
 std::string source_record_path(const std::string& target) {
-  return target + ".source";
+  return target + ".in-place";
 }
 
 // Nothing where there is no record.
 Result<std::unique_ptr<ShrinkingSource::Record>> ShrinkingSource::read_record(
     Storage& real, const std::string& target) {
   const std::string path = source_record_path(target);
-  if (!PENSTOCK_TRY(is_there(real, path))) return std::unique_ptr<Record>();
+  if (!PENSTOCK_TRY(is_file_there(real, path))) return std::unique_ptr<Record>();
   const std::string text = PENSTOCK_TRY(read_text(real, path, kRecordBytesMax));
   const auto all = std::as_bytes(std::span(text));
   const Error damaged = {
@@ -214,7 +220,7 @@ Result<void> ShrinkingSource::check_nothing_consumed(Storage& real, const std::s
       fmt::format("{0}.partial was begun with --in-place and is not started over: {1} files of its "
                   "source, such as {2}, are gone, and what was made of them is there alone. Go on "
                   "with the same source and flags; if it is given up, remove {0}.partial, "
-                  "{0}.journal and {0}.source",
+                  "{0}.journal and {0}.in-place",
                   target, gone,
                   escaped((*std::ranges::find_if(record->files, &Entry::is_gone))->path))};
 }
@@ -303,11 +309,15 @@ Result<void> ShrinkingSource::remove_file(size_t index) {
 }
 
 Result<void> ShrinkingSource::remove_record() {
-  const std::string path = source_record_path(target_);
-  const Result<void> removed = real_.remove(path);
-  if (!removed && removed.error().code != ErrorCode::kNotFound) return removed;
+  return forget(real_, target_);
+}
+
+Result<void> ShrinkingSource::forget(Storage& real, const std::string& target) {
+  const std::string path = source_record_path(target);
+  if (!PENSTOCK_TRY(is_file_there(real, path))) return {};
+  PENSTOCK_TRY(real.remove(path));
   // One that comes back after a power cut tells nothing wrong.
-  static_cast<void>(real_.sync_directory(folder_of(path)).has_value());
+  static_cast<void>(real.sync_directory(folder_of(path)).has_value());
   return {};
 }
 

@@ -2,11 +2,11 @@
 // or are gone and look as they did.
 //
 // A pack that goes on has to open its source again, though some of its files were removed. All that
-// opening reads of a file, its header and samples, is therefore kept in TARGET.source, durable before
+// opening reads of a file, its header and samples, is therefore kept in TARGET.in-place, durable before
 // the first file goes. Afterwards a file that is gone has its size and time, and those bytes; a read of
 // anything else of it fails (ENODATA). Everything but the source's files goes to the real storage.
 //
-//   TARGET.source   "PSSOURCE", then numbers of 64 bits: model id, number of files; of each file the
+//   TARGET.in-place   "PSSOURCE", then numbers of 64 bits: model id, number of files; of each file the
 //                   length of its path, the path, its size, inode, time, number of ranges; of
 //                   each range offset, length, the bytes. At the end a checksum of all before (16 bytes)
 //
@@ -39,6 +39,9 @@ class ShrinkingSource final : public Storage {
   // kInvalidArgument, with what to do, when files that a record of `target` tells of are gone: what
   // was made of them is in TARGET.partial alone, and must not be started over.
   static Result<void> check_nothing_consumed(Storage& real, const std::string& target);
+
+  // Removes the record of `target`: what it tells of will not be gone on with.
+  static Result<void> forget(Storage& real, const std::string& target);
 
   struct File {
     std::string path;

@@ -148,6 +148,8 @@ Result<void> Workspace::open_files(OpenMode mode) {
 // The journal first: from then on it says that nothing is done, whatever is still lying there.
 Result<Workspace> Workspace::start_over(Storage& storage, const WorkspaceOptions& options) {
   PENSTOCK_TRY(ShrinkingSource::check_nothing_consumed(storage, options.target));
+  // Or the model that is made now would later count as read back, and the source as its own.
+  PENSTOCK_TRY(ShrinkingSource::forget(storage, options.target));
   Journal journal =
       PENSTOCK_TRY(Journal::create(storage, journal_path(options.target), options.key));
   Workspace result(storage, options, std::move(journal));

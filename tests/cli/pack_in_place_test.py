@@ -65,7 +65,7 @@ class PackInPlace(unittest.TestCase):
     def fresh(self):
         for path in (self.source, self.target, self.target + ".partial"):
             shutil.rmtree(path, ignore_errors=True)
-        for path in (self.target + ".journal", self.target + ".source", self.target + ".source.partial"):
+        for path in (self.target + ".journal", self.target + ".in-place", self.target + ".in-place.partial"):
             if os.path.exists(path):
                 os.remove(path)
         shutil.copytree(self.kept, self.source)
@@ -118,7 +118,7 @@ class PackInPlace(unittest.TestCase):
             self.assertEqual(killed.returncode, -signal.SIGKILL, killed.stderr)
             left.add(len(self.left()))
             # Before the last removal: that of the record.
-            if os.path.exists(self.target + ".source") or not os.path.exists(self.target):
+            if os.path.exists(self.target + ".in-place") or not os.path.exists(self.target):
                 good(*self.command("--yes"))
             self.assertEqual(digest_of_folder(self.target), expected, step)
             self.assertEqual(self.left(), [], step)
