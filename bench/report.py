@@ -6,6 +6,7 @@ Python's own library only.
 import contextlib
 import csv
 import datetime
+import functools
 import json
 import os
 import re
@@ -137,8 +138,27 @@ def shown_command(command):
 
 
 def run(command, **options):
+    """As subprocess.run(), but a signal that comes while the program is being started ends it as well: it
+    would go on alone, and leave behind what nobody tidies up."""
     say("+", shown_command(command))
-    return subprocess.run([str(c) for c in command], check=True, text=True, **options)
+    words = [str(c) for c in command]
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
+    unblock = functools.partial(signal.pthread_sigmask, signal.SIG_SETMASK, before)
+    try:
+        process = subprocess.Popen(words, text=True, preexec_fn=unblock, **options)
+    except BaseException:
+        unblock()
+        raise
+    with process:
+        try:
+            unblock()  # one that came meanwhile is raised here
+            out, errors = process.communicate()
+        except BaseException:
+            process.kill()
+            raise
+    if process.returncode != 0:
+        raise subprocess.CalledProcessError(process.returncode, words, out, errors)
+    return subprocess.CompletedProcess(words, 0, out, errors)
 
 
 def output_of(command):
