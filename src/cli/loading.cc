@@ -4,6 +4,7 @@
 
 #include <filesystem>
 #include <system_error>
+#include <utility>
 
 #include "cli/figures.h"
 #include "cli/knobs.h"
@@ -110,8 +111,11 @@ Result<EngineOptions> engine_options(const Settings& settings, Verb running) {
   options.gpu.device = settings.text("gpu");
   options.gpu.vram_bytes = settings.bytes("vram");
   options.gpu.trunk = trunk_on_gpu(settings.text("gpu-trunk"));
-  if (settings.is_given("vram") && !settings.is_given("gpu")) {
-    return Error{ErrorCode::kInvalidArgument, "--vram is memory of a GPU: say which with --gpu"};
+  for (const auto& [flag, what] : {std::pair("vram", "is memory of a GPU"),
+                                   std::pair("gpu-trunk", "is for matrices in a GPU's memory")}) {
+    if (!settings.is_given(flag) || settings.is_given("gpu")) continue;
+    return Error{ErrorCode::kInvalidArgument,
+                 fmt::format("--{} {}: say which with --gpu", flag, what)};
   }
   options.memory_watch.is_on = settings.text("memory-pressure") == "shrink";
   options.simd_target = settings.text("simd");

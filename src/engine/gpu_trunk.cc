@@ -13,6 +13,9 @@ namespace {
 
 // Rows of a call at a time. The head's fewer: its rows are long.
 constexpr int64_t kRows = 64, kHeadRows = 8;
+// Chunks of prompts have more. Waves of them go one after the other while the processors are idle, and
+// no card has been measured that makes up for it.
+constexpr int64_t kCallRowsMax = kRows;
 
 // What lies there together or not at all.
 struct Candidate {
@@ -73,6 +76,8 @@ std::vector<Matrix> matrices_of(const Candidate& candidate, const ResidentWeight
     matrices.push_back(matrix);
   }
   if (bytes < options.trunk_matrix_least) return {};
+  // Gate and up go through together.
+  if (candidate.is_ffn && matrices[0].dtype != matrices[1].dtype) return {};
   return matrices;
 }
 
@@ -97,6 +102,7 @@ TrunkWork work_of(std::span<const Matrix> matrices, bool is_ffn) {
 GpuTrunk trunk_rows(const ModelConfig& config) {
   GpuTrunk trunk;
   trunk.rows = kRows;
+  trunk.call_rows_max = kCallRowsMax;
   trunk.hidden_size = config.hidden_size;
   const TensorList list = list_tensors(config);
   int64_t widest = 0;

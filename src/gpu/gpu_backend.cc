@@ -91,7 +91,7 @@ void GpuBackend::share_out(Rows x, std::span<const Projection> projections) {
     const int64_t rows = projection.weight.rows;
     const bool fits = columns_ + rows <= trunk_.results && x.width <= trunk_.columns &&
                       pieces + std::ssize(found) <= kPiecesMax;
-    if (found.empty() || x.count == 0 || !fits) {
+    if (found.empty() || x.count == 0 || x.count > trunk_.call_rows_max || !fits) {
       here_.push_back(projection);
       continue;
     }
@@ -142,7 +142,8 @@ void GpuBackend::matmul(Rows x, std::span<const Projection> projections) {
 }
 
 bool GpuBackend::has_ffn(Rows x, const Matrix& gate, const Matrix& up, const Matrix& down) const {
-  if (!ffn_ || x.count == 0 || gate.rows > trunk_.ffn_width || x.width > trunk_.hidden_size) {
+  if (!ffn_ || x.count == 0 || x.count > trunk_.call_rows_max || gate.rows > trunk_.ffn_width ||
+      x.width > trunk_.hidden_size) {
     return false;
   }
   for (const Matrix* matrix : {&gate, &up, &down}) {

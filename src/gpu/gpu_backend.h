@@ -38,6 +38,7 @@ struct GpuTrunk {
   int64_t results = 0;      // floats of products, at a time; at least the widest matrix's
   int64_t hidden_size = 0;  // of dense_ffn; 0: its matrices are not among these
   int64_t ffn_width = 0;
+  int64_t call_rows_max = INT64_MAX;  // calls with more rows are the processors'
 };
 
 struct GpuTrunkReport {

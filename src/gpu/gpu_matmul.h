@@ -14,6 +14,7 @@
 //          over, and what is in the outputs is to be computed again
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <span>
 #include <vector>

@@ -98,7 +98,7 @@ std::string gpu_text(const Forecast& forecast, const ForecastGpu& gpu) {
                                            forecast.gpu_matrices, forecast.gpu_matrices_max);
   return fmt::format(
       "  {} ({}), {} of {}: {}{} of {} experts, {:.0f} % of a token's; without it {:.2f} tok/s. "
-      "All else is the processors', prompts as without it\n",
+      "All else is the processors'; prompts are forecast as without it\n",
       gpu.card.name, gpu.card.origin, format_bytes(gpu.vram_bytes),
       format_bytes(gpu.card.memory_bytes), forecast.gpu_matrices_max > 0 ? matrices : "",
       forecast.gpu_slots, forecast.plan.num_experts, 100 * forecast.token.device_hit_rate,
@@ -117,7 +117,9 @@ ForecastRequest forecast_request(const ModelConfig& config, const StoredBits& bi
       std::size(kPackedParts) * sizeof(Hash128);
   request.plan.text_bytes = kTextBytesGuess;
   set_sizes(request, model_sizes(config, bits));
-  request.weights = listed_weights(config, nearest_dtype(bits.resident));
+  // Other bits are codes of another kind, which stay with the processors.
+  const DType resident = nearest_dtype(bits.resident);
+  if (stored_bits(resident) == bits.resident) request.weights = listed_weights(config, resident);
   return request;
 }
 

@@ -5,7 +5,8 @@
 // yet. For a model that is packed its own sizes go in; for a shape they follow from the bits.
 //
 // A GPU is forecast as the engine uses it today: matrices that every token needs and experts in its
-// memory are multiplied there, all else is the processors'; prompts as without it.
+// memory are multiplied there, all else is the processors'; prompts are forecast as
+// without it.
 //
 // Errors  make_forecast(): kOutOfMemory (the budget is below the floor), kInvalidArgument (rates; too
 //         little of a GPU's memory). use_gpu(): kInvalidArgument, kUnsupported (types of experts)

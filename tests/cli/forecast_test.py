@@ -107,7 +107,10 @@ class PlanOfAGpu(Refusals):
         told = good(*self.PC, "--gpu", "4090")
         self.assertIn("calls of the GPU", told)
         self.assertIn("matrices that every token needs", told)
-        self.assertIn("prompts as without it", told)
+        self.assertIn("prompts are forecast as without it", told)
+        # Affine codes of six bits stay with the processors.
+        six = good_json("plan", "397b", "--memory", "56G", "--resident", "6", *RATES, "--gpu", "4090")["forecast"]
+        self.assertEqual(six["gpu_matrices"], 0)
 
     def test_the_table_goes_over_its_memory(self):
         rows = good_json(*self.PC, "--gpu", "memory=24G,gbps=900", "--vram", "20G", "--over", "vram")["rows"]

@@ -43,7 +43,8 @@ class Gpu(unittest.TestCase):
         self.assertRegex(self.refused(2, "--gpu", "llvmpipe", "--vram", "1M"), "give --vram [0-9]+ or more")
         self.assertRegex(self.refused(2, "--gpu", "llvmpipe", "--vram", "900G"), "900.00 GiB: llvmpipe .* can be had now")
         self.assertIn("--vram", self.refused(2, "--gpu", "llvmpipe"))  # it uses this machine's own memory
-        self.assertIn("--gpu", self.refused(2, "--vram", "12M"))
+        self.assertIn("say which with --gpu", self.refused(2, "--vram", "12M"))
+        self.assertIn("say which with --gpu", self.refused(2, "--gpu-trunk", "on"))
         self.assertIn("fixed16", self.refused(2, "--gpu", "llvmpipe", "--vram", "12M", "--arithmetic", "float32"))
 
 

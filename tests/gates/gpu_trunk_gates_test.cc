@@ -237,9 +237,11 @@ TEST_P(GpuTrunkOfOne, g30_a_device_that_is_lost_or_silent_at_any_point) {
     lines_.clear();
     const auto engine = open_engine(with);
     ASSERT_NE(engine->gpu(), nullptr) << i;
-    EXPECT_TRUE(answer_of(*engine) == without_gpu()) << i;
+    // How much experts ask of it is a matter of time: in the second answer at the latest it is lost.
+    for (int answer = 0; answer < 3; ++answer) {
+      EXPECT_TRUE(answer_of(*engine) == without_gpu()) << i;
+    }
     EXPECT_TRUE(engine->gpu_report()->is_lost) << i;
-    EXPECT_TRUE(answer_of(*engine) == without_gpu()) << i;
     ASSERT_EQ(lines_.size(), 1u) << i;
     EXPECT_THAT(lines_[0], HasSubstr("the GPU is not used any more: llvmpipe"));
     losses_at_work += engine->gpu_report()->trunk.products > 0;
