@@ -113,7 +113,9 @@ Result<EngineOptions> engine_options(const Settings& settings, Verb running) {
   options.gpu.trunk = trunk_on_gpu(settings.text("gpu-trunk"));
   for (const auto& [flag, what] : {std::pair("vram", "is memory of a GPU"),
                                    std::pair("gpu-trunk", "is for matrices in a GPU's memory")}) {
-    if (!settings.is_given(flag) || settings.is_given("gpu")) continue;
+    // What stands in a file of settings is for the runs that have a GPU.
+    if (settings.get(flag).origin != Origin::kFlag) continue;
+    if (settings.is_given("gpu") && settings.text("gpu") != "off") continue;
     return Error{ErrorCode::kInvalidArgument,
                  fmt::format("--{} {}: say which with --gpu", flag, what)};
   }

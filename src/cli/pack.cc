@@ -20,6 +20,7 @@
 #include "pack/replace_texts.h"
 #include "pack/shrinking_source.h"
 #include "pack/verify.h"
+#include "pack/workspace.h"
 
 namespace penstock {
 namespace {
@@ -205,6 +206,10 @@ Result<void> judge_source(Call& call, const PackOptions& options) {
 }  // namespace
 
 Result<void> check_packing_flags(const Settings& settings) {
+  if (settings.verb() == Verb::kPack && settings.is_on("yes") && !settings.is_on("in-place")) {
+    return Error{ErrorCode::kInvalidArgument,
+                 "--yes agrees to what --in-place removes: not without it"};
+  }
   if (quantised_dtype(settings.text("experts-down")) &&
       !quantised_dtype(settings.text("experts"))) {
     return Error{ErrorCode::kInvalidArgument,
@@ -226,6 +231,11 @@ Result<int> pack_checkpoint(Call& call, const PackPaths& paths) {
     options.in_place = [&](const InPlaceFacts& facts) {
       return consent_in_place(call, options.source, facts);
     };
+  }
+  // A source that was consumed is not whole: what it became is told first.
+  const bool is_left = call.storage.stat(source_record_path(options.target)).has_value();
+  if (is_in_place(call.settings) && !is_left) {
+    PENSTOCK_TRY(Workspace::check_target(call.storage, options.target, options.force));
   }
   PENSTOCK_TRY(judge_source(call, options));
   if (is_calibrated(call.settings)) {

@@ -22,6 +22,18 @@ std::set<int> files_with_experts(const ExpertTable& table) {
   return files;
 }
 
+// Two names of one file are one drive. The last of the table's copies is the one at hand.
+Result<void> check_is_new(const ExpertTable& table, int index, const FileStat& here,
+                          const std::string& folder) {
+  for (size_t copy = 0; copy + 1 < table.copies.size(); ++copy) {
+    const FileStat earlier = PENSTOCK_TRY(table.copies[copy][static_cast<size_t>(index)]->stat());
+    if (earlier.device != here.device || earlier.inode != here.inode) continue;
+    return Error{ErrorCode::kInvalidArgument,
+                 fmt::format("--mirror {}: it has the very file of a folder before it", folder)};
+  }
+  return {};
+}
+
 }  // namespace
 
 Result<std::vector<std::string>> open_copies(Storage& storage, std::span<const std::string> folders,
@@ -53,6 +65,7 @@ Result<std::vector<std::string>> open_copies(Storage& storage, std::span<const s
         return Error{ErrorCode::kInvalidArgument,
                      fmt::format("--mirror {}: {} is the model's own file", folder, path)};
       }
+      PENSTOCK_TRY(check_is_new(source.table, index, here, folder));
       is_beside = is_beside || here.device == there.device;
       copies[static_cast<size_t>(index)] = copy->get();
       source.files.push_back(std::move(*copy));

@@ -11,6 +11,7 @@
 #include "base/byte_text.h"
 #include "format/container.h"
 #include "format/text.h"
+#include "io/locks.h"
 #include "pack/consumption.h"
 #include "pack/pack_input.h"
 #include "pack/packer.h"
@@ -187,6 +188,31 @@ Result<void> check_may_clear_up(const Storage& storage, const PackOptions& optio
   return {};
 }
 
+// Held by who consumes it, on a file of it that stays, or of a GGUF file's shards on the first.
+Result<std::unique_ptr<Storage::Lock>> lock_source(Storage& storage, const PackOptions& options,
+                                                   const ShrinkingSource& source) {
+  const Result<bool> is_folder = storage.is_directory(options.source);
+  const std::string path =
+      is_folder && *is_folder ? options.source + "/config.json" : options.source;
+  std::unique_ptr<Storage::Lock> held;
+  if (storage.stat(path)) {  // taking it would make the file
+    Result<std::unique_ptr<Storage::Lock>> lock = storage.lock(path);
+    if (!lock && is_locked_error(lock.error())) {
+      return Error{ErrorCode::kInvalidArgument,
+                   fmt::format("{}: another program consumes it; nothing was removed here",
+                               escaped(options.source))};
+    }
+    if (lock) held = std::move(*lock);  // a file that may not be written to is not locked
+  }
+  for (const ShrinkingSource::File& file : source.files()) {
+    if (file.is_gone || storage.stat(file.path)) continue;
+    return Error{
+        ErrorCode::kNotFound,
+        fmt::format("{} was removed meanwhile; nothing was removed here", escaped(file.path))};
+  }
+  return held;
+}
+
 // The model has its name already; what is left are files that were packed and read back before.
 Result<PackReport> clear_up(Storage& storage, const PackOptions& options, const std::string& target,
                             ShrinkingSource& source, const PackCallback& progress) {
@@ -256,6 +282,8 @@ Result<PackReport> pack_in_place(Storage& storage, const PackOptions& options,
     }
   }
   PENSTOCK_TRY(options.in_place(facts));
+  const std::unique_ptr<Storage::Lock> source_lock =
+      PENSTOCK_TRY(lock_source(storage, options, *source));
 
   AlignedMemory memory =
       PENSTOCK_TRY(AlignedMemory::create(piece_check_bytes(*input), "one packed expert"));

@@ -119,6 +119,25 @@ TEST(InPlace, a_folder_of_the_records_name_is_no_record) {
   EXPECT_EQ(test::load_all(disk, source.path), source.files);
 }
 
+// Each would remove what the other has not packed yet.
+TEST(InPlace, one_source_is_consumed_by_one_pack_at_a_time) {
+  const Source source = floats();
+  SimStorage disk;
+  test::store_all(disk, "/source", source.files);
+  PackOptions other = in_place(source);
+  other.target = "/out/other";
+  bool was_tried = false;
+  const auto begin_another = [&](const PackProgress&) {
+    if (std::exchange(was_tried, true)) return;
+    const Result<PackReport> second = pack(disk, other);
+    ASSERT_FALSE(second.has_value());
+    EXPECT_THAT(second.error().message, HasSubstr("another program"));
+  };
+  pack_model(disk, in_place(source), begin_another, {}).value();
+  EXPECT_TRUE(was_tried);
+  expect_done(disk, source);
+}
+
 // As a copy of the model's folder may bring it along.
 TEST(InPlace, a_record_of_another_pack_removes_nothing) {
   const Source source = floats();
@@ -175,10 +194,18 @@ TEST(InPlace, what_is_on_the_disk_of_a_file_that_is_gone_and_rots_is_told) {
   SimStorage disk;
   test::store_all(disk, "/source", source.files);
   end_after(disk, source, 3);
+  const Files left = test::load_all(disk, "/source");
+  // Also of an expert, whose bytes nobody looks at again before the model is run.
+  disk.flip_stored_bit("/out/model.partial/experts.bin", 99);
+  const Result<PackReport> of_expert = pack(disk, in_place(source));
+  ASSERT_FALSE(of_expert.has_value());
+  EXPECT_EQ(of_expert.error().code, ErrorCode::kCorrupt) << of_expert.error().message;
+  EXPECT_EQ(test::load_all(disk, "/source"), left);
+  disk.flip_stored_bit("/out/model.partial/experts.bin", 99);
   disk.flip_stored_bit("/out/model.partial/resident.bin", 99);
   const Result<PackReport> packed = pack(disk, in_place(source));
   ASSERT_FALSE(packed.has_value());
-  EXPECT_EQ(packed.error().code, ErrorCode::kIo) << packed.error().message;
+  EXPECT_EQ(packed.error().code, ErrorCode::kCorrupt) << packed.error().message;
   EXPECT_THAT(packed.error().message, HasSubstr("embed_tokens"));
   disk.flip_stored_bit("/out/model.partial/resident.bin", 99);
   pack(disk, in_place(source)).value();

@@ -89,8 +89,7 @@ class PackInput {
 
   static std::vector<uint32_t> in_order(std::vector<uint32_t> files) {
     std::ranges::sort(files);
-    const auto again = std::ranges::unique(files);
-    files.erase(again.begin(), again.end());
+    files.erase(std::unique(files.begin(), files.end()), files.end());
     return files;
   }
 

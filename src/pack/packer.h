@@ -70,6 +70,7 @@ class Packer {
 
   // What is consumed. Files that are spent after so many pieces of the order go.
   Result<void> begin_in_place();
+  Result<void> check_what_is_left_alone();
   Result<void> consume_spent(size_t pieces_written);
   // Reads back what was made of a file and not yet read back in this run; what is bad is made again.
   Result<void> read_back(size_t file);

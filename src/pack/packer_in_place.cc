@@ -46,6 +46,28 @@ Result<void> Packer::begin_in_place() {
                  fmt::format("{} is gone, and {} was not made from it yet; put it back",
                              escaped(files[file].path), what)};
   }
+  return check_what_is_left_alone();
+}
+
+// Pieces whose files are gone cannot be made again: damage of theirs is told before more goes.
+Result<void> Packer::check_what_is_left_alone() {
+  const auto& files = parts_.source->files();
+  for (size_t file = 0; file < files.size(); ++file) {
+    if (!files[file].is_gone) continue;
+    for (const size_t piece : pieces_of_file_[file]) {
+      if (was_read_back_[piece]) continue;
+      PENSTOCK_TRY(stop_if_asked());
+      if (!PENSTOCK_TRY(reads_back_well(piece))) {
+        return Error{ErrorCode::kCorrupt,
+                     fmt::format("{}: {} is not any more as it was written, and {}, from which it "
+                                 "was made, is gone; nothing more was removed: put that file back, "
+                                 "and the same command makes it again",
+                                 parts_.workspace.directory(), piece_name(parts_.input, piece),
+                                 escaped(files[file].path))};
+      }
+      was_read_back_[piece] = true;
+    }
+  }
   return {};
 }
 

@@ -106,6 +106,8 @@ class Mirror(unittest.TestCase):
         self.assertIn("--mirror", told)
         self.assertIn("copies of the model's expert files", told)
         self.assertIn("own file", self.refused(2, "--mirror", MODEL.path))
+        twice = self.copy("twice")
+        self.assertIn("the very file", self.refused(2, "--mirror", twice + "," + twice + "/"))
         short = self.copy("short")
         os.truncate(os.path.join(short, "experts.bin"), 8192)
         self.assertIn("it is no copy of it", self.refused(3, "--mirror", short))

@@ -94,6 +94,10 @@ class PackInPlace(unittest.TestCase):
         self.assertEqual(digest_of_folder(self.target), digest_of_folder(plain))
         self.assertEqual(self.left(), [])
         self.assertTrue(os.path.exists(os.path.join(self.source, "config.json")))
+        again = penstock(*self.command("--yes"))
+        self.assertEqual(again.returncode, 2, again.stderr)
+        self.assertIn(b"exists", again.stderr)
+        self.assertEqual(penstock("pack", self.kept, self.target + "2", "--yes").returncode, 2)
         self.assertEqual(sorted(map(os.path.basename, told["removed"])), self.shards)
         self.assertEqual(told["removed_bytes"],
                          sum(os.path.getsize(os.path.join(self.kept, name)) for name in self.shards))
