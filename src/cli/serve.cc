@@ -3,8 +3,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <condition_variable>
-#include <mutex>
 #include <thread>
 
 #include "cli/figures.h"
@@ -12,6 +10,7 @@
 #include "cli/loading.h"
 #include "cli/progress.h"
 #include "cli/sampling_flags.h"
+#include "cli/stop_wait.h"
 #include "cli/warm_start_teller.h"
 #include "dialogue/constraints.h"
 #include "dialogue/conversation.h"
@@ -158,21 +157,9 @@ class Shutdown {
   std::stop_token done() const { return done_.get_token(); }
 
  private:
-  static bool wait_for(const std::stop_token& what, const std::stop_token& quit,
-                       std::chrono::milliseconds limit) {
-    std::mutex mutex;
-    std::condition_variable_any changed;
-    std::unique_lock lock(mutex);
-    const std::stop_callback wake(what, [&] {
-      const std::scoped_lock inner(mutex);
-      changed.notify_all();
-    });
-    return changed.wait_for(lock, quit, limit, [&] { return what.stop_requested(); });
-  }
-
   void run(std::stop_token quit) {
     constexpr auto kForever = std::chrono::hours(24 * 365);
-    if (!wait_for(call_.interrupt.token(), quit, kForever)) return;
+    if (!wait_for_stop(call_.interrupt.token(), quit, kForever)) return;
     call_.terminal.note("shutting down: running answers end first; once more ends them now");
     call_.interrupt.begin();
     server_.drain();

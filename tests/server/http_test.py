@@ -316,6 +316,19 @@ class DrainTest(unittest.TestCase):
         self.assertEqual(finished[-1]["choices"][0]["finish_reason"], "length")
         self.assertEqual(server.stop(), 0)
 
+    def test_a_signal_right_after_the_start_is_obeyed(self):
+        for _ in range(3):
+            process = subprocess.Popen(
+                [BINARY, "serve", MODEL, "--memory", "400M", "--context", "1024", "--port", "0"],
+                stderr=subprocess.PIPE, env=environment())
+            for line in process.stderr:
+                if line.startswith(b"serving "):
+                    break
+            process.send_signal(signal.SIGTERM)
+            told = process.stderr.read()
+            process.stderr.close()
+            self.assertEqual(process.wait(60), 0, told)
+
     def test_a_second_signal_ends_answers_with_an_error_event(self):
         server = Server(context=4096)
         events = server.stream("/v1/chat/completions", chat("Tell me a story.", stream=True, ignore_eos=True, max_tokens=LONG))
