@@ -7,6 +7,7 @@
 
 #include "format/text.h"
 #include "host/heap.h"
+#include "io/paths.h"
 #include "model/registry.h"
 #include "source/source_experts.h"
 #include "source/stored_form.h"
@@ -46,13 +47,6 @@ Result<void> read_texts(ModelFiles& files) {
   // Parsing left holes behind that the weights should not have to live beside.
   give_back_heap();
   return {};
-}
-
-Result<bool> has_file(Storage& storage, const std::string& path) {
-  const Result<FileStat> stat = storage.stat(path);
-  if (stat) return true;
-  if (stat.error().code == ErrorCode::kNotFound) return false;
-  return stat.error();
 }
 
 Result<void> open_packed(Storage& storage, const std::string& path, ModelFiles& files) {
@@ -188,7 +182,7 @@ Result<bool> is_checkpoint(Storage& storage, const std::string& path) {
   if (!is_folder) return false;
   if (*is_folder) {
     const std::string manifest = fmt::format("{}/{}", path, kManifestName);
-    if (PENSTOCK_TRY(has_file(storage, manifest))) return false;
+    if (PENSTOCK_TRY(exists(storage, manifest))) return false;
     const std::vector<std::string> names = PENSTOCK_TRY(storage.list(path));
     return std::ranges::any_of(names, [](const std::string& name) {
       return name == "config.json" || name.ends_with(".gguf");

@@ -9,6 +9,7 @@
 #include "format/corrupt.h"
 #include "format/manifest.h"
 #include "format/text.h"
+#include "io/paths.h"
 
 namespace penstock {
 namespace {
@@ -18,13 +19,6 @@ constexpr uint64_t kIndexBytesMax = 128 << 20;
 constexpr size_t kOpenShardsMax = 16;  // a 400 GB model has a hundred shards, a limit of files 1024
 constexpr std::string_view kSingleName = "model.safetensors";
 constexpr std::string_view kIndexName = "model.safetensors.index.json";
-
-Result<bool> exists(const Storage& storage, const std::string& path) {
-  const Result<FileStat> stat = storage.stat(path);
-  if (stat) return true;
-  if (stat.error().code == ErrorCode::kNotFound) return false;
-  return stat.error();
-}
 
 // weight_map, turned around: shard -> its tensors.
 Result<std::map<std::string, std::set<std::string, std::less<>>>> parse_index(

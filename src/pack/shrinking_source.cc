@@ -14,6 +14,7 @@
 #include "format/text.h"
 #include "io/checksum.h"
 #include "io/output_file.h"
+#include "io/paths.h"
 
 namespace penstock {
 namespace {
@@ -21,22 +22,9 @@ namespace {
 constexpr std::string_view kMagic = "PSSOURCE";
 constexpr uint64_t kRecordBytesMax = uint64_t{4} << 30;
 
-std::string folder_of(const std::string& path) {
-  const size_t slash = path.rfind('/');
-  if (slash == std::string::npos) return ".";
-  return slash == 0 ? "/" : path.substr(0, slash);
-}
-
-Result<bool> is_there(const Storage& storage, const std::string& path) {
-  const Result<FileStat> stat = storage.stat(path);
-  if (stat) return true;
-  if (stat.error().code == ErrorCode::kNotFound) return false;
-  return stat.error();
-}
-
 // A folder of the name is somebody else's.
 Result<bool> is_file_there(const Storage& storage, const std::string& path) {
-  if (!PENSTOCK_TRY(is_there(storage, path))) return false;
+  if (!PENSTOCK_TRY(exists(storage, path))) return false;
   return !PENSTOCK_TRY(storage.is_directory(path));
 }
 
@@ -182,7 +170,7 @@ Result<std::unique_ptr<ShrinkingSource::Record>> ShrinkingSource::read_record(
       const auto bytes = cursor.take(cursor.read<uint64_t>());
       entry->ranges.emplace(offset, std::vector<std::byte>(bytes.begin(), bytes.end()));
     }
-    entry->is_gone = !PENSTOCK_TRY(is_there(real, entry->path));
+    entry->is_gone = !PENSTOCK_TRY(exists(real, entry->path));
     record->files.push_back(std::move(entry));
   }
   if (!cursor.ok() || cursor.remaining() != 0) return damaged;
@@ -242,7 +230,7 @@ Result<void> ShrinkingSource::remove_recorded_files(
   for (const File& file : recorded_files()) {
     if (file.is_gone || !is_same_file(PENSTOCK_TRY(real_.stat(file.path)), file.stat)) continue;
     PENSTOCK_TRY(real_.remove(file.path));
-    PENSTOCK_TRY(real_.sync_directory(folder_of(file.path)));
+    PENSTOCK_TRY(real_.sync_directory(parent_of(file.path)));
     on_removed(file);
   }
   return {};
@@ -305,7 +293,7 @@ Result<void> ShrinkingSource::remove_file(size_t index) {
   for (const auto& open : entry.open) {
     if (const auto file = open.lock()) file->reset();
   }
-  return real_.sync_directory(folder_of(entry.path));
+  return real_.sync_directory(parent_of(entry.path));
 }
 
 Result<void> ShrinkingSource::remove_record() {
@@ -317,7 +305,7 @@ Result<void> ShrinkingSource::forget(Storage& real, const std::string& target) {
   if (!PENSTOCK_TRY(is_file_there(real, path))) return {};
   PENSTOCK_TRY(real.remove(path));
   // One that comes back after a power cut tells nothing wrong.
-  static_cast<void>(real.sync_directory(folder_of(path)).has_value());
+  static_cast<void>(real.sync_directory(parent_of(path)).has_value());
   return {};
 }
 
@@ -361,7 +349,7 @@ Result<bool> ShrinkingSource::is_directory(const std::string& path) const {
 Result<std::vector<std::string>> ShrinkingSource::list(const std::string& directory) const {
   std::vector<std::string> names = PENSTOCK_TRY(real_.list(directory));
   for (const auto& [path, entry] : entries_) {
-    if (entry->is_gone && folder_of(path) == directory) {
+    if (entry->is_gone && parent_of(path) == directory) {
       names.push_back(path.substr(path.rfind('/') + 1));
     }
   }

@@ -10,6 +10,7 @@
 #include "base/byte_text.h"
 #include "format/manifest.h"
 #include "format/text.h"
+#include "io/paths.h"
 #include "pack/shrinking_source.h"
 
 namespace penstock {
@@ -19,21 +20,8 @@ constexpr std::array<std::string_view, 6> kCopiedNames = {
     "config.json",           "generation_config.json", "tokenizer.json",
     "tokenizer_config.json", "added_tokens.json",      "chat_template.jinja"};
 
-Result<bool> exists(const Storage& storage, const std::string& path) {
-  const Result<FileStat> stat = storage.stat(path);
-  if (stat) return true;
-  if (stat.error().code == ErrorCode::kNotFound) return false;
-  return stat.error();
-}
-
 std::string old_path(const std::string& target) {
   return target + ".old";
-}
-
-std::string parent_of(const std::string& path) {
-  const size_t slash = path.rfind('/');
-  if (slash == std::string::npos) return ".";
-  return slash == 0 ? "/" : path.substr(0, slash);
 }
 
 bool is_ours(std::string_view name) {

@@ -9,6 +9,7 @@
 #include "format/checkpoint.h"
 #include "format/quantisation.h"
 #include "format/text.h"
+#include "io/paths.h"
 #include "source/folder_tensors.h"
 #include "source/normal_tensors.h"
 
@@ -22,13 +23,6 @@ constexpr std::array<std::string_view, 3> kPrefixes = {"model.language_model.",
 constexpr std::array<std::string_view, 4> kVisionPrefixes = {
     "model.visual.", "visual.", "vision_tower.", "model.vision_tower."};
 constexpr std::string_view kMtpPrefix = "mtp.";
-
-Result<bool> exists(const Storage& storage, const std::string& path) {
-  const Result<FileStat> stat = storage.stat(path);
-  if (stat) return true;
-  if (stat.error().code == ErrorCode::kNotFound) return false;
-  return stat.error();
-}
 
 class FolderReader {
  public:
