@@ -12,6 +12,7 @@
 namespace penstock {
 namespace {
 
+using test::begin_only;
 using test::coded;
 using test::end_after;
 using test::expect_done;
@@ -93,12 +94,7 @@ TEST(InPlace, as_long_as_nothing_is_gone_it_may_be_started_over) {
   const Source source = floats();
   SimStorage disk;
   test::store_all(disk, "/source", source.files);
-  std::stop_source stop;
-  int seen = 0;
-  const auto stop_early = [&](const PackProgress&) {
-    if (++seen == 3) stop.request_stop();
-  };
-  EXPECT_FALSE(pack_model(disk, in_place(source), stop_early, stop.get_token()).has_value());
+  begin_only(disk, source);
   ASSERT_TRUE(disk.stat("/out/model.in-place").has_value());
   pack(disk, options_of(source)).value();
   EXPECT_EQ(test::load_all(disk, "/out/model"), expected(source));
@@ -143,12 +139,7 @@ TEST(InPlace, a_record_of_another_pack_removes_nothing) {
   const Source source = floats();
   SimStorage disk;
   test::store_all(disk, "/source", source.files);
-  std::stop_source stop;
-  int seen = 0;
-  const auto stop_early = [&](const PackProgress&) {
-    if (++seen == 3) stop.request_stop();
-  };
-  EXPECT_FALSE(pack_model(disk, in_place(source), stop_early, stop.get_token()).has_value());
+  begin_only(disk, source);
   const std::string record = *read_text(disk, "/out/model.in-place", 1 << 30);
   pack(disk, options_of(source)).value();
   test::store(disk, "/out/model.in-place", record);

@@ -119,6 +119,16 @@ inline void expect_done(SimStorage& disk, const Source& source) {
   EXPECT_EQ(*disk.list("/out"), std::vector<std::string>{"model"}) << "nothing else is left";
 }
 
+// Ends it before any file is gone.
+inline void begin_only(SimStorage& disk, const Source& source) {
+  std::stop_source stop;
+  int seen = 0;
+  const auto stop_early = [&](const PackProgress&) {
+    if (++seen == 3) stop.request_stop();
+  };
+  EXPECT_FALSE(pack_model(disk, in_place(source), stop_early, stop.get_token()).has_value());
+}
+
 // Ends it when `gone` files are.
 inline void end_after(SimStorage& disk, const Source& source, size_t gone) {
   std::stop_source stop;

@@ -14,6 +14,7 @@
 #include <thread>
 
 #include "engine/gpu_setup.h"
+#include "gates/gpu_answer.h"
 #include "gpu/test_gpu.h"
 #include "support/test_model.h"
 
@@ -25,25 +26,10 @@ using ::testing::IsEmpty;
 
 constexpr uint64_t kPlenty = 64ull << 20;
 
-struct Answer {
-  std::vector<float> logits;
-  std::vector<TokenId> tokens;
-  uint64_t hash = 0;
-
-  bool operator==(const Answer& other) const {
-    return same_bits(logits, other.logits) && tokens == other.tokens && hash == other.hash;
-  }
-};
+using Answer = GpuAnswer;
 
 Answer answer_of(Engine& engine) {
-  const std::vector<TokenId> prompt = random_tokens(14, engine.config().vocab_size, 3);
-  Answer answer;
-  answer.logits = evaluate(engine, prompt).logits;
-  Session session = value_of(engine.new_session());
-  const GenerateResult result = continue_greedily(session, prompt, 6);
-  answer.tokens = result.tokens;
-  answer.hash = result.metrics.logits_hash;
-  return answer;
+  return answer_to(engine, 14);
 }
 
 struct GpuModel {
@@ -88,12 +74,6 @@ class GpuGate : public ::testing::TestWithParam<GpuModel> {
     }
   }
   static bool has_computed(const GpuReport& report) { return report.experts > 0; }
-
-  static void expect_silent_and_within_its_memory(const Engine& engine) {
-    EXPECT_TRUE(engine.gpu()->system().is_validated());
-    EXPECT_THAT(engine.gpu()->system().complaints(), IsEmpty());
-    EXPECT_LE(engine.gpu_report()->used_bytes, engine.gpu_report()->vram_bytes);
-  }
 
   std::vector<std::string> lines_;
 };

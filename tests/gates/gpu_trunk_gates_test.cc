@@ -13,6 +13,7 @@
 
 #include "engine/batch.h"
 #include "engine/gpu_setup.h"
+#include "gates/gpu_answer.h"
 #include "gpu/test_gpu.h"
 #include "model/shapes.h"
 #include "pack/synth.h"
@@ -27,25 +28,10 @@ using ::testing::IsEmpty;
 constexpr uint64_t kPlenty = 64ull << 20;
 constexpr int kSequences = 3;
 
-struct Answer {
-  std::vector<float> logits;
-  std::vector<TokenId> tokens;
-  uint64_t hash = 0;
-
-  bool operator==(const Answer& other) const {
-    return same_bits(logits, other.logits) && tokens == other.tokens && hash == other.hash;
-  }
-};
+using Answer = GpuAnswer;
 
 Answer answer_of(Engine& engine) {
-  const std::vector<TokenId> prompt = random_tokens(23, engine.config().vocab_size, 3);
-  Answer answer;
-  answer.logits = evaluate(engine, prompt).logits;
-  Session session = value_of(engine.new_session());
-  const GenerateResult result = continue_greedily(session, prompt, 6);
-  answer.tokens = result.tokens;
-  answer.hash = result.metrics.logits_hash;
-  return answer;
+  return answer_to(engine, 23);
 }
 
 // Logits of several sequences in one pass, with prompts of several lengths, and in a second one.
@@ -123,9 +109,7 @@ class GpuTrunk : public ::testing::TestWithParam<int> {  // of kModels
     return place->second;
   }
   static void expect_silent_and_within_its_memory(const Engine& engine) {
-    EXPECT_TRUE(engine.gpu()->system().is_validated());
-    EXPECT_THAT(engine.gpu()->system().complaints(), IsEmpty());
-    EXPECT_LE(engine.gpu_report()->used_bytes, engine.gpu_report()->vram_bytes);
+    test::expect_silent_and_within_its_memory(engine);
     EXPECT_LE(engine.gpu_report()->trunk.bytes, engine.gpu_report()->used_bytes + (2u << 20));
   }
 
