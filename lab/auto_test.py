@@ -7,12 +7,15 @@ import signal
 import stat
 import subprocess
 import sys
+import tempfile
 import time
 import unittest
+from unittest import mock
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, HERE)
 
+import campaign
 import commands
 import journal
 import proposer
@@ -348,11 +351,19 @@ json.dump(read, open({seen!r}, "w"))
         self.assertEqual((code, self.rows()), (2, []))
         self.assertIn("journal.jsonl:2", text)
 
-    def test_it_waits_for_a_quiet_machine_and_no_longer_than_its_budget(self):
-        code, text = self.auto("--hours", "1e-5", "--load-max", "-1")
-        self.assertEqual((code, self.rows()), (0, []), text)
-        self.assertIn("waits: load", text)
-        self.assertIn("hours are over", text)
+    def test_load_above_the_greatest_keeps_it_waiting_and_no_row_is_written(self):
+        words = ["--hours", "1", "--load-max", "-1"]
+        work = subprocess.Popen(
+            self.command(*words), env=self.environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
+        said = b""
+        while b"waits: load" not in said:
+            line = work.stdout.readline()
+            self.assertTrue(line, said)
+            said += line
+        work.send_signal(signal.SIGINT)
+        said += work.communicate()[0]
+        self.assertEqual((work.returncode, self.rows()), (130, []), said)
 
     def test_a_branch_of_another_campaign_is_not_overwritten(self):
         self.commit()
@@ -408,6 +419,15 @@ class Parts(unittest.TestCase):
         tried = {("d", 6), ("d", 2), ("a", 6)}
         self.assertEqual(tuner.next_step(knobs, tried, waits, "answer"), (self.KNOB, 2))
         self.assertIsNone(tuner.next_step(knobs, tried | {("a", 2)}, waits, "answer"))
+
+    def test_waiting_for_a_quiet_machine_ends_with_the_budget(self):
+        now, said = [0.0], []
+        clock = mock.Mock(monotonic=lambda: now[0], sleep=lambda seconds: now.__setitem__(0, now[0] + seconds))
+        options = {"name": "auto", "workloads": [], "hours": 0.01, "load_max": -1}
+        with mock.patch.object(campaign, "time", clock), tempfile.TemporaryDirectory() as root:
+            tried = campaign.Campaign(root, root, {}, options, {}, lambda event, **facts: said.append(event))
+            self.assertEqual(tried.wait_for_quiet(), "0.01 hours are over")
+        self.assertEqual((said, now), (["waits"], [36.0]))
 
     def test_a_command_is_ended_at_its_limit_and_what_it_leaves_as_well(self):
         with open(os.devnull, "wb") as nothing:
