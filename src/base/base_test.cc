@@ -131,6 +131,20 @@ TEST(ThreadPool, threads_that_the_system_refuses_are_told_and_the_loop_still_run
   EXPECT_EQ(calls, 100);
 }
 
+// Those who would sleep at once look on; loops and the end reach them either way.
+TEST(ThreadPool, workers_that_are_kept_awake_do_their_loops_and_end) {
+  for (int round = 0; round < 50; ++round) {
+    ThreadPool pool(3, 0);
+    std::atomic<int64_t> sum = 0;
+    for (int loop = 0; loop < 20; ++loop) {
+      pool.keep_awake(loop % 3 != 0);
+      pool.run(10, [&](int64_t task, int) { sum += task; });
+    }
+    EXPECT_EQ(sum, 20 * 45);
+    pool.keep_awake(round % 2 == 0);
+  }
+}
+
 TEST(ThreadPool, a_loop_ends_without_workers_that_sleep) {
   ThreadPool pool(8);
   for (int round = 0; round < 200; ++round) {

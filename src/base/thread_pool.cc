@@ -94,9 +94,10 @@ void ThreadPool::work(int worker) {
 }
 
 bool ThreadPool::wait_for_loop_after(uint32_t seen) {
-  for (int spin = 0; spin < spins_; ++spin) {
+  for (int spin = 0; spin < spins_;) {
     if (loops_begun_.load(std::memory_order_acquire) != seen) return false;
     relax();
+    if (!is_kept_awake_.load(std::memory_order_relaxed)) ++spin;
   }
   sleepers_.fetch_add(1);
   loops_begun_.wait(seen);

@@ -42,6 +42,10 @@ class ThreadPool {
     run_loop(num_tasks, call, &body);
   }
 
+  // For the owner, while it waits for something that takes longer than workers spin and a loop
+  // follows (a device): those who are awake then stay so. It costs their processors' time.
+  void keep_awake(bool awake) { is_kept_awake_.store(awake, std::memory_order_relaxed); }
+
  private:
   using Call = void (*)(const void* context, int64_t task, int worker);
 
@@ -64,6 +68,7 @@ class ThreadPool {
   alignas(64) std::atomic<uint32_t> members_{0};      // workers inside, and kOpen
   std::atomic<int> sleepers_{0};
   std::atomic<bool> stopping_{false};
+  std::atomic<bool> is_kept_awake_{false};
   std::vector<std::jthread> workers_;
 };
 }  // namespace penstock

@@ -226,7 +226,7 @@ Result<std::unique_ptr<Engine>> Engine::open(Storage& storage, const EngineOptio
   engine->resident_ = PENSTOCK_TRY(
       memory.take(engine->files_.resident_bytes(), "resident weights", Prefault::kYes));
   PENSTOCK_TRY(engine->open_store(options, team));
-  PENSTOCK_TRY(engine->open_experts(options, std::move(gpu)));
+  PENSTOCK_TRY(engine->open_experts(options, team, std::move(gpu)));
   const SlotLimits limits = slot_limits(plan, engine->request_.record_bytes);
   take_slots(*engine->store_, limits, plan, options);
   engine->memory_watch_.emplace(options.memory_watch, limits, plan.total_bytes, resident_bytes());
@@ -368,7 +368,8 @@ Result<void> Engine::open_store(const EngineOptions& options, ThreadPool& team) 
   return {};
 }
 
-Result<void> Engine::open_experts(const EngineOptions& options, std::optional<ChosenGpu> gpu) {
+Result<void> Engine::open_experts(const EngineOptions& options, ThreadPool& team,
+                                  std::optional<ChosenGpu> gpu) {
   ResidentWeights weights;
   if (files_.packed) weights = packed_weights(*files_.packed, resident_.host_bytes());
   gpu_ = PENSTOCK_TRY(EngineGpu::open(std::move(gpu),
@@ -377,6 +378,7 @@ Result<void> Engine::open_experts(const EngineOptions& options, std::optional<Ch
                                        .forms = source_.forms,
                                        .store = *store_,
                                        .cpu = *backend_,
+                                       .team = team,
                                        .limits = gpu_limits(request_, plan_.chunk_tokens)},
                                       options));
   experts_.emplace(*store_, ops(), source_.forms, scratch_->rows().expert_hidden,

@@ -108,7 +108,8 @@ class Engine {
   Result<void> open_prefix_store(Storage& storage, const EngineOptions& options);
   Result<void> load_checksums(const std::string& path);
   Result<void> open_store(const EngineOptions& options, ThreadPool& team);
-  Result<void> open_experts(const EngineOptions& options, std::optional<ChosenGpu> gpu);
+  Result<void> open_experts(const EngineOptions& options, ThreadPool& team,
+                            std::optional<ChosenGpu> gpu);
   Backend& ops();  // with what a GPU computes of them
 
   ModelFiles files_;

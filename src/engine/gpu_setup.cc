@@ -59,6 +59,8 @@ Result<std::unique_ptr<EngineGpu>> EngineGpu::open(std::optional<ChosenGpu> gpu,
 Result<void> EngineGpu::make(const Parts& parts, const GpuOptions& options) {
   const uint64_t slot_bytes = GpuTier::slot_bytes(parts.store.table(), parts.forms);
   const uint64_t room = trunk_room(gpu_.vram_bytes, parts.limits, slot_bytes);
+  gpu_.device->compute().set_while_looking(
+      [&team = parts.team](bool is_looking) { team.keep_awake(is_looking); });
   uint64_t taken = 0;
   if (gpu_.has_trunk && room > 0) taken = PENSTOCK_TRY(make_backend(parts, room, options));
   tier_ = PENSTOCK_TRY(

@@ -8,6 +8,7 @@
 #include <memory>
 #include <optional>
 
+#include "base/thread_pool.h"
 #include "engine/memory_plan.h"
 #include "engine/options.h"
 #include "experts/gpu_tier.h"
@@ -37,6 +38,7 @@ class EngineGpu {
     std::span<const ExpertForm> forms;
     ExpertStore& store;
     Backend& cpu;
+    ThreadPool& team;  // of it
     GpuTierLimits limits;
   };
 

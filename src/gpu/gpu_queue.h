@@ -20,8 +20,10 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
+#include <utility>
 
 #include "base/result.h"
 #include "compute/backend.h"
@@ -88,20 +90,29 @@ class GpuQueue {
   Result<Fence> submit(const GpuCommands& commands, const GpuPoint& after = {});
 
   Result<bool> has_passed(Fence fence);
+  // Looks again and again for kLookedFor, with set_while_looking() told; then sleeps.
   Result<void> wait(Fence fence);
+  // Called with true before it looks again and again, and with false afterwards.
+  void set_while_looking(std::function<void(bool)> told) { while_looking_ = std::move(told); }
   Result<void> finish(const GpuCommands& commands);  // submits and waits
 
  private:
   static constexpr size_t kLists = 8;
+  // To be woken takes about as long as a layer's work there.
+  static constexpr std::chrono::milliseconds kLookedFor{2};
 
   explicit GpuQueue(GpuDevice& device) : device_(device) {}
   Result<void> end(VkCommandBuffer list);
+  Result<uint64_t> reached();
+  Result<bool> look_for(Fence fence);
 
   GpuDevice& device_;
   VkQueue queue_ = VK_NULL_HANDLE;
   VkCommandPool pool_ = VK_NULL_HANDLE;
   VkSemaphore timeline_ = VK_NULL_HANDLE;
   std::array<VkCommandBuffer, kLists> lists_ = {};
+  std::function<void(bool)> while_looking_;
+  uint64_t seen_ = 0;        // the last fence that the host has seen passed
   bool is_writing_ = false;  // a list was begun and not submitted
   uint64_t submitted_ = 0;  // the last fence's number; list i has fences i + 1, i + 1 + kLists, ...
 };
