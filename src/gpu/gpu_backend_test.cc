@@ -252,8 +252,8 @@ TEST_F(GpuBackendTest, takes_the_memory_that_it_says_or_none) {
   EXPECT_EQ(backend_->report().bytes, all);
   EXPECT_LE(device_->allocated_bytes(), all);
   EXPECT_GT(device_->allocated_bytes() + 20 * kGpuRounding, all);
-  constexpr int64_t kAllocations = 13;
-  for (const int64_t n : {int64_t{0}, int64_t{3}, int64_t{8}, kAllocations - 1, kAllocations}) {
+  constexpr int64_t kAllocations = 9;
+  for (const int64_t n : {int64_t{0}, int64_t{3}, int64_t{6}, kAllocations - 1, kAllocations}) {
     const auto device = make_device({.allocations_before_failure = n});
     const auto made = GpuBackend::create(*device, use_, *inner_, trunk);
     ASSERT_EQ(made.has_value(), n == kAllocations);

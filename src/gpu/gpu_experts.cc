@@ -32,7 +32,7 @@ void put(const GpuBuffer& to, uint64_t offset, const std::vector<T>& values) {
 
 }  // namespace
 
-// No call has more tiles than rows. That of a small call ends early: all of it goes over the link.
+// No call has more tiles than rows.
 GpuExperts::Layout::Layout(const GpuExpertLimits& call) {
   const auto places = static_cast<uint64_t>(call.places);
   gate_up_list = x + aligned(float_bytes(call.tokens, call.hidden_size));
@@ -43,12 +43,12 @@ GpuExperts::Layout::Layout(const GpuExpertLimits& call) {
 }
 
 GpuExperts::Bytes GpuExperts::bytes_for(const GpuExpertLimits& limits) {
-  const uint64_t inputs = Layout(limits).end;
-  const uint64_t results = float_bytes(limits.places, limits.hidden_size);
-  return {.on_device = inputs + fixed_bytes(limits.tokens, limits.hidden_size) +
-                       float_bytes(limits.places, limits.expert_width) +
-                       fixed_bytes(limits.places, limits.expert_width) + results,
-          .on_host = inputs + results};
+  return {
+      .on_device = fixed_bytes(limits.tokens, limits.hidden_size) +
+                   float_bytes(limits.places, limits.expert_width) +
+                   fixed_bytes(limits.places, limits.expert_width),
+      .on_host = Layout(limits).end + float_bytes(limits.places, limits.hidden_size),
+  };
 }
 
 GpuExperts::GpuExperts(GpuDevice& device, const GpuExpertLimits& limits,
@@ -62,22 +62,19 @@ Result<GpuExperts> GpuExperts::create(GpuDevice& device, const GpuExpertLimits& 
     buffer = PENSTOCK_TRY(device.allocate(bytes, kind, "rows of experts"));
     return {};
   };
-  const uint64_t results = float_bytes(limits.places, limits.hidden_size);
   const auto own = GpuMemoryKind::kDevice, shared = GpuMemoryKind::kShared;
-  PENSTOCK_TRY(take(experts.host_inputs_, experts.layout_.end, shared));
-  PENSTOCK_TRY(take(experts.inputs_, experts.layout_.end, own));
+  PENSTOCK_TRY(take(experts.inputs_, experts.layout_.end, shared));
   PENSTOCK_TRY(take(experts.packed_x_, fixed_bytes(limits.tokens, limits.hidden_size), own));
   PENSTOCK_TRY(take(experts.hidden_, float_bytes(limits.places, limits.expert_width), own));
   PENSTOCK_TRY(take(experts.packed_hidden_, fixed_bytes(limits.places, limits.expert_width), own));
-  PENSTOCK_TRY(take(experts.results_, results, own));
-  PENSTOCK_TRY(take(experts.host_results_, results, shared));
+  PENSTOCK_TRY(take(experts.results_, float_bytes(limits.places, limits.hidden_size), shared));
   return experts;
 }
 
 void GpuExperts::write_x(Rows x) {
   const auto bytes = static_cast<size_t>(x.width) * sizeof(float);
   for (int64_t t = 0; t < x.count; ++t) {
-    std::memcpy(host_inputs_.host_bytes().data() + layout_.x + static_cast<size_t>(t) * bytes,
+    std::memcpy(inputs_.host_bytes().data() + layout_.x + static_cast<size_t>(t) * bytes,
                 x.row(t).data(), bytes);
   }
 }
@@ -118,11 +115,11 @@ void GpuExperts::write_tiles(std::span<const GpuExpertWork> works) {
       pairs.push_back({static_cast<uint32_t>(work.tokens[j]), static_cast<uint32_t>(pairs.size())});
     }
   }
-  put(host_inputs_, layout_.gate_up_list, pairs);
+  put(inputs_, layout_.gate_up_list, pairs);
   for (GpuRowPair& pair : pairs) pair.x = pair.result;
-  put(host_inputs_, layout_.down_list, pairs);
-  put(host_inputs_, layout_.gate_up_tiles, gate_up_tiles_);
-  put(host_inputs_, layout_.down_tiles, down_tiles_);
+  put(inputs_, layout_.down_list, pairs);
+  put(inputs_, layout_.gate_up_tiles, gate_up_tiles_);
+  put(inputs_, layout_.down_tiles, down_tiles_);
   // From here on: where the caller wants each row of the results.
   size_t row = 0;
   for (const GpuExpertWork& work : works) {
@@ -146,8 +143,6 @@ void GpuExperts::record_product(GpuCommands& commands, GpuProducts::Multiply cal
 void GpuExperts::record(GpuCommands& commands, const GpuExpertShape& shape, int64_t tokens) const {
   const int64_t hidden_size = shape.hidden_size, width = shape.expert_width;
   const uint64_t inputs = inputs_.address();
-  commands.copy(host_inputs_, 0, inputs_, 0, layout_.end);
-  commands.barrier();
   products_.pack(commands, {.dtype = shape.gate_up,
                             .x = inputs + layout_.x,
                             .packed = packed_x_.address(),
@@ -182,8 +177,6 @@ void GpuExperts::record(GpuCommands& commands, const GpuExpertShape& shape, int6
                   .rows = hidden_size,
                   .stride = hidden_size},
                  inputs + layout_.down_tiles);
-  commands.barrier();
-  commands.copy(results_, 0, host_results_, 0, float_bytes(rows_, hidden_size));
 }
 
 Result<Fence> GpuExperts::begin(const GpuExpertShape& shape, Rows x,
@@ -213,7 +206,7 @@ Result<void> GpuExperts::finish(Rows out) {
   PENSTOCK_CHECK(out.width == results_width_);
   const auto bytes = static_cast<size_t>(out.width) * sizeof(float);
   for (size_t row = 0; row < pairs_.size(); ++row) {
-    std::memcpy(out.row(pairs_[row].result).data(), host_results_.host_bytes().data() + row * bytes,
+    std::memcpy(out.row(pairs_[row].result).data(), results_.host_bytes().data() + row * bytes,
                 bytes);
   }
   return {};

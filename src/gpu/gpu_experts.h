@@ -4,9 +4,10 @@
 //   PENSTOCK_TRY(experts.begin(shape, x, works));    // queued; the host goes on
 //   PENSTOCK_TRY(experts.finish(out));               // waits; out has a row for each place
 //
-// One list of commands a call: inputs over, x in fixed point, gate and up, hidden in fixed point,
-// down, results back. Which rows share a tile, and where on the device a result lies, follows from
-// the call; what a row becomes does not depend on it.
+// One list of commands a call: x in fixed point, gate and up, hidden in fixed point, down. The device
+// reads x and lists from the host's memory and writes results there: copies would be steps of their
+// own, and a step costs more than so few bytes. Which rows share a tile, and where a result lies,
+// follows from the call; what a row becomes does not depend on it.
 //
 // Shapes   x [n, H], hidden [places, I], out [n * K, H]; H and I multiples of 64
 // Threads  as GpuDevice
@@ -88,8 +89,8 @@ class GpuExperts {
   GpuExpertLimits limits_;
   Layout layout_;
   GpuProducts products_;
-  GpuBuffer host_inputs_, inputs_;  // x, lists and tiles
-  GpuBuffer packed_x_, hidden_, packed_hidden_, results_, host_results_;
+  GpuBuffer inputs_, results_;  // the host's; x, lists and tiles
+  GpuBuffer packed_x_, hidden_, packed_hidden_;
 
   // Of the call.
   std::vector<GpuRowPair> pairs_;                    // token and place, by row of the results

@@ -39,9 +39,8 @@ GpuMatmul::Layout::Layout(const GpuMatmulLimits& call) {
 }
 
 GpuMatmul::Bytes GpuMatmul::bytes_for(const GpuMatmulLimits& limits) {
-  const uint64_t inputs = Layout(limits).end;
-  const uint64_t results = float_bytes(limits.results);
-  return {.on_device = inputs + fixed_bytes(limits) + results, .on_host = inputs + results};
+  return {.on_device = fixed_bytes(limits),
+          .on_host = Layout(limits).end + float_bytes(limits.results)};
 }
 
 GpuMatmul::GpuMatmul(GpuDevice& device, const GpuMatmulLimits& limits)
@@ -55,11 +54,9 @@ Result<GpuMatmul> GpuMatmul::create(GpuDevice& device, const GpuMatmulLimits& li
     return {};
   };
   const auto own = GpuMemoryKind::kDevice, shared = GpuMemoryKind::kShared;
-  PENSTOCK_TRY(take(made.host_inputs_, made.layout_.end, shared));
-  PENSTOCK_TRY(take(made.inputs_, made.layout_.end, own));
+  PENSTOCK_TRY(take(made.inputs_, made.layout_.end, shared));
   PENSTOCK_TRY(take(made.packed_x_, fixed_bytes(limits), own));
-  PENSTOCK_TRY(take(made.results_, float_bytes(limits.results), own));
-  PENSTOCK_TRY(take(made.host_results_, float_bytes(limits.results), shared));
+  PENSTOCK_TRY(take(made.results_, float_bytes(limits.results), shared));
   made.products_ = PENSTOCK_TRY(GpuProducts::create(device));
   return made;
 }
@@ -82,7 +79,7 @@ void GpuMatmul::write_inputs(Rows x, std::span<const GpuProduct> products) {
       }
     }
   }
-  std::byte* to = host_inputs_.host_bytes().data();
+  std::byte* to = inputs_.host_bytes().data();
   const auto bytes = static_cast<size_t>(float_bytes(x.width));
   for (int64_t t = 0; t < x.count; ++t) {
     std::memcpy(to + layout_.x + static_cast<size_t>(t) * bytes, x.row(t).data(), bytes);
@@ -128,17 +125,12 @@ void GpuMatmul::record_type(GpuCommands& commands, DType dtype, Rows x,
 }
 
 void GpuMatmul::record(GpuCommands& commands, Rows x, std::span<const GpuProduct> products) const {
-  commands.copy(host_inputs_, 0, inputs_, 0, layout_.end);
-  commands.barrier();
-  int64_t floats = 0;
   for (size_t i = 0; i < products.size(); ++i) {
     const auto dtype_of = [&](size_t k) { return products[k].projection.weight.dtype; };
     bool is_first = true;
     for (size_t k = 0; k < i; ++k) is_first = is_first && dtype_of(k) != dtype_of(i);
     if (is_first) record_type(commands, dtype_of(i), x, products);
-    floats += x.count * products[i].projection.weight.rows;
   }
-  commands.copy(results_, 0, host_results_, 0, float_bytes(floats));
 }
 
 Result<void> GpuMatmul::begin(Rows x, std::span<const GpuProduct> products) {
@@ -160,7 +152,7 @@ Result<void> GpuMatmul::begin(Rows x, std::span<const GpuProduct> products) {
 
 Result<void> GpuMatmul::finish(std::span<const GpuProduct> products) {
   PENSTOCK_TRY(device_->compute().wait(fence_));
-  const auto* from = reinterpret_cast<const float*>(host_results_.host_bytes().data());
+  const auto* from = reinterpret_cast<const float*>(results_.host_bytes().data());
   for (const GpuProduct& product : products) {
     const Projection& projection = product.projection;
     PENSTOCK_CHECK(projection.out.count == rows_);

@@ -4,8 +4,9 @@
 //   PENSTOCK_TRY(matmul.begin(x, products));     // queued; the host goes on
 //   PENSTOCK_TRY(matmul.finish(products));       // waits; the products' outputs are there
 //
-// One list of commands a call: x over, x in fixed point, a dispatch for each piece of a matrix, results
-// back. At most rows_at_once() rows of x fit into a call.
+// One list of commands a call: x in fixed point, a dispatch for each piece of a matrix. The device reads
+// x from the host's memory and writes results there: copies would be steps of their own, and a step
+// costs more than so few bytes. At most rows_at_once() rows of x fit into a call.
 //
 // Shapes   x [n, in], out [n, rows of the matrix]; in a multiple of 64
 // Threads  as GpuDevice
@@ -47,7 +48,7 @@ class GpuMatmul {
     uint64_t on_device = 0, on_host = 0;
   };
   static Bytes bytes_for(const GpuMatmulLimits& limits);
-  static constexpr uint64_t kAllocations = 5;
+  static constexpr uint64_t kAllocations = 3;
 
   // How many rows of x one call takes for products of so many columns together; 0: they do not fit.
   int64_t rows_at_once(int64_t columns) const {
@@ -59,7 +60,7 @@ class GpuMatmul {
   Result<void> finish(std::span<const GpuProduct> products);
 
   // Between calls, for what is to be copied to the device.
-  const GpuBuffer& staging() const { return host_results_; }
+  const GpuBuffer& staging() const { return results_; }
 
  private:
   // Where in the block of inputs of a call what lies; each at a multiple of 256 bytes.
@@ -78,8 +79,8 @@ class GpuMatmul {
   GpuMatmulLimits limits_;
   Layout layout_;
   GpuProducts products_;
-  GpuBuffer host_inputs_, inputs_;  // x, list and tiles
-  GpuBuffer packed_x_, results_, host_results_;
+  GpuBuffer inputs_, results_;  // the host's; x, list and tiles
+  GpuBuffer packed_x_;
 
   // Of the call.
   std::vector<GpuRowPair> list_;
