@@ -11,12 +11,6 @@
 namespace penstock {
 namespace {
 
-// Rows of a call at a time. The head's fewer: its rows are long.
-constexpr int64_t kRows = 64, kHeadRows = 8;
-// Chunks of prompts have more. Waves of them go one after the other while the processors are idle, and
-// no card has been measured that makes up for it.
-constexpr int64_t kCallRowsMax = kRows;
-
 // What lies there together or not at all.
 struct Candidate {
   std::vector<const TensorSpec*> tensors;
@@ -101,8 +95,8 @@ TrunkWork work_of(std::span<const Matrix> matrices, bool is_ffn) {
 
 GpuTrunk trunk_rows(const ModelConfig& config) {
   GpuTrunk trunk;
-  trunk.rows = kRows;
-  trunk.call_rows_max = kCallRowsMax;
+  trunk.rows = kGpuTokensMax;
+  trunk.call_rows_max = kGpuTokensMax;
   trunk.hidden_size = config.hidden_size;
   const TensorList list = list_tensors(config);
   int64_t widest = 0;
@@ -116,7 +110,7 @@ GpuTrunk trunk_rows(const ModelConfig& config) {
       }
     }
   }
-  trunk.results = kHeadRows * widest;
+  trunk.results = kGpuTokensMax * widest;
   if (trunk.ffn_width == 0) trunk.hidden_size = 0;
   return trunk;
 }

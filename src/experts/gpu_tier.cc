@@ -195,6 +195,11 @@ std::optional<int> GpuTier::find_ready(int layer, int expert) const {
   return slot;
 }
 
+bool GpuTier::is_for_processors(const RoutedRows& rows, ExpertId id) const {
+  const int64_t places = std::ssize(rows.all_places());
+  return places > options_.tokens_max * limits_.top_k && store_.has(id);
+}
+
 bool GpuTier::has(int layer, int expert) const {
   return find_ready(layer, expert).has_value();
 }
@@ -231,7 +236,7 @@ void GpuTier::choose(int layer, const RoutedRows& rows, std::vector<int32_t>& le
     const int32_t expert = rows.experts()[i];
     if (!is_lost_) slots_->cache().record_use(layer, expert);
     const auto slot = find_ready(layer, expert);
-    if (!slot) {
+    if (!slot || is_for_processors(rows, {layer, expert})) {
       left.push_back(static_cast<int32_t>(i));
       continue;
     }

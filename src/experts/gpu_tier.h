@@ -97,6 +97,7 @@ class GpuTier final : public ExpertTier {
   Result<void> prove() const;
   const Layer& layer() const { return layers_[static_cast<size_t>(layer_)]; }
   std::optional<int> find_ready(int layer, int expert) const;
+  bool is_for_processors(const RoutedRows& rows, ExpertId id) const;
   void settle();
   GpuExpertWork work_for(int slot, const RoutedRows& rows, size_t i) const;
   void start_wave();

@@ -290,6 +290,11 @@ void ExpertStore::end_stream() {
   start_wishes();
 }
 
+bool ExpertStore::has(ExpertId id) const {
+  const auto slot = slots_->cache().find(id.layer, id.expert);
+  return slot && slots_->cache().state(*slot) == SlotState::kReady;
+}
+
 bool ExpertStore::wants_prefetch() const {
   return options_.prefetch && prefetcher_.is_worth_it(wanted_.size());
 }

@@ -162,6 +162,8 @@ class ExpertStore {
   // Those that the tier had for the latest stream and has lost: uses are not counted again.
   ExpertStream stream_lost(std::span<const int32_t> experts);
 
+  // Whether its bytes are here.
+  bool has(ExpertId id) const;
   // What lies in a nearer tier too goes first when a slot is needed, until it is said otherwise.
   void set_spare(ExpertId id, bool is_spare) { slots_->set_spare(id, is_spare); }
 

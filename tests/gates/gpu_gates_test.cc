@@ -52,6 +52,7 @@ class GpuGate : public ::testing::TestWithParam<GpuModel> {
     with.gpu.device = kSoftwareGpu;
     with.gpu.vram_bytes = kPlenty;
     with.gpu.num_slots = slots;
+    with.gpu.tokens_max = 1 << 20;  // rows of prompts there too
     with.gpu.probe_inputs = 64;
     with.gpu.validate = true;
     with.tell = [this](const std::string& line) { lines_.push_back(line); };
@@ -94,6 +95,19 @@ INSTANTIATE_TEST_SUITE_P(Models, GpuTypes, ::testing::ValuesIn(kModels), name_of
 class GpuPlaces : public GpuGate {};
 INSTANTIATE_TEST_SUITE_P(Models, GpuPlaces, ::testing::Values(kModels[1], kModels[4]),
                          name_of_model);
+
+TEST_P(GpuPlaces, g27_calls_of_many_tokens_are_the_processors_as_far_as_experts_are_here) {
+  EngineOptions with = on_gpu(1000);
+  with.gpu.tokens_max = 0;
+  const auto here = open_engine(with);
+  for (int i = 0; i < 3; ++i) EXPECT_TRUE(answer_of(*here) == without_gpu());
+  EXPECT_EQ(here->gpu_report()->experts, 0u);
+  EXPECT_GT(here->gpu_report()->promotions, 0u);
+  with.num_slots = 9;
+  const auto elsewhere = open_engine(with);
+  answer_until(*elsewhere, has_computed);  // what went from RAM is computed there
+  EXPECT_GT(elsewhere->gpu_report()->experts, 0u);
+}
 
 TEST_P(GpuTypes, g27_any_number_of_slots) {
   for (const int64_t slots : {int64_t{1}, int64_t{7}, int64_t{1000}}) {
