@@ -9,11 +9,11 @@ set(library_headers <algorithm> <array> <cmath> <cstdint> <cstring> <filesystem>
   <memory> <optional> <random> <set> <span> <string> <string_view> <thread> <unordered_map> <utility>
   <variant> <vector> <fmt/format.h> <nlohmann/json.hpp>)
 
-function(penstock_make_precompiled name)  # headers...
+function(penstock_make_precompiled name flags)  # headers...
   file(WRITE ${CMAKE_BINARY_DIR}/${name}.cc.new "")
   file(COPY_FILE ${CMAKE_BINARY_DIR}/${name}.cc.new ${CMAKE_BINARY_DIR}/${name}.cc ONLY_IF_DIFFERENT)
   add_library(${name} OBJECT ${CMAKE_BINARY_DIR}/${name}.cc)
-  target_link_libraries(${name} PRIVATE penstock_flags)
+  target_link_libraries(${name} PRIVATE ${flags})
   target_precompile_headers(${name} PRIVATE ${ARGN})
 endfunction()
 
@@ -24,10 +24,10 @@ if(PENSTOCK_PRECOMPILED_HEADERS)
     target_compile_options(penstock_flags INTERFACE
       -Wno-array-bounds -Wno-stringop-overflow -Wno-stringop-overread -Wno-error)
   endif()
-  penstock_make_precompiled(penstock_headers ${library_headers})
+  penstock_make_precompiled(penstock_headers penstock_flags ${library_headers})
   if(PENSTOCK_TESTS)
-    penstock_make_precompiled(penstock_test_headers ${library_headers} <gtest/gtest.h> <gmock/gmock.h>)
-    target_link_libraries(penstock_test_headers PRIVATE GTest::gtest)
+    penstock_make_precompiled(penstock_test_headers penstock_test_flags
+      ${library_headers} <gtest/gtest.h> <gmock/gmock.h>)
   endif()
 endif()
 
