@@ -35,7 +35,7 @@ int HttpRequest::count(std::string_view name) const {
       headers, [&](const HttpHeader& header) { return equals_ignoring_case(header.name, name); }));
 }
 
-std::string_view reason_of(int status) {
+std::string_view reason_phrase(int status) {
   switch (status) {
     case 200: return "OK";
     case 204: return "No Content";
@@ -82,7 +82,7 @@ bool percent_decode(std::string_view text, std::string& decoded) {
 
 std::string response_head(const HttpResponse& response, const HttpRequest& request,
                           long long content_length, bool keeps_alive) {
-  std::string head = fmt::format("HTTP/1.1 {} {}\r\n", response.status, reason_of(response.status));
+  std::string head = fmt::format("HTTP/1.1 {} {}\r\n", response.status, reason_phrase(response.status));
   const auto add = [&](std::string_view name, std::string_view value) {
     head += fmt::format("{}: {}\r\n", name, value);
   };

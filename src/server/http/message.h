@@ -44,7 +44,7 @@ struct HttpResponse {
   bool closes = false;  // the connection ends with it
 };
 
-std::string_view reason_of(int status);  // "Not Found"
+std::string_view reason_phrase(int status);  // "Not Found"
 
 // Letters of ASCII only, as header names have them.
 bool equals_ignoring_case(std::string_view a, std::string_view b);
