@@ -30,14 +30,14 @@ Result<void> remove_leftover(Storage& storage, const std::string& partial) {
 
 }  // namespace
 
-Result<FilePlace> place_of(const Storage& storage, const std::string& path) {
+Result<NamedPlace> place_of(const Storage& storage, const std::string& path) {
   if (const auto* real = dynamic_cast<const Places*>(&storage)) return real->place_of(path);
   const Result<FileStat> found = storage.stat(path);
   if (!found && found.error().code == ErrorCode::kNotFound)
-    return FilePlace{path, PlaceKind::kAbsent};
+    return NamedPlace{path, PlaceKind::kAbsent};
   if (!found) return found.error();
   const bool holds_others = PENSTOCK_TRY(storage.is_directory(path));
-  return FilePlace{path, holds_others ? PlaceKind::kDirectory : PlaceKind::kFile};
+  return NamedPlace{path, holds_others ? PlaceKind::kDirectory : PlaceKind::kFile};
 }
 
 Result<OutputFile> OutputFile::create(Storage& storage, const std::string& path) {
@@ -47,7 +47,7 @@ Result<OutputFile> OutputFile::create(Storage& storage, const std::string& path)
 Result<OutputFile> OutputFile::create(Storage& storage, const std::string& path,
                                       std::chrono::milliseconds wait_at_most) {
   if (path.empty()) return Error{ErrorCode::kInvalidArgument, "the path of the file is empty"};
-  const FilePlace place = PENSTOCK_TRY(place_of(storage, path));
+  const NamedPlace place = PENSTOCK_TRY(place_of(storage, path));
   OutputFile out;
   out.storage_ = &storage;
   out.path_ = place.path;
@@ -64,7 +64,7 @@ Result<OutputFile> OutputFile::create(Storage& storage, const std::string& path,
     case PlaceKind::kAbsent: break;
   }
   out.partial_ = place.path + ".partial";
-  const FilePlace leftover = PENSTOCK_TRY(place_of(storage, out.partial_));
+  const NamedPlace leftover = PENSTOCK_TRY(place_of(storage, out.partial_));
   const bool is_ours = leftover.kind == PlaceKind::kFile || leftover.kind == PlaceKind::kAbsent;
   // What is absent is not removed: it may be there by now, as the file of another writer.
   if (!is_ours || leftover.path != out.partial_) {
@@ -105,7 +105,7 @@ Result<void> OutputFile::finish() {
 }
 
 Result<void> check_output(Storage& storage, const std::string& path) {
-  const FilePlace place = PENSTOCK_TRY(place_of(storage, path));
+  const NamedPlace place = PENSTOCK_TRY(place_of(storage, path));
   // Who reads from a pipe would see its end.
   if (place.kind == PlaceKind::kStream) return {};
   const Result<OutputFile> created = OutputFile::create(storage, path);

@@ -24,7 +24,7 @@ enum class PlaceKind {
 };
 
 // Where a path leads when its links have been followed, also those that lead to nothing yet.
-struct FilePlace {
+struct NamedPlace {
   std::string path;
   PlaceKind kind = PlaceKind::kAbsent;
 };
@@ -34,7 +34,7 @@ class Places {
   virtual ~Places() = default;
 
   // Never an error for what is not there; kIo for links in a circle.
-  virtual Result<FilePlace> place_of(const std::string& path) const = 0;
+  virtual Result<NamedPlace> place_of(const std::string& path) const = 0;
 
   // A pipe or a character device, to be written from front to back. Never waits for the other end:
   // a pipe that nobody reads is kIo.
@@ -45,6 +45,6 @@ class Places {
 };
 
 // Of any storage.
-Result<FilePlace> place_of(const Storage& storage, const std::string& path);
+Result<NamedPlace> place_of(const Storage& storage, const std::string& path);
 
 }  // namespace penstock

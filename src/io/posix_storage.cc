@@ -246,20 +246,20 @@ class PosixStorage final : public Storage, public Places {
     return system_error("stat", path, errno);
   }
 
-  Result<FilePlace> place_of(const std::string& path) const override {
+  Result<NamedPlace> place_of(const std::string& path) const override {
     struct stat status {};
     std::string place = path;
     // As many links as the kernel follows; one at a time, because the last may lead to nothing.
     for (int links = 0; links < 40; ++links) {
       if (::stat(place.c_str(), &status) == 0 && !S_ISREG(status.st_mode) &&
           !S_ISDIR(status.st_mode)) {
-        return FilePlace{place, kind_of(status)};  // as named: /dev/stdout leads to no path
+        return NamedPlace{place, kind_of(status)};  // as named: /dev/stdout leads to no path
       }
       if (::lstat(place.c_str(), &status) != 0) {
-        if (errno == ENOENT || errno == ENOTDIR) return FilePlace{place, PlaceKind::kAbsent};
+        if (errno == ENOENT || errno == ENOTDIR) return NamedPlace{place, PlaceKind::kAbsent};
         return system_error("stat", place, errno);
       }
-      if (!S_ISLNK(status.st_mode)) return FilePlace{place, kind_of(status)};
+      if (!S_ISLNK(status.st_mode)) return NamedPlace{place, kind_of(status)};
       std::error_code error;
       const fs::path target = fs::read_symlink(place, error);
       if (error) return system_error("read link", place, error.value());
