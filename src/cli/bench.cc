@@ -17,7 +17,7 @@
 namespace penstock {
 namespace {
 
-constexpr uint64_t kTextBytesMax = 64 << 20;
+constexpr uint64_t kPromptBytesMax = 64 << 20;
 
 std::vector<std::string> split(const std::string& list) {
   std::vector<std::string> words;
@@ -88,7 +88,7 @@ Result<BenchOptions> bench_options(Call& call, const std::vector<BenchTest>& tes
     options.drafts_right = call.settings.number("drafts-right");
   }
   const std::string& text = call.settings.text("text");
-  if (!text.empty()) options.text = PENSTOCK_TRY(read_text(call.storage, text, kTextBytesMax));
+  if (!text.empty()) options.text = PENSTOCK_TRY(read_text(call.storage, text, kPromptBytesMax));
   const ModelFiles files = PENSTOCK_TRY(open_model(call.storage, options.engine.model));
   for (const BenchTest& test : tests) {
     options.engine.context = std::max(

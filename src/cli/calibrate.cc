@@ -16,7 +16,7 @@
 namespace penstock {
 namespace {
 
-constexpr uint64_t kTextBytesMax = uint64_t{256} << 20;
+constexpr uint64_t kCalibrationBytesMax = uint64_t{256} << 20;
 constexpr int64_t kWindowTokens = 1024;
 
 using Window = std::vector<TokenId>;
@@ -38,7 +38,7 @@ Result<Window> tokens_of_messages(const ModelTexts& texts, const Json& line) {
 
 Result<std::vector<Window>> read_texts(Call& call, const ModelTexts& texts) {
   const std::string path = call.settings.text("calibrate");
-  const std::string text = PENSTOCK_TRY(read_text(call.storage, path, kTextBytesMax));
+  const std::string text = PENSTOCK_TRY(read_text(call.storage, path, kCalibrationBytesMax));
   const Tokenizer* tokenizer = PENSTOCK_TRY(tokenizer_of(texts));
   const size_t first = text.find_first_not_of(" \t\r\n");
   if (first == std::string::npos) return wrong(call, "it holds no text");

@@ -13,7 +13,7 @@
 namespace penstock {
 namespace {
 
-constexpr uint64_t kTextBytesMax = 16 << 20;
+constexpr uint64_t kChatMessageBytesMax = 16 << 20;
 
 // What a stream tells, on its way to a person.
 class RemotePrinter {
@@ -75,10 +75,10 @@ class RemotePartner final : public ChatPartner {
   std::string limits() override { return "context as the server has it"; }
   std::string last_figures() override;
   std::string figures() override;
-  uint64_t text_bytes_max() override { return kTextBytesMax; }
+  uint64_t text_bytes_max() override { return kChatMessageBytesMax; }
   Error text_too_long() override {
     return {ErrorCode::kInvalidArgument,
-            fmt::format("a message has more than {} MiB", kTextBytesMax >> 20)};
+            fmt::format("a message has more than {} MiB", kChatMessageBytesMax >> 20)};
   }
   std::chrono::milliseconds work_while_idle() override { return std::chrono::milliseconds(-1); }
   void tell_news() override {}

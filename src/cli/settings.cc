@@ -17,7 +17,7 @@ constexpr uint64_t kConfigBytesMax = 1 << 20;
 // The name that test harnesses of vector code know.
 constexpr char kForceTarget[] = "PENSTOCK_FORCE_TARGET";
 constexpr char kConfigVariable[] = "PENSTOCK_CONFIG";
-constexpr size_t kNameShown = 60;
+constexpr size_t kSettingShown = 60;
 
 Setting from_environment(const Option& option, const Environment& environment) {
   const std::string name = environment_name(option);
@@ -123,7 +123,7 @@ std::vector<std::string> misspelt_variables(const Environment& environment) {
     if (!name.starts_with("PENSTOCK_") || value.empty() || std::ranges::count(known, name) > 0) {
       continue;
     }
-    const std::string shown = name.substr(0, kNameShown);
+    const std::string shown = name.substr(0, kSettingShown);
     const auto of_call = of_calls.find(name);
     told.push_back(
         of_call != of_calls.end()

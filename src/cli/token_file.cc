@@ -11,7 +11,7 @@ namespace penstock {
 namespace {
 
 constexpr uint64_t kIdBytesMax = 32;  // an id, a comma, and room for the indents of a printer
-constexpr uint64_t kSpareBytes = 64 << 10;
+constexpr uint64_t kSpareCharacters = 64 << 10;
 
 Error wrong(const std::string& path, const std::string& why) {
   return {ErrorCode::kInvalidArgument, fmt::format("{}: {}", path, why)};
@@ -26,12 +26,12 @@ Result<std::vector<TokenId>> read_token_file(Storage& storage, const std::string
   // The file is part of the call, not of the model: what is wrong with it is wrong usage.
   if (!stat) return Error{ErrorCode::kInvalidArgument, "--ids: " + stat.error().message};
   const Error too_long = wrong(path, fmt::format("holds more than {} token ids", tokens_max));
-  if (stat->bytes > most * kIdBytesMax + kSpareBytes) return too_long;
-  const Result<std::string> text = read_text(storage, path, most * kIdBytesMax + kSpareBytes);
+  if (stat->bytes > most * kIdBytesMax + kSpareCharacters) return too_long;
+  const Result<std::string> text = read_text(storage, path, most * kIdBytesMax + kSpareCharacters);
   if (!text) return Error{ErrorCode::kInvalidArgument, "--ids: " + text.error().message};
   // Every element but the last has a comma behind it; other keys of an object may have a few.
   const auto commas = static_cast<uint64_t>(std::ranges::count(*text, ','));
-  if (commas > most + kSpareBytes) return too_long;
+  if (commas > most + kSpareCharacters) return too_long;
   const Result<Json> json = parse_json(*text, path);
   if (!json) return Error{ErrorCode::kInvalidArgument, json.error().message};
   const Json* list = json->is_array() ? &*json : json_find(*json, "input_ids");

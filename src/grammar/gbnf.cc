@@ -35,9 +35,9 @@ struct Part {
   uint64_t size = 0;
 };
 
-class Parser : TextCursor {
+class GbnfParser : TextCursor {
  public:
-  explicit Parser(std::string_view text) : TextCursor(text) {}
+  explicit GbnfParser(std::string_view text) : TextCursor(text) {}
 
   Result<GrammarSource> run() {
     for (skip_blank(true); !at_end(); skip_blank(true)) PENSTOCK_TRY(parse_rule());
@@ -321,7 +321,7 @@ Result<GrammarSource> parse_gbnf(std::string_view text) {
     return Error{ErrorCode::kUnsupported,
                  fmt::format("grammar: larger than {} KiB", kGbnfBytesMax / 1024)};
   }
-  return Parser(text).run();
+  return GbnfParser(text).run();
 }
 
 }  // namespace penstock

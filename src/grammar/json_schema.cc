@@ -15,8 +15,8 @@
 namespace penstock {
 namespace {
 
-constexpr uint64_t kTrialSteps = 200'000;   // for one pattern; a date takes a tenth of it
-constexpr uint64_t kTrialStepsMin = 2'000;  // what even the smallest costs
+constexpr uint64_t kPatternSteps = 200'000;   // for one pattern; a date takes a tenth of it
+constexpr uint64_t kPatternStepsMin = 2'000;  // what even the smallest costs
 
 // A limit on a number of things: absent, or a whole number from 0 on.
 Result<std::optional<uint32_t>> count_of(const Json& schema, const char* key,
@@ -158,12 +158,12 @@ Result<bool> SchemaRules::can_compile(const Json& schema, bool is_quoted) {
   const std::string text = to_text(key);
   const auto known = work.patterns.find(text);
   if (known != work.patterns.end()) return known->second;
-  const uint64_t steps = std::min(work.steps_left, kTrialSteps);
-  if (steps <= kTrialStepsMin) return false;
-  GrammarWork trial{.steps_left = steps - kTrialStepsMin};
+  const uint64_t steps = std::min(work.steps_left, kPatternSteps);
+  if (steps <= kPatternStepsMin) return false;
+  GrammarWork trial{.steps_left = steps - kPatternStepsMin};
   const bool is_within = PENSTOCK_TRY(try_pattern(schema, is_quoted, trial));
   work.take(steps - trial.steps_left);
-  if (is_within || steps == kTrialSteps) work.patterns[text] = is_within;
+  if (is_within || steps == kPatternSteps) work.patterns[text] = is_within;
   return is_within;
 }
 

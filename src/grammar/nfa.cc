@@ -10,7 +10,7 @@
 namespace penstock {
 namespace {
 
-constexpr int kNestingMax = 512;  // of expressions and copied rules; the stack holds it
+constexpr int kExpressionNestingMax = 512;  // of expressions and copied rules; the stack holds it
 
 Error too_large() {
   return {ErrorCode::kUnsupported,
@@ -247,8 +247,9 @@ Result<uint32_t> NfaBuilder::add_other_than(const Expression& expression, uint32
 
 Result<uint32_t> NfaBuilder::add(ExpressionId id, uint32_t from) {
   using Kind = Expression::Kind;
-  if (depth_ >= kNestingMax) {
-    return Error{ErrorCode::kUnsupported, fmt::format("nested deeper than {}", kNestingMax)};
+  if (depth_ >= kExpressionNestingMax) {
+    return Error{ErrorCode::kUnsupported,
+                 fmt::format("nested deeper than {}", kExpressionNestingMax)};
   }
   if (!take(1)) return too_large();
   struct Depth {

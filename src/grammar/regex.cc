@@ -22,9 +22,9 @@ const Ranges kSpace = {{0x9, 0xD},       {0x20, 0x20},     {0xA0, 0xA0},     {0x
 const Ranges kLineEnds = {{'\n', '\n'}, {'\r', '\r'}, {0x2028, 0x2029}};
 constexpr uint32_t kPatternRepetitionsMax = 2000;
 
-class Parser : TextCursor {
+class PatternParser : TextCursor {
  public:
-  Parser(GrammarSource& source, std::string_view text, const CharacterWriter& character)
+  PatternParser(GrammarSource& source, std::string_view text, const CharacterWriter& character)
       : TextCursor(text), source_(source), character_(character) {}
 
   Result<ExpressionId> run() {
@@ -238,7 +238,7 @@ Result<ExpressionId> parse_pattern(GrammarSource& source, std::string_view patte
     return Error{ErrorCode::kUnsupported,
                  fmt::format("a pattern is longer than {} bytes", kPatternBytesMax)};
   }
-  return Parser(source, pattern, character).run();
+  return PatternParser(source, pattern, character).run();
 }
 
 }  // namespace penstock

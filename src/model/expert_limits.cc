@@ -11,7 +11,7 @@
 namespace penstock {
 namespace {
 
-constexpr size_t kLayersMax = 4096;
+constexpr size_t kListedMax = 4096;
 
 Error malformed(const std::string& text) {
   return {ErrorCode::kInvalidArgument,
@@ -21,7 +21,7 @@ Error malformed(const std::string& text) {
 bool parse_number(std::string_view text, size_t& value) {
   const auto [end, failure] = std::from_chars(text.data(), text.data() + text.size(), value);
   return failure == std::errc{} && end == text.data() + text.size() && value >= 1 &&
-         value <= kLayersMax;
+         value <= kListedMax;
 }
 
 // How many of a token's choices are used.
@@ -50,7 +50,7 @@ Result<std::vector<int>> parse_layer_limits(const std::string& text) {
     const bool good =
         parse_number(entry.substr(0, star), experts) &&
         (star == std::string_view::npos || parse_number(entry.substr(star + 1), layers));
-    if (!good || limits.size() + layers > kLayersMax) return malformed(text);
+    if (!good || limits.size() + layers > kListedMax) return malformed(text);
     limits.insert(limits.end(), layers, static_cast<int>(experts));
     begin = end + 1;
   }

@@ -13,7 +13,7 @@ namespace {
 
 constexpr int64_t kFullAttentionInterval = 4;
 constexpr std::string_view kQwen35 = "qwen3_5_moe_text";
-constexpr std::string_view kNext = "qwen3_next";
+constexpr std::string_view kQwen3Next = "qwen3_next";
 constexpr std::string_view kQwen3 = "qwen3_moe";
 
 // Columns as in ModelShape.
@@ -27,10 +27,10 @@ constexpr ModelShape kShapes[] = {
      262144, 1e7},
     {"Qwen3.5-397B-A17B", "397b", kQwen35, 248320, 4096, 60, 32, 2, 256, 16, 64, 128, 512, 10, 1024,
      262144, 1e7},
-    {"Qwen3-Next-80B-A3B", "next-80b", kNext, 151936, 2048, 48, 16, 2, 256, 16, 32, 128, 512, 10,
-     512, 262144, 1e7},
-    {"Qwen3-Coder-Next", "coder-next", kNext, 151936, 2048, 48, 16, 2, 256, 16, 32, 128, 512, 10,
-     512, 262144, 5e6},
+    {"Qwen3-Next-80B-A3B", "next-80b", kQwen3Next, 151936, 2048, 48, 16, 2, 256, 16, 32, 128, 512,
+     10, 512, 262144, 1e7},
+    {"Qwen3-Coder-Next", "coder-next", kQwen3Next, 151936, 2048, 48, 16, 2, 256, 16, 32, 128, 512,
+     10, 512, 262144, 5e6},
     {"Qwen3-30B-A3B", "30b", kQwen3, 151936, 2048, 48, 32, 4, 128, 0, 0, 0, 128, 8, 768, 40960,
      1e6},
     {"Qwen3-235B-A22B", "235b", kQwen3, 151936, 4096, 94, 64, 4, 128, 0, 0, 0, 128, 8, 1536, 40960,

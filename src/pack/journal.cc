@@ -13,10 +13,10 @@ constexpr uint64_t kSumOffset = 48;
 static_assert(kSumsOffset + sizeof(PieceSums) <= kSumOffset);
 constexpr uint64_t kSumSeed = 0x70656e73746f636bull;  // "penstock": keeps zeros from being an entry
 
-using Entry = std::array<std::byte, kEntryBytes>;
+using JournalEntry = std::array<std::byte, kEntryBytes>;
 
-Entry make_entry(uint64_t index, const PieceSums& sums) {
-  Entry entry{};
+JournalEntry make_entry(uint64_t index, const PieceSums& sums) {
+  JournalEntry entry{};
   std::memcpy(entry.data(), &index, sizeof(index));
   std::memcpy(entry.data() + kSumsOffset, sums.data(), sizeof(PieceSums));
   const Hash128 sum = checksum(std::span(entry).first<kSumOffset>(), kSumSeed);
@@ -26,7 +26,7 @@ Entry make_entry(uint64_t index, const PieceSums& sums) {
 
 bool parse_entry(std::span<const std::byte> bytes, uint64_t index, PieceSums& sums) {
   std::memcpy(sums.data(), bytes.data() + kSumsOffset, sizeof(PieceSums));
-  const Entry expected = make_entry(index, sums);
+  const JournalEntry expected = make_entry(index, sums);
   return std::memcmp(bytes.data(), expected.data(), kEntryBytes) == 0;
 }
 
@@ -67,7 +67,7 @@ Result<void> Journal::commit() {
   std::vector<std::byte> bytes;
   bytes.reserve((pieces_.size() - pieces_durable_) * kEntryBytes);
   for (size_t i = pieces_durable_; i < pieces_.size(); ++i) {
-    const Entry entry = make_entry(i + 1, pieces_[i]);
+    const JournalEntry entry = make_entry(i + 1, pieces_[i]);
     bytes.insert(bytes.end(), entry.begin(), entry.end());
   }
   PENSTOCK_TRY(file_->write((pieces_durable_ + 1) * kEntryBytes, bytes));

@@ -18,9 +18,9 @@ double as_written(double value) {
   return std::strtod(fmt::format("{}", static_cast<float>(value)).c_str(), nullptr);
 }
 
-class ConfigReader {
+class GgufConfigReader {
  public:
-  ConfigReader(const GgufModel& model, std::string architecture)
+  GgufConfigReader(const GgufModel& model, std::string architecture)
       : keys_(model.metadata()), model_(model), architecture_(std::move(architecture)) {}
 
   Result<Json> read();
@@ -52,7 +52,7 @@ class ConfigReader {
 };
 
 // A number, or one per block: then those of blocks without attention are 0.
-Result<int64_t> ConfigReader::heads(std::string_view name) const {
+Result<int64_t> GgufConfigReader::heads(std::string_view name) const {
   const GgufValue* value = keys_.find(key(name));
   if (value == nullptr || !value->is_list) return integer(name);
   int64_t found = 0;
@@ -67,7 +67,7 @@ Result<int64_t> ConfigReader::heads(std::string_view name) const {
   return found;
 }
 
-Result<Json> ConfigReader::layer_types(int64_t layers) const {
+Result<Json> GgufConfigReader::layer_types(int64_t layers) const {
   constexpr int64_t kIntervalOfOldFiles = 4;
   std::vector<int64_t> recurrent;
   if (has("attention.recurrent_layers")) {
@@ -93,7 +93,7 @@ Result<Json> ConfigReader::layer_types(int64_t layers) const {
   return types;
 }
 
-Result<void> ConfigReader::read_delta_net(Json& json) const {
+Result<void> GgufConfigReader::read_delta_net(Json& json) const {
   const int64_t value_heads = PENSTOCK_TRY(integer("ssm.time_step_rank"));
   const int64_t width = PENSTOCK_TRY(integer("ssm.inner_size"));
   if (value_heads < 1 || width % value_heads != 0) {
@@ -110,7 +110,7 @@ Result<void> ConfigReader::read_delta_net(Json& json) const {
 }
 
 // Layers without a router are dense.
-Result<void> ConfigReader::read_dense_layers(int64_t layers, Json& json) const {
+Result<void> GgufConfigReader::read_dense_layers(int64_t layers, Json& json) const {
   Json dense = Json::array();
   for (int64_t layer = 0; layer < layers; ++layer) {
     const std::string router = fmt::format("blk.{}.ffn_gate_inp.weight", layer);
@@ -121,7 +121,7 @@ Result<void> ConfigReader::read_dense_layers(int64_t layers, Json& json) const {
   return {};
 }
 
-Result<Json> ConfigReader::rope(int64_t head_dim) const {
+Result<Json> GgufConfigReader::rope(int64_t head_dim) const {
   Json json = {{"rope_type", "default"}};
   json["rope_theta"] = PENSTOCK_TRY(number("rope.freq_base"));
   const int64_t rotary = PENSTOCK_TRY(integer_or("rope.dimension_count", head_dim));
@@ -138,7 +138,7 @@ Result<Json> ConfigReader::rope(int64_t head_dim) const {
   return json;
 }
 
-Result<Json> ConfigReader::read() {
+Result<Json> GgufConfigReader::read() {
   const GgufTensor* embedding = model_.find("token_embd.weight");
   if (embedding == nullptr) {
     return error(ErrorCode::kNotFound, "tensor token_embd.weight is missing");
@@ -203,7 +203,7 @@ Result<Json> gguf_config(const GgufModel& model) {
                     "qwen3next and qwen3moe",
                     model.path(), escaped(architecture))};
   }
-  return ConfigReader(model, architecture).read();
+  return GgufConfigReader(model, architecture).read();
 }
 
 }  // namespace penstock

@@ -48,7 +48,7 @@ Result<void> check_switches(ConfigReader& config, int64_t num_layers) {
   return {};
 }
 
-Result<ModelConfig> read_config(ConfigReader& config, std::string_view model_type) {
+Result<ModelConfig> read_qwen3_5(ConfigReader& config, std::string_view model_type) {
   ModelConfig result;
   result.model_type = model_type == kNext ? kNext : kText;
   PENSTOCK_TRY(read_decoder(config, result));
@@ -76,7 +76,7 @@ Result<ModelConfig> read_config(ConfigReader& config, std::string_view model_typ
   return result;
 }
 
-Json write_config(const ModelConfig& config) {
+Json write_qwen3_5(const ModelConfig& config) {
   Json json = write_decoder(config);
   json["linear_num_key_heads"] = config.linear_num_key_heads;
   json["linear_num_value_heads"] = config.linear_num_value_heads;
@@ -191,7 +191,7 @@ void list_prediction_block(TensorLister& out, const ModelConfig& config) {
   list_layer(out, config, LayerType::kFullAttention);
 }
 
-TensorList list_of(const ModelConfig& config, std::string_view prefix) {
+TensorList list_qwen3_5(const ModelConfig& config, std::string_view prefix) {
   TensorLister out(prefix);
   out.list().leftovers = {{"model.visual.", Leftover::Kind::kVision},
                           {"visual.", Leftover::Kind::kVision},
@@ -212,18 +212,18 @@ Result<std::unique_ptr<Model>> bind(const ModelConfig& config, WeightBinder& wei
   return std::unique_ptr<Model>(std::make_unique<Qwen35Moe>(std::move(model)));
 }
 
-constexpr std::string_view kModelTypes[] = {kText, "qwen3_5_moe", kNext};
-constexpr std::string_view kTextPrefixes[] = {"model.language_model.", "model."};
+constexpr std::string_view kQwen35Types[] = {kText, "qwen3_5_moe", kNext};
+constexpr std::string_view kQwen35Prefixes[] = {"model.language_model.", "model."};
 
 }  // namespace
 
 const Family& qwen3_5_moe_family() {
   static constexpr Family kFamily{.name = "qwen3_5_moe and qwen3_next",
-                                  .model_types = kModelTypes,
-                                  .text_prefixes = kTextPrefixes,
-                                  .read_config = read_config,
-                                  .write_config = write_config,
-                                  .list_tensors = list_of,
+                                  .model_types = kQwen35Types,
+                                  .text_prefixes = kQwen35Prefixes,
+                                  .read_config = read_qwen3_5,
+                                  .write_config = write_qwen3_5,
+                                  .list_tensors = list_qwen3_5,
                                   .bind = bind};
   return kFamily;
 }

@@ -16,7 +16,7 @@
 namespace penstock {
 namespace {
 
-Result<ModelConfig> read_config(ConfigReader& config, std::string_view model_type) {
+Result<ModelConfig> read_qwen3(ConfigReader& config, std::string_view model_type) {
   ModelConfig result;
   result.model_type = model_type;
   PENSTOCK_TRY(read_decoder(config, result));
@@ -41,7 +41,7 @@ Result<ModelConfig> read_config(ConfigReader& config, std::string_view model_typ
   return result;
 }
 
-Json write_config(const ModelConfig& config) {
+Json write_qwen3(const ModelConfig& config) {
   Json json = write_decoder(config);
   json.erase("layer_types");  // all alike
   write_experts(config, json);
@@ -56,7 +56,7 @@ Json write_config(const ModelConfig& config) {
   return json;
 }
 
-TensorList list_of(const ModelConfig& config, std::string_view prefix) {
+TensorList list_qwen3(const ModelConfig& config, std::string_view prefix) {
   TensorLister out(prefix);
   out.embedding(config);
   for (int64_t layer = 0; layer < config.num_hidden_layers; ++layer) {
@@ -177,18 +177,18 @@ class Qwen3Moe final : public Model {
   std::vector<Layer> layers_;
 };
 
-constexpr std::string_view kModelTypes[] = {"qwen3_moe"};
-constexpr std::string_view kTextPrefixes[] = {"model."};
+constexpr std::string_view kQwen3Types[] = {"qwen3_moe"};
+constexpr std::string_view kQwen3Prefixes[] = {"model."};
 
 }  // namespace
 
 const Family& qwen3_moe_family() {
   static constexpr Family kFamily{.name = "qwen3_moe",
-                                  .model_types = kModelTypes,
-                                  .text_prefixes = kTextPrefixes,
-                                  .read_config = read_config,
-                                  .write_config = write_config,
-                                  .list_tensors = list_of,
+                                  .model_types = kQwen3Types,
+                                  .text_prefixes = kQwen3Prefixes,
+                                  .read_config = read_qwen3,
+                                  .write_config = write_qwen3,
+                                  .list_tensors = list_qwen3,
                                   .bind = Qwen3Moe::bind};
   return kFamily;
 }

@@ -90,10 +90,10 @@ void read_continuation(Fields& fields, ChatCall& call) {
   call.conversation.continues_last = true;
 }
 
-constexpr std::string_view kChunk = "chat.completion.chunk";  // the kind of object
+constexpr std::string_view kChatChunk = "chat.completion.chunk";  // the kind of object
 
-Json chunk_json(const ReplyState& reply, Json choices) {
-  return openai_chunk(reply, kChunk, std::move(choices));
+Json chat_chunk(const ReplyState& reply, Json choices) {
+  return openai_chunk(reply, kChatChunk, std::move(choices));
 }
 
 Json logprobs_json(const ReplyState& reply, const std::vector<ReplyToken>& tokens) {
@@ -105,7 +105,7 @@ Json logprobs_json(const ReplyState& reply, const std::vector<ReplyToken>& token
   return Json{{"content", std::move(content)}, {"refusal", nullptr}};
 }
 
-Json choice_json(int index, Json delta) {
+Json chat_choice(int index, Json delta) {
   return Json{{"index", index},
               {"delta", std::move(delta)},
               {"logprobs", nullptr},
@@ -178,8 +178,8 @@ std::variant<ChatCall, ApiError> read_openai_chat(const Json& body, const Served
 std::string OpenAiChatReplier::begin(const ReplyState& reply) {
   std::string words;
   for (int i = 0; i < reply.call.generation.num_choices; ++i) {
-    Json chunk = chunk_json(
-        reply, Json::array({choice_json(i, Json{{"role", "assistant"}, {"content", ""}})}));
+    Json chunk = chat_chunk(
+        reply, Json::array({chat_choice(i, Json{{"role", "assistant"}, {"content", ""}})}));
     chunk["seed"] = reply.call.generation.sampling.seed;
     words += sse(chunk);
   }
@@ -188,7 +188,7 @@ std::string OpenAiChatReplier::begin(const ReplyState& reply) {
 
 // A chunk that changes nothing: clients count only events that they can parse.
 std::string OpenAiChatReplier::heartbeat(const ReplyState& reply) {
-  Json chunk = chunk_json(reply, Json::array({choice_json(0, Json::object())}));
+  Json chunk = chat_chunk(reply, Json::array({chat_choice(0, Json::object())}));
   if (reply.progress.queue_position > 0) {
     chunk["queue_position"] = reply.progress.queue_position;
   } else if (reply.progress.processed_tokens < reply.progress.prompt_tokens) {
@@ -199,27 +199,27 @@ std::string OpenAiChatReplier::heartbeat(const ReplyState& reply) {
 
 std::string OpenAiChatReplier::prompt_progress(const ReplyState& reply) {
   if (!reply.call.tells_progress) return "";
-  Json chunk = chunk_json(reply, Json::array({choice_json(0, Json::object())}));
+  Json chunk = chat_chunk(reply, Json::array({chat_choice(0, Json::object())}));
   chunk["prompt_progress"] = progress_json(reply.progress);
   return sse(chunk);
 }
 
 std::string OpenAiChatReplier::delta(const ReplyState& reply, int index, const ReplyDelta& delta) {
   if (delta.kind == ReplyDelta::Kind::kCallEnd) return "";
-  Json choice = choice_json(index, delta_json(reply, delta));
+  Json choice = chat_choice(index, delta_json(reply, delta));
   if (!reply.new_tokens.empty()) choice["logprobs"] = logprobs_json(reply, reply.new_tokens);
   if (reply.call.tells_tokens) choice["tokens"] = reply.new_ids;
-  Json chunk = chunk_json(reply, Json::array({std::move(choice)}));
+  Json chunk = chat_chunk(reply, Json::array({std::move(choice)}));
   if (reply.call.tells_timings_per_token) chunk["timings"] = timings_of(reply.progress);
   return sse(chunk);
 }
 
 std::string OpenAiChatReplier::end_choice(const ReplyState& reply, int index) {
-  Json choice = choice_json(index, Json::object());
+  Json choice = chat_choice(index, Json::object());
   if (!reply.new_tokens.empty()) choice["logprobs"] = logprobs_json(reply, reply.new_tokens);
   if (reply.call.tells_tokens) choice["tokens"] = reply.new_ids;
   choice["finish_reason"] = finish_word(reply.choice(index));
-  Json chunk = chunk_json(reply, Json::array({std::move(choice)}));
+  Json chunk = chat_chunk(reply, Json::array({std::move(choice)}));
   if (index + 1 == reply.call.generation.num_choices) {
     chunk["timings"] = timings_of(reply.progress);
     chunk["seed"] = reply.call.generation.sampling.seed;
@@ -228,7 +228,7 @@ std::string OpenAiChatReplier::end_choice(const ReplyState& reply, int index) {
 }
 
 std::string OpenAiChatReplier::end(const ReplyState& reply) {
-  return openai_end(reply, kChunk);
+  return openai_end(reply, kChatChunk);
 }
 
 std::string OpenAiChatReplier::error(const ReplyState&, const ApiError& error) {

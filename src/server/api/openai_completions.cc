@@ -34,10 +34,10 @@ void read_prompt(Fields& fields, const ServedModel& model, ChatCall& call) {
   if (tokens.empty() && !model.stop_ids.empty()) tokens = {model.stop_ids.back()};
 }
 
-constexpr std::string_view kChunk = "text_completion";  // the kind of object
+constexpr std::string_view kCompletionChunk = "text_completion";  // the kind of object
 
-Json chunk_json(const ReplyState& reply, Json choices) {
-  return openai_chunk(reply, kChunk, std::move(choices));
+Json completion_chunk(const ReplyState& reply, Json choices) {
+  return openai_chunk(reply, kCompletionChunk, std::move(choices));
 }
 
 Json logprobs_json(const ReplyState& reply, const std::vector<ReplyToken>& tokens,
@@ -64,7 +64,7 @@ Json logprobs_json(const ReplyState& reply, const std::vector<ReplyToken>& token
   return json;
 }
 
-Json choice_json(int index, const std::string& text) {
+Json completion_choice(int index, const std::string& text) {
   return Json{{"text", text}, {"index", index}, {"logprobs", nullptr}, {"finish_reason", nullptr}};
 }
 
@@ -106,7 +106,7 @@ std::variant<ChatCall, ApiError> read_openai_completion(const Json& body,
 std::string OpenAiCompletionReplier::begin(const ReplyState& reply) {
   std::string words;
   for (int i = 0; i < reply.call.generation.num_choices; ++i) {
-    Json chunk = chunk_json(reply, Json::array({choice_json(i, echo_of(reply))}));
+    Json chunk = completion_chunk(reply, Json::array({completion_choice(i, echo_of(reply))}));
     chunk["seed"] = reply.call.generation.sampling.seed;
     words += sse(chunk);
   }
@@ -114,7 +114,7 @@ std::string OpenAiCompletionReplier::begin(const ReplyState& reply) {
 }
 
 std::string OpenAiCompletionReplier::heartbeat(const ReplyState& reply) {
-  Json chunk = chunk_json(reply, Json::array({choice_json(0, "")}));
+  Json chunk = completion_chunk(reply, Json::array({completion_choice(0, "")}));
   if (reply.progress.queue_position > 0) {
     chunk["queue_position"] = reply.progress.queue_position;
   } else if (reply.progress.processed_tokens < reply.progress.prompt_tokens) {
@@ -129,31 +129,31 @@ std::string OpenAiCompletionReplier::prompt_progress(const ReplyState& reply) {
 
 std::string OpenAiCompletionReplier::delta(const ReplyState& reply, int index,
                                            const ReplyDelta& delta) {
-  Json choice = choice_json(index, delta.text);
+  Json choice = completion_choice(index, delta.text);
   if (!reply.new_tokens.empty()) {
     const size_t told = reply.choice(index).content.size() - delta.text.size();
     choice["logprobs"] = logprobs_json(reply, reply.new_tokens, told);
   }
   if (reply.call.tells_tokens) choice["tokens"] = reply.new_ids;
-  Json chunk = chunk_json(reply, Json::array({std::move(choice)}));
+  Json chunk = completion_chunk(reply, Json::array({std::move(choice)}));
   if (reply.call.tells_timings_per_token) chunk["timings"] = timings_of(reply.progress);
   return sse(chunk);
 }
 
 std::string OpenAiCompletionReplier::end_choice(const ReplyState& reply, int index) {
-  Json choice = choice_json(index, "");
+  Json choice = completion_choice(index, "");
   if (!reply.new_tokens.empty()) {
     choice["logprobs"] = logprobs_json(reply, reply.new_tokens, reply.choice(index).content.size());
   }
   if (reply.call.tells_tokens) choice["tokens"] = reply.new_ids;
   choice["finish_reason"] = finish_word(reply.choice(index));
-  Json chunk = chunk_json(reply, Json::array({std::move(choice)}));
+  Json chunk = completion_chunk(reply, Json::array({std::move(choice)}));
   if (index + 1 == reply.call.generation.num_choices) chunk["timings"] = timings_of(reply.progress);
   return sse(chunk);
 }
 
 std::string OpenAiCompletionReplier::end(const ReplyState& reply) {
-  return openai_end(reply, kChunk);
+  return openai_end(reply, kCompletionChunk);
 }
 
 std::string OpenAiCompletionReplier::error(const ReplyState&, const ApiError& error) {

@@ -7,20 +7,20 @@
 namespace penstock {
 namespace {
 
-char lower(char c) {
+char lower_letter(char c) {
   return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
 }
 
 int hex_digit(char c) {
   if (c >= '0' && c <= '9') return c - '0';
-  const char l = lower(c);
+  const char l = lower_letter(c);
   return l >= 'a' && l <= 'f' ? l - 'a' + 10 : -1;
 }
 
 }  // namespace
 
 bool equals_ignoring_case(std::string_view a, std::string_view b) {
-  return std::ranges::equal(a, b, {}, lower, lower);
+  return std::ranges::equal(a, b, {}, lower_letter, lower_letter);
 }
 
 const std::string* HttpRequest::find(std::string_view name) const {
@@ -82,7 +82,8 @@ bool percent_decode(std::string_view text, std::string& decoded) {
 
 std::string response_head(const HttpResponse& response, const HttpRequest& request,
                           long long content_length, bool keeps_alive) {
-  std::string head = fmt::format("HTTP/1.1 {} {}\r\n", response.status, reason_phrase(response.status));
+  std::string head =
+      fmt::format("HTTP/1.1 {} {}\r\n", response.status, reason_phrase(response.status));
   const auto add = [&](std::string_view name, std::string_view value) {
     head += fmt::format("{}: {}\r\n", name, value);
   };

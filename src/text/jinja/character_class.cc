@@ -10,13 +10,13 @@
 namespace penstock::jinja {
 namespace {
 
-struct Range {
+struct CharacterRange {
   char32_t first;
   char32_t last;
 };
 
 // Digits that are no Nd: superscripts, circled ones and the like.
-constexpr Range kOtherDigits[] = {
+constexpr CharacterRange kOtherDigits[] = {
     {0xB2, 0xB3},       {0xB9, 0xB9},       {0x1369, 0x1371},   {0x19DA, 0x19DA},
     {0x2070, 0x2070},   {0x2074, 0x2079},   {0x2080, 0x2089},   {0x2460, 0x2468},
     {0x2474, 0x247C},   {0x2488, 0x2490},   {0x24EA, 0x24EA},   {0x24F5, 0x24FD},
@@ -25,7 +25,7 @@ constexpr Range kOtherDigits[] = {
 };
 
 // Ideographs that are numbers.
-constexpr Range kOtherNumerals[] = {
+constexpr CharacterRange kOtherNumerals[] = {
     {0x3405, 0x3405},   {0x3483, 0x3483},   {0x382A, 0x382A},   {0x3B4D, 0x3B4D},
     {0x4E00, 0x4E00},   {0x4E03, 0x4E03},   {0x4E07, 0x4E07},   {0x4E09, 0x4E09},
     {0x4E5D, 0x4E5D},   {0x4E8C, 0x4E8C},   {0x4E94, 0x4E94},   {0x4E96, 0x4E96},
@@ -47,7 +47,7 @@ constexpr Range kOtherNumerals[] = {
 };
 
 // Lowercase without being Ll.
-constexpr Range kOtherLower[] = {
+constexpr CharacterRange kOtherLower[] = {
     {0xAA, 0xAA},       {0xBA, 0xBA},       {0x2B0, 0x2B8},     {0x2C0, 0x2C1},
     {0x2E0, 0x2E4},     {0x345, 0x345},     {0x37A, 0x37A},     {0x1D2C, 0x1D6A},
     {0x1D78, 0x1D78},   {0x1D9B, 0x1DBF},   {0x2071, 0x2071},   {0x207F, 0x207F},
@@ -57,13 +57,13 @@ constexpr Range kOtherLower[] = {
 };
 
 // Uppercase without being Lu.
-constexpr Range kOtherUpper[] = {
+constexpr CharacterRange kOtherUpper[] = {
     {0x2160, 0x216F}, {0x24B6, 0x24CF}, {0x1F130, 0x1F149}, {0x1F150, 0x1F169}, {0x1F170, 0x1F189},
 };
 
-bool is_in(std::span<const Range> ranges, char32_t c) {
-  const auto after = std::partition_point(ranges.begin(), ranges.end(),
-                                          [c](const Range& range) { return range.last < c; });
+bool is_in(std::span<const CharacterRange> ranges, char32_t c) {
+  const auto after = std::partition_point(
+      ranges.begin(), ranges.end(), [c](const CharacterRange& range) { return range.last < c; });
   return after != ranges.end() && after->first <= c;
 }
 

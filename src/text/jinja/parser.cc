@@ -12,7 +12,7 @@
 namespace penstock::jinja {
 namespace {
 
-using NodeKind = Statement::Kind;
+using StatementKind = Statement::Kind;
 using Names = std::initializer_list<std::string_view>;
 
 class Parser {
@@ -53,12 +53,12 @@ class Parser {
 
   Result<const Statement*> parse_plain() {
     if (stream_.at(Token::Kind::kText)) {
-      Statement node = make(NodeKind::kText);
+      Statement node = make(StatementKind::kText);
       node.text = stream_.take().text;
       return add(std::move(node));
     }
     PENSTOCK_TRY(stream_.expect(Token::Kind::kOutputBegin, "text or a tag"));
-    Statement node = make(NodeKind::kOutput);
+    Statement node = make(StatementKind::kOutput);
     node.value = PENSTOCK_TRY(expressions_.parse_tuple());
     PENSTOCK_TRY(stream_.expect(Token::Kind::kOutputEnd, "'}}'"));
     return add(std::move(node));
@@ -77,7 +77,7 @@ class Parser {
     if (name == "generation") return parse_generation();
     if (name == "break" || name == "continue") {
       if (loops_ == 0) return stream_.error(fmt::format("'{}' outside of a loop", name));
-      Statement node = make(name == "break" ? NodeKind::kBreak : NodeKind::kContinue);
+      Statement node = make(name == "break" ? StatementKind::kBreak : StatementKind::kContinue);
       PENSTOCK_TRY(end_tag());
       return add(std::move(node));
     }
@@ -88,7 +88,7 @@ class Parser {
   }
 
   Result<const Statement*> parse_if() {
-    Statement node = make(NodeKind::kIf);
+    Statement node = make(StatementKind::kIf);
     do {
       const Expression* condition = PENSTOCK_TRY(expressions_.parse_tuple_without_if());
       PENSTOCK_TRY(end_tag());
@@ -104,7 +104,7 @@ class Parser {
   }
 
   Result<const Statement*> parse_for() {
-    Statement node = make(NodeKind::kFor);
+    Statement node = make(StatementKind::kFor);
     node.target = PENSTOCK_TRY(parse_target());
     if (!stream_.take_name("in")) return stream_.unexpected("'in'");
     node.value = PENSTOCK_TRY(expressions_.parse_tuple_without_if());
@@ -160,7 +160,7 @@ class Parser {
   }
 
   Result<const Statement*> parse_set() {
-    Statement node = make(NodeKind::kSet);
+    Statement node = make(StatementKind::kSet);
     node.target = PENSTOCK_TRY(parse_target());
     if (!node.target.is_tuple && stream_.take_operator(".")) {
       node.target.attribute = PENSTOCK_TRY(stream_.expect_any_name("an attribute's name"));
@@ -170,7 +170,7 @@ class Parser {
       PENSTOCK_TRY(end_tag());
       return add(std::move(node));
     }
-    node.kind = NodeKind::kSetBlock;
+    node.kind = StatementKind::kSetBlock;
     if (stream_.take_operator("|")) {
       node.value = PENSTOCK_TRY(expressions_.parse_block_filters());
     }
@@ -191,7 +191,7 @@ class Parser {
   }
 
   Result<const Statement*> parse_filter() {
-    Statement node = make(NodeKind::kFilter);
+    Statement node = make(StatementKind::kFilter);
     node.value = PENSTOCK_TRY(expressions_.parse_block_filters());
     PENSTOCK_TRY(end_tag());
     node.body = PENSTOCK_TRY(parse_block({"endfilter"}));
@@ -200,7 +200,7 @@ class Parser {
   }
 
   Result<const Statement*> parse_with() {
-    Statement node = make(NodeKind::kWith);
+    Statement node = make(StatementKind::kWith);
     while (!stream_.at(Token::Kind::kBlockEnd)) {
       if (!node.bindings.empty()) PENSTOCK_TRY(stream_.expect_operator(","));
       Target target = PENSTOCK_TRY(parse_target());
@@ -216,10 +216,10 @@ class Parser {
 
   // {% print a, b %} prints one after the other.
   Result<const Statement*> parse_print() {
-    Statement node = make(NodeKind::kScope);
+    Statement node = make(StatementKind::kScope);
     while (!stream_.at(Token::Kind::kBlockEnd)) {
       if (!node.body.empty()) PENSTOCK_TRY(stream_.expect_operator(","));
-      Statement output = make(NodeKind::kOutput);
+      Statement output = make(StatementKind::kOutput);
       output.value = PENSTOCK_TRY(expressions_.parse());
       node.body.push_back(add(std::move(output)));
     }
@@ -260,7 +260,7 @@ class Parser {
   }
 
   Result<const Statement*> parse_macro() {
-    Statement node = make(NodeKind::kMacro);
+    Statement node = make(StatementKind::kMacro);
     node.macro.name = PENSTOCK_TRY(parse_new_name("a macro's name"));
     PENSTOCK_TRY(parse_signature(node.macro));
     PENSTOCK_TRY(end_tag());
@@ -272,7 +272,7 @@ class Parser {
   }
 
   Result<const Statement*> parse_call() {
-    Statement node = make(NodeKind::kCall);
+    Statement node = make(StatementKind::kCall);
     node.macro.name = "caller";
     if (stream_.at_operator("(")) PENSTOCK_TRY(parse_signature(node.macro));
     node.value = PENSTOCK_TRY(expressions_.parse());
@@ -286,7 +286,7 @@ class Parser {
   }
 
   Result<const Statement*> parse_generation() {
-    Statement node = make(NodeKind::kScope);
+    Statement node = make(StatementKind::kScope);
     PENSTOCK_TRY(end_tag());
     node.body = PENSTOCK_TRY(parse_body({"endgeneration"}));
     PENSTOCK_TRY(end_block("endgeneration"));
@@ -300,7 +300,7 @@ class Parser {
     return end_tag();
   }
 
-  Statement make(NodeKind kind) const {
+  Statement make(StatementKind kind) const {
     Statement node;
     node.kind = kind;
     node.line = stream_.line();
