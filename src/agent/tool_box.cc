@@ -42,16 +42,12 @@ const ToolText& text_of(Tool tool) {
   return kTexts[static_cast<int>(tool)];
 }
 
-Error wrong(const std::string& message) {
-  return {ErrorCode::kInvalidArgument, message};
-}
-
 // A text of an argument; the first line may also come as one ("7"), as models write it.
 Result<std::string> text_argument(const Json& arguments, std::string_view name, bool is_required) {
   const Json* value = json_find(arguments, name);
   if (value == nullptr && !is_required) return std::string();
   if (value == nullptr || !value->is_string()) {
-    return wrong(fmt::format("the argument \"{}\" has to be a text", name));
+    return invalid_argument(fmt::format("the argument \"{}\" has to be a text", name));
   }
   return value->get<std::string>();
 }
@@ -178,7 +174,8 @@ Result<ToolSet> parse_tool_set(std::string_view words) {
     const auto found =
         std::ranges::find(kTools, word, [](Tool tool) { return text_of(tool).word; });
     if (found == std::end(kTools)) {
-      return wrong(fmt::format("\"{}\" is no tool; they are read, list and run, or none", word));
+      return invalid_argument(
+          fmt::format("\"{}\" is no tool; they are read, list and run, or none", word));
     }
     tools.add(*found);
   }
@@ -220,27 +217,30 @@ Result<ToolAction> read_action(const ToolSet& allowed, std::string_view name,
                                const Json& arguments) {
   const auto found = std::ranges::find(kTools, name, [](Tool tool) { return text_of(tool).name; });
   if (found == std::end(kTools) || !allowed.has(*found)) {
-    return wrong(fmt::format("there is no tool \"{}\", or the user has not allowed it", name));
+    return invalid_argument(
+        fmt::format("there is no tool \"{}\", or the user has not allowed it", name));
   }
-  if (!arguments.is_object()) return wrong("the arguments are no JSON object");
+  if (!arguments.is_object()) return invalid_argument("the arguments are no JSON object");
   ToolAction action{.tool = *found};
   if (action.tool == Tool::kRun) {
     action.command = PENSTOCK_TRY(text_argument(arguments, "command", true));
     if (action.command.find_first_not_of(" \t\n") == std::string::npos) {
-      return wrong("the command is empty");
+      return invalid_argument("the command is empty");
     }
     if (action.command.size() > kCommandBytesMax) {
-      return wrong(
+      return invalid_argument(
           fmt::format("the command has more than {} bytes; put it into a file", kCommandBytesMax));
     }
-    if (action.command.find('\0') != std::string::npos) return wrong("a command has no NUL");
+    if (action.command.find('\0') != std::string::npos)
+      return invalid_argument("a command has no NUL");
     return action;
   }
   action.path = PENSTOCK_TRY(text_argument(arguments, "path", action.tool == Tool::kRead));
   if (action.path.empty()) action.path = ".";
   if (const Json* line = json_find(arguments, "first_line"); line != nullptr) {
     const bool is_good = line->is_number_integer() && line->get<int64_t>() >= 1;
-    if (!is_good) return wrong("the argument \"first_line\" has to be a whole number from 1");
+    if (!is_good)
+      return invalid_argument("the argument \"first_line\" has to be a whole number from 1");
     action.first_line = line->get<int64_t>();
   }
   return action;
@@ -258,7 +258,7 @@ Result<ToolBox> ToolBox::open(const std::string& folder, std::vector<std::string
   const auto real = std::filesystem::canonical(folder, failure);
   if (failure) return system_error("open", folder, failure.value());
   if (!std::filesystem::is_directory(real, failure)) {
-    return wrong(fmt::format("{} is no folder", folder));
+    return invalid_argument(fmt::format("{} is no folder", folder));
   }
   return ToolBox(real.string(), std::move(environment));
 }

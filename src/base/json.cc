@@ -158,6 +158,10 @@ Result<int64_t> json_int(const Json& object, std::string_view key, std::string_v
   return value;
 }
 
+Result<uint64_t> json_bytes(const Json& object, std::string_view key, std::string_view what) {
+  return static_cast<uint64_t>(PENSTOCK_TRY(json_int(object, key, what, 0, INT64_MAX)));
+}
+
 Result<double> json_number(const Json& object, std::string_view key, std::string_view what) {
   const Json* member = PENSTOCK_TRY(require(object, key, what));
   if (!member->is_number()) return wrong_type(what, key, "a number");

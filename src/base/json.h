@@ -34,6 +34,7 @@ std::string to_python_text(const Json& json);
 // Fields of an object. `what` names the object in errors.
 Result<int64_t> json_int(const Json& object, std::string_view key, std::string_view what,
                          int64_t minimum, int64_t maximum);
+Result<uint64_t> json_bytes(const Json& object, std::string_view key, std::string_view what);
 Result<double> json_number(const Json& object, std::string_view key, std::string_view what);
 Result<std::string> json_string(const Json& object, std::string_view key, std::string_view what);
 Result<bool> json_bool(const Json& object, std::string_view key, std::string_view what);

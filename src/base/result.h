@@ -40,6 +40,11 @@ struct Error {
   }
 };
 
+// Of a request, a flag or a file that a person wrote.
+inline Error invalid_argument(std::string message) {
+  return {ErrorCode::kInvalidArgument, std::move(message)};
+}
+
 template <class T>
 class [[nodiscard]] Result {
  public:

@@ -12,7 +12,7 @@ namespace penstock {
 namespace {
 
 constexpr uint64_t kFileBytesMax = 64 << 20;
-constexpr size_t kNameShown = 40;
+constexpr size_t kCommandShown = 40;
 
 struct Context {
   Call& call;
@@ -29,10 +29,6 @@ struct Command {
   std::string_view help;
   Handler handler;
 };
-
-Error wrong(const std::string& message) {
-  return {ErrorCode::kInvalidArgument, message};
-}
 
 // What a command answers is what was asked for: also with --quiet.
 void say(const Context& context, const std::string& text) {
@@ -62,14 +58,14 @@ bool drop_through_last(Json& messages, std::string_view role) {
 
 Result<ChatAction> regenerate(Context& context) {
   if (!drop_through_last(context.state.conversation.messages, "assistant")) {
-    return wrong("there is no answer to make again");
+    return invalid_argument("there is no answer to make again");
   }
   return ChatAction::kAnswer;
 }
 
 Result<ChatAction> undo(Context& context) {
   if (!drop_through_last(context.state.conversation.messages, "user")) {
-    return wrong("there is nothing to take back");
+    return invalid_argument("there is nothing to take back");
   }
   context.call.terminal.note("the last message and its answer are taken back");
   return ChatAction::kStay;
@@ -77,7 +73,8 @@ Result<ChatAction> undo(Context& context) {
 
 Result<ChatAction> set(Context& context) {
   const size_t space = context.rest.find(' ');
-  if (space == std::string::npos) return wrong("write /set NAME VALUE, such as /set temp 0.7");
+  if (space == std::string::npos)
+    return invalid_argument("write /set NAME VALUE, such as /set temp 0.7");
   const std::string name = context.rest.substr(0, space);
   const std::string value = context.rest.substr(context.rest.find_first_not_of(' ', space));
   if (name == "max-tokens") {
@@ -110,7 +107,7 @@ Result<ChatAction> show(Context& context) {
 }
 
 Result<ChatAction> save(Context& context) {
-  if (context.rest.empty()) return wrong("write /save FILE");
+  if (context.rest.empty()) return invalid_argument("write /save FILE");
   const Conversation& conversation = context.state.conversation;
   const Json json = to_json({conversation.system, conversation.messages, conversation.tools});
   const std::string text = to_text(json, 1) + '\n';
@@ -120,7 +117,7 @@ Result<ChatAction> save(Context& context) {
 }
 
 Result<ChatAction> load(Context& context) {
-  if (context.rest.empty()) return wrong("write /load FILE");
+  if (context.rest.empty()) return invalid_argument("write /load FILE");
   const std::string text =
       PENSTOCK_TRY(read_text(context.call.storage, context.rest, kFileBytesMax));
   const Json json = PENSTOCK_TRY(parse_json(text, context.rest));
@@ -134,7 +131,7 @@ Result<ChatAction> load(Context& context) {
 }
 
 Result<ChatAction> read(Context& context) {
-  if (context.rest.empty()) return wrong("write /read FILE");
+  if (context.rest.empty()) return invalid_argument("write /read FILE");
   const std::string text =
       PENSTOCK_TRY(read_text(context.call.storage, context.rest, kFileBytesMax));
   context.state.attached += text;
@@ -164,7 +161,7 @@ Result<ChatAction> do_not_think(Context& context) {
 
 Result<ChatAction> stats(Context& context) {
   const std::string figures = context.partner.figures();
-  if (figures.empty()) return wrong("there was no answer yet");
+  if (figures.empty()) return invalid_argument("there was no answer yet");
   say(context, table_text(figures));
   return ChatAction::kStay;
 }
@@ -246,7 +243,7 @@ Result<ChatAction> run_chat_command(Call& call, ChatPartner& partner, ChatState&
   for (const Command& command : kCommands) {
     if (command.name != name) continue;
     if (command.arguments.empty() && !context.rest.empty()) {
-      return wrong(
+      return invalid_argument(
           fmt::format("/{} takes nothing behind it; a message that begins with a slash is "
                       "written with two",
                       name));
@@ -255,10 +252,10 @@ Result<ChatAction> run_chat_command(Call& call, ChatPartner& partner, ChatState&
   }
   std::vector<std::string_view> names;
   for (const Command& command : kCommands) names.push_back(command.name);
-  return wrong(
+  return invalid_argument(
       fmt::format("there is no command /{}{}; /help lists them, and a message that begins "
                   "with a slash is written with two",
-                  printable(name.substr(0, kNameShown)), suggestion(name, names, "/")));
+                  printable(name.substr(0, kCommandShown)), suggestion(name, names, "/")));
 }
 
 }  // namespace penstock

@@ -29,10 +29,6 @@ namespace fs = std::filesystem;
 constexpr std::string_view kFilePrefix = "eval_", kFileEnd = ".jsonl";
 constexpr std::string_view kTextSet = "text";
 
-Error wrong(const std::string& what) {
-  return {ErrorCode::kInvalidArgument, what};
-}
-
 // What is to be measured, before a tokenizer is there.
 struct RawSet {
   std::string name;
@@ -43,18 +39,18 @@ Result<std::vector<Json>> lines_of(Call& call, const std::string& path) {
   JsonLines file = PENSTOCK_TRY(JsonLines::open_path(call.storage, path, "data"));
   std::vector<Json> lines;
   while (std::optional<Json> line = PENSTOCK_TRY(file.next())) lines.push_back(*std::move(line));
-  if (lines.empty()) return wrong(path + ": there is no item in it");
+  if (lines.empty()) return invalid_argument(path + ": there is no item in it");
   return lines;
 }
 
 // The folder's sets, the texts first.
 Result<std::vector<RawSet>> raw_sets(Call& call) {
   const std::string& folder = call.settings.text("data");
-  if (folder.empty()) return wrong("--data FOLDER is missing");
+  if (folder.empty()) return invalid_argument("--data FOLDER is missing");
   std::vector<std::string> wanted = call.settings.list("sets");
   const bool wants_all = wanted.empty();
   const Result<std::vector<std::string>> files = call.storage.list(folder);
-  if (!files) return wrong("--data: " + files.error().message);
+  if (!files) return invalid_argument("--data: " + files.error().message);
   std::vector<RawSet> sets;
   for (const std::string& file : *files) {
     const bool is_set = file.starts_with(kFilePrefix) && file.ends_with(kFileEnd) &&
@@ -68,9 +64,11 @@ Result<std::vector<RawSet>> raw_sets(Call& call) {
     sets.push_back(std::move(set));
   }
   if (!wanted.empty()) {
-    return wrong(fmt::format("--sets: there is no eval_{}.jsonl in {}", wanted.front(), folder));
+    return invalid_argument(
+        fmt::format("--sets: there is no eval_{}.jsonl in {}", wanted.front(), folder));
   }
-  if (sets.empty()) return wrong(fmt::format("--data: there is no eval_*.jsonl in {}", folder));
+  if (sets.empty())
+    return invalid_argument(fmt::format("--data: there is no eval_*.jsonl in {}", folder));
   std::stable_partition(sets.begin(), sets.end(),
                         [](const RawSet& set) { return set.name == kTextSet; });
   return sets;
@@ -113,7 +111,7 @@ Result<std::vector<Json>> earlier_rows(Call& call, const std::string& label) {
     Json row = PENSTOCK_TRY(parse_json(line, path));
     const Json* its_label = json_find(row, "label");
     if (its_label == nullptr || !its_label->is_string()) {
-      return wrong(fmt::format("--rows: {}: a line is no row of eval", path));
+      return invalid_argument(fmt::format("--rows: {}: a line is no row of eval", path));
     }
     if (*its_label != label) rows.push_back(std::move(row));
   }
@@ -230,7 +228,7 @@ class EvalRun {
     const bool recalls = call_.settings.is_on("recall");
     if (generations == 0 && !recalls) return {};
     if (texts_.empty())
-      return wrong("--generations and --recall need the texts of eval_text.jsonl");
+      return invalid_argument("--generations and --recall need the texts of eval_text.jsonl");
     Progress progress(call_.terminal, "long texts", Progress::Unit::kItems);
     LongWishes wishes;
     wishes.progress = [&](uint64_t done, uint64_t total) { progress.update(done, total); };

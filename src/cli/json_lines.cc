@@ -6,24 +6,20 @@ namespace penstock {
 namespace {
 
 constexpr uint64_t kReadBytes = 256 << 10;
-constexpr size_t kLineBytesMax = 16 << 20;  // far beyond what a context holds
-
-Error wrong(const std::string& message) {
-  return {ErrorCode::kInvalidArgument, message};
-}
+constexpr size_t kJsonLineBytesMax = 16 << 20;  // far beyond what a context holds
 
 }  // namespace
 
 Result<JsonLines> JsonLines::open(Storage& storage, const Settings& settings,
                                   const std::string& name) {
-  if (!settings.is_given(name)) return wrong(fmt::format("--{} FILE is missing", name));
+  if (!settings.is_given(name)) return invalid_argument(fmt::format("--{} FILE is missing", name));
   return open_path(storage, settings.text(name), name);
 }
 
 Result<JsonLines> JsonLines::open_path(Storage& storage, const std::string& path,
                                        const std::string& option) {
   Result<std::unique_ptr<StorageFile>> file = storage.open(path, OpenMode::kRead);
-  if (!file) return wrong(fmt::format("--{}: {}", option, file.error().message));
+  if (!file) return invalid_argument(fmt::format("--{}: {}", option, file.error().message));
   JsonLines lines(*std::move(file));
   size_t count = 0;
   while (PENSTOCK_TRY(lines.next())) ++count;
@@ -45,9 +41,9 @@ Result<bool> JsonLines::next_line(std::string& line) {
   for (;;) {
     const size_t end = buffer_.find('\n', position_);
     line.append(buffer_, position_, std::min(end, buffer_.size()) - position_);
-    if (line.size() > kLineBytesMax) {
-      return wrong(fmt::format("{}:{}: the line is longer than {} MiB", file_->path(), number_ + 1,
-                               kLineBytesMax >> 20));
+    if (line.size() > kJsonLineBytesMax) {
+      return invalid_argument(fmt::format("{}:{}: the line is longer than {} MiB", file_->path(),
+                                          number_ + 1, kJsonLineBytesMax >> 20));
     }
     if (end != std::string::npos) {
       position_ = end + 1;
@@ -72,9 +68,9 @@ Result<std::optional<Json>> JsonLines::next() {
     if (line.find_first_not_of(" \t\r") == std::string::npos) continue;
     const std::string place = fmt::format("{}:{}", file_->path(), number_);
     Result<Json> json = parse_json(line, place);
-    if (!json) return wrong(json.error().message);
+    if (!json) return invalid_argument(json.error().message);
     if (json_find(*json, "id") == nullptr) {
-      return wrong(fmt::format("{}: expected an object with an id", place));
+      return invalid_argument(fmt::format("{}: expected an object with an id", place));
     }
     return std::optional<Json>(*std::move(json));
   }

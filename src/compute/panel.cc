@@ -12,49 +12,48 @@
 namespace penstock {
 namespace {
 
-constexpr size_t kColumns = kGroupColumns;
 constexpr size_t kRows = kPanelRows;
 
 size_t words_of(DType dtype) {
-  return kColumns * static_cast<size_t>(bits_of(dtype)) / 32;
+  return kGroupLength * static_cast<size_t>(bits_of(dtype)) / 32;
 }
 
 // Bits [first, first + count) of the code of column c lie at `shift` of word[`word`].
-struct Place {
+struct BitPlace {
   size_t word;
   int shift;
 };
 
-Place low_bits_place(DType dtype, size_t c) {
+BitPlace low_bits_place(DType dtype, size_t c) {
   if (dtype == DType::kQ3) return {c / 16, static_cast<int>(c % 16) * 2};
   const size_t per_word = 32 / static_cast<size_t>(bits_of(dtype));
   return {c / per_word, static_cast<int>(c % per_word) * bits_of(dtype)};
 }
 
-Place q3_high_bit_place(size_t c) {
+BitPlace q3_high_bit_place(size_t c) {
   const size_t w = c / 16;
   const size_t pair = c % 16 / 2;
   return {4 + w / 2, static_cast<int>(4 * pair + 2 * (w % 2) + c % 2)};
 }
 
 uint32_t code_at(DType dtype, const uint32_t* words, size_t row, size_t c) {
-  const Place low = low_bits_place(dtype, c);
+  const BitPlace low = low_bits_place(dtype, c);
   const int bits = dtype == DType::kQ3 ? 2 : bits_of(dtype);
   uint32_t code = (words[low.word * kRows + row] >> low.shift) & ((1u << bits) - 1);
   if (dtype == DType::kQ3) {
-    const Place high = q3_high_bit_place(c);
+    const BitPlace high = q3_high_bit_place(c);
     code |= ((words[high.word * kRows + row] >> high.shift) & 1u) << 2;
   }
   return code;
 }
 
 void store_codes(DType dtype, const AffineGroup& group, size_t row, uint32_t* words) {
-  for (size_t c = 0; c < kColumns; ++c) {
+  for (size_t c = 0; c < kGroupLength; ++c) {
     const uint32_t code = group.codes[c];
-    const Place low = low_bits_place(dtype, c);
+    const BitPlace low = low_bits_place(dtype, c);
     words[low.word * kRows + row] |= (dtype == DType::kQ3 ? code & 3u : code) << low.shift;
     if (dtype == DType::kQ3) {
-      const Place high = q3_high_bit_place(c);
+      const BitPlace high = q3_high_bit_place(c);
       words[high.word * kRows + row] |= (code >> 2) << high.shift;
     }
   }
@@ -75,7 +74,7 @@ void store_row(DType dtype, std::span<const float> values, size_t row, std::byte
     }
     return;
   }
-  put_group(dtype, quantise_group(std::span<const float, kColumns>(values), bits_of(dtype)),
+  put_group(dtype, quantise_group(std::span<const float, kGroupLength>(values), bits_of(dtype)),
             static_cast<int64_t>(row), block);
 }
 
@@ -84,11 +83,11 @@ struct Range {
 };
 
 // Sixteen running ranges, so that the loop has no chain of dependent comparisons.
-Range range_of(std::span<const float, kColumns> values) {
+Range range_of(std::span<const float, kGroupLength> values) {
   std::array<float, 16> low, high;
   low.fill(std::numeric_limits<float>::infinity());
   high.fill(-std::numeric_limits<float>::infinity());
-  for (size_t c = 0; c < kColumns; c += 16) {
+  for (size_t c = 0; c < kGroupLength; c += 16) {
     for (size_t i = 0; i < 16; ++i) {
       const float value = values[c + i];
       low[i] = value < low[i] ? value : low[i];
@@ -109,7 +108,7 @@ void put_group(DType dtype, const AffineGroup& group, int64_t row, std::byte* bl
   scales[kRows + lane] = group.bias;
 }
 
-AffineGroup quantise_group(std::span<const float, kColumns> values, int bits) {
+AffineGroup quantise_group(std::span<const float, kGroupLength> values, int bits) {
   const auto steps = static_cast<float>((1u << bits) - 1u);
   const auto [minimum, maximum] = range_of(values);
   const bool minimum_is_larger = std::fabs(minimum) > std::fabs(maximum);
@@ -127,7 +126,7 @@ AffineGroup quantise_group(std::span<const float, kColumns> values, int bits) {
   AffineGroup group;
   group.scale = f32_to_bf16(scale);
   group.bias = f32_to_bf16(bias);
-  for (size_t c = 0; c < kColumns; ++c) {
+  for (size_t c = 0; c < kGroupLength; ++c) {
     const float exact = (values[c] - bias) / scale;
     const float positive = exact > 0 ? exact : 0.0f;  // also where `exact` is not a number
     const float clamped = positive < steps ? positive : steps;
@@ -170,7 +169,7 @@ AffineGroup panel_group(const Matrix& matrix, int64_t row, int64_t block) {
   AffineGroup group;
   group.scale = scales[lane];
   group.bias = scales[kRows + lane];
-  for (size_t c = 0; c < kColumns; ++c) {
+  for (size_t c = 0; c < kGroupLength; ++c) {
     group.codes[c] = static_cast<uint8_t>(code_at(matrix.dtype, words, lane, c));
   }
   return group;
@@ -182,8 +181,8 @@ void panel_row(const Matrix& matrix, int64_t row, std::span<float> out) {
   PENSTOCK_CHECK(std::ssize(out) == matrix.columns);
   const auto lane = static_cast<size_t>(row % kPanelRows);
   for (int64_t b = 0; b < matrix.num_blocks(); ++b) {
-    const auto values = out.subspan(static_cast<size_t>(b) * kColumns);
-    const size_t count = std::min(kColumns, values.size());
+    const auto values = out.subspan(static_cast<size_t>(b) * kGroupLength);
+    const size_t count = std::min(kGroupLength, values.size());
     if (is_quantised(matrix.dtype)) {
       const AffineGroup group = panel_group(matrix, row, b);
       const float scale = bf16_to_f32(group.scale);
@@ -227,7 +226,7 @@ void decode_panels(const Matrix& matrix, int64_t first, int64_t count, std::span
     for (size_t c = 0; c < columns; ++c, place += kRows) {
       for (size_t r = 0; r < kRows; ++r) place[r] = values[r * columns + c];
     }
-    const size_t missing = static_cast<size_t>(matrix.num_blocks()) * kColumns - columns;
+    const size_t missing = static_cast<size_t>(matrix.num_blocks()) * kGroupLength - columns;
     std::fill_n(place, missing * kRows, 0.0f);
   }
 }

@@ -73,6 +73,8 @@
 
 namespace penstock {
 
+inline constexpr size_t kGroupLength = kGroupColumns;  // as a span counts
+
 // How quantised matrices are multiplied. Each is the same in every bit on every processor.
 enum class Arithmetic { kFixed16, kFloat32 };
 

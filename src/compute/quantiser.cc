@@ -10,7 +10,6 @@
 namespace penstock {
 namespace {
 
-constexpr size_t kColumns = kGroupColumns;
 constexpr size_t kLanes = 8;  // sums that run side by side; they are added up in one order
 constexpr float kSmallest = 0x1p-28f;
 constexpr float kLargest = 1e38f;
@@ -36,8 +35,8 @@ float round_to_bf16(float value) {
 
 // A group scaled by a power of two to values below 2, so that no square overflows.
 struct Group {
-  alignas(32) float values[kColumns];
-  alignas(32) float importance[kColumns];
+  alignas(32) float values[kGroupLength];
+  alignas(32) float importance[kGroupLength];
   float steps = 0;        // the largest code
   float smallest = 0;     // of a scale or bias that is not 0, scaled too
   float sum_weights = 0;  // importance
@@ -68,7 +67,7 @@ float code_of(float value, const Line& line, float inverse, float steps) {
 Fit fit(const Group& group, const Line& line) {
   const float inverse = 1.0f / line.scale;
   Sums error{}, codes{}, squares{}, products{};
-  for (size_t c = 0; c < kColumns; c += kLanes) {
+  for (size_t c = 0; c < kGroupLength; c += kLanes) {
     for (size_t i = 0; i < kLanes; ++i) {
       const float value = group.values[c + i];
       const float weight = group.importance[c + i];
@@ -116,7 +115,7 @@ void store(const Group& group, const Line& line, AffineGroup& out) {
   out.scale = f32_to_bf16(line.scale * group.unit);
   out.bias = f32_to_bf16(line.bias * group.unit);
   const float inverse = 1.0f / line.scale;
-  for (size_t c = 0; c < kColumns; ++c) {
+  for (size_t c = 0; c < kGroupLength; ++c) {
     out.codes[c] = static_cast<uint8_t>(code_of(group.values[c], line, inverse, group.steps));
   }
 }
@@ -140,7 +139,7 @@ std::optional<Group> scaled_group(std::span<const float, kGroupColumns> values, 
   group.low = 2;
   group.high = -2;
   Sums weights{}, sums{}, squares{};
-  for (size_t c = 0; c < kColumns; ++c) {
+  for (size_t c = 0; c < kGroupLength; ++c) {
     const float value = values[c] * inverse_unit;
     const float weight = importance.empty() ? 1.0f : importance[c];
     group.values[c] = value;
@@ -195,7 +194,7 @@ Line search_line(const Group& group, int bits, float least) {
 double group_error(std::span<const float, kGroupColumns> values, const AffineGroup& group,
                    std::span<const float> importance) {
   double error = 0, common = 0, squares = 0;
-  for (size_t c = 0; c < kColumns; ++c) {
+  for (size_t c = 0; c < kGroupLength; ++c) {
     const double stored =
         double{bf16_to_f32(group.scale)} * group.codes[c] + double{bf16_to_f32(group.bias)};
     const double weight = importance.empty() ? 1.0 : double{importance[c]};
@@ -209,7 +208,7 @@ double group_error(std::span<const float, kGroupColumns> values, const AffineGro
 
 AffineGroup search_group(std::span<const float, kGroupColumns> values, int bits,
                          std::span<const float> importance) {
-  PENSTOCK_CHECK(importance.empty() || importance.size() == kColumns);
+  PENSTOCK_CHECK(importance.empty() || importance.size() == kGroupLength);
   AffineGroup best = quantise_group(values, bits);
   if (bits > kBitsMax) return best;
   const std::optional<Group> group = scaled_group(values, bits, importance);
@@ -232,7 +231,8 @@ void quantise_panels(DType dtype, Quantiser quantiser, std::span<const float> va
   for (int64_t row = 0; row < rows; ++row) {
     std::byte* block = out.data() + row / kPanelRows * blocks * block_bytes(dtype);
     for (int64_t c = 0; c < columns; c += kGroupColumns, block += block_bytes(dtype)) {
-      const auto group = values.subspan(static_cast<size_t>(row * columns + c)).first<kColumns>();
+      const auto group =
+          values.subspan(static_cast<size_t>(row * columns + c)).first<kGroupLength>();
       put_group(dtype, search_group(group, bits_of(dtype)), row % kPanelRows, block);
     }
   }

@@ -10,9 +10,6 @@
 namespace penstock {
 namespace {
 
-constexpr std::string_view kThinkBegin = "<think>";
-constexpr std::string_view kThinkEnd = "</think>";
-
 Json all_messages(const Conversation& conversation) {
   Json messages = Json::array();
   if (!conversation.system.empty()) {

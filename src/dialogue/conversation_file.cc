@@ -5,18 +5,15 @@
 namespace penstock {
 namespace {
 
-Error wrong(const std::string& message) {
-  return {ErrorCode::kInvalidArgument, message};
-}
-
 Result<void> check_message(const Json& message, std::string_view path) {
-  if (!message.is_object()) return wrong(fmt::format("{}: a message is no object", path));
+  if (!message.is_object())
+    return invalid_argument(fmt::format("{}: a message is no object", path));
   PENSTOCK_TRY(json_string(message, "role", path));
   const auto content = message.find("content");
   const bool is_known =
       content == message.end() || content->is_null() || content->is_string() || content->is_array();
   if (is_known) return {};
-  return wrong(fmt::format("{}: a content is neither text nor a list of parts", path));
+  return invalid_argument(fmt::format("{}: a content is neither text nor a list of parts", path));
 }
 
 }  // namespace
@@ -30,7 +27,7 @@ Json to_json(const SavedConversation& conversation) {
 Result<SavedConversation> read_conversation(const Json& json, std::string_view path) {
   const Json* messages = json.is_array() ? &json : json_find(json, "messages");
   if (messages == nullptr || !messages->is_array()) {
-    return wrong(fmt::format("{} has no list of messages", path));
+    return invalid_argument(fmt::format("{} has no list of messages", path));
   }
   for (const Json& message : *messages) PENSTOCK_TRY(check_message(message, path));
   SavedConversation conversation;

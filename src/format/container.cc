@@ -13,7 +13,6 @@ namespace penstock {
 namespace {
 
 constexpr uint64_t kManifestBytesMax = 16 << 20;
-constexpr uint64_t kTextBytesMax = 256 << 20;
 
 Result<std::string> read_manifest(Storage& storage, const std::string& directory) {
   if (!PENSTOCK_TRY(storage.is_directory(directory))) {
@@ -177,7 +176,7 @@ Result<std::string> Container::text_file(std::string_view name) const {
                  fmt::format("{}: the model was packed without {}", directory_, name)};
   }
   const std::string path = path_of(name);
-  std::string text = PENSTOCK_TRY(read_text(*storage_, path, kTextBytesMax));
+  std::string text = PENSTOCK_TRY(read_text(*storage_, path, kModelTextBytesMax));
   if (checksum(std::as_bytes(std::span(text)), 0) != listed->sum) {
     return corrupt(
         path, "its checksum does not match: changed after packing, or damaged" + texts_hint(name));

@@ -16,10 +16,6 @@ namespace {
 
 constexpr uint64_t kPartBytesMax = uint64_t{1} << 40;
 
-Result<uint64_t> byte_count(const Json& object, std::string_view key, const std::string& what) {
-  return static_cast<uint64_t>(PENSTOCK_TRY(json_int(object, key, what, 0, INT64_MAX)));
-}
-
 std::optional<uint64_t> matrix_bytes(const MatrixForm& form, int64_t rows, int64_t columns) {
   if (form.is_plain()) return std::nullopt;  // kernels multiply panels and codes
   const std::optional<PlacedPlanes> placed = place_matrix(form, rows, columns);
@@ -87,7 +83,7 @@ Json record_json(const ExpertRecord& record) {
   return json;
 }
 
-Result<ExpertShape> parse_shape(const Json& json, const std::string& what) {
+Result<ExpertShape> parse_expert_shape(const Json& json, const std::string& what) {
   ExpertShape shape;
   shape.num_layers = PENSTOCK_TRY(json_int(json, "layers", what, 1, 1024));
   shape.num_experts = PENSTOCK_TRY(json_int(json, "experts", what, 1, 65536));
@@ -107,7 +103,7 @@ Result<ExpertParts> parse_plain(const Json& json, const ExpertShape& shape,
   const std::optional<ExpertParts> parts = lay_out_experts(shape, *parsed);
   bool agrees = parts.has_value();
   const auto compare = [&](std::string_view key, uint64_t expected) -> Result<void> {
-    agrees = PENSTOCK_TRY(byte_count(json, key, what)) == expected && agrees;
+    agrees = PENSTOCK_TRY(json_bytes(json, key, what)) == expected && agrees;
     return {};
   };
   const ExpertRecord record = parts ? parts->layers.front() : ExpertRecord{};
@@ -154,7 +150,7 @@ Result<ExpertParts> parse_records(const Json& json, const ExpertShape& shape,
     const std::string place = fmt::format("{}: record of layer {}", what, forms.size());
     if (!record.is_object()) return corrupt(place, "not an object");
     forms.push_back(PENSTOCK_TRY(parse_record(record, place)));
-    stated.push_back(PENSTOCK_TRY(byte_count(record, "record_bytes", place)));
+    stated.push_back(PENSTOCK_TRY(json_bytes(record, "record_bytes", place)));
   }
   const std::optional<ExpertParts> parts = lay_out_experts(shape, forms);
   if (!parts) return corrupt(what, "matrices of these shapes cannot lie as the records say");
@@ -251,7 +247,7 @@ std::string experts_text(const ExpertParts& parts) {
 }
 
 Result<ExpertParts> parse_experts(const Json& json, int version, const std::string& what) {
-  const ExpertShape shape = PENSTOCK_TRY(parse_shape(json, what));
+  const ExpertShape shape = PENSTOCK_TRY(parse_expert_shape(json, what));
   const bool is_plain = version == 1 || json_find(json, "records") == nullptr;
   return is_plain ? parse_plain(json, shape, what) : parse_records(json, shape, what);
 }

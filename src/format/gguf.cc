@@ -18,12 +18,11 @@ namespace {
 constexpr uint32_t kVersion = 3;
 constexpr uint64_t kWindowBytes = 256 << 10;
 constexpr uint64_t kKeyBytesMax = 1024;
-constexpr uint64_t kNameBytesMax = 512;
 constexpr uint64_t kStringBytesMax = 16 << 20;
 constexpr uint64_t kListBytesMax = 512 << 20;
 constexpr uint64_t kKeysMax = 1 << 16;
 constexpr uint64_t kTensorsMax = 1 << 20;
-constexpr uint32_t kDimensionsMax = 4;
+constexpr uint32_t kGgufDimensionsMax = 4;
 constexpr uint64_t kAlignmentMax = 1 << 20;
 constexpr uint64_t kAlignmentDefault = 32;
 constexpr uint64_t kStringLengthBytes = 8;
@@ -115,11 +114,6 @@ class HeaderReader {
   uint64_t position_ = 0;
   RunningChecksum sum_;
 };
-
-bool has_control_characters(std::string_view name) {
-  return std::any_of(name.begin(), name.end(),
-                     [](char c) { return static_cast<unsigned char>(c) < 0x20 || c == 0x7f; });
-}
 
 Result<std::string> read_name(HeaderReader& reader, uint64_t bytes_max, const std::string& what) {
   std::string name = PENSTOCK_TRY(reader.text(bytes_max, what));
@@ -216,9 +210,9 @@ Result<void> read_metadata(HeaderReader& reader, uint64_t count, GgufMetadata& m
 
 Result<std::vector<int64_t>> read_shape(HeaderReader& reader, const std::string& what) {
   const auto count = PENSTOCK_TRY(reader.number<uint32_t>("the dimensions of " + what));
-  if (count == 0 || count > kDimensionsMax) {
+  if (count == 0 || count > kGgufDimensionsMax) {
     return reader.corrupt(
-        fmt::format("{} has {} dimensions, expected 1 to {}", what, count, kDimensionsMax));
+        fmt::format("{} has {} dimensions, expected 1 to {}", what, count, kGgufDimensionsMax));
   }
   std::vector<int64_t> shape(count);
   for (uint32_t i = 0; i < count; ++i) {
@@ -260,8 +254,8 @@ std::optional<uint64_t> tensor_bytes(const GgufTensor& tensor, const BlockLayout
 // The offset is still relative to the data here.
 Result<GgufTensor> read_tensor(HeaderReader& reader, uint64_t index) {
   GgufTensor tensor;
-  tensor.name =
-      PENSTOCK_TRY(read_name(reader, kNameBytesMax, fmt::format("the name of tensor {}", index)));
+  tensor.name = PENSTOCK_TRY(
+      read_name(reader, kTensorNameBytesMax, fmt::format("the name of tensor {}", index)));
   const std::string what = "tensor " + escaped(tensor.name);
   tensor.shape = PENSTOCK_TRY(read_shape(reader, what));
   tensor.type = PENSTOCK_TRY(read_block_type(reader, what));

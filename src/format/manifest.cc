@@ -25,10 +25,6 @@ Result<const Json*> member(const Json& object, std::string_view key, const std::
   return found;
 }
 
-Result<uint64_t> byte_count(const Json& object, std::string_view key, const std::string& what) {
-  return static_cast<uint64_t>(PENSTOCK_TRY(json_int(object, key, what, 0, INT64_MAX)));
-}
-
 Result<int> check_version(const Json& json, const std::string& what) {
   const Json* format = json_find(json, "format");
   if (format == nullptr || !format->is_string() || format->get<std::string>() != "penstock") {
@@ -76,8 +72,8 @@ Result<ResidentTensor> parse_tensor(const Json& json, int version, const std::st
   }
   tensor.rows = PENSTOCK_TRY(json_int(json, "rows", place, 1, kStoredWidthMax));
   tensor.columns = PENSTOCK_TRY(json_int(json, "columns", place, 1, kStoredWidthMax));
-  tensor.offset = PENSTOCK_TRY(byte_count(json, "offset", place));
-  tensor.bytes = PENSTOCK_TRY(byte_count(json, "bytes", place));
+  tensor.offset = PENSTOCK_TRY(json_bytes(json, "offset", place));
+  tensor.bytes = PENSTOCK_TRY(json_bytes(json, "bytes", place));
   const std::optional<PlacedPlanes> placed = place_matrix(tensor.form, tensor.rows, tensor.columns);
   if (!placed || placed->bytes != tensor.bytes) {
     return corrupt(
@@ -96,7 +92,7 @@ Result<ResidentTensor> parse_tensor(const Json& json, int version, const std::st
 // Each tensor starts at the first aligned byte after the one before it; so nothing overlaps.
 Result<void> parse_resident(const Json& json, int version, const std::string& what,
                             Manifest& manifest) {
-  manifest.resident_bytes = PENSTOCK_TRY(byte_count(json, "bytes", what));
+  manifest.resident_bytes = PENSTOCK_TRY(json_bytes(json, "bytes", what));
   const Json& tensors = *PENSTOCK_TRY(member(json, "tensors", what, Json::value_t::array));
   std::set<std::string> names;
   uint64_t end = 0;
@@ -129,7 +125,7 @@ Result<ManifestFile> parse_file(const Json& json, const std::string& what) {
   if (!is_plain_file_name(file.name)) {
     return corrupt(what, fmt::format("{} is not a plain file name", escaped(file.name)));
   }
-  file.bytes = PENSTOCK_TRY(byte_count(json, "bytes", what));
+  file.bytes = PENSTOCK_TRY(json_bytes(json, "bytes", what));
   const std::string sum = PENSTOCK_TRY(json_string(json, "checksum", what));
   const std::optional<Hash128> parsed = parse_hex128(sum);
   if (!parsed) return corrupt(what, fmt::format("{} is not a checksum", escaped(sum)));
@@ -262,7 +258,7 @@ Result<Manifest> parse_manifest(std::string_view text, const std::string& what) 
   PENSTOCK_TRY(parse_files(json, what, manifest));
   for (const Json& entry : *PENSTOCK_TRY(member(json, "sources", what, Json::value_t::array))) {
     std::string name = PENSTOCK_TRY(json_string(entry, "name", what));
-    const uint64_t bytes = PENSTOCK_TRY(byte_count(entry, "bytes", what));
+    const uint64_t bytes = PENSTOCK_TRY(json_bytes(entry, "bytes", what));
     manifest.sources.push_back({std::move(name), bytes});
   }
   return manifest;

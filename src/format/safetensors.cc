@@ -14,8 +14,7 @@ namespace penstock {
 namespace {
 
 constexpr uint64_t kHeaderBytesMax = 100'000'000;
-constexpr size_t kNameBytesMax = 512;
-constexpr size_t kDimensionsMax = 8;
+constexpr size_t kSafetensorsDimensionsMax = 8;
 constexpr uint64_t kLengthBytes = 8;
 
 struct TypeBits {
@@ -23,7 +22,7 @@ struct TypeBits {
   uint64_t bits;
 };
 
-constexpr std::array<TypeBits, 20> kTypes = {{
+constexpr std::array<TypeBits, 20> kTypeBits = {{
     {"BOOL", 8},    {"U8", 8},          {"I8", 8},          {"F8_E5M2", 8}, {"F8_E4M3", 8},
     {"F8_E8M0", 8}, {"F8_E4M3FNUZ", 8}, {"F8_E5M2FNUZ", 8}, {"F4", 4},      {"F6_E2M3", 6},
     {"F6_E3M2", 6}, {"I16", 16},        {"U16", 16},        {"F16", 16},    {"BF16", 16},
@@ -32,15 +31,10 @@ constexpr std::array<TypeBits, 20> kTypes = {{
 
 std::optional<uint64_t> bits_of_type(std::string_view type) {
   if (type == "U64" || type == "C64") return 64;
-  for (const TypeBits& entry : kTypes) {
+  for (const TypeBits& entry : kTypeBits) {
     if (entry.name == type) return entry.bits;
   }
   return std::nullopt;
-}
-
-bool has_control_characters(std::string_view name) {
-  return std::any_of(name.begin(), name.end(),
-                     [](char c) { return static_cast<unsigned char>(c) < 0x20 || c == 0x7f; });
 }
 
 // Bytes of a tensor, or nothing when they wrap or end within a byte.
@@ -63,9 +57,9 @@ bool is_natural(const Json& json) {
 Result<std::vector<int64_t>> parse_shape(const Json& json, const std::string& what) {
   const Json* shape = json_find(json, "shape");
   if (shape == nullptr || !shape->is_array()) return corrupt(what, "\"shape\" is not a list");
-  if (shape->size() > kDimensionsMax) {
-    return corrupt(
-        what, fmt::format("has {} dimensions, at most {} are read", shape->size(), kDimensionsMax));
+  if (shape->size() > kSafetensorsDimensionsMax) {
+    return corrupt(what, fmt::format("has {} dimensions, at most {} are read", shape->size(),
+                                     kSafetensorsDimensionsMax));
   }
   std::vector<int64_t> dimensions;
   for (const Json& dimension : *shape) {
@@ -120,10 +114,10 @@ Result<void> parse_metadata(const Json& json, const std::string& what, Safetenso
 }
 
 Result<void> check_name(const std::string& name, const std::string& what) {
-  if (name.empty() || name.size() > kNameBytesMax || has_control_characters(name)) {
+  if (name.empty() || name.size() > kTensorNameBytesMax || has_control_characters(name)) {
     return corrupt(what, fmt::format("{} is not a tensor name (1 to {} bytes, no control "
                                      "characters)",
-                                     escaped(name), kNameBytesMax));
+                                     escaped(name), kTensorNameBytesMax));
   }
   return {};
 }

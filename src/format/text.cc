@@ -23,6 +23,11 @@ std::string escaped(std::string_view name) {
   return out;
 }
 
+bool has_control_characters(std::string_view name) {
+  return std::any_of(name.begin(), name.end(),
+                     [](char c) { return static_cast<unsigned char>(c) < 0x20 || c == 0x7f; });
+}
+
 bool is_plain_file_name(std::string_view name) {
   if (name.empty() || name.size() > 255 || name.front() == '.') return false;
   return std::all_of(name.begin(), name.end(), [](char c) {

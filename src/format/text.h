@@ -15,6 +15,14 @@
 
 namespace penstock {
 
+// Of a small file beside a model's weights: a configuration, a tokenizer.
+inline constexpr uint64_t kModelTextBytesMax = 256 << 20;
+
+// Of a tensor's name, whichever format it comes from.
+inline constexpr size_t kTensorNameBytesMax = 512;
+
+bool has_control_characters(std::string_view name);
+
 // In double quotes; control characters, quotes, backslashes and bytes above 0x7e as \xNN; what is
 // longer than 120 bytes is cut and its length told.
 std::string escaped(std::string_view name);

@@ -25,6 +25,12 @@ inline constexpr uint64_t kGpuBlockMax = uint64_t{1} << 30;
 // What an allocation may take more than was asked for.
 inline constexpr uint64_t kGpuRounding = uint64_t{64} << 10;
 
+// Where a block holds several things, each begins at a multiple of this.
+inline constexpr uint64_t kGpuAlignment = 256;
+constexpr uint64_t gpu_aligned(uint64_t bytes) {
+  return (bytes + kGpuAlignment - 1) / kGpuAlignment * kGpuAlignment;
+}
+
 enum class GpuMemoryKind : uint8_t { kDevice, kShared };
 
 class GpuBuffer {

@@ -4,15 +4,10 @@
 #include <cstring>
 
 #include "base/check.h"
+#include "gpu/gpu_buffer.h"
 
 namespace penstock {
 namespace {
-
-constexpr uint64_t kAlignment = 256;
-
-uint64_t aligned(uint64_t bytes) {
-  return (bytes + kAlignment - 1) / kAlignment * kAlignment;
-}
 
 uint64_t float_bytes(int64_t rows, int64_t columns) {
   return static_cast<uint64_t>(rows * columns) * sizeof(float);
@@ -35,11 +30,11 @@ void put(const GpuBuffer& to, uint64_t offset, const std::vector<T>& values) {
 // No call has more tiles than rows.
 GpuExperts::Layout::Layout(const GpuExpertLimits& call) {
   const auto places = static_cast<uint64_t>(call.places);
-  gate_up_list = x + aligned(float_bytes(call.tokens, call.hidden_size));
-  down_list = gate_up_list + aligned(places * sizeof(GpuRowPair));
-  gate_up_tiles = down_list + aligned(places * sizeof(GpuRowPair));
-  down_tiles = gate_up_tiles + aligned(places * sizeof(GpuTile));
-  end = down_tiles + aligned(places * sizeof(GpuTile));
+  gate_up_list = x + gpu_aligned(float_bytes(call.tokens, call.hidden_size));
+  down_list = gate_up_list + gpu_aligned(places * sizeof(GpuRowPair));
+  gate_up_tiles = down_list + gpu_aligned(places * sizeof(GpuRowPair));
+  down_tiles = gate_up_tiles + gpu_aligned(places * sizeof(GpuTile));
+  end = down_tiles + gpu_aligned(places * sizeof(GpuTile));
 }
 
 GpuExperts::Bytes GpuExperts::bytes_for(const GpuExpertLimits& limits) {

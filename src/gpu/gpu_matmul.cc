@@ -4,15 +4,10 @@
 #include <cstring>
 
 #include "base/check.h"
+#include "gpu/gpu_buffer.h"
 
 namespace penstock {
 namespace {
-
-constexpr uint64_t kAlignment = 256;
-
-uint64_t aligned(uint64_t bytes) {
-  return (bytes + kAlignment - 1) / kAlignment * kAlignment;
-}
 
 uint64_t float_bytes(int64_t count) {
   return static_cast<uint64_t>(count) * sizeof(float);
@@ -32,10 +27,10 @@ uint64_t fixed_bytes(const GpuMatmulLimits& limits) {
 
 GpuMatmul::Layout::Layout(const GpuMatmulLimits& call) {
   const auto rows = static_cast<uint64_t>(call.rows);
-  list = x + aligned(float_bytes(call.rows * call.columns));
-  tiles = list + aligned(rows * sizeof(GpuRowPair));
+  list = x + gpu_aligned(float_bytes(call.rows * call.columns));
+  tiles = list + gpu_aligned(rows * sizeof(GpuRowPair));
   const auto num_tiles = static_cast<uint64_t>(call.pieces * tiles_for(call.rows));
-  end = tiles + aligned(num_tiles * sizeof(GpuTile));
+  end = tiles + gpu_aligned(num_tiles * sizeof(GpuTile));
 }
 
 GpuMatmul::Bytes GpuMatmul::bytes_for(const GpuMatmulLimits& limits) {

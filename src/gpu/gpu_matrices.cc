@@ -5,19 +5,14 @@
 #include <numeric>
 
 #include "base/check.h"
+#include "gpu/gpu_buffer.h"
 #include "gpu/gpu_products.h"
 
 namespace penstock {
 namespace {
 
-constexpr uint64_t kAlignment = 256;
-
 uint64_t bytes_of_panels(const Matrix& matrix, int64_t panels) {
   return static_cast<uint64_t>(panel_bytes(matrix.dtype, panels * kPanelRows, matrix.columns));
-}
-
-uint64_t aligned(uint64_t bytes) {
-  return (bytes + kAlignment - 1) / kAlignment * kAlignment;
 }
 
 }  // namespace
@@ -31,8 +26,8 @@ GpuMatrices::Layout::Layout(std::span<const Matrix> matrices, uint64_t block_byt
     for (int64_t first = 0; first < matrix.num_panels(); first += panels_max) {
       const int64_t panels = std::min(panels_max, matrix.num_panels() - first);
       const uint64_t bytes = bytes_of_panels(matrix, panels);
-      if (blocks.empty() || aligned(blocks.back()) + bytes > block_bytes) blocks.push_back(0);
-      const uint64_t offset = aligned(blocks.back());
+      if (blocks.empty() || gpu_aligned(blocks.back()) + bytes > block_bytes) blocks.push_back(0);
+      const uint64_t offset = gpu_aligned(blocks.back());
       spots.push_back({i, blocks.size() - 1, offset, first, panels});
       blocks.back() = offset + bytes;
     }

@@ -15,7 +15,6 @@
 namespace penstock {
 namespace {
 
-constexpr std::string_view kThinkEnd = "</think>";
 constexpr std::string_view kCallBegin = "<tool_call>";
 constexpr std::string_view kCallEnd = "</tool_call>";
 constexpr std::string_view kFunctionBegin = "<function=";

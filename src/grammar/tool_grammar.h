@@ -38,6 +38,10 @@ namespace penstock {
 inline constexpr size_t kToolsMax = 512;
 inline constexpr size_t kToolBytesMax = 1024 * 1024;
 
+// What a model's reasoning stands between.
+inline constexpr std::string_view kThinkBegin = "<think>";
+inline constexpr std::string_view kThinkEnd = "</think>";
+
 enum class ToolForm : uint8_t { kTagged, kJson };
 
 // The form that a chat template asks for; nothing if it knows no tools.

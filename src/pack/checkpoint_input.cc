@@ -20,7 +20,6 @@ namespace penstock {
 namespace {
 
 constexpr uint64_t kCopyBytes = 4 << 20;
-constexpr uint64_t kTextBytesMax = 256 << 20;
 
 class CheckpointInput final : public PackInput {
  public:
@@ -228,7 +227,8 @@ Result<void> CheckpointInput::make_part(int64_t layer, int64_t expert, PackedPar
 
 Result<void> CheckpointInput::add_files(const AddFile& add) {
   for (const std::string_view name : copied_file_names()) {
-    const Result<std::string> text = read_text(storage_, checkpoint_.path_of(name), kTextBytesMax);
+    const Result<std::string> text =
+        read_text(storage_, checkpoint_.path_of(name), kModelTextBytesMax);
     if (!text && text.error().code == ErrorCode::kNotFound) continue;
     if (!text) return text.error();
     PENSTOCK_TRY(add(name, std::as_bytes(std::span(*text))));

@@ -7,6 +7,7 @@
 #include "base/json.h"
 #include "base/memory.h"
 #include "format/quantisation.h"
+#include "format/text.h"
 #include "pack/checkpoint_input.h"
 #include "pack/in_place.h"
 #include "pack/pack_input.h"
@@ -18,8 +19,6 @@
 
 namespace penstock {
 namespace {
-
-constexpr uint64_t kTextBytesMax = 256 << 20;
 
 uint64_t other_bytes(const PackInput& input) {
   return input.experts().num_sums() * sizeof(Hash128) +
@@ -36,7 +35,7 @@ Result<std::unique_ptr<PackInput>> open_pack_input(Storage& storage, const PackO
   const std::string config_path = options.source + "/config.json";
   const Result<FileStat> config = storage.stat(config_path);
   if (config) {
-    const std::string text = PENSTOCK_TRY(read_text(storage, config_path, kTextBytesMax));
+    const std::string text = PENSTOCK_TRY(read_text(storage, config_path, kModelTextBytesMax));
     const Json json = PENSTOCK_TRY(parse_json(text, config_path));
     const Quantisation quantisation = PENSTOCK_TRY(read_quantisation(json, config_path));
     if (quantisation.kind != Quantisation::Kind::kNone)

@@ -7,12 +7,6 @@
 namespace penstock {
 namespace {
 
-constexpr uint64_t kStepBytes = 4 << 20;
-
-bool all_zero(std::span<const std::byte> bytes) {
-  return std::all_of(bytes.begin(), bytes.end(), [](std::byte b) { return b == std::byte{0}; });
-}
-
 // False where the file ends before.
 Result<bool> read_whole(const StorageFile& file, uint64_t offset, std::span<std::byte> target) {
   const Result<void> read = read_exactly(file, offset, target);
@@ -25,8 +19,8 @@ Result<bool> resident_is_good(const ResidentTensor& tensor, const StorageFile& f
                               std::span<std::byte> memory, const Hash128& expected) {
   RunningChecksum sum;
   const uint64_t end = align_file(tensor.bytes);
-  for (uint64_t done = 0; done < end; done += kStepBytes) {
-    const std::span<std::byte> part = memory.first(std::min(kStepBytes, end - done));
+  for (uint64_t done = 0; done < end; done += kCheckStepBytes) {
+    const std::span<std::byte> part = memory.first(std::min(kCheckStepBytes, end - done));
     if (!PENSTOCK_TRY(read_whole(file, tensor.offset + done, part))) return false;
     sum.update(part);
   }
@@ -52,8 +46,12 @@ Result<bool> record_is_good(const PackInput& input, const StorageFile& file,
 
 }  // namespace
 
+bool all_zero(std::span<const std::byte> bytes) {
+  return std::all_of(bytes.begin(), bytes.end(), [](std::byte b) { return b == std::byte{0}; });
+}
+
 uint64_t piece_check_bytes(const PackInput& input) {
-  return std::max(kStepBytes, input.experts().largest_record());
+  return std::max(kCheckStepBytes, input.experts().largest_record());
 }
 
 Result<bool> piece_is_good(const PackInput& input, const NewFiles& files,

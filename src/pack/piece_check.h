@@ -17,6 +17,11 @@
 
 namespace penstock {
 
+// Read at once, where nothing asks for more.
+inline constexpr uint64_t kCheckStepBytes = 4 << 20;
+
+bool all_zero(std::span<const std::byte> bytes);  // as padding is
+
 struct NewFiles {
   const StorageFile& resident;
   const StorageFile& experts;

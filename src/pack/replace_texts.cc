@@ -14,7 +14,6 @@ namespace penstock {
 namespace {
 
 constexpr uint64_t kManifestBytesMax = 16 << 20;
-constexpr uint64_t kTextBytesMax = 256 << 20;
 
 bool may_be_replaced(std::string_view name) {
   return name != "config.json";
@@ -23,13 +22,13 @@ bool may_be_replaced(std::string_view name) {
 // True when its content or its sum changed.
 Result<bool> replace_text(Storage& storage, const std::string& from, const std::string& to,
                           std::string_view name, Manifest& manifest) {
-  const std::string text = PENSTOCK_TRY(read_text(storage, from, kTextBytesMax));
+  const std::string text = PENSTOCK_TRY(read_text(storage, from, kModelTextBytesMax));
   const auto bytes = std::as_bytes(std::span(text));
   const Hash128 sum = checksum(bytes, 0);
   const auto listed = std::ranges::find(manifest.files, name, &ManifestFile::name);
   const bool is_listed = listed != manifest.files.end();
   const bool is_known = is_listed && listed->sum == sum && listed->bytes == bytes.size();
-  const Result<std::string> there = read_text(storage, to, kTextBytesMax);
+  const Result<std::string> there = read_text(storage, to, kModelTextBytesMax);
   if (!there || *there != text) PENSTOCK_TRY(write_output(storage, to, bytes));
   if (!is_listed) {
     manifest.files.push_back({std::string(name), bytes.size(), sum});

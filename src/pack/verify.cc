@@ -6,15 +6,10 @@
 
 #include "base/memory.h"
 #include "format/container.h"
+#include "pack/piece_check.h"
 
 namespace penstock {
 namespace {
-
-constexpr uint64_t kStepBytes = 4 << 20;
-
-bool all_zero(std::span<const std::byte> bytes) {
-  return std::all_of(bytes.begin(), bytes.end(), [](std::byte b) { return b == std::byte{0}; });
-}
 
 class Verifier {
  public:
@@ -122,11 +117,11 @@ Result<void> Verifier::check_experts() {
 Result<void> Verifier::check_file(const ManifestFile& listed) {
   const std::unique_ptr<StorageFile> file =
       PENSTOCK_TRY(storage_.open(model_.path_of(listed.name), OpenMode::kRead));
-  std::vector<std::byte> bytes(std::min(kStepBytes, listed.bytes));
+  std::vector<std::byte> bytes(std::min(kCheckStepBytes, listed.bytes));
   RunningChecksum sum;
   bool complete = true;
-  for (uint64_t offset = 0; offset < listed.bytes; offset += kStepBytes) {
-    const auto part = std::span(bytes).first(std::min(kStepBytes, listed.bytes - offset));
+  for (uint64_t offset = 0; offset < listed.bytes; offset += kCheckStepBytes) {
+    const auto part = std::span(bytes).first(std::min(kCheckStepBytes, listed.bytes - offset));
     complete = complete && read(*file, offset, part);
     sum.update(part);
     PENSTOCK_TRY(step(part.size()));

@@ -7,10 +7,6 @@
 namespace penstock {
 namespace {
 
-Error wrong(const std::string& what) {
-  return {ErrorCode::kInvalidArgument, what};
-}
-
 std::string stripped(std::string_view text) {
   constexpr std::string_view kBlanks = " \t\n\r\v\f";
   const size_t begin = text.find_first_not_of(kBlanks);
@@ -62,8 +58,8 @@ Result<EvalItem> eval_item(const ModelTexts& texts, const Json& item) {
 
 Result<void> check_base_set(const BaseFile& base, const EvalSet& set, int64_t max_tokens) {
   const auto refused = [&](const std::string& what) {
-    return wrong(fmt::format("{}: set {}: {}; make it again with --write-base", base.path(),
-                             set.name, what));
+    return invalid_argument(fmt::format("{}: set {}: {}; make it again with --write-base",
+                                        base.path(), set.name, what));
   };
   const BaseSet* known = base.info().find_set(set.name);
   if (known == nullptr) return refused("it does not have it");

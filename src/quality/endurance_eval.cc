@@ -17,10 +17,6 @@ constexpr int kPlaces = 10;
 constexpr int64_t kRecallAnswerTokens = 48;
 constexpr int64_t kRecallFrameTokens = 192;  // of template, question and code, with room to spare
 
-Error wrong(const std::string& what) {
-  return {ErrorCode::kInvalidArgument, what};
-}
-
 Result<GenerateResult> generate(Engine& engine, Session& session, std::span<const TokenId> prompt,
                                 GenerateOptions options, const LongWishes& wishes,
                                 const std::stop_token& stop) {
@@ -93,8 +89,8 @@ Result<EnduranceOutcome> evaluate_endurance(Engine& engine, Session& session,
                                             std::span<const EvalText> texts, int64_t count,
                                             const LongWishes& wishes, const std::stop_token& stop) {
   if (session.context() < kEndurancePromptTokens + kEnduranceTokens) {
-    return wrong(fmt::format("--generations needs a context of {} tokens (--context)",
-                             kEndurancePromptTokens + kEnduranceTokens));
+    return invalid_argument(fmt::format("--generations needs a context of {} tokens (--context)",
+                                        kEndurancePromptTokens + kEnduranceTokens));
   }
   EnduranceOutcome outcome;
   for (const EvalText& text : texts) {
@@ -116,8 +112,8 @@ Result<EnduranceOutcome> evaluate_endurance(Engine& engine, Session& session,
     outcome.early.add(result.finish == FinishReason::kStop);
   }
   if (outcome.early.of == 0) {
-    return wrong(fmt::format("--generations: no text has the {} tokens to begin with",
-                             kEndurancePromptTokens));
+    return invalid_argument(fmt::format("--generations: no text has the {} tokens to begin with",
+                                        kEndurancePromptTokens));
   }
   outcome.repeated /= static_cast<double>(outcome.early.of);
   return outcome;
@@ -129,15 +125,16 @@ Result<std::vector<RecallOutcome>> evaluate_recall(Engine& engine, Session& sess
                                                    const std::stop_token& stop) {
   PENSTOCK_TRY(check_can_chat(engine.texts()));
   const Tokenizer* tokenizer = PENSTOCK_TRY(tokenizer_of(engine.texts()));
-  if (!has_tokens(texts)) return wrong("--recall needs texts to hide a code in");
+  if (!has_tokens(texts)) return invalid_argument("--recall needs texts to hide a code in");
   std::vector<int64_t> lengths;
   for (int64_t length = kRecallLengthMin;
        length + kRecallFrameTokens + kRecallAnswerTokens <= session.context(); length *= 2) {
     lengths.push_back(length);
   }
   if (lengths.empty()) {
-    return wrong(fmt::format("--recall needs a context of {} tokens (--context)",
-                             kRecallLengthMin + kRecallFrameTokens + kRecallAnswerTokens));
+    return invalid_argument(
+        fmt::format("--recall needs a context of {} tokens (--context)",
+                    kRecallLengthMin + kRecallFrameTokens + kRecallAnswerTokens));
   }
   std::vector<RecallOutcome> outcomes;
   for (const int64_t length : lengths) {

@@ -6,16 +6,12 @@
 #include "quant/grid_blocks.h"
 #include "quant/k_blocks.h"
 #include "quant/legacy_blocks.h"
+#include "quant/nibbles.h"
 #include "quant/ternary_blocks.h"
 
 namespace penstock {
 namespace {
 
-constexpr int kHalf = 16;
-
-int nibble_of(const uint8_t* q, int i) {
-  return i < kHalf ? q[i] & 15 : q[i - kHalf] >> 4;
-}
 int fifth_of(const uint8_t* high, int i) {
   return (high[i / 8] >> (i % 8) & 1) << 4;
 }
@@ -131,7 +127,7 @@ CodeGroup group_of_256(BlockType type, const std::byte* at, int group, int colum
       const int low = b.scales_low[group / 2] >> (4 * (group % 2)) & 15;
       const int scale = (low | (b.scales_high >> (2 * group) & 3) << 4) - 32;
       return group_of(f16_to_f32(b.d) * f32(scale), 0, columns, [&](int i) {
-        return kIq4Values[static_cast<size_t>(nibble_of(b.q + kHalf * group, i))];
+        return kIq4Values[static_cast<size_t>(nibble_of(b.q + kHalfBlock * group, i))];
       });
     }
     case BlockType::kIq2Xxs:

@@ -2,17 +2,16 @@
 
 #include "base/dtype.h"
 #include "quant/block_load.h"
+#include "quant/nibbles.h"
 
 namespace penstock {
 namespace {
 
-constexpr int kHalf = 16;
-
 // The two halves of a block apart: loops over neighbours, which compilers turn into vectors.
 template <class Value>
 void for_nibbles(const uint8_t* low, float* out, const Value& value) {
-  for (int i = 0; i < kHalf; ++i) out[i] = value(low[i] & 15, i);
-  for (int i = 0; i < kHalf; ++i) out[kHalf + i] = value(low[i] >> 4, kHalf + i);
+  for (int i = 0; i < kHalfBlock; ++i) out[i] = value(low[i] & 15, i);
+  for (int i = 0; i < kHalfBlock; ++i) out[kHalfBlock + i] = value(low[i] >> 4, kHalfBlock + i);
 }
 
 int fifth_bit(uint32_t high, int i) {
@@ -56,7 +55,7 @@ void decode_q5_1(const std::byte* bytes, float* out) {
 void decode_q8_0(const std::byte* bytes, float* out) {
   const auto block = load_block<BlockQ8_0>(bytes);
   const float d = f16_to_f32(block.d);
-  for (int i = 0; i < 2 * kHalf; ++i) out[i] = d * static_cast<float>(block.q[i]);
+  for (int i = 0; i < 2 * kHalfBlock; ++i) out[i] = d * static_cast<float>(block.q[i]);
 }
 
 }  // namespace penstock

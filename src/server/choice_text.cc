@@ -3,10 +3,10 @@
 #include <algorithm>
 #include <utility>
 
+#include "grammar/tool_grammar.h"
+
 namespace penstock {
 namespace {
-
-constexpr std::string_view kThinkEnd = "</think>";
 
 // The longest end of `text` that `what` begins with, and is not.
 size_t overlap(std::string_view text, std::string_view what) {

@@ -17,7 +17,6 @@ namespace penstock {
 namespace {
 
 constexpr uint64_t kConfigBytesMax = 1 << 20;
-constexpr uint64_t kTextBytesMax = 256 << 20;
 constexpr std::array<std::string_view, 3> kPrefixes = {"model.language_model.",
                                                        "language_model.model.", "model."};
 constexpr std::array<std::string_view, 4> kVisionPrefixes = {
@@ -324,7 +323,7 @@ Result<void> read_texts(Storage& storage, const Checkpoint& checkpoint, SourcePa
                            "chat_template.jinja", "generation_config.json"}) {
     const std::string path = checkpoint.path_of(name);
     if (!PENSTOCK_TRY(exists(storage, path))) continue;
-    std::string text = PENSTOCK_TRY(read_text(storage, path, kTextBytesMax));
+    std::string text = PENSTOCK_TRY(read_text(storage, path, kModelTextBytesMax));
     parts.texts.push_back({name, std::move(text)});
   }
   return add_stop_tokens(checkpoint.config(), checkpoint.path_of("generation_config.json"), parts);

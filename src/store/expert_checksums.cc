@@ -6,27 +6,17 @@
 #include <cstring>
 #include <filesystem>
 
-#include "base/byte_cursor.h"
 #include "io/locks.h"
 #include "io/output_file.h"
+#include "store/kept_bytes.h"
 
 namespace penstock {
 namespace {
 
-constexpr char kMagic[8] = {'P', 'S', 'S', 'U', 'M', 'S', '_', '1'};  // the last one: the version
-constexpr uint64_t kHeaderBytes = sizeof(kMagic) + sizeof(Hash128) + sizeof(uint32_t);
+constexpr char kSumsMagic[8] = {'P', 'S', 'S', 'U',
+                                'M', 'S', '_', '1'};  // the last one: the version
+constexpr uint64_t kSumsHeaderBytes = sizeof(kSumsMagic) + sizeof(Hash128) + sizeof(uint32_t);
 constexpr uint64_t kFileBytesMax = 1 << 30;
-
-template <class T>
-void append(std::vector<std::byte>& bytes, const T& value) {
-  const auto* begin = reinterpret_cast<const std::byte*>(&value);
-  bytes.insert(bytes.end(), begin, begin + sizeof(T));
-}
-
-Hash128 read_hash(ByteCursor& cursor) {
-  const auto low = cursor.read<uint64_t>();
-  return {low, cursor.read<uint64_t>()};
-}
 
 // Sums that `kept` lacks, where both have as many parts.
 void add_missing(const KeptChecksums& others, KeptChecksums& kept) {
@@ -55,15 +45,15 @@ Result<KeptChecksums> load_checksums(Storage& storage, const std::string& path,
   const std::string text = PENSTOCK_TRY(read_text(storage, path, kFileBytesMax));
   const auto bytes = std::as_bytes(std::span(text));
   ByteCursor cursor(bytes);
-  const auto magic = cursor.take(sizeof(kMagic));
-  if (!cursor.ok() || std::memcmp(magic.data(), kMagic, sizeof(kMagic) - 1) != 0) {
+  const auto magic = cursor.take(sizeof(kSumsMagic));
+  if (!cursor.ok() || std::memcmp(magic.data(), kSumsMagic, sizeof(kSumsMagic) - 1) != 0) {
     return corrupt("not a file of checksums");
   }
-  if (magic.back() != std::byte{kMagic[7]}) {
+  if (magic.back() != std::byte{kSumsMagic[7]}) {
     return Error{ErrorCode::kUnsupported,
                  fmt::format("{}: checksums in another version of the format", path)};
   }
-  if (bytes.size() < kHeaderBytes + sizeof(Hash128)) return corrupt("it ends too early");
+  if (bytes.size() < kSumsHeaderBytes + sizeof(Hash128)) return corrupt("it ends too early");
   const auto summed = bytes.first(bytes.size() - sizeof(Hash128));
   ByteCursor sum(bytes.last(sizeof(Hash128)));
   if (read_hash(sum) != checksum(summed, 0)) return corrupt("its checksum does not agree");
@@ -71,7 +61,7 @@ Result<KeptChecksums> load_checksums(Storage& storage, const std::string& path,
     return Error{ErrorCode::kUnsupported, fmt::format("{}: checksums of another model", path)};
   }
   const uint64_t num_layers = cursor.read<uint32_t>();
-  uint64_t left = summed.size() - kHeaderBytes;
+  uint64_t left = summed.size() - kSumsHeaderBytes;
   KeptChecksums kept;
   for (uint64_t layer = 0; layer < num_layers; ++layer) {
     if (left < sizeof(uint32_t)) return corrupt("it ends too early");
@@ -90,7 +80,7 @@ Result<KeptChecksums> load_checksums(Storage& storage, const std::string& path,
 Result<void> save_checksums(Storage& storage, const std::string& path, const Hash128& model,
                             const KeptChecksums& kept) {
   std::vector<std::byte> bytes;
-  append(bytes, kMagic);
+  append(bytes, kSumsMagic);
   append(bytes, model);
   append(bytes, static_cast<uint32_t>(kept.layers.size()));
   for (const std::vector<Hash128>& sums : kept.layers) {

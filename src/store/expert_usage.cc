@@ -7,34 +7,18 @@
 #include <cstring>
 #include <filesystem>
 
-#include "base/byte_cursor.h"
 #include "io/output_file.h"
+#include "store/kept_bytes.h"
 
 namespace penstock {
 namespace {
 
-constexpr char kMagic[8] = {'P', 'S', 'U', 'S', 'A', 'G', 'E', '1'};  // the last one: the version
-constexpr uint64_t kHeaderBytes = sizeof(kMagic) + 16 + 4 + 4;
-constexpr uint64_t kSumBytes = 16;
-
-template <class T>
-void append(std::vector<std::byte>& bytes, const T& value) {
-  const auto* begin = reinterpret_cast<const std::byte*>(&value);
-  bytes.insert(bytes.end(), begin, begin + sizeof(T));
-}
-
-void append(std::vector<std::byte>& bytes, const Hash128& hash) {
-  append(bytes, hash.low);
-  append(bytes, hash.high);
-}
-
-Hash128 read_hash(ByteCursor& cursor) {
-  const auto low = cursor.read<uint64_t>();
-  return {low, cursor.read<uint64_t>()};
-}
+constexpr char kUsageMagic[8] = {'P', 'S', 'U', 'S',
+                                 'A', 'G', 'E', '1'};  // the last one: the version
+constexpr uint64_t kUsageHeaderBytes = sizeof(kUsageMagic) + 16 + 4 + 4;
 
 uint64_t file_bytes_of(const UsageOwner& owner) {
-  return kHeaderBytes + kSumBytes +
+  return kUsageHeaderBytes + sizeof(Hash128) +
          sizeof(float) * static_cast<uint64_t>(owner.num_layers) *
              static_cast<uint64_t>(owner.num_experts);
 }
@@ -67,15 +51,15 @@ Result<ExpertUsage> load_usage(Storage& storage, const std::string& path, const 
       PENSTOCK_TRY(read_text(storage, path, std::max<uint64_t>(file_bytes_of(owner), 1 << 20)));
   const auto bytes = std::as_bytes(std::span(text));
   ByteCursor cursor(bytes);
-  const auto magic = cursor.take(sizeof(kMagic));
-  if (!cursor.ok() || std::memcmp(magic.data(), kMagic, sizeof(kMagic) - 1) != 0) {
+  const auto magic = cursor.take(sizeof(kUsageMagic));
+  if (!cursor.ok() || std::memcmp(magic.data(), kUsageMagic, sizeof(kUsageMagic) - 1) != 0) {
     return corrupt("not a file of usage");
   }
-  if (magic.back() != std::byte{kMagic[7]})
+  if (magic.back() != std::byte{kUsageMagic[7]})
     return foreign("usage in another version of the format");
-  if (bytes.size() < kHeaderBytes + kSumBytes) return corrupt("it ends too early");
-  const auto summed = bytes.first(bytes.size() - kSumBytes);
-  ByteCursor sum(bytes.last(kSumBytes));
+  if (bytes.size() < kUsageHeaderBytes + sizeof(Hash128)) return corrupt("it ends too early");
+  const auto summed = bytes.first(bytes.size() - sizeof(Hash128));
+  ByteCursor sum(bytes.last(sizeof(Hash128)));
   if (read_hash(sum) != checksum(summed, 0)) return corrupt("its checksum does not agree");
 
   const Hash128 model = read_hash(cursor);
@@ -88,7 +72,7 @@ Result<ExpertUsage> load_usage(Storage& storage, const std::string& path, const 
     return corrupt("it does not have the shape of its model");
   }
   ExpertUsage usage{owner.num_layers, owner.num_experts, {}};
-  usage.counts.resize((bytes.size() - kHeaderBytes - kSumBytes) / sizeof(float));
+  usage.counts.resize((bytes.size() - kUsageHeaderBytes - sizeof(Hash128)) / sizeof(float));
   for (float& count : usage.counts) {
     count = cursor.read<float>();
     if (!std::isfinite(count) || count < 0) return corrupt("a count is out of range");
@@ -101,7 +85,7 @@ Result<void> save_usage(Storage& storage, const std::string& path, const UsageOw
   PENSTOCK_CHECK(usage.num_layers == owner.num_layers && usage.num_experts == owner.num_experts);
   std::vector<std::byte> bytes;
   bytes.reserve(file_bytes_of(owner));
-  append(bytes, kMagic);
+  append(bytes, kUsageMagic);
   append(bytes, owner.model);
   append(bytes, static_cast<uint32_t>(owner.num_layers));
   append(bytes, static_cast<uint32_t>(owner.num_experts));

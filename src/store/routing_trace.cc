@@ -6,24 +6,18 @@
 
 #include <cstring>
 
-#include "base/byte_cursor.h"
 #include "io/output_file.h"
+#include "store/kept_bytes.h"
 
 namespace penstock {
 namespace {
 
-constexpr char kMagic[8] = {'P', 'S', 'T', 'R', 'A', 'C', 'E', '1'};
+constexpr char kTraceMagic[8] = {'P', 'S', 'T', 'R', 'A', 'C', 'E', '1'};
 constexpr uint16_t kNextStep = 0xffff;
 constexpr uint16_t kNextSequence = 0xfffe;
-constexpr uint64_t kHeaderBytes = sizeof(kMagic) + 4 + 4 + 8;
-constexpr uint64_t kSumBytes = 8;
+constexpr uint64_t kTraceHeaderBytes = sizeof(kTraceMagic) + 4 + 4 + 8;
+constexpr uint64_t kTraceSumBytes = 8;
 constexpr int kIdsMax = kNextSequence;  // layers and experts are below
-
-template <class T>
-void append(std::vector<std::byte>& bytes, const T& value) {
-  const auto* begin = reinterpret_cast<const std::byte*>(&value);
-  bytes.insert(bytes.end(), begin, begin + sizeof(T));
-}
 
 Error no_trace(const std::string& path, const std::string& why) {
   return {ErrorCode::kCorrupt, fmt::format("{} is not a routing trace: {}", path, why)};
@@ -92,8 +86,8 @@ std::vector<RoutingEvent> RoutingTrace::events() const {
 
 Result<void> RoutingTrace::write(Storage& storage, const std::string& path) const {
   std::vector<std::byte> bytes;
-  bytes.reserve(kHeaderBytes + words_.size() * sizeof(uint16_t) + kSumBytes);
-  append(bytes, kMagic);
+  bytes.reserve(kTraceHeaderBytes + words_.size() * sizeof(uint16_t) + kTraceSumBytes);
+  append(bytes, kTraceMagic);
   append(bytes, static_cast<uint32_t>(num_layers_));
   append(bytes, static_cast<uint32_t>(num_experts_));
   append(bytes, static_cast<uint64_t>(words_.size()));
@@ -106,24 +100,24 @@ Result<void> RoutingTrace::write(Storage& storage, const std::string& path) cons
 Result<RoutingTrace> RoutingTrace::read(Storage& storage, const std::string& path) {
   const auto file = PENSTOCK_TRY(storage.open(path, OpenMode::kRead));
   const uint64_t file_bytes = PENSTOCK_TRY(file->stat()).bytes;
-  if (file_bytes < kHeaderBytes + kSumBytes) return no_trace(path, "it is too short");
+  if (file_bytes < kTraceHeaderBytes + kTraceSumBytes) return no_trace(path, "it is too short");
   std::vector<std::byte> bytes(file_bytes);
   PENSTOCK_TRY(read_exactly(*file, 0, bytes));
 
   ByteCursor cursor(bytes);
-  const auto magic = cursor.take(sizeof(kMagic));
-  if (std::memcmp(magic.data(), kMagic, sizeof(kMagic)) != 0) {
+  const auto magic = cursor.take(sizeof(kTraceMagic));
+  if (std::memcmp(magic.data(), kTraceMagic, sizeof(kTraceMagic)) != 0) {
     return no_trace(path, "it begins with other bytes");
   }
   const auto num_layers = cursor.read<uint32_t>();
   const auto num_experts = cursor.read<uint32_t>();
   const auto num_words = cursor.read<uint64_t>();
   const auto payload_bytes = checked_multiply(num_words, sizeof(uint16_t));
-  if (payload_bytes != file_bytes - kHeaderBytes - kSumBytes) {
+  if (payload_bytes != file_bytes - kTraceHeaderBytes - kTraceSumBytes) {
     return no_trace(path, "its length does not agree with its header");
   }
   const auto payload = cursor.take(*payload_bytes);
-  if (cursor.read<uint64_t>() != XXH3_64bits(bytes.data(), file_bytes - kSumBytes)) {
+  if (cursor.read<uint64_t>() != XXH3_64bits(bytes.data(), file_bytes - kTraceSumBytes)) {
     return no_trace(path, "its checksum does not agree");
   }
   if (num_layers > kIdsMax || num_experts > kIdsMax) return no_trace(path, "too many experts");

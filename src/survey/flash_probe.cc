@@ -10,16 +10,13 @@
 #include "base/memory.h"
 #include "io/read_progress.h"
 #include "io/system_error.h"
+#include "survey/elapsed.h"
 #include "survey/probes.h"
 
 namespace penstock {
 namespace {
 
 using Clock = std::chrono::steady_clock;
-
-double seconds_since(Clock::time_point start) {
-  return std::chrono::duration<double>(Clock::now() - start).count();
-}
 
 // Visits 0 .. count - 1 once each, far apart, then again.
 class Places {

@@ -9,6 +9,7 @@
 #include "base/memory.h"
 #include "compute/cpu/cpu_backend.h"
 #include "engine/limits.h"
+#include "survey/elapsed.h"
 #include "survey/probes.h"
 
 namespace penstock {
@@ -18,10 +19,6 @@ using Clock = std::chrono::steady_clock;
 
 constexpr int64_t kPromptTokens = 512;
 constexpr int64_t kPromptExperts = 8;  // of one call: several, as they arrive in the engine
-
-double seconds_since(Clock::time_point start) {
-  return std::chrono::duration<double>(Clock::now() - start).count();
-}
 
 // Experts of a model's shape, one after the other; their values are those of one panel, repeated.
 struct ProbedExperts {

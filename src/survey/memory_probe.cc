@@ -5,6 +5,7 @@
 
 #include "base/memory.h"
 #include "base/thread.h"
+#include "survey/elapsed.h"
 #include "survey/probes.h"
 
 namespace penstock {
@@ -13,10 +14,6 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 constexpr uint64_t kBlockBytes = 1 << 20;  // a task: far more than handing it out costs
-
-double seconds_since(Clock::time_point start) {
-  return std::chrono::duration<double>(Clock::now() - start).count();
-}
 
 // Eight chains, so that the additions are never what is waited for.
 uint64_t sum_of(std::span<const std::byte> bytes) {

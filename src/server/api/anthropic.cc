@@ -44,11 +44,6 @@ std::string read_system(Fields& fields) {
   return text;
 }
 
-std::string text_of(const Json& block, const char* member) {
-  const Json* text = json_find(block, member);
-  return text != nullptr && text->is_string() ? text->get<std::string>() : "";
-}
-
 // The blocks of an assistant's message.
 Json assistant_message(Fields& fields, const Json& blocks, const std::string& path) {
   std::string text, thinking;

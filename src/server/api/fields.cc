@@ -6,6 +6,11 @@
 
 namespace penstock {
 
+std::string text_of(const Json& object, std::string_view member) {
+  const Json* text = json_find(object, member);
+  return text != nullptr && text->is_string() ? text->get<std::string>() : "";
+}
+
 Fields::Fields(const Json& object, std::string path) : object_(&object), path_(std::move(path)) {
   if (!object.is_object()) {
     const bool is_body = path_.empty();

@@ -23,6 +23,9 @@
 
 namespace penstock {
 
+// A member that is a text; empty when it is none or not there.
+std::string text_of(const Json& object, std::string_view member);
+
 class Fields {
  public:
   // `path` stands before the names in errors: "messages[2].".

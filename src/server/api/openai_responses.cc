@@ -8,11 +8,6 @@
 namespace penstock {
 namespace {
 
-std::string text_of(const Json& object, const char* member) {
-  const Json* text = json_find(object, member);
-  return text != nullptr && text->is_string() ? text->get<std::string>() : "";
-}
-
 // Turns items into messages of a chat, one after the other.
 class ItemReader {
  public:
