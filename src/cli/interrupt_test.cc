@@ -23,7 +23,7 @@ int in_child(int (*work)()) {
   return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
 }
 
-void wait_for_stop(Interrupt& interrupt) {
+void wait_until_stopped(Interrupt& interrupt) {
   while (!interrupt.token().stop_requested()) std::this_thread::sleep_for(milliseconds(1));
 }
 
@@ -37,7 +37,7 @@ TEST(Interrupt, work_that_was_begun_after_a_signal_may_take_its_time_and_other_w
       const auto interrupt = Interrupt::install().value();
       interrupt->set_policy(Interrupt::Policy::kPatient);
       std::raise(SIGTERM);
-      wait_for_stop(*interrupt);
+      wait_until_stopped(*interrupt);
       std::this_thread::sleep_for(milliseconds(50));  // the watcher waits by now
       interrupt->begin();
       std::this_thread::sleep_for(kLongerThanTheGrace);  // running answers end

@@ -10,12 +10,9 @@
 namespace penstock {
 namespace {
 
+using test::group_of;
 using test::OwnedMatrix;
 using test::Values;
-
-std::span<const float, kGroupColumns> group_of(const std::vector<float>& values) {
-  return std::span<const float, kGroupColumns>(values);
-}
 
 float value_of(const AffineGroup& group, size_t c) {
   return bf16_to_f32(group.scale) * group.codes[c] + bf16_to_f32(group.bias);

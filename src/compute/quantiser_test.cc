@@ -14,13 +14,8 @@ namespace penstock {
 namespace {
 
 using test::FlushSubnormals;
+using test::group_of;
 using test::Values;
-using GroupSpan = std::span<const float, kGroupColumns>;
-
-GroupSpan group_of(const std::vector<float>& values) {
-  return GroupSpan(values);
-}
-
 bool are_same(const AffineGroup& a, const AffineGroup& b) {
   return a.scale == b.scale && a.bias == b.bias && std::ranges::equal(a.codes, b.codes);
 }
@@ -85,7 +80,7 @@ TEST(Search, counts_what_matters_and_is_never_worse_there) {
     for (float& weight : importance) weight = std::pow(weight, 4.0f);
     importance[3] = 0;
     for (const int bits : {2, 3, 4}) {
-      const GroupSpan group = group_of(values);
+      const auto group = group_of(values);
       const AffineGroup searched = search_group(group, bits, importance);
       const double error = group_error(group, searched, importance);
       EXPECT_LE(error, group_error(group, quantise_group(group, bits), importance));

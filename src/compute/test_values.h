@@ -81,6 +81,10 @@ inline double product_error_bound(const Matrix& matrix, int64_t row, std::span<c
   return terms * 0x1p-24 * static_cast<double>(kGroupColumns + 2 * matrix.num_blocks() + 2);
 }
 
+inline std::span<const float, kGroupColumns> group_of(const std::vector<float>& values) {
+  return std::span<const float, kGroupColumns>(values);
+}
+
 inline bool same_bits(std::span<const float> a, std::span<const float> b) {
   if (a.size() != b.size()) return false;
   return a.empty() || std::memcmp(a.data(), b.data(), a.size_bytes()) == 0;

@@ -19,10 +19,11 @@ namespace {
 using test::OwnedMatrix;
 using test::OwnedRows;
 
-constexpr int64_t kHidden = 64, kExperts = 16, kWidth = 32, kSharedWidth = 48, kVocabulary = 128;
-constexpr int kTopK = 4, kTokens = 70, kLayers = 4;
-constexpr DeltaNetShape kDeltaNet = {2, 4, 16, 16, 4, 1e-6f};
-constexpr AttentionShape kAttention = {4, 2, 32, 8, 1e-6f};
+constexpr int64_t kToyHidden = 64, kExperts = 16, kToyWidth = 32, kSharedWidth = 48,
+                  kVocabulary = 128;
+constexpr int kTopK = 4, kToyTokens = 70, kLayers = 4;
+constexpr DeltaNetShape kToyDeltaNet = {2, 4, 16, 16, 4, 1e-6f};
+constexpr AttentionShape kToyAttention = {4, 2, 32, 8, 1e-6f};
 
 uint64_t hash_of(const std::string& name) {
   uint64_t hash = 0xcbf29ce484222325u;
@@ -57,8 +58,8 @@ std::string layer_name(int layer, const std::string& rest) {
 class ToyModel {
  public:
   explicit ToyModel(Backend& ops) : ops_(ops) {
-    for (int t = 0; t < kTokens; ++t) tokens_.push_back((7 * t + 3) % kVocabulary);
-    for (int position = 0; position < kTokens; ++position) {
+    for (int t = 0; t < kToyTokens; ++t) tokens_.push_back((7 * t + 3) % kVocabulary);
+    for (int position = 0; position < kToyTokens; ++position) {
       for (int i = 0; i < 4; ++i) {
         const double angle = position * std::pow(1e7, -2.0 * i / 8);
         cos_.push_back(static_cast<float>(std::cos(angle)));
@@ -69,9 +70,9 @@ class ToyModel {
     for (auto& each : memory_) each.resize(4 * 16 * 16);
   }
 
-  // Logits [kTokens, vocabulary] of the tokens in chunks of the given sizes.
+  // Logits [kToyTokens, vocabulary] of the tokens in chunks of the given sizes.
   OwnedRows run(const std::vector<int>& chunks) {
-    OwnedRows logits(kTokens, kVocabulary, 0);
+    OwnedRows logits(kToyTokens, kVocabulary, 0);
     int first = 0;
     for (const int count : chunks) {
       const OwnedRows chunk = run_chunk(first, count);
@@ -79,7 +80,7 @@ class ToyModel {
                 logits.values.begin() + first * kVocabulary);
       first += count;
     }
-    EXPECT_EQ(first, kTokens);
+    EXPECT_EQ(first, kToyTokens);
     return logits;
   }
 
@@ -123,28 +124,28 @@ class ToyModel {
   }
 
   OwnedRows run_chunk(int first, int count) {
-    const OwnedRows x(count, kHidden), h(count, kHidden), y(count, kHidden);
+    const OwnedRows x(count, kToyHidden), h(count, kToyHidden), y(count, kToyHidden);
     auto& table = matrices_["embed"];
     if (table == nullptr) {
       table = std::make_unique<OwnedMatrix>(
           DType::kF32,
-          tensor("model.language_model.embed_tokens.weight", kVocabulary * kHidden, 0, 1),
-          kVocabulary, kHidden);
+          tensor("model.language_model.embed_tokens.weight", kVocabulary * kToyHidden, 0, 1),
+          kVocabulary, kToyHidden);
     }
     ops_.embed(table->matrix, std::span(tokens_).subspan(first, count), x.rows);
     for (int layer = 0; layer < kLayers; ++layer) {
-      ops_.rms_norm(x.rows, norm(layer_name(layer, "input_layernorm.weight"), kHidden), 1e-6f,
+      ops_.rms_norm(x.rows, norm(layer_name(layer, "input_layernorm.weight"), kToyHidden), 1e-6f,
                     h.rows);
       layer == 3 ? attention(layer, first, h, y) : delta_net(layer, h, y);
       ops_.add(x.rows, y.rows, x.rows);
-      ops_.rms_norm(x.rows, norm(layer_name(layer, "post_attention_layernorm.weight"), kHidden),
+      ops_.rms_norm(x.rows, norm(layer_name(layer, "post_attention_layernorm.weight"), kToyHidden),
                     1e-6f, h.rows);
       experts(layer, h, y);
       ops_.add(x.rows, y.rows, x.rows);
     }
-    ops_.rms_norm(x.rows, norm("model.language_model.norm.weight", kHidden), 1e-6f, h.rows);
+    ops_.rms_norm(x.rows, norm("model.language_model.norm.weight", kToyHidden), 1e-6f, h.rows);
     OwnedRows logits(count, kVocabulary, 0);
-    product(matrix("lm_head.weight", kVocabulary, kHidden), h, logits);
+    product(matrix("lm_head.weight", kVocabulary, kToyHidden), h, logits);
     return logits;
   }
 
@@ -154,10 +155,10 @@ class ToyModel {
     };
     const int64_t count = h.rows.count;
     const OwnedRows qkv(count, 128), z(count, 64), b(count, 4), a(count, 4), out(count, 64);
-    product(matrix(name("in_proj_qkv.weight"), 128, kHidden), h, qkv);
-    product(matrix(name("in_proj_z.weight"), 64, kHidden), h, z);
-    product(matrix(name("in_proj_b.weight"), 4, kHidden), h, b);
-    product(matrix(name("in_proj_a.weight"), 4, kHidden), h, a);
+    product(matrix(name("in_proj_qkv.weight"), 128, kToyHidden), h, qkv);
+    product(matrix(name("in_proj_z.weight"), 64, kToyHidden), h, z);
+    product(matrix(name("in_proj_b.weight"), 4, kToyHidden), h, b);
+    product(matrix(name("in_proj_a.weight"), 4, kToyHidden), h, a);
     std::vector<float> decay = tensor(name("A_log"), 4, 0, 1);
     for (float& value : decay) value = -std::exp(value);
     const auto conv = tensor(name("conv1d.weight"), 128 * 4, 0, 0.6);
@@ -165,7 +166,7 @@ class ToyModel {
     const auto gated_norm = tensor(name("norm.weight"), 16, 1, 0.2);
     const auto at = static_cast<size_t>(layer);
     const DeltaNetState state = {history_[at].data(), memory_[at].data()};
-    ops_.delta_net({.shape = kDeltaNet,
+    ops_.delta_net({.shape = kToyDeltaNet,
                     .weights = {conv.data(), decay.data(), dt_bias.data(), gated_norm.data()},
                     .before = state,
                     .after = state,
@@ -175,7 +176,7 @@ class ToyModel {
                     .b = b.rows,
                     .a = a.rows,
                     .out = out.rows});
-    product(matrix(name("out_proj.weight"), kHidden, 64), out, y);
+    product(matrix(name("out_proj.weight"), kToyHidden, 64), out, y);
   }
 
   void attention(int layer, int first, const OwnedRows& h, const OwnedRows& y) {
@@ -184,30 +185,30 @@ class ToyModel {
     };
     const int64_t count = h.rows.count;
     const OwnedRows q_gate(count, 256), k(count, 64), v(count, 64), out(count, 128);
-    product(matrix(name("q_proj.weight"), 256, kHidden), h, q_gate);
-    product(matrix(name("k_proj.weight"), 64, kHidden), h, k);
-    product(matrix(name("v_proj.weight"), 64, kHidden), h, v);
+    product(matrix(name("q_proj.weight"), 256, kToyHidden), h, q_gate);
+    product(matrix(name("k_proj.weight"), 64, kToyHidden), h, k);
+    product(matrix(name("v_proj.weight"), 64, kToyHidden), h, v);
     const auto q_norm = norm(name("q_norm.weight"), 32), k_norm = norm(name("k_norm.weight"), 32);
     float* const page = page_.data();
-    ops_.attention({.shape = kAttention,
+    ops_.attention({.shape = kToyAttention,
                     .weights = {q_norm.data(), k_norm.data()},
                     .rope = {cos_.data(), sin_.data()},
-                    .cache = {std::span(&page, 1), 0, kAttention.kv_width() * kKvPagePositions},
+                    .cache = {std::span(&page, 1), 0, kToyAttention.kv_width() * kKvPagePositions},
                     .first_position = first,
                     .q = q_gate.rows,
                     .k = k.rows,
                     .v = v.rows,
                     .out = out.rows});
-    product(matrix(name("o_proj.weight"), kHidden, 128), out, y);
+    product(matrix(name("o_proj.weight"), kToyHidden, 128), out, y);
   }
 
   void experts(int layer, const OwnedRows& h, const OwnedRows& y) {
     const auto name = [layer](const std::string& rest) { return layer_name(layer, "mlp." + rest); };
     const int64_t count = h.rows.count;
     const auto choices = static_cast<size_t>(count) * kTopK;
-    const OwnedRows logits(count, kExperts), hidden(count * kTopK, kWidth),
-        rows(count * kTopK, kHidden), shared(count, kHidden), shared_gate(count, 1);
-    product(matrix(name("gate.weight"), kExperts, kHidden, 2), h, logits);
+    const OwnedRows logits(count, kExperts), hidden(count * kTopK, kToyWidth),
+        rows(count * kTopK, kToyHidden), shared(count, kToyHidden), shared_gate(count, 1);
+    product(matrix(name("gate.weight"), kExperts, kToyHidden, 2), h, logits);
     Routing routing = {0, 0, std::vector<int32_t>(choices), std::vector<float>(choices)};
     EXPECT_TRUE(ops_.route_top_k(logits.rows, kTopK, routing));
 
@@ -220,16 +221,16 @@ class ToyModel {
       }
       if (places.empty()) continue;
       const ExpertWork work[] = {work_of_gate_up(
-          expert_matrix(name("experts.gate_up_proj"), e, 2 * kWidth, kHidden),
-          expert_matrix(name("experts.down_proj"), e, kHidden, kWidth), row_list, places)};
+          expert_matrix(name("experts.gate_up_proj"), e, 2 * kToyWidth, kToyHidden),
+          expert_matrix(name("experts.down_proj"), e, kToyHidden, kToyWidth), row_list, places)};
       ops_.expert_gate_up(h.rows, work, hidden.rows);
       ops_.expert_down(hidden.rows, work, rows.rows);
     }
-    ops_.dense_ffn(h.rows, matrix(name("shared_expert.gate_proj.weight"), kSharedWidth, kHidden),
-                   matrix(name("shared_expert.up_proj.weight"), kSharedWidth, kHidden),
-                   matrix(name("shared_expert.down_proj.weight"), kHidden, kSharedWidth),
+    ops_.dense_ffn(h.rows, matrix(name("shared_expert.gate_proj.weight"), kSharedWidth, kToyHidden),
+                   matrix(name("shared_expert.up_proj.weight"), kSharedWidth, kToyHidden),
+                   matrix(name("shared_expert.down_proj.weight"), kToyHidden, kSharedWidth),
                    shared.rows);
-    product(matrix(name("shared_expert_gate.weight"), 1, kHidden), h, shared_gate);
+    product(matrix(name("shared_expert_gate.weight"), 1, kToyHidden), h, shared_gate);
     ops_.combine(rows.rows, routing, shared.rows, shared_gate.rows, y.rows);
     experts_[layer] = {routing.experts.end() - kTopK, routing.experts.end()};
     weights_[layer] = {routing.weights.end() - kTopK, routing.weights.end()};
@@ -241,7 +242,7 @@ class ToyModel {
   std::map<std::string, std::unique_ptr<OwnedMatrix>> matrices_;
   std::array<std::vector<float>, kLayers> history_, memory_;
   std::vector<float> page_ =
-      std::vector<float>(static_cast<size_t>(2 * kAttention.kv_width() * kKvPagePositions));
+      std::vector<float>(static_cast<size_t>(2 * kToyAttention.kv_width() * kKvPagePositions));
   std::map<int, std::vector<int32_t>> experts_;
   std::map<int, std::vector<float>> weights_;
 };
@@ -299,28 +300,28 @@ void expect_state(ToyModel& model) {
 TEST(ToyModel, plain_ops_give_the_values_of_the_specification) {
   ReferenceBackend reference;
   ToyModel model(reference);
-  expect_logits(model.run({kTokens}));
+  expect_logits(model.run({kToyTokens}));
   expect_state(model);
 }
 
 class ToyModelOn : public testing::TestWithParam<std::string> {
  protected:
   std::unique_ptr<CpuBackend> ops = CpuBackend::create(2,
-                                                       {.tokens = kTokens,
-                                                        .hidden_size = kHidden,
+                                                       {.tokens = kToyTokens,
+                                                        .hidden_size = kToyHidden,
                                                         .width = 256,
                                                         .top_k = kTopK,
                                                         .expert_width = kSharedWidth,
-                                                        .context = kTokens,
-                                                        .attention = kAttention,
-                                                        .delta_net = kDeltaNet},
+                                                        .context = kToyTokens,
+                                                        .attention = kToyAttention,
+                                                        .delta_net = kToyDeltaNet},
                                                        {.target = GetParam()})
                                         .value();
 };
 
 TEST_P(ToyModelOn, kernels_give_the_values_of_the_specification_in_any_chunks) {
   ToyModel whole(*ops);
-  const OwnedRows logits = whole.run({kTokens});
+  const OwnedRows logits = whole.run({kToyTokens});
   expect_logits(logits);
   expect_state(whole);
   std::vector<int> chunks(30, 1);

@@ -5,20 +5,15 @@
 #include <algorithm>
 
 #include "dialogue/content_guard.h"
+#include "dialogue/test_tokenizer.h"
 #include "dialogue/turn_memory.h"
 #include "io/storage.h"
 
 namespace penstock {
 namespace {
 
+using test::load_tokenizer;
 using Trust = ContentGuard::Trust;
-
-Tokenizer load_tokenizer() {
-  const std::string path = PENSTOCK_TEST_DATA "/text/tokenizer.json";
-  const Result<std::string> text = read_text(posix_storage(), path, 64 << 20);
-  EXPECT_TRUE(text) << text.error().message;
-  return Tokenizer::create(*text, path, 0).value();
-}
 
 const Tokenizer& tokenizer() {
   static const Tokenizer loaded = load_tokenizer();

@@ -2,15 +2,12 @@
 
 #include <gtest/gtest.h>
 
-#include "io/storage.h"
+#include "dialogue/test_tokenizer.h"
 
 namespace penstock {
 namespace {
 
-Tokenizer load_tokenizer() {
-  const std::string path = PENSTOCK_TEST_DATA "/text/tokenizer.json";
-  return *Tokenizer::create(*read_text(posix_storage(), path, 64 << 20), path, 0);
-}
+using test::load_tokenizer;
 
 std::string end_of(const char* chat_template) {
   ModelTexts texts;

@@ -2,11 +2,13 @@
 
 #include <gtest/gtest.h>
 
+#include "engine/test_sizes.h"
+
 namespace penstock {
 namespace {
 
-constexpr uint64_t kMiB = 1 << 20;
-constexpr uint64_t kGiB = 1 << 30;
+using test::kGiB;
+using test::kMiB;
 
 MemoryAvailability left(uint64_t bytes) {
   return {.available_bytes = bytes, .limit_bytes = 2 * bytes, .binding = "memory.max of /box"};

@@ -6,12 +6,13 @@
 #include <string>
 #include <vector>
 
+#include "engine/test_sizes.h"
 #include "host/memory_limits.h"
 
 namespace penstock {
 namespace {
 
-constexpr uint64_t kMiB = 1ull << 20;
+using test::kMiB;
 
 // A container with an engine in it that has slots to give, as its watch would: when less than its
 // reserve is left, it makes it one and a half.

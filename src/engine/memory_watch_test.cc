@@ -2,13 +2,16 @@
 
 #include <gtest/gtest.h>
 
+#include "engine/test_sizes.h"
+
 namespace penstock {
 namespace {
 
+using test::kGiB;
+using test::kMiB;
+
 using namespace std::chrono_literals;
 
-constexpr uint64_t kMiB = 1ull << 20;
-constexpr uint64_t kGiB = 1ull << 30;
 constexpr SlotLimits kLimits = {.floor = 80, .full = 1600, .slot_bytes = 2 * kMiB};
 constexpr uint64_t kReserve = 128 * kMiB;
 

@@ -5,17 +5,13 @@
 
 #include <cmath>
 
-#include "support/sim_storage.h"
+#include "format/test_files.h"
 
 namespace penstock {
 namespace {
 
+using test::store;
 using testing::HasSubstr;
-
-void store(SimStorage& disk, const std::string& path, std::string_view text) {
-  auto file = *disk.open(path, OpenMode::kCreate);
-  file->write(0, std::as_bytes(std::span(text))).value();
-}
 
 // A shard with f32 tensors of two elements, 1 and 2.
 void store_shard(SimStorage& disk, const std::string& path, const std::vector<std::string>& names) {

@@ -5,11 +5,13 @@
 #include <gtest/gtest.h>
 
 #include "format/manifest.h"
+#include "format/test_files.h"
 #include "format/text.h"
 
 namespace penstock {
 namespace {
 
+using test::resealed;
 using testing::HasSubstr;
 
 Coding blocks(BlockType type) {
@@ -41,16 +43,6 @@ Manifest coded_manifest() {
       *lay_out_experts({2, 3, 256, 64}, {{false, q4, bf16, q8}, {true, rows, rows, bf16}});
   manifest.files = {{"resident.sum", 1, {1, 2}}, {"experts.sum", 2, {3, 4}}};
   return manifest;
-}
-
-// The same with one lie in it, and a checksum over that.
-std::string resealed(std::string text, const std::string& from, const std::string& to) {
-  const size_t place = text.find(from);
-  EXPECT_NE(place, std::string::npos) << from;
-  if (place != std::string::npos) text.replace(place, from.size(), to);
-  text.resize(text.rfind(",\n\"checksum\""));
-  const Hash128 sum = checksum(std::as_bytes(std::span(text)), 0);
-  return text + ",\n\"checksum\": \"" + hex_text(sum) + "\"\n}\n";
 }
 
 TEST(CodedManifest, text_and_struct_are_the_same) {

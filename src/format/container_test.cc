@@ -6,20 +6,17 @@
 #include <cerrno>
 
 #include "base/memory.h"
+#include "format/test_files.h"
 #include "format/text.h"
-#include "support/sim_storage.h"
 
 namespace penstock {
 namespace {
 
+using test::resealed;
+using test::store;
 using testing::HasSubstr;
 
 constexpr uint64_t kModelId = 77;
-
-void store(SimStorage& disk, const std::string& path, std::span<const std::byte> bytes) {
-  auto file = *disk.open(path, OpenMode::kCreate);
-  file->write(0, bytes).value();
-}
 
 std::vector<std::byte> noise(uint64_t bytes, uint32_t seed) {
   std::mt19937 random(seed);
@@ -84,17 +81,6 @@ struct SmallModel {
     return {};
   }
 };
-
-// The manifest with one text replaced and its sum made good again.
-std::string resealed(std::string text, std::string_view from, std::string_view to) {
-  const size_t at = text.find(from);
-  EXPECT_NE(at, std::string::npos) << from;
-  text.replace(at, from.size(), to);
-  const size_t tail = text.rfind(",\n\"checksum\": \"");
-  const std::string body = text.substr(0, tail);
-  return body + ",\n\"checksum\": \"" + hex_text(checksum(std::as_bytes(std::span(body)), 0)) +
-         "\"\n}\n";
-}
 
 TEST(Container, opens_and_loads_what_the_format_describes) {
   SmallModel model;

@@ -5,18 +5,14 @@
 
 #include <cstring>
 
+#include "format/test_files.h"
 #include "format/text.h"
-#include "support/sim_storage.h"
 
 namespace penstock {
 namespace {
 
+using test::store;
 using testing::HasSubstr;
-
-void store(SimStorage& disk, const std::string& path, std::string_view bytes) {
-  auto file = *disk.open(path, OpenMode::kCreate);
-  file->write(0, std::as_bytes(std::span(bytes))).value();
-}
 
 // Length, header and `data_bytes` zeros, as a well-meaning writer would put them.
 std::string file_of(std::string_view header, size_t data_bytes) {
@@ -27,7 +23,7 @@ std::string file_of(std::string_view header, size_t data_bytes) {
   return out + std::string(data_bytes, '\0');
 }
 
-Result<SafetensorsFile> open_bytes(std::string_view bytes) {
+Result<SafetensorsFile> open_safetensors(std::string_view bytes) {
   SimStorage disk;
   store(disk, "/f.safetensors", bytes);
   return SafetensorsFile::open(disk, "/f.safetensors");
@@ -47,7 +43,7 @@ struct BadFile {
 
 void expect_all_refused(const std::vector<BadFile>& files) {
   for (const BadFile& file : files) {
-    const auto opened = open_bytes(file.bytes);
+    const auto opened = open_safetensors(file.bytes);
     ASSERT_FALSE(opened.has_value()) << file.what;
     EXPECT_EQ(opened.error().code, file.code) << file.what;
     EXPECT_THAT(opened.error().message, HasSubstr("/f.safetensors")) << file.what;
@@ -56,7 +52,7 @@ void expect_all_refused(const std::vector<BadFile>& files) {
 }
 
 TEST(Safetensors, metadata_may_be_null) {
-  const auto opened = open_bytes(
+  const auto opened = open_safetensors(
       file_of(R"({"__metadata__":null,"a":{"dtype":"U8","shape":[3],"data_offsets":[0,3]}})", 3));
   ASSERT_TRUE(opened.has_value()) << opened.error().message;
   EXPECT_TRUE(opened->header().metadata.empty());
@@ -89,7 +85,7 @@ TEST(Safetensors, what_was_written_is_read_back) {
 }
 
 TEST(Safetensors, accepts_padding_metadata_scalars_and_empty_tensors) {
-  const auto file = open_bytes(file_of(
+  const auto file = open_safetensors(file_of(
       R"({"__metadata__":{"format":"pt"},"s":{"dtype":"F32","shape":[],"data_offsets":[0,4]},)"
       R"("e":{"dtype":"BF16","shape":[0,3],"data_offsets":[4,4]},)"
       R"("m":{"dtype":"F8_E4M3","shape":[2,2],"data_offsets":[4,8]}}   )",
@@ -176,7 +172,7 @@ TEST(Safetensors, refuses_a_sum_of_sizes_that_wraps) {
               std::to_string(begin + quarter) + "]}";
   }
   header += "}";
-  const auto opened = open_bytes(file_of(header, 0));
+  const auto opened = open_safetensors(file_of(header, 0));
   ASSERT_FALSE(opened.has_value());
   EXPECT_EQ(opened.error().code, ErrorCode::kCorrupt);
 }
@@ -197,13 +193,14 @@ TEST(Safetensors, refuses_holes_overlaps_and_loose_ends) {
       {"trailing bytes", file_of(two("[0,2]", "[2,4]"), 5), corrupt, "1 bytes follow"},
       {"bytes without tensors", file_of("{}", 5), corrupt, "5 bytes follow"},
   });
-  EXPECT_TRUE(open_bytes(file_of(two("[2,4]", "[0,2]"), 4)).has_value()) << "any order of names";
+  EXPECT_TRUE(open_safetensors(file_of(two("[2,4]", "[0,2]"), 4)).has_value())
+      << "any order of names";
 }
 
 TEST(Safetensors, refuses_odd_names_and_prints_them_escaped) {
   const std::string tensor = R"(:{"dtype":"U8","shape":[0],"data_offsets":[0,0]})";
   const auto named = [&](std::string_view name) {
-    return open_bytes(file_of("{\"" + std::string(name) + "\"" + tensor + "}", 0));
+    return open_safetensors(file_of("{\"" + std::string(name) + "\"" + tensor + "}", 0));
   };
   for (const char* name : {"a\\u0000b", "a\\nb", "a\\u001b[2Jb", ""}) {
     const auto opened = named(name);
@@ -214,7 +211,7 @@ TEST(Safetensors, refuses_odd_names_and_prints_them_escaped) {
   const auto huge = named(std::string(1 << 20, 'n'));
   ASSERT_FALSE(huge.has_value());
   EXPECT_LT(huge.error().message.size(), 400u) << "a name of 1 MB is cut when told";
-  const auto doubled = open_bytes(file_of("{\"a\"" + tensor + ",\"a\"" + tensor + "}", 0));
+  const auto doubled = open_safetensors(file_of("{\"a\"" + tensor + ",\"a\"" + tensor + "}", 0));
   ASSERT_FALSE(doubled.has_value());
   EXPECT_THAT(doubled.error().message, HasSubstr("duplicate key"));
 }

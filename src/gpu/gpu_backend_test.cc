@@ -12,12 +12,14 @@ namespace penstock {
 namespace {
 
 using test::GpuTest;
+using test::kHidden;
+using test::kWidth;
 using test::OwnedMatrix;
 using test::OwnedRows;
 using test::same_bits;
 using test::Values;
 
-constexpr int64_t kHidden = 320, kWidth = 192, kRowsMax = 70;
+constexpr int64_t kRowsMax = 70;
 constexpr DType kTypes[] = {DType::kQ8, DType::kQ4, DType::kQ3, DType::kQ2};
 
 std::unique_ptr<CpuBackend> make_cpu() {

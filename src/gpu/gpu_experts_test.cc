@@ -16,12 +16,13 @@ namespace penstock {
 namespace {
 
 using test::GpuTest;
+using test::kHidden;
+using test::kWidth;
 using test::OwnedMatrix;
 using test::OwnedRows;
 using test::same_bits;
 using test::Values;
 
-constexpr int64_t kHidden = 320, kWidth = 192;
 constexpr int kTopK = 3;
 
 // Some experts of one shape, on both sides.

@@ -16,6 +16,9 @@ namespace penstock::test {
 // What scripts/install test installs; without it the tests fail, since they would test nothing.
 inline constexpr const char* kSoftwareGpu = "llvmpipe";
 
+// Widths that are no power of two.
+inline constexpr int64_t kHidden = 320, kWidth = 192;
+
 // Drivers keep what they allocated for the whole process in variables of their own; unloaded before the
 // process ends, as the loader does, they make that look like leaks to the address sanitizer. So the
 // software device's stays.

@@ -26,13 +26,13 @@ Result<Grammar> compiled(std::string_view schema) {
   return Grammar::compile(source);
 }
 
-struct Case {
+struct SchemaCase {
   const char* schema;
   std::vector<const char*> fits;
   std::vector<const char*> does_not;
 };
 
-const std::vector<Case> kValues = {
+const std::vector<SchemaCase> kValues = {
     {R"({"type": "boolean"})", {"true", " false\n"}, {"tru", "1", "\"true\"", ""}},
     {R"({"type": "null"})", {"null"}, {"nil"}},
     {R"({"type": "integer"})",
@@ -108,7 +108,7 @@ const std::vector<Case> kValues = {
     {R"({})", {"null", "[[[]]]"}, {"[,]"}},
 };
 
-const std::vector<Case> kStructures = {
+const std::vector<SchemaCase> kStructures = {
     {R"({"type": "array"})", {"[]", "[1, \"a\", [null]]", "[ ]"}, {"[1,]", "[", "{}"}},
     {R"({"type": "array", "items": {"type": "integer"}, "minItems": 2, "maxItems": 3})",
      {"[1,2]", "[1, 2, 3]"},
@@ -166,8 +166,8 @@ const std::vector<Case> kStructures = {
      {"1"}},
 };
 
-void check(const std::vector<Case>& cases) {
-  for (const Case& c : cases) {
+void check(const std::vector<SchemaCase>& cases) {
+  for (const SchemaCase& c : cases) {
     const auto grammar = compiled(c.schema);
     ASSERT_TRUE(grammar) << c.schema << ": " << grammar.error().message;
     for (const char* text : c.fits) EXPECT_TRUE(fits(*grammar, text)) << c.schema << "\n" << text;
@@ -252,7 +252,7 @@ TEST(JsonSchema, hostile_schemas_end_soon) {
 TEST(JsonSchema, every_random_walk_ends_in_json) {
   std::mt19937_64 random(7);
   for (const auto* cases : {&kValues, &kStructures}) {
-    for (const Case& c : *cases) {
+    for (const SchemaCase& c : *cases) {
       const auto grammar = compiled(c.schema);
       ASSERT_TRUE(grammar);
       SCOPED_TRACE(c.schema);

@@ -15,14 +15,14 @@
 namespace penstock {
 namespace {
 
-const char kV2Mount[] = "30 23 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n";
-const char kV1Mount[] =
+const char kCpuMountV2[] = "30 23 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n";
+const char kCpuMountV1[] =
     "32 30 0:27 / /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct\n"
     "33 30 0:28 / /sys/fs/cgroup/cpuset rw - cgroup cgroup rw,cpuset\n";
 const char kInContainerV1[] =
     "32 30 0:27 /docker/abc /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu,cpuacct\n";
 
-struct Machine {
+struct RecordedMachine {
   const char* name;
   int allowed;
   int expected;
@@ -30,28 +30,28 @@ struct Machine {
   std::map<std::string, std::string> files;
 };
 
-const Machine kMachines[] = {
+const RecordedMachine kMachines[] = {
     {"nothing known", 8, 8, "", {}},
     {"no limit, v2",
      8,
      8,
      "",
      {{"/proc/self/cgroup", "0::/box\n"},
-      {"/proc/self/mountinfo", kV2Mount},
+      {"/proc/self/mountinfo", kCpuMountV2},
       {"/sys/fs/cgroup/box/cpu.max", "max 100000\n"}}},
     {"own limit, v2",
      8,
      2,
      "cpu.max of /sys/fs/cgroup/box",
      {{"/proc/self/cgroup", "0::/box\n"},
-      {"/proc/self/mountinfo", kV2Mount},
+      {"/proc/self/mountinfo", kCpuMountV2},
       {"/sys/fs/cgroup/box/cpu.max", "200000 100000\n"}}},
     {"a limit above, v2",
      8,
      3,
      "cpu.max of /sys/fs/cgroup/a",
      {{"/proc/self/cgroup", "0::/a/b/c\n"},
-      {"/proc/self/mountinfo", kV2Mount},
+      {"/proc/self/mountinfo", kCpuMountV2},
       {"/sys/fs/cgroup/a/cpu.max", "300000 100000\n"},
       {"/sys/fs/cgroup/a/b/cpu.max", "600000 100000\n"},
       {"/sys/fs/cgroup/a/b/c/cpu.max", "max 100000\n"}}},
@@ -60,35 +60,35 @@ const Machine kMachines[] = {
      1,
      "cpu.max",
      {{"/proc/self/cgroup", "0::/box\n"},
-      {"/proc/self/mountinfo", kV2Mount},
+      {"/proc/self/mountinfo", kCpuMountV2},
       {"/sys/fs/cgroup/box/cpu.max", "50000 100000\n"}}},
     {"two and a half are two",
      8,
      2,
      "cpu.max",
      {{"/proc/self/cgroup", "0::/box\n"},
-      {"/proc/self/mountinfo", kV2Mount},
+      {"/proc/self/mountinfo", kCpuMountV2},
       {"/sys/fs/cgroup/box/cpu.max", "250000 100000\n"}}},
     {"more quota than processors",
      4,
      4,
      "",
      {{"/proc/self/cgroup", "0::/box\n"},
-      {"/proc/self/mountinfo", kV2Mount},
+      {"/proc/self/mountinfo", kCpuMountV2},
       {"/sys/fs/cgroup/box/cpu.max", "1600000 100000\n"}}},
     {"another period",
      16,
      6,
      "cpu.max",
      {{"/proc/self/cgroup", "0::/box\n"},
-      {"/proc/self/mountinfo", kV2Mount},
+      {"/proc/self/mountinfo", kCpuMountV2},
       {"/sys/fs/cgroup/box/cpu.max", "60000 10000\n"}}},
     {"own limit, v1",
      8,
      4,
      "cpu.cfs_quota_us of /sys/fs/cgroup/cpu,cpuacct/docker/a",
      {{"/proc/self/cgroup", "4:cpu,cpuacct:/docker/a\n5:cpuset:/\n"},
-      {"/proc/self/mountinfo", kV1Mount},
+      {"/proc/self/mountinfo", kCpuMountV1},
       {"/sys/fs/cgroup/cpu,cpuacct/docker/a/cpu.cfs_quota_us", "400000\n"},
       {"/sys/fs/cgroup/cpu,cpuacct/docker/a/cpu.cfs_period_us", "100000\n"}}},
     {"no limit, v1",
@@ -96,7 +96,7 @@ const Machine kMachines[] = {
      8,
      "",
      {{"/proc/self/cgroup", "4:cpu,cpuacct:/docker/a\n"},
-      {"/proc/self/mountinfo", kV1Mount},
+      {"/proc/self/mountinfo", kCpuMountV1},
       {"/sys/fs/cgroup/cpu,cpuacct/docker/a/cpu.cfs_quota_us", "-1\n"},
       {"/sys/fs/cgroup/cpu,cpuacct/docker/a/cpu.cfs_period_us", "100000\n"}}},
     {"inside a container, v1",
@@ -112,13 +112,13 @@ const Machine kMachines[] = {
      8,
      "",
      {{"/proc/self/cgroup", "0::/box\nrubbish\n"},
-      {"/proc/self/mountinfo", kV2Mount},
+      {"/proc/self/mountinfo", kCpuMountV2},
       {"/sys/fs/cgroup/box/cpu.max", "200000"},
       {"/sys/fs/cgroup/cpu.max", "200000 0\n"}}},
 };
 
 TEST(Processors, affinity_and_the_smallest_quota_of_any_cgroup_above_us) {
-  for (const Machine& machine : kMachines) {
+  for (const RecordedMachine& machine : kMachines) {
     const std::string root = testing::TempDir() + "penstock_cpus_" + std::to_string(getpid());
     std::filesystem::remove_all(root);
     for (const auto& [path, text] : machine.files) {

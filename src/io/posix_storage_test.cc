@@ -16,10 +16,6 @@
 namespace penstock {
 namespace {
 
-std::span<const std::byte> bytes_of(const std::string& text) {
-  return std::as_bytes(std::span(text));
-}
-
 class PosixStorage : public testing::Test {
  protected:
   void SetUp() override {
@@ -32,7 +28,7 @@ class PosixStorage : public testing::Test {
   std::string path(const std::string& name) const { return folder_ + "/" + name; }
   void write(const std::string& name, const std::string& text) {
     auto file = *disk_.open(path(name), OpenMode::kCreate);
-    file->write(0, bytes_of(text)).value();
+    file->write(0, std::as_bytes(std::span(text))).value();
     file->sync().value();
   }
 

@@ -66,10 +66,11 @@ TEST(ExpertLimits, lists_are_read_and_told) {
   const auto limits = parse_layer_limits("8*2,6,3*1");
   ASSERT_TRUE(limits);
   EXPECT_THAT(*limits, ElementsAre(8, 8, 6, 3));
-  EXPECT_EQ(to_text({.by_layer = *limits, .weight = 0.9}), "8*2,6,3 by layer, 0.9 of the weight");
-  EXPECT_EQ(to_text({.by_layer = {}, .weight = 0.5}), "0.5 of the weight");
-  EXPECT_NE(to_text({.by_layer = {}, .weight = 0.9}),
-            to_text({.by_layer = {}, .weight = 0.90000000000000013}))
+  EXPECT_EQ(to_text(ExpertLimits{.by_layer = *limits, .weight = 0.9}),
+            "8*2,6,3 by layer, 0.9 of the weight");
+  EXPECT_EQ(to_text(ExpertLimits{.by_layer = {}, .weight = 0.5}), "0.5 of the weight");
+  EXPECT_NE(to_text(ExpertLimits{.by_layer = {}, .weight = 0.9}),
+            to_text(ExpertLimits{.by_layer = {}, .weight = 0.90000000000000013}))
       << "answers that may differ have different texts";
   for (const char* text : {"", ",", "8,", "0", "-1", "8*0", "8*", "*8", "8*9999", "8x2", "8 ",
                            "4096*4096,1", "99999999999999999999"}) {

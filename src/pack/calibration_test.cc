@@ -17,15 +17,15 @@ namespace {
 using test::Files;
 using testing::HasSubstr;
 
-constexpr CalibrationShape kShape = {
+constexpr CalibrationShape kSeenShape = {
     .num_layers = 2, .num_experts = 3, .hidden_size = 64, .top_k = 2, .tokens = 150};
 
 // Inputs of a made-up run, a few tokens at a time. The last expert of layer 1 is never chosen.
 void fill(Calibration& calibration, uint32_t seed = 1) {
-  for (int64_t layer = 0; layer < kShape.num_layers; ++layer) {
+  for (int64_t layer = 0; layer < kSeenShape.num_layers; ++layer) {
     std::mt19937 random(seed + static_cast<uint32_t>(layer));
-    for (int64_t done = 0; done < kShape.tokens;) {
-      const int64_t count = std::min<int64_t>(64, kShape.tokens - done);
+    for (int64_t done = 0; done < kSeenShape.tokens;) {
+      const int64_t count = std::min<int64_t>(64, kSeenShape.tokens - done);
       Routing routing{.num_tokens = count, .top_k = 2, .experts = {}, .weights = {}};
       std::vector<float> rows(static_cast<size_t>(count * 64));
       for (float& value : rows) value = static_cast<float>(random() % 2001) * 1e-3f - 1.0f;
@@ -50,7 +50,7 @@ PackOptions options_of(SimStorage& disk, uint32_t seed = 1) {
   options.quantiser = Quantiser::kSearch;
   options.calibrate = [&disk, seed]() -> Result<Calibration> {
     Calibration made =
-        PENSTOCK_TRY(Calibration::create(disk, "/out/model.calibration", kShape, {seed, 2}));
+        PENSTOCK_TRY(Calibration::create(disk, "/out/model.calibration", kSeenShape, {seed, 2}));
     fill(made, seed);
     PENSTOCK_TRY(made.finish());
     return made;
@@ -74,12 +74,12 @@ TEST(Calibration, gives_back_what_each_layer_saw) {
   SimStorage disk;
   disk.make_directory("/out").value();
   {
-    Calibration made = *Calibration::create(disk, "/out/seen", kShape, {1, 2});
+    Calibration made = *Calibration::create(disk, "/out/seen", kSeenShape, {1, 2});
     fill(made);
     made.finish().value();
     ExpertInputs inputs;
     made.load(1, inputs).value();
-    EXPECT_EQ(inputs.tokens(), kShape.tokens);
+    EXPECT_EQ(inputs.tokens(), kSeenShape.tokens);
     std::mt19937 random(2);
     for (size_t i = 0; i < 64; ++i) {
       EXPECT_EQ(inputs.rows[i], f32_to_bf16(static_cast<float>(random() % 2001) * 1e-3f - 1.0f));
@@ -95,7 +95,7 @@ TEST(Calibration, gives_back_what_each_layer_saw) {
 TEST(Calibration, a_disk_that_is_full_is_told_when_it_ends) {
   SimStorage disk;
   disk.make_directory("/out").value();
-  Calibration made = *Calibration::create(disk, "/out/seen", kShape, {1, 2});
+  Calibration made = *Calibration::create(disk, "/out/seen", kSeenShape, {1, 2});
   disk.inject({.call = SimCall::kWrite, .after = 3, .error = ENOSPC});
   fill(made);
   const Result<void> finished = made.finish();

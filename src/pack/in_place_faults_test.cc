@@ -152,7 +152,7 @@ TEST(InPlaceFaults, ended_again_and_again) {
 }
 
 // The n-th call of a kind fails once; the program lives, and the same call made again ends well.
-void fail_each(SimCall call, int error) {
+void fail_each_in_place(SimCall call, int error) {
   const Source source = floats();
   const uint64_t calls = calls_of_a_run(source, call);
   ASSERT_GT(calls, 0u);
@@ -176,19 +176,19 @@ void fail_each(SimCall call, int error) {
 }
 
 TEST(InPlaceFaults, disk_full_at_every_write) {
-  fail_each(SimCall::kWrite, ENOSPC);
+  fail_each_in_place(SimCall::kWrite, ENOSPC);
 }
 TEST(InPlaceFaults, every_read_fails_once) {
-  fail_each(SimCall::kRead, EIO);
+  fail_each_in_place(SimCall::kRead, EIO);
 }
 TEST(InPlaceFaults, every_sync_fails_once) {
-  fail_each(SimCall::kSync, EIO);
+  fail_each_in_place(SimCall::kSync, EIO);
 }
 TEST(InPlaceFaults, every_removal_fails_once) {
-  fail_each(SimCall::kRemove, EIO);
+  fail_each_in_place(SimCall::kRemove, EIO);
 }
 TEST(InPlaceFaults, every_open_fails_once) {
-  fail_each(SimCall::kOpen, EMFILE);
+  fail_each_in_place(SimCall::kOpen, EMFILE);
 }
 
 TEST(InPlaceFaults, stopping_at_any_moment_can_be_continued) {

@@ -15,6 +15,7 @@ namespace penstock {
 namespace {
 
 using test::Files;
+using test::pack;
 using testing::HasSubstr;
 
 PackOptions small_steps() {
@@ -26,15 +27,11 @@ PackOptions small_steps() {
   return options;
 }
 
-Result<PackReport> pack(Storage& disk, const PackOptions& options = small_steps()) {
-  return pack_model(disk, options, {}, {});
-}
-
 const Files& undisturbed() {
   static const Files files = [] {
     SimStorage disk;
     test::store_all(disk, "/source", test::tiny_checkpoint());
-    pack(disk).value();
+    pack(disk, small_steps()).value();
     return test::load_all(disk, "/out/model");
   }();
   return files;
@@ -44,7 +41,7 @@ uint64_t calls_of_a_run(SimCall call) {
   SimStorage disk;
   test::store_all(disk, "/source", test::tiny_checkpoint());
   const uint64_t before = disk.calls(call);
-  pack(disk).value();
+  pack(disk, small_steps()).value();
   return disk.calls(call) - before;
 }
 
@@ -59,7 +56,7 @@ void expect_nothing_half(SimStorage& disk) {
 // The next run finds either a finished model or something to continue or nothing.
 void expect_healed(SimStorage& disk) {
   if (!disk.stat("/out/model").has_value()) {
-    const Result<PackReport> again = pack(disk);
+    const Result<PackReport> again = pack(disk, small_steps());
     ASSERT_TRUE(again.has_value()) << again.error().message;
   }
   EXPECT_EQ(test::load_all(disk, "/out/model"), undisturbed());
@@ -72,7 +69,7 @@ TEST(PackFaults, power_lost_at_every_call) {
     SimStorage disk(call);
     test::store_all(disk, "/source", test::tiny_checkpoint());
     disk.inject({.after = call, .times = kForEver, .error = EIO});
-    const bool told_success = pack(disk).has_value();
+    const bool told_success = pack(disk, small_steps()).has_value();
     EXPECT_TRUE(!told_success || call > calls - 20) << call;
     disk.crash();
     EXPECT_TRUE(!told_success || disk.stat("/out/model").has_value()) << "what is told is durable";
@@ -90,7 +87,7 @@ TEST(PackFaults, power_lost_again_and_again_at_random) {
     test::store_all(disk, "/source", test::tiny_checkpoint());
     for (int losses = 0; losses < 3 && !disk.stat("/out/model").has_value(); ++losses) {
       disk.inject({.after = random() % calls, .times = kForEver, .error = EIO});
-      const Result<PackReport> packed = pack(disk);
+      const Result<PackReport> packed = pack(disk, small_steps());
       static_cast<void>(packed);  // a resumed run may be shorter than the fault is late
       disk.crash();
       expect_nothing_half(disk);
@@ -104,9 +101,9 @@ TEST(PackFaults, work_done_before_a_power_loss_is_not_done_again) {
   SimStorage disk;
   test::store_all(disk, "/source", test::tiny_checkpoint());
   disk.inject({.after = calls_of_a_run(SimCall::kAny) * 3 / 4, .times = kForEver, .error = EIO});
-  EXPECT_FALSE(pack(disk).has_value());
+  EXPECT_FALSE(pack(disk, small_steps()).has_value());
   disk.crash();
-  const PackReport report = *pack(disk);
+  const PackReport report = *pack(disk, small_steps());
   EXPECT_GT(report.resumed_bytes, 0u);
   EXPECT_LT(report.resumed_bytes, report.resident_bytes + report.experts_bytes);
 }
@@ -119,7 +116,7 @@ void fail_each(SimCall call, int error) {
     SimStorage disk(n);
     test::store_all(disk, "/source", test::tiny_checkpoint());
     disk.inject({.call = call, .after = n, .error = error});
-    const Result<PackReport> packed = pack(disk);
+    const Result<PackReport> packed = pack(disk, small_steps());
     EXPECT_EQ(disk.faults_struck(), 1u);
     if (!packed) {
       EXPECT_EQ(packed.error().code, error == ENOSPC ? ErrorCode::kOutOfMemory : ErrorCode::kIo)
@@ -174,7 +171,7 @@ TEST(PackFaults, a_disk_too_small_is_refused_before_any_work_with_numbers) {
   SimStorage disk;
   test::store_all(disk, "/source", test::tiny_checkpoint());
   disk.set_capacity(2 << 20);
-  const Result<PackReport> packed = pack(disk);
+  const Result<PackReport> packed = pack(disk, small_steps());
   ASSERT_FALSE(packed.has_value());
   EXPECT_EQ(packed.error().code, ErrorCode::kOutOfMemory);
   EXPECT_THAT(packed.error().message, HasSubstr("MiB are free"));
@@ -203,7 +200,7 @@ TEST(PackFaults, stopping_at_any_moment_can_be_continued) {
       EXPECT_EQ(packed.error().code, ErrorCode::kCancelled);
       EXPECT_THAT(packed.error().message, HasSubstr("run the same command again to continue"));
       EXPECT_FALSE(disk.stat("/out/model").has_value());
-      const PackReport report = *pack(disk);
+      const PackReport report = *pack(disk, small_steps());
       EXPECT_GT(report.resumed_bytes, 0u) << moment;
     }
     EXPECT_EQ(test::load_all(disk, "/out/model"), undisturbed()) << moment;
@@ -245,7 +242,7 @@ TEST(PackFaults, damage_to_resident_weights_before_the_last_step_is_found_at_the
   test::store_all(disk, "/source", test::tiny_checkpoint());
   interrupt(disk, 70);  // among the experts
   disk.flip_stored_bit("/out/model.partial/resident.bin", 99);
-  const Result<PackReport> packed = pack(disk);
+  const Result<PackReport> packed = pack(disk, small_steps());
   ASSERT_FALSE(packed.has_value());
   EXPECT_THAT(packed.error().message, HasSubstr("embed_tokens"));
   expect_healed(disk);
@@ -301,7 +298,7 @@ TEST(PackFaults, a_directory_in_the_way_is_not_deleted) {
   test::store_all(disk, "/source", test::tiny_checkpoint());
   const Files theirs = {{"letters.txt", "dear"}};
   test::store_all(disk, "/out/model.partial", theirs);
-  const Result<PackReport> packed = pack(disk);
+  const Result<PackReport> packed = pack(disk, small_steps());
   ASSERT_FALSE(packed.has_value());
   EXPECT_EQ(packed.error().code, ErrorCode::kInvalidArgument);
   EXPECT_THAT(packed.error().message, HasSubstr("letters.txt"));
@@ -313,7 +310,7 @@ TEST(PackFaults, every_large_allocation_may_fail) {
     SimStorage disk;
     test::store_all(disk, "/source", test::tiny_checkpoint());
     fail_allocation_after(n);
-    const Result<PackReport> packed = pack(disk);
+    const Result<PackReport> packed = pack(disk, small_steps());
     fail_allocation_after(-1);
     if (packed) {
       EXPECT_GE(n, 4) << "input, output, scratch and record";
@@ -346,7 +343,7 @@ TEST(PackFaults, a_crash_while_replacing_leaves_the_old_or_the_new_model) {
   for (uint64_t back = 0; back < 40; ++back) {
     SimStorage disk(back);
     test::store_all(disk, "/source", test::tiny_checkpoint());
-    pack(disk).value();
+    pack(disk, small_steps()).value();
     disk.inject({.after = calls + 10 - back, .times = kForEver, .error = EIO});
     const Result<PackReport> packed = pack(disk, replace);
     static_cast<void>(packed);

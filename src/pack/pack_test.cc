@@ -16,6 +16,7 @@ namespace penstock {
 namespace {
 
 using test::Files;
+using test::pack;
 using testing::HasSubstr;
 
 PackOptions options_of(std::optional<DType> experts = DType::kQ4,
@@ -26,10 +27,6 @@ PackOptions options_of(std::optional<DType> experts = DType::kQ4,
   options.experts = experts;
   if (resident) options.resident = panel_form(*resident);
   return options;
-}
-
-Result<PackReport> pack(Storage& disk, const PackOptions& options) {
-  return pack_model(disk, options, {}, {});
 }
 
 Files packed_files(const Files& source, const PackOptions& options) {

@@ -24,6 +24,7 @@ namespace penstock {
 namespace {
 
 using test::Files;
+using test::pack;
 using testing::HasSubstr;
 
 struct Case {
@@ -48,10 +49,6 @@ PackOptions options_of(const Case& which) {
   options.target = "/out/model";
   options.sync_bytes = 30000;
   return options;
-}
-
-Result<PackReport> pack(Storage& disk, const PackOptions& options) {
-  return pack_model(disk, options, {}, {});
 }
 
 // Rows of a coded matrix at `place`, decoded.

@@ -15,6 +15,7 @@
 #include "base/json.h"
 #include "format/checkpoint.h"
 #include "io/storage.h"
+#include "pack/pack.h"
 #include "support/sim_storage.h"
 
 namespace penstock::test {
@@ -42,6 +43,10 @@ inline Files load_all(Storage& disk, const std::string& directory) {
     files[name] = *read_text(disk, directory + "/" + name, uint64_t{1} << 30);
   }
   return files;
+}
+
+inline Result<PackReport> pack(Storage& disk, const PackOptions& options) {
+  return pack_model(disk, options, {}, {});
 }
 
 inline std::string data_path(const std::string& relative) {

@@ -90,10 +90,6 @@ inline PackOptions in_place(const Source& source) {
   return options;
 }
 
-inline Result<PackReport> pack(Storage& disk, const PackOptions& options) {
-  return pack_model(disk, options, {}, {});
-}
-
 // What a plain pack makes of it.
 inline const Files& expected(const Source& source) {
   static std::map<std::string, Files> made;

@@ -8,12 +8,12 @@
 namespace penstock {
 namespace {
 
-constexpr size_t kVocab = 300;
+constexpr size_t kVocabulary = 300;
 
 std::vector<float> random_logits(uint64_t seed, float spread = 3) {
   std::mt19937_64 random(seed);
   std::normal_distribution<float> normal(0, spread);
-  std::vector<float> logits(kVocab);
+  std::vector<float> logits(kVocabulary);
   for (float& logit : logits) logit = normal(random);
   return logits;
 }
@@ -92,8 +92,8 @@ TEST(Prediction, with_all_tokens_kept_the_divergence_is_the_books) {
     for (const float spread : {0.05f, 0.3f, 2.0f}) {
       const std::vector<float> other = near(base, seed + 1000, spread);
       const double whole = divergence(base, other);
-      const auto bytes = position_of(base, 0, static_cast<int>(kVocab));
-      EXPECT_NEAR(compare_position(bytes, kVocab, other).divergence, whole,
+      const auto bytes = position_of(base, 0, static_cast<int>(kVocabulary));
+      EXPECT_NEAR(compare_position(bytes, kVocabulary, other).divergence, whole,
                   code_error(base, other));
     }
   }
@@ -125,14 +125,14 @@ TEST(Prediction, a_position_of_a_larger_vocabulary_does_not_fit) {
   std::vector<float> logits = random_logits(3);
   logits.back() = 50;
   const auto bytes = position_of(logits, 0, 4);
-  EXPECT_TRUE(position_fits(bytes, 4, kVocab));
-  EXPECT_FALSE(position_fits(bytes, 4, kVocab - 1));
+  EXPECT_TRUE(position_fits(bytes, 4, kVocabulary));
+  EXPECT_FALSE(position_fits(bytes, 4, kVocabulary - 1));
 }
 
 TEST(Prediction, a_likelihood_that_is_no_number_does_not_fit) {
   std::vector<std::byte> bytes = position_of(random_logits(4), 0, 4);
   bytes[2] = bytes[3] = std::byte{0xff};
-  EXPECT_FALSE(position_fits(bytes, 4, kVocab));
+  EXPECT_FALSE(position_fits(bytes, 4, kVocabulary));
 }
 
 }  // namespace

@@ -2,39 +2,19 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <unistd.h>
-
-#include <filesystem>
-#include <fstream>
 
 #include "support/fake_reader.h"
 #include "support/sim_storage.h"
 #include "survey/probes.h"
+#include "survey/test_folder.h"
 
 namespace penstock {
 namespace {
 
+using test::Folder;
 using testing::HasSubstr;
 using testing::SizeIs;
 using testing::StartsWith;
-
-class Folder {
- public:
-  Folder() {
-    std::string name = std::filesystem::temp_directory_path() / "doctor-XXXXXX";
-    path_ = ::mkdtemp(name.data());
-  }
-  ~Folder() { std::filesystem::remove_all(path_); }
-  std::string path() const { return path_; }
-  void write(const std::string& name, const std::string& text) const {
-    const std::filesystem::path path = path_ / name;
-    std::filesystem::create_directories(path.parent_path());
-    std::ofstream(path) << text;
-  }
-
- private:
-  std::filesystem::path path_;
-};
 
 // A small model: 4 layers of 8 experts with 2 chosen.
 ModelConfig small_config() {

@@ -9,7 +9,7 @@
 namespace penstock {
 namespace {
 
-ChatTemplate demo() {
+ChatTemplate demo_template() {
   auto chat = ChatTemplate::create(read_test_file("chat_template.jinja"), "chat_template.jinja");
   EXPECT_TRUE(chat) << chat.error().message;
   return *std::move(chat);
@@ -33,7 +33,7 @@ ChatTemplate of(const char* source) {
 }
 
 TEST(ChatTemplate, gives_the_recorded_texts_of_the_demo_model) {
-  const ChatTemplate chat = demo();
+  const ChatTemplate chat = demo_template();
   const Json cases = read_test_json("chat_cases.json");
   ASSERT_GT(cases.size(), 30u);
   for (const Json& one : cases) {
@@ -49,7 +49,7 @@ TEST(ChatTemplate, gives_the_recorded_texts_of_the_demo_model) {
 }
 
 TEST(ChatTemplate, thinks_unless_told_otherwise) {
-  const ChatTemplate chat = demo();
+  const ChatTemplate chat = demo_template();
   const std::string begin = "<|im_start|>user\nHi<|im_end|>\n";
   EXPECT_EQ(render(chat, user("Hi")), begin + "<|im_start|>assistant\n<think>\n");
   ChatOptions options;
@@ -61,7 +61,7 @@ TEST(ChatTemplate, thinks_unless_told_otherwise) {
 }
 
 TEST(ChatTemplate, reports_what_the_template_refuses) {
-  const ChatTemplate chat = demo();
+  const ChatTemplate chat = demo_template();
   const auto text = chat.render(Json::array(), nullptr, {});
   ASSERT_FALSE(text);
   EXPECT_EQ(text.error().code, ErrorCode::kInvalidArgument);
@@ -102,7 +102,7 @@ TEST(ChatTemplate, refuses_messages_of_the_wrong_shape) {
 }
 
 TEST(ChatTemplate, takes_megabytes_and_says_when_a_conversation_is_too_long) {
-  const ChatTemplate chat = demo();
+  const ChatTemplate chat = demo_template();
   const std::string long_text(14u << 20, 'x');
   EXPECT_GT(render(chat, user(long_text.c_str())).size(), long_text.size());
   const auto text = chat.render(user(std::string(16u << 20, 'x').c_str()), nullptr, {});

@@ -20,7 +20,7 @@ Tokenizer make(const std::string& json, int64_t embedding_rows = 0) {
   return *std::move(tokenizer);
 }
 
-Tokenizer demo() {
+Tokenizer demo_tokenizer() {
   return make(read_test_file("tokenizer.json"));
 }
 Tokenizer small() {
@@ -66,7 +66,7 @@ std::string hash_of(const Ids& ids) {
 }
 
 void expect_cases(const std::string& file) {
-  const Tokenizer tokenizer = demo();
+  const Tokenizer tokenizer = demo_tokenizer();
   const Json cases = read_test_json(file);
   ASSERT_GT(cases.size(), 10u);
   for (const Json& one : cases) {
@@ -191,7 +191,7 @@ TEST(Tokenizer, finds_tokens_by_their_bytes) {
 }
 
 TEST(Tokenizer, encodes_a_megabyte_of_one_character_whatever_it_is) {
-  const Tokenizer tokenizer = demo();
+  const Tokenizer tokenizer = demo_tokenizer();
   for (const std::string piece :
        {"a", " ", "\n", "\u0301", "1", "=", "世", "'s", "\u0315\u0316", "\xFF"}) {
     std::string text;
@@ -201,7 +201,7 @@ TEST(Tokenizer, encodes_a_megabyte_of_one_character_whatever_it_is) {
 }
 
 TEST(Tokenizer, serves_several_threads) {
-  const Tokenizer tokenizer = demo();
+  const Tokenizer tokenizer = demo_tokenizer();
   const auto pools = read_pools();
   std::vector<Ids> expected;
   for (uint64_t i = 0; i < 40; ++i) expected.push_back(tokenizer.encode(corpus_line(pools, i)));
@@ -220,7 +220,7 @@ TEST(Tokenizer, serves_several_threads) {
 }
 
 TEST(Tokenizer, counts_its_memory) {
-  const int64_t bytes = demo().memory_bytes();
+  const int64_t bytes = demo_tokenizer().memory_bytes();
   EXPECT_GT(bytes, 1 << 20);  // the memory of pieces alone
   EXPECT_LT(bytes, 4 << 20);
 }

@@ -12,6 +12,8 @@
 
 namespace penstock::test {
 
+inline constexpr uint64_t kPlentyOfVram = 64ull << 20;  // for all that small models have
+
 struct GpuAnswer {
   std::vector<float> logits;
   std::vector<TokenId> tokens;

@@ -24,8 +24,6 @@ namespace {
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 
-constexpr uint64_t kPlenty = 64ull << 20;
-
 using Answer = GpuAnswer;
 
 Answer answer_of(Engine& engine) {
@@ -50,7 +48,7 @@ class GpuGate : public ::testing::TestWithParam<GpuModel> {
   EngineOptions on_gpu(int64_t slots) {
     EngineOptions with = options();
     with.gpu.device = kSoftwareGpu;
-    with.gpu.vram_bytes = kPlenty;
+    with.gpu.vram_bytes = kPlentyOfVram;
     with.gpu.num_slots = slots;
     with.gpu.tokens_max = 1 << 20;  // rows of prompts there too
     with.gpu.probe_inputs = 64;
@@ -205,7 +203,7 @@ class GpuRefusals : public ::testing::Test {
   static EngineOptions on_gpu() {
     EngineOptions with = options();
     with.gpu.device = kSoftwareGpu;
-    with.gpu.vram_bytes = kPlenty;
+    with.gpu.vram_bytes = kPlentyOfVram;
     with.gpu.probe_inputs = 64;
     return with;
   }

@@ -25,12 +25,11 @@ namespace {
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 
-constexpr uint64_t kPlenty = 64ull << 20;
 constexpr int kSequences = 3;
 
 using Answer = GpuAnswer;
 
-Answer answer_of(Engine& engine) {
+Answer trunk_answer(Engine& engine) {
   return answer_to(engine, 23);
 }
 
@@ -77,14 +76,14 @@ struct TrunkModel {
   std::function<std::string()> path;
 };
 
-const TrunkModel kModels[] = {
+const TrunkModel kTrunkModels[] = {
     {"q8_with_block", [] { return synthetic(DType::kQ8, false); }},
     {"q4_tied", [] { return synthetic(DType::kQ4, true); }},
     {"odd_shapes", [] { return packed(data_path("random/r2-top1"), DType::kQ4, DType::kQ4); }}};
 
-class GpuTrunk : public ::testing::TestWithParam<int> {  // of kModels
+class GpuTrunk : public ::testing::TestWithParam<int> {  // of kTrunkModels
  protected:
-  static const TrunkModel& model() { return kModels[GetParam()]; }
+  static const TrunkModel& model() { return kTrunkModels[GetParam()]; }
   static EngineOptions options() {
     EngineOptions with = small_options(model().path());
     with.parallel = kSequences;
@@ -94,7 +93,7 @@ class GpuTrunk : public ::testing::TestWithParam<int> {  // of kModels
   EngineOptions on_gpu() {
     EngineOptions with = options();
     with.gpu.device = kSoftwareGpu;
-    with.gpu.vram_bytes = kPlenty;
+    with.gpu.vram_bytes = kPlentyOfVram;
     with.gpu.trunk = TrunkOnGpu::kOn;
     with.gpu.trunk_matrix_least = 0;
     with.gpu.probe_inputs = 64;
@@ -105,7 +104,7 @@ class GpuTrunk : public ::testing::TestWithParam<int> {  // of kModels
   static const Answer& without_gpu() {
     static std::map<std::string, Answer> known;
     auto [place, is_new] = known.try_emplace(model().path());
-    if (is_new) place->second = answer_of(*open_engine(options()));
+    if (is_new) place->second = trunk_answer(*open_engine(options()));
     return place->second;
   }
   static void expect_silent_and_within_its_memory(const Engine& engine) {
@@ -116,15 +115,15 @@ class GpuTrunk : public ::testing::TestWithParam<int> {  // of kModels
   std::vector<std::string> lines_;
 };
 
-std::string name_of_model(const ::testing::TestParamInfo<int>& test) {
-  return kModels[test.param].name;
+std::string name_of_trunk_model(const ::testing::TestParamInfo<int>& test) {
+  return kTrunkModels[test.param].name;
 }
 
-INSTANTIATE_TEST_SUITE_P(Models, GpuTrunk, ::testing::Range(0, 3), name_of_model);
+INSTANTIATE_TEST_SUITE_P(Models, GpuTrunk, ::testing::Range(0, 3), name_of_trunk_model);
 
 // What depends little on the model.
 using GpuTrunkOfOne = GpuTrunk;
-INSTANTIATE_TEST_SUITE_P(Models, GpuTrunkOfOne, ::testing::Values(0), name_of_model);
+INSTANTIATE_TEST_SUITE_P(Models, GpuTrunkOfOne, ::testing::Values(0), name_of_trunk_model);
 
 TEST_P(GpuTrunk, g30_none_some_and_all_matrices_and_any_chunk) {
   std::mt19937 random(7);
@@ -145,7 +144,7 @@ TEST_P(GpuTrunk, g30_none_some_and_all_matrices_and_any_chunk) {
     with.gpu.num_slots = i % 2 == 0 ? 0 : 3;
     with.num_slots = i % 2 == 0 ? 0 : 9;
     const auto engine = open_engine(with);
-    EXPECT_TRUE(answer_of(*engine) == without_gpu()) << i;
+    EXPECT_TRUE(trunk_answer(*engine) == without_gpu()) << i;
     const GpuReport report = *engine->gpu_report();
     EXPECT_EQ(report.trunk.matrices, report.trunk_fit) << i;
     EXPECT_EQ(report.trunk.products > 0, i != 1 && i != 4) << i;
@@ -185,7 +184,7 @@ TEST_P(GpuTrunkOfOne, g30_any_memory) {
     }
     if (part == 7) {
       EXPECT_GT(matrices, 0);
-      EXPECT_TRUE(answer_of(*engine) == without_gpu());
+      EXPECT_TRUE(trunk_answer(*engine) == without_gpu());
     }
   }
   EXPECT_EQ(matrices, most.trunk.matrices);
@@ -204,7 +203,7 @@ TEST_P(GpuTrunkOfOne, g30_drafts) {
   with.speculation = Speculation::kOn;
   const auto engine = open_engine(with);
   ASSERT_TRUE(engine->can_draft());
-  EXPECT_EQ(answer_of(*engine).tokens, without_gpu().tokens);
+  EXPECT_EQ(trunk_answer(*engine).tokens, without_gpu().tokens);
   expect_silent_and_within_its_memory(*engine);
 }
 
@@ -223,7 +222,7 @@ TEST_P(GpuTrunkOfOne, g30_a_device_that_is_lost_or_silent_at_any_point) {
     ASSERT_NE(engine->gpu(), nullptr) << i;
     // How much experts ask of it is a matter of time: in the second answer at the latest it is lost.
     for (int answer = 0; answer < 3; ++answer) {
-      EXPECT_TRUE(answer_of(*engine) == without_gpu()) << i;
+      EXPECT_TRUE(trunk_answer(*engine) == without_gpu()) << i;
     }
     EXPECT_TRUE(engine->gpu_report()->is_lost) << i;
     ASSERT_EQ(lines_.size(), 1u) << i;
@@ -245,7 +244,7 @@ TEST_P(GpuTrunkOfOne, g30_memory_that_is_refused_at_any_allocation) {
     ASSERT_EQ(lines_.size(), 1u);
     EXPECT_THAT(lines_[0], HasSubstr("no GPU is used: "));
     if (n == 10) {
-      EXPECT_TRUE(answer_of(*engine) == without_gpu());
+      EXPECT_TRUE(trunk_answer(*engine) == without_gpu());
     }
   }
   EXPECT_GT(refused, 4);

@@ -16,7 +16,7 @@ namespace penstock::test {
 namespace {
 
 constexpr const char* kFolder = "/kv";
-constexpr int64_t kPrompt = 1200;
+constexpr int64_t kLongPrompt = 1200;
 // Before, at and behind the ends of pages.
 const std::vector<int64_t> kPlaces = {17, kKvPagePositions, kKvPagePositions + 1, 1100};
 
@@ -55,7 +55,7 @@ class OnDisk : public ::testing::TestWithParam<const char*> {
   // The first `shared` tokens of one prompt, then others.
   static std::vector<TokenId> branch(const Engine& engine, int64_t shared) {
     const int64_t vocab = engine.config().vocab_size;
-    std::vector<TokenId> tokens = random_tokens(kPrompt, vocab, 11);
+    std::vector<TokenId> tokens = random_tokens(kLongPrompt, vocab, 11);
     tokens.resize(static_cast<size_t>(shared));
     const auto more = random_tokens(9, vocab, static_cast<uint64_t>(shared) + 1);
     tokens.insert(tokens.end(), more.begin(), more.end());

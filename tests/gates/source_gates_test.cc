@@ -27,24 +27,24 @@
 namespace penstock::test {
 namespace {
 
-struct Answer {
+struct SourceAnswer {
   std::vector<float> logits;
   std::vector<std::vector<int32_t>> experts;
   std::vector<TokenId> tokens;
   uint64_t hash = 0;
   StoreStats store;
 
-  bool operator==(const Answer& other) const {
+  bool operator==(const SourceAnswer& other) const {
     return same_bits(logits, other.logits) && experts == other.experts && tokens == other.tokens &&
            hash == other.hash;
   }
 };
 
-Answer answer_of(const EngineOptions& options) {
+SourceAnswer answer_of(const EngineOptions& options) {
   const auto engine = open_engine(options);
   const auto prompt = random_tokens(37, engine->config().vocab_size, 7);
   Evaluation evaluation = evaluate(*engine, prompt);
-  Answer answer;
+  SourceAnswer answer;
   answer.logits = std::move(evaluation.logits);
   answer.experts = std::move(evaluation.experts);
   // A tokenizer says where an answer stops, and twins have none.
@@ -59,7 +59,7 @@ Answer answer_of(const EngineOptions& options) {
 }
 
 // The spread of what is compared: logits that are all the same would prove nothing.
-void expect_sane(const Answer& answer) {
+void expect_sane(const SourceAnswer& answer) {
   const auto [low, high] = std::ranges::minmax(answer.logits);
   EXPECT_GT(high - low, 1e-3f);
   EXPECT_LT(high - low, 1e6f);
@@ -77,7 +77,7 @@ INSTANTIATE_TEST_SUITE_P(Models, FolderGate,
                          });
 
 TEST_P(FolderGate, g24_a_folder_in_place_is_the_model_packed_from_it) {
-  const Answer packed = answer_of(small_options(packed_random(GetParam())));
+  const SourceAnswer packed = answer_of(small_options(packed_random(GetParam())));
   EngineOptions with = small_options(data_path(std::string("random/") + GetParam()));
   expect_sane(packed);
   EXPECT_TRUE(answer_of(with) == packed);
@@ -98,8 +98,8 @@ class CodedGate : public ::testing::TestWithParam<Coded> {
     const std::string folder = data_path(std::string("sources/") + c.name);
     return *c.file == '\0' ? folder : folder + "/" + c.file;
   }
-  static const Answer& twin() {
-    static std::map<std::string, Answer> known;
+  static const SourceAnswer& twin() {
+    static std::map<std::string, SourceAnswer> known;
     auto [place, is_new] = known.try_emplace(GetParam().name);
     if (is_new) {
       place->second = answer_of(small_options(write_f32_twin(path(), temporary_folder())));
@@ -110,8 +110,8 @@ class CodedGate : public ::testing::TestWithParam<Coded> {
     }
     return place->second;
   }
-  static const Answer& in_fixed16() {
-    static std::map<std::string, Answer> known;
+  static const SourceAnswer& in_fixed16() {
+    static std::map<std::string, SourceAnswer> known;
     auto [place, is_new] = known.try_emplace(GetParam().name);
     if (is_new) place->second = answer_of(small_options(path()));
     return place->second;
@@ -177,7 +177,7 @@ TEST_P(CodedGate, g25_streamed_it_is_the_same_as_in_memory) {
     EngineOptions with = small_options(path());
     with.num_slots = slots;
     with.chunk_tokens = 3 + slots;
-    const Answer streamed = answer_of(with);
+    const SourceAnswer streamed = answer_of(with);
     EXPECT_TRUE(streamed == in_fixed16()) << slots << " slots";
     EXPECT_GT(streamed.store.evictions, 0u) << slots << " slots";
     with.reader_factory = [] {
@@ -194,7 +194,7 @@ TEST_P(CodedGate, g26_packed_it_is_the_same_as_in_place) {
   with.threads = 3;
   with.chunk_tokens = 5;
   with.num_slots = 1;
-  const Answer streamed = answer_of(with);
+  const SourceAnswer streamed = answer_of(with);
   EXPECT_TRUE(streamed == in_fixed16()) << "one slot, three threads";
   EXPECT_GT(streamed.store.evictions, 0u);
   EXPECT_GT(streamed.store.bytes_verified, 0u);
@@ -227,7 +227,7 @@ TEST_P(CodedGate, g26_packed_in_another_type_it_is_its_twin_packed_so) {
     with.arithmetic = Arithmetic::kFloat32;
     return answer_of(with);
   };
-  const Answer own = exact_answer(path()), of_twin = exact_answer(twin_file);
+  const SourceAnswer own = exact_answer(path()), of_twin = exact_answer(twin_file);
   EXPECT_FALSE(same_bits(own.logits, twin().logits)) << "the weights are others";
   EXPECT_TRUE(same_bits(own.logits, of_twin.logits));
   EXPECT_EQ(own.experts, of_twin.experts);
@@ -236,8 +236,8 @@ TEST_P(CodedGate, g26_packed_in_another_type_it_is_its_twin_packed_so) {
 TEST(FloatGate, g26_a_file_of_floats_is_quantised_as_the_folder_is) {
   const std::string folder = data_path("random/r2-top1");
   const std::string file = write_f32_twin(folder, temporary_folder());
-  const Answer expected = answer_of(small_options(packed(folder, DType::kQ4, DType::kQ8)));
-  const Answer found = answer_of(small_options(packed(file, DType::kQ4, DType::kQ8)));
+  const SourceAnswer expected = answer_of(small_options(packed(folder, DType::kQ4, DType::kQ8)));
+  const SourceAnswer found = answer_of(small_options(packed(file, DType::kQ4, DType::kQ8)));
   EXPECT_TRUE(same_bits(found.logits, expected.logits));
   EXPECT_EQ(found.experts, expected.experts);
 }

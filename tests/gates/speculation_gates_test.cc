@@ -14,7 +14,7 @@
 namespace penstock::test {
 namespace {
 
-constexpr int64_t kPrompt = 21, kAnswer = 24;
+constexpr int64_t kPromptTokens = 21, kAnswerTokens = 24;
 
 EngineOptions options_with(Speculation speculation) {
   EngineOptions options = small_options(model_with_block());
@@ -31,7 +31,7 @@ SamplingOptions drawn() {
   return sampling;
 }
 
-struct Answer {
+struct DraftedAnswer {
   std::vector<TokenId> tokens, held;
   uint64_t hash = 0;
   int64_t drafts = 0, accepted = 0, passes = 0;
@@ -45,12 +45,12 @@ struct Asked {
   SamplingOptions sampling;
   Right right = Right::kAsDrafted;
   const std::vector<TokenId>* truth = nullptr;  // prompt and answer
-  int64_t max_tokens = kAnswer;
+  int64_t max_tokens = kAnswerTokens;
   std::vector<TokenId> stop_ids = {};
 };
 
-Answer ask(Session& session, std::span<const TokenId> prompt, const Asked& asked) {
-  Answer answer;
+DraftedAnswer ask(Session& session, std::span<const TokenId> prompt, const Asked& asked) {
+  DraftedAnswer answer;
   GenerateOptions options;
   options.sampling = asked.sampling;
   options.max_tokens = asked.max_tokens;
@@ -80,8 +80,8 @@ class Speculating : public ::testing::TestWithParam<bool> {
  protected:
   SamplingOptions sampling() const { return GetParam() ? drawn() : SamplingOptions{}; }
   // What comes out where nothing is drafted.
-  const Answer& plain() const {
-    static std::map<bool, Answer> known;
+  const DraftedAnswer& plain() const {
+    static std::map<bool, DraftedAnswer> known;
     auto [place, is_new] = known.try_emplace(GetParam());
     if (is_new) {
       const auto engine = open_engine(options_with(Speculation::kOff));
@@ -92,13 +92,13 @@ class Speculating : public ::testing::TestWithParam<bool> {
     }
     return place->second;
   }
-  std::vector<TokenId> prompt() const { return random_tokens(kPrompt, 640, 3); }
+  std::vector<TokenId> prompt() const { return random_tokens(kPromptTokens, 640, 3); }
   std::vector<TokenId> truth() const {
     std::vector<TokenId> all = prompt();
     all.insert(all.end(), plain().tokens.begin(), plain().tokens.end());
     return all;
   }
-  void expect_plain(const Answer& answer, const std::string& what) const {
+  void expect_plain(const DraftedAnswer& answer, const std::string& what) const {
     EXPECT_EQ(answer.tokens, plain().tokens) << what;
     EXPECT_EQ(answer.hash, plain().hash) << what;
     EXPECT_EQ(answer.held, plain().held) << what;
@@ -123,7 +123,7 @@ TEST_P(Speculating, g18_the_same_answer_whatever_is_drafted) {
     const auto engine = open_engine(with);
     for (const Right right : {Right::kAlways, Right::kThird, Right::kAsDrafted}) {
       Session session = value_of(engine->new_session());
-      const Answer answer =
+      const DraftedAnswer answer =
           ask(session, prompt(), {.sampling = sampling(), .right = right, .truth = &all});
       const std::string what =
           "slots " + std::to_string(v.slots) + ", right " + std::to_string(static_cast<int>(right));
@@ -191,7 +191,7 @@ TEST_P(Speculating, g18_a_full_context_and_a_checkpoint) {
   const std::vector<TokenId> all = truth();
   for (const Speculation speculation : {Speculation::kOff, Speculation::kOn}) {
     EngineOptions with = options_with(speculation);
-    with.context = kPrompt + 10;
+    with.context = kPromptTokens + 10;
     with.num_checkpoints = 2;
     const auto engine = open_engine(with);
     Session session = value_of(engine->new_session());
@@ -222,7 +222,7 @@ TEST_P(Speculating, g18_auto_tries_drafts_where_experts_fit_and_sets_nothing_asi
   const auto engine = open_engine(with);
   EXPECT_TRUE(engine->can_draft());
   Session session = value_of(engine->new_session());
-  const Answer answer = ask(session, prompt(), {.sampling = sampling()});
+  const DraftedAnswer answer = ask(session, prompt(), {.sampling = sampling()});
   expect_plain(answer, "auto");
   EXPECT_GT(answer.drafts, 0);
   with.num_slots = 40;
@@ -246,14 +246,14 @@ TEST_P(Speculating, g18_a_failed_read_of_a_draft_ends_the_request_cleanly) {
     Session session = value_of(engine->new_session());
     GenerateOptions options;
     options.sampling = sampling();
-    options.max_tokens = kAnswer;
+    options.max_tokens = kAnswerTokens;
     options.redraft = [&](int64_t position, TokenId) {
       return all[std::min(static_cast<size_t>(position), all.size() - 1)];
     };
     const Result<GenerateResult> result = session.generate(prompt(), options, {});
     failed += result ? 0 : 1;
     faults.heal();
-    const Answer answer =
+    const DraftedAnswer answer =
         ask(session, prompt(), {.sampling = sampling(), .right = Right::kThird, .truth = &all});
     EXPECT_EQ(answer.tokens, plain().tokens) << "read " << n;
     EXPECT_EQ(answer.hash, plain().hash) << "read " << n;
@@ -272,10 +272,10 @@ TEST_P(Speculating, g19_a_draft_follows_from_the_tokens_alone) {
       with.threads = chunk == 2 ? 2 : 1;
       const auto engine = open_engine(with);
       Session session = value_of(engine->new_session());
-      const Answer answer =
+      const DraftedAnswer answer =
           ask(session, prompt(), {.sampling = sampling(), .right = right, .truth = &all});
       if (expected.empty()) expected = answer.drafted;
-      ASSERT_GE(std::ssize(answer.drafted), kAnswer / 2 - 1);
+      ASSERT_GE(std::ssize(answer.drafted), kAnswerTokens / 2 - 1);
       for (const auto& [position, token] : answer.drafted) {
         ASSERT_TRUE(expected.contains(position));
         EXPECT_EQ(token, expected[position]) << "position " << position << ", chunks of " << chunk;
@@ -298,7 +298,7 @@ TEST(SpeculatingTogether, g20_drafts_of_several_sequences_in_one_pass) {
   for (int i = 0; i < kLines; ++i) {
     const auto alone = open_engine(options_with(Speculation::kOff));
     Session session = value_of(alone->new_session());
-    expected.push_back(continue_greedily(session, prompt_of(i), kAnswer));
+    expected.push_back(continue_greedily(session, prompt_of(i), kAnswerTokens));
   }
   EngineOptions with = options_with(Speculation::kOn);
   with.parallel = kLines;
@@ -320,7 +320,7 @@ TEST(SpeculatingTogether, g20_drafts_of_several_sequences_in_one_pass) {
     choose(lines.back());
   }
   int kept = 0, dropped = 0;
-  const auto has_more = [](const Line& line) { return std::ssize(line.answer) < kAnswer; };
+  const auto has_more = [](const Line& line) { return std::ssize(line.answer) < kAnswerTokens; };
   for (int step = 0; std::ranges::any_of(lines, has_more); ++step) {
     Batch batch(engine->parts());
     for (int i = 0; i < kLines; ++i) {

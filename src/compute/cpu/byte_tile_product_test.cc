@@ -16,7 +16,7 @@ using test::OwnedRows;
 using test::same_bits;
 using test::Values;
 
-constexpr BackendLimits kLimits = {
+constexpr BackendLimits kTileLimits = {
     .tokens = 110, .hidden_size = 1088, .width = 1088, .top_k = 3, .expert_width = 128};
 constexpr DType kQuantised[] = {DType::kQ8, DType::kQ4, DType::kQ3, DType::kQ2};
 
@@ -38,7 +38,8 @@ class ByteTileTest : public testing::TestWithParam<Unit> {
  protected:
   std::unique_ptr<CpuBackend> ops =
       CpuBackend::create(
-          2, kLimits, {.target = GetParam().target, .emulate_byte_tiles = GetParam().is_emulated})
+          2, kTileLimits,
+          {.target = GetParam().target, .emulate_byte_tiles = GetParam().is_emulated})
           .value();
 };
 
@@ -99,7 +100,7 @@ TEST_P(ByteTileTest, the_largest_codes_and_inputs_do_not_overflow) {
 
 TEST_P(ByteTileTest, experts_and_dense_layers_are_those_of_vectors) {
   const auto plain =
-      CpuBackend::create(2, kLimits, {.target = CpuBackend::targets().back()}).value();
+      CpuBackend::create(2, kTileLimits, {.target = CpuBackend::targets().back()}).value();
   for (const DType dtype : kQuantised) {
     Values source(9);
     const OwnedMatrix gate(dtype, source, 128, 320), up(DType::kQ8, source, 128, 320);

@@ -19,7 +19,7 @@ using test::OwnedRows;
 using test::same_bits;
 using test::Values;
 
-constexpr BackendLimits kLimits = {
+constexpr BackendLimits kProductLimits = {
     .tokens = 37, .hidden_size = 320, .width = 320, .top_k = 3, .expert_width = 128};
 
 // Every instruction set with every arithmetic.
@@ -28,7 +28,8 @@ class ProductTest : public testing::TestWithParam<std::tuple<std::string, Arithm
   static std::string target() { return std::get<0>(GetParam()); }
   static Arithmetic arithmetic() { return std::get<1>(GetParam()); }
   static std::unique_ptr<CpuBackend> backend(int threads) {
-    return CpuBackend::create(threads, kLimits, {.target = target(), .arithmetic = arithmetic()})
+    return CpuBackend::create(threads, kProductLimits,
+                              {.target = target(), .arithmetic = arithmetic()})
         .value();
   }
   static void product(const Matrix& matrix, std::span<const float> x, std::span<float> out) {

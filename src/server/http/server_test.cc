@@ -16,7 +16,7 @@ namespace {
 
 using namespace std::chrono_literals;
 
-constexpr std::string_view kPost =
+constexpr std::string_view kPostOfLength =
     "POST /echo HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: ";
 
 // /quick is answered by the sockets' thread, /echo says what came, /throw throws, /flood writes until
@@ -99,11 +99,11 @@ TEST_F(HttpServerTest, a_body_that_comes_too_slowly_is_ended_and_a_slow_but_stea
   options.body_rate_min = 20;  // a steady client may be held up for seconds
   start();
   const TestClient slow(server->port());
-  slow.send(std::string(kPost) + "1000\r\n\r\nx");
+  slow.send(std::string(kPostOfLength) + "1000\r\n\r\nx");
   EXPECT_EQ(slow.receive().substr(9, 3), "408");
   const TestClient steady(server->port());
   const std::string part(100, 'y');
-  steady.send(std::string(kPost) + "600\r\nConnection: close\r\n\r\n" + part);
+  steady.send(std::string(kPostOfLength) + "600\r\nConnection: close\r\n\r\n" + part);
   for (int i = 1; i < 6; ++i) {
     std::this_thread::sleep_for(50ms);
     steady.send(part);
@@ -193,7 +193,7 @@ TEST_F(HttpServerTest, bodies_of_all_connections_have_a_limit_together) {
   options.body_bytes_in_all = 1000;
   start();
   const TestClient first(server->port());
-  first.send(std::string(kPost) + "800\r\n\r\n" + std::string(700, 'x'));
+  first.send(std::string(kPostOfLength) + "800\r\n\r\n" + std::string(700, 'x'));
   EXPECT_TRUE(comes_true([&] {
     TestClient second(server->port());
     return second.ask("POST", "/echo", std::string(300, 'y')) == 503;
