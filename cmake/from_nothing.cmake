@@ -1,9 +1,17 @@
-# Headers of the libraries that most files include, parsed once per build and not once per file: a
-# third of the time of a build from nothing. Our own headers are not among them, so a change
-# recompiles only what includes it. Off unless asked for, as scripts/build does where there is no
-# compiler's cache: without, a file has to include what it uses, and the compiler's warnings are whole.
+# PENSTOCK_FROM_NOTHING: for a build that starts without objects and without a compiler's cache. Headers
+# take most of its time, so they are read less often; a change then costs more than it would, and so it
+# is off unless asked for, as scripts/build does where there is no cache.
+#
+#   - Headers of the libraries that most files include are parsed once per build: a third of its time.
+#     Our own are not among them.
+#   - Up to ten files of a room are compiled as one, so that our own headers are read a tenth as often:
+#     half of what is left. Files of a room therefore have different names for different things, also in
+#     their anonymous namespaces.
+#
+# A build without it shows that every file includes what it uses, and has the compiler's warnings whole:
+# files compiled as one shadow each other's names, which is no fault of theirs.
 
-option(PENSTOCK_PRECOMPILED_HEADERS "parse the libraries' headers once" OFF)
+option(PENSTOCK_FROM_NOTHING "read headers less often: for builds from nothing" OFF)
 
 set(library_headers <algorithm> <array> <cmath> <cstdint> <cstring> <filesystem> <functional> <map>
   <memory> <optional> <random> <set> <span> <string> <string_view> <thread> <unordered_map> <utility>
@@ -17,7 +25,8 @@ function(penstock_make_precompiled name flags)  # headers...
   target_precompile_headers(${name} PRIVATE ${ARGN})
 endfunction()
 
-if(PENSTOCK_PRECOMPILED_HEADERS)
+if(PENSTOCK_FROM_NOTHING)
+  target_compile_options(penstock_flags INTERFACE -Wno-shadow)
   if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
     # With them g++ 12 sees bounds broken inside its own std::string (bug 105651 and its relatives), so
     # such a build says less and stops at no warning; builds without, and clang's, do.
@@ -33,7 +42,13 @@ endif()
 
 # Targets that link penstock_flags; `headers` is penstock_headers or penstock_test_headers.
 function(penstock_use_precompiled target headers)
-  if(PENSTOCK_PRECOMPILED_HEADERS)
+  if(PENSTOCK_FROM_NOTHING)
     target_precompile_headers(${target} REUSE_FROM ${headers})
+  endif()
+endfunction()
+
+function(penstock_compile_together target)
+  if(PENSTOCK_FROM_NOTHING)
+    set_target_properties(${target} PROPERTIES UNITY_BUILD ON UNITY_BUILD_BATCH_SIZE 10)
   endif()
 endfunction()
