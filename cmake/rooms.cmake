@@ -1,5 +1,5 @@
-# penstock_room(NAME LINKS target...): src/NAME becomes the library penstock_NAME; its *_test.cc
-# become one test program, penstock_NAME_test.
+# penstock_room(NAME [BUSY_TESTS] LINKS target...): src/NAME becomes the library penstock_NAME; its
+# *_test.cc become one test program, penstock_NAME_test.
 
 find_package(Threads REQUIRED)
 
@@ -46,18 +46,24 @@ endif()
 
 include(cmake/from_nothing.cmake)
 
+# BUSY: the tests' own code runs for long, and with sanitizers it is optimised as the libraries are.
 function(penstock_test name)
-  cmake_parse_arguments(ARG "" "" "SOURCES;LINKS;LABELS" ${ARGN})
+  cmake_parse_arguments(ARG "BUSY" "" "SOURCES;LINKS;LABELS" ${ARGN})
   add_executable(${name} ${ARG_SOURCES})
-  target_link_libraries(${name} PRIVATE penstock_test_flags ${ARG_LINKS} GTest::gmock GTest::gtest_main)
-  penstock_use_precompiled(${name} penstock_test_headers)
+  if(ARG_BUSY AND PENSTOCK_SANITIZE)
+    set(kind penstock)
+  else()
+    set(kind penstock_test)
+  endif()
+  target_link_libraries(${name} PRIVATE ${kind}_flags ${ARG_LINKS} GTest::gmock GTest::gtest_main)
+  penstock_use_precompiled(${name} ${kind}_headers)
   penstock_compile_together(${name})
   gtest_discover_tests(${name} DISCOVERY_TIMEOUT 60 DISCOVERY_MODE PRE_TEST
     PROPERTIES TIMEOUT 600 LABELS "${ARG_LABELS}")
 endfunction()
 
 function(penstock_room name)
-  cmake_parse_arguments(ARG "" "" "LINKS;TEST_LINKS" ${ARGN})
+  cmake_parse_arguments(ARG "BUSY_TESTS" "" "LINKS;TEST_LINKS" ${ARGN})
   file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/*.cc)
   set(tests ${sources})
   list(FILTER sources EXCLUDE REGEX "_test\\.cc$|/main\\.cc$")
@@ -79,6 +85,10 @@ function(penstock_room name)
     target_link_libraries(penstock_${name} INTERFACE ${ARG_LINKS})
   endif()
   if(PENSTOCK_TESTS AND tests)
-    penstock_test(penstock_${name}_test SOURCES ${tests} LINKS penstock_${name} ${ARG_TEST_LINKS} LABELS ${name})
+    set(busy "")
+    if(ARG_BUSY_TESTS)
+      set(busy BUSY)
+    endif()
+    penstock_test(penstock_${name}_test ${busy} SOURCES ${tests} LINKS penstock_${name} ${ARG_TEST_LINKS} LABELS ${name})
   endif()
 endfunction()
