@@ -23,7 +23,7 @@ from collections import namedtuple
 
 from report import ROOT
 
-ARCHITECTURES = {"kQwen35": "qwen35moe", "kNext": "qwen3next"}
+ARCHITECTURES = {"kQwen35": "qwen35moe", "kQwen3Next": "qwen3next"}
 BLOCKS = {"Q4_0": (32, 18), "Q4_K": (256, 144), "Q6_K": (256, 210)}  # weights, bytes
 MIXES = ("Q4_0", "Q4_K_M")
 ALIGNMENT = 32
