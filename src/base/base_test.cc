@@ -131,10 +131,10 @@ TEST(ThreadPool, threads_that_the_system_refuses_are_told_and_the_loop_still_run
   EXPECT_EQ(calls, 100);
 }
 
-// Those who would sleep at once look on; loops and the end reach them either way.
+// Those who would soon sleep look on; loops and the end reach them either way.
 TEST(ThreadPool, workers_that_are_kept_awake_do_their_loops_and_end) {
   for (int round = 0; round < 50; ++round) {
-    ThreadPool pool(3, 0);
+    ThreadPool pool(3, 1);
     std::atomic<int64_t> sum = 0;
     for (int loop = 0; loop < 20; ++loop) {
       pool.keep_awake(loop % 3 != 0);

@@ -65,10 +65,10 @@ class ThreadPool {
   int64_t num_tasks_ = 0;
   alignas(64) std::atomic<int64_t> next_task_{0};
   alignas(64) std::atomic<uint32_t> loops_begun_{0};  // what sleepers wait for
+  std::atomic<bool> is_kept_awake_{false};            // in the line that spinners look at anyway
   alignas(64) std::atomic<uint32_t> members_{0};      // workers inside, and kOpen
   std::atomic<int> sleepers_{0};
   std::atomic<bool> stopping_{false};
-  std::atomic<bool> is_kept_awake_{false};
   std::vector<std::jthread> workers_;
 };
 }  // namespace penstock

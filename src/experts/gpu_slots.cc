@@ -87,7 +87,6 @@ Result<std::span<const int>> GpuSlots::settle() {
     if (!PENSTOCK_TRY(device_->transfer().has_passed(copy.fence))) break;
     cache_.finish(copy.slot);
     settled_.push_back(copy.slot);
-    arrived_ = copy.fence;
     on_their_way_.pop_front();
   }
   return std::span<const int>(settled_);

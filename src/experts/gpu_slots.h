@@ -63,8 +63,6 @@ class GpuSlots {
   Result<void> fill(int slot, std::span<const SlotPiece> pieces);
   // Takes in what has arrived, without waiting. Valid until the next call.
   Result<std::span<const int>> settle();
-  // Behind all that has arrived.
-  GpuPoint arrived() const { return {&device_->transfer(), arrived_}; }
 
  private:
   struct Copy {
@@ -83,7 +81,6 @@ class GpuSlots {
   int next_staging_ = 0;
   std::deque<Copy> on_their_way_;  // in the order of their submission
   std::vector<int> settled_;
-  Fence arrived_;
 };
 
 }  // namespace penstock

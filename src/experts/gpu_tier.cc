@@ -24,11 +24,11 @@ constexpr uint64_t kStagingBytes = uint64_t{32} << 20;
 // more: a copy takes as long as a few uses save.
 constexpr float kLead = 1.2f;
 
-// Of the experts that the processors compute in a call, so many are copied: copying them is work too.
+// Of the experts of a call that do not lie there, so many are copied: copying them is work too.
 constexpr int64_t kCallShare = 4;
 
-// Allocations beside slots.
-constexpr uint64_t kAllocations = 8;
+// Allocations for rows.
+constexpr uint64_t kAllocations = 6;
 
 constexpr uint64_t kPartAlignment = 256;
 
@@ -196,8 +196,7 @@ std::optional<int> GpuTier::find_ready(int layer, int expert) const {
 }
 
 bool GpuTier::is_for_processors(const RoutedRows& rows, ExpertId id) const {
-  const int64_t places = std::ssize(rows.all_places());
-  return places > options_.tokens_max * limits_.top_k && store_.has(id);
+  return rows.num_choices() > options_.tokens_max * limits_.top_k && store_.has(id);
 }
 
 bool GpuTier::has(int layer, int expert) const {
@@ -229,6 +228,7 @@ void GpuTier::choose(int layer, const RoutedRows& rows, std::vector<int32_t>& le
   layer_ = layer;
   works_.clear();
   left.clear();
+  int64_t elsewhere = 0;
   if (use_.is_lost()) lose();
   if (!is_lost_) settle();
   if (!is_lost_) slots_->cache().begin_run(layer);
@@ -236,6 +236,7 @@ void GpuTier::choose(int layer, const RoutedRows& rows, std::vector<int32_t>& le
     const int32_t expert = rows.experts()[i];
     if (!is_lost_) slots_->cache().record_use(layer, expert);
     const auto slot = find_ready(layer, expert);
+    if (!slot) ++elsewhere;
     if (!slot || is_for_processors(rows, {layer, expert})) {
       left.push_back(static_cast<int32_t>(i));
       continue;
@@ -245,9 +246,8 @@ void GpuTier::choose(int layer, const RoutedRows& rows, std::vector<int32_t>& le
     works_.push_back(work_for(*slot, rows, i));
   }
   report_.experts += works_.size();
-  promotions_left_ = options_.promotions_max >= 0
-                         ? options_.promotions_max
-                         : std::max<int64_t>(1, std::ssize(left) / kCallShare);
+  promotions_left_ = options_.promotions_max >= 0 ? options_.promotions_max
+                                                  : std::max<int64_t>(1, elsewhere / kCallShare);
 }
 
 void GpuTier::begin(Rows x) {
@@ -274,7 +274,7 @@ void GpuTier::start_wave() {
     next_row_ = 0;
   }
   if (wave_.empty()) return;
-  const Result<Fence> begun = experts_->begin(layer().shape, x_, wave_, slots_->arrived());
+  const Result<Fence> begun = experts_->begin(layer().shape, x_, wave_);
   if (!begun) lose(begun.error());
 }
 

@@ -23,8 +23,8 @@ class RoutedRows {
   // Of experts()[i].
   std::span<const int32_t> tokens(size_t i) const { return rows_of(tokens_, i); }  // rows of x
   std::span<const int32_t> places(size_t i) const { return rows_of(places_, i); }  // token * K + k
-  std::span<const int32_t> all_places() const { return places_; }                  // of all experts
-  std::span<const int32_t> left_out() const { return left_out_; }                  // places
+  int64_t num_choices() const { return std::ssize(places_); }      // tokens * K, also left out
+  std::span<const int32_t> left_out() const { return left_out_; }  // places
 
  private:
   std::span<const int32_t> rows_of(const std::vector<int32_t>& rows, size_t i) const {

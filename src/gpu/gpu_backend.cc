@@ -11,7 +11,7 @@ namespace {
 // Of all matrices of a call; what is beyond is the processors'.
 constexpr int64_t kPiecesMax = 32;
 
-constexpr uint64_t kFfnAllocations = 5;
+constexpr uint64_t kFfnAllocations = 6;
 
 GpuMatmulLimits matmul_limits(const GpuTrunk& trunk) {
   return {

@@ -254,7 +254,7 @@ TEST_F(GpuBackendTest, takes_the_memory_that_it_says_or_none) {
   EXPECT_EQ(backend_->report().bytes, all);
   EXPECT_LE(device_->allocated_bytes(), all);
   EXPECT_GT(device_->allocated_bytes() + 20 * kGpuRounding, all);
-  constexpr int64_t kAllocations = 9;
+  constexpr int64_t kAllocations = 10;
   for (const int64_t n : {int64_t{0}, int64_t{3}, int64_t{6}, kAllocations - 1, kAllocations}) {
     const auto device = make_device({.allocations_before_failure = n});
     const auto made = GpuBackend::create(*device, use_, *inner_, trunk);

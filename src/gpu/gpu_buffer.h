@@ -1,7 +1,7 @@
 // A block of memory that a device can use: its own, or the host's that it can reach.
 //
 //   kDevice  the device's own; the host cannot look at it
-//   kShared  the host's, mapped for both: what is copied to the device and back lies here
+//   kShared  the host's, mapped for both: what is copied, and what kernels read and write directly
 //
 // Blocks are few and at most kGpuBlockMax large, what every driver can give at once. Shaders follow
 // addresses, so a block is addressed as memory is: at address() + offset.

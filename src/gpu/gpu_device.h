@@ -67,6 +67,7 @@ class GpuDevice {
   Result<void> count_submit();
   Result<void> count_wait();
   bool is_late();
+  bool looks_at_software() const { return faults_.looks_at_software; }
   void give_back(GpuBuffer& buffer);
 
  private:

@@ -120,6 +120,43 @@ TEST_F(GpuTest, a_lost_device_fails_every_call_from_then_on) {
   }
 }
 
+// As other devices are waited for.
+TEST_F(GpuTest, looking_for_the_end_tells_before_and_after) {
+  device_ = make_device({.looks_at_software = true});
+  std::vector<bool> told;
+  device_->compute().set_while_looking([&](bool is_looking) { told.push_back(is_looking); });
+  const GpuBuffer buffer = own(1 << 20);
+  const std::vector<std::byte> bytes = some_bytes(1 << 20);
+  std::vector<std::byte> back(bytes.size());
+  for (int i = 0; i < 20; ++i) {
+    ASSERT_TRUE(device_->write(buffer, 0, bytes).has_value());
+    std::ranges::fill(back, std::byte{0});
+    ASSERT_TRUE(device_->read(buffer, 0, back).has_value());
+    ASSERT_EQ(back, bytes);
+  }
+  ASSERT_GE(told.size(), 2u);
+  for (size_t i = 0; i < told.size(); ++i) EXPECT_EQ(told[i], i % 2 == 0);
+  ASSERT_TRUE(probe_bits(*device_, 64).value().is_right());
+}
+
+TEST_F(GpuTest, looking_for_the_end_sees_losses_and_silence) {
+  std::vector<std::byte> back(64);
+  for (const int64_t before : {int64_t{0}, int64_t{3}}) {
+    for (const bool is_silent : {false, true}) {
+      device_ = make_device({.submits_before_loss = is_silent ? -1 : before,
+                             .waits_before_silence = is_silent ? before : -1,
+                             .looks_at_software = true});
+      const GpuBuffer other = own(64);
+      bool failed = false;
+      for (int64_t i = 0; i <= before && !failed; ++i) {
+        failed = !device_->write(other, 0, some_bytes(64)).has_value();
+      }
+      EXPECT_TRUE(failed);
+      EXPECT_FALSE(device_->read(other, 0, back).has_value());
+    }
+  }
+}
+
 TEST_F(GpuTest, computes_every_primitive_as_the_cpu_does) {
   const Result<BitProbe> probe = probe_bits(*device_, kProbeInputs);
   ASSERT_TRUE(probe.has_value()) << probe.error().message;

@@ -25,6 +25,9 @@ void put(const GpuBuffer& to, uint64_t offset, const std::vector<T>& values) {
   std::memcpy(to.host_bytes().data() + offset, values.data(), values.size() * sizeof(T));
 }
 
+// Of more rows lists are copied.
+constexpr int64_t kListsReadThere = 64;
+
 }  // namespace
 
 // No call has more tiles than rows.
@@ -39,7 +42,7 @@ GpuExperts::Layout::Layout(const GpuExpertLimits& call) {
 
 GpuExperts::Bytes GpuExperts::bytes_for(const GpuExpertLimits& limits) {
   return {
-      .on_device = fixed_bytes(limits.tokens, limits.hidden_size) +
+      .on_device = Layout(limits).list_bytes() + fixed_bytes(limits.tokens, limits.hidden_size) +
                    float_bytes(limits.places, limits.expert_width) +
                    fixed_bytes(limits.places, limits.expert_width),
       .on_host = Layout(limits).end + float_bytes(limits.places, limits.hidden_size),
@@ -59,6 +62,7 @@ Result<GpuExperts> GpuExperts::create(GpuDevice& device, const GpuExpertLimits& 
   };
   const auto own = GpuMemoryKind::kDevice, shared = GpuMemoryKind::kShared;
   PENSTOCK_TRY(take(experts.inputs_, experts.layout_.end, shared));
+  PENSTOCK_TRY(take(experts.lists_, experts.layout_.list_bytes(), own));
   PENSTOCK_TRY(take(experts.packed_x_, fixed_bytes(limits.tokens, limits.hidden_size), own));
   PENSTOCK_TRY(take(experts.hidden_, float_bytes(limits.places, limits.expert_width), own));
   PENSTOCK_TRY(take(experts.packed_hidden_, fixed_bytes(limits.places, limits.expert_width), own));
@@ -138,6 +142,12 @@ void GpuExperts::record_product(GpuCommands& commands, GpuProducts::Multiply cal
 void GpuExperts::record(GpuCommands& commands, const GpuExpertShape& shape, int64_t tokens) const {
   const int64_t hidden_size = shape.hidden_size, width = shape.expert_width;
   const uint64_t inputs = inputs_.address();
+  uint64_t lists = inputs;
+  if (rows_ > kListsReadThere) {
+    commands.copy(inputs_, layout_.gate_up_list, lists_, 0, layout_.list_bytes());
+    commands.barrier();
+    lists = lists_.address() - layout_.gate_up_list;
+  }
   products_.pack(commands, {.dtype = shape.gate_up,
                             .x = inputs + layout_.x,
                             .packed = packed_x_.address(),
@@ -148,13 +158,13 @@ void GpuExperts::record(GpuCommands& commands, const GpuExpertShape& shape, int6
   record_product(commands,
                  {.dtype = shape.gate_up,
                   .is_gated = true,
-                  .list = inputs + layout_.gate_up_list,
+                  .list = lists + layout_.gate_up_list,
                   .packed = packed_x_.address(),
                   .result = hidden_.address(),
                   .columns = hidden_size,
                   .rows = width,
                   .stride = width},
-                 inputs + layout_.gate_up_tiles);
+                 lists + layout_.gate_up_tiles);
   commands.barrier();
   products_.pack(commands, {.dtype = shape.down,
                             .x = hidden_.address(),
@@ -165,17 +175,17 @@ void GpuExperts::record(GpuCommands& commands, const GpuExpertShape& shape, int6
   commands.barrier();
   record_product(commands,
                  {.dtype = shape.down,
-                  .list = inputs + layout_.down_list,
+                  .list = lists + layout_.down_list,
                   .packed = packed_hidden_.address(),
                   .result = results_.address(),
                   .columns = width,
                   .rows = hidden_size,
                   .stride = hidden_size},
-                 inputs + layout_.down_tiles);
+                 lists + layout_.down_tiles);
 }
 
 Result<Fence> GpuExperts::begin(const GpuExpertShape& shape, Rows x,
-                                std::span<const GpuExpertWork> works, const GpuPoint& after) {
+                                std::span<const GpuExpertWork> works) {
   PENSTOCK_CHECK(shape.can_be_computed() && x.width == shape.hidden_size);
   PENSTOCK_CHECK(shape.hidden_size <= limits_.hidden_size &&
                  shape.expert_width <= limits_.expert_width && x.count <= limits_.tokens);
@@ -192,7 +202,7 @@ Result<Fence> GpuExperts::begin(const GpuExpertShape& shape, Rows x,
   GpuCommands commands = PENSTOCK_TRY(device_->compute().begin());
   record(commands, shape, x.count);
   results_width_ = shape.hidden_size;
-  fence_ = PENSTOCK_TRY(device_->compute().submit(commands, after));
+  fence_ = PENSTOCK_TRY(device_->compute().submit(commands));
   return fence_;
 }
 

@@ -6,7 +6,8 @@
 //
 // One list of commands a call: x in fixed point, gate and up, hidden in fixed point, down. The device
 // reads x and lists from the host's memory and writes results there: copies would be steps of their
-// own, and a step costs more than so few bytes. Which rows share a tile, and where a result lies,
+// own, and a step costs more than so few bytes. Lists of a large call, which every block of a matrix
+// looks at, are copied. Which rows share a tile, and where a result lies,
 // follows from the call; what a row becomes does not depend on it.
 //
 // Shapes   x [n, H], hidden [places, I], out [n * K, H]; H and I multiples of 64
@@ -61,10 +62,9 @@ class GpuExperts {
   };
   static Bytes bytes_for(const GpuExpertLimits& limits);
 
-  // x: of the host. The works' spans are read here; their matrices stay as they are until the call
-  // has ended. after: what brought the matrices there, on another queue.
-  Result<Fence> begin(const GpuExpertShape& shape, Rows x, std::span<const GpuExpertWork> works,
-                      const GpuPoint& after = {});
+  // x: of the host. The works' spans are read here; their matrices, which the host has seen arrive,
+  // stay as they are until the call has ended.
+  Result<Fence> begin(const GpuExpertShape& shape, Rows x, std::span<const GpuExpertWork> works);
 
   // out: of the host; only the rows at the works' places are written.
   Result<void> finish(Rows out);
@@ -76,6 +76,7 @@ class GpuExperts {
   struct Layout {
     uint64_t x = 0, gate_up_list = 0, down_list = 0, gate_up_tiles = 0, down_tiles = 0, end = 0;
     explicit Layout(const GpuExpertLimits& call);
+    uint64_t list_bytes() const { return end - gate_up_list; }  // and tiles
   };
 
   GpuExperts(GpuDevice& device, const GpuExpertLimits& limits, const GpuProducts& products);
@@ -90,6 +91,7 @@ class GpuExperts {
   Layout layout_;
   GpuProducts products_;
   GpuBuffer inputs_, results_;  // the host's; x, lists and tiles
+  GpuBuffer lists_;             // of a large call, and its tiles
   GpuBuffer packed_x_, hidden_, packed_hidden_;
 
   // Of the call.

@@ -247,7 +247,7 @@ TEST_F(GpuExpertsTest, takes_the_memory_that_it_says) {
 TEST_F(GpuExpertsTest, refused_memory_and_loss_are_errors) {
   Values source(21);
   const OwnedRows x(source, 1, kHidden), out(kTopK, kHidden);
-  for (int64_t allocations = 0; allocations < 5; ++allocations) {
+  for (int64_t allocations = 0; allocations < 6; ++allocations) {
     const auto device = make_device({.allocations_before_failure = allocations});
     const Result<GpuExperts> refused = GpuExperts::create(*device, limits());
     ASSERT_FALSE(refused.has_value()) << allocations;

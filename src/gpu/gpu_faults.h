@@ -12,6 +12,7 @@ struct GpuFaults {
   int64_t allocations_before_failure = -1;
   int64_t submits_before_loss = -1;
   int64_t waits_before_silence = -1;  // the time runs out
+  bool looks_at_software = false;     // waits as for other devices, though it needs the processors
   int64_t late_answers = 0;           // so often "not yet" before each answer to has_passed()
 };
 

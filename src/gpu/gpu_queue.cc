@@ -128,7 +128,7 @@ Result<void> GpuQueue::end(VkCommandBuffer list) {
   return device_.check(device_.functions().EndCommandBuffer(list), "writing commands");
 }
 
-Result<Fence> GpuQueue::submit(const GpuCommands& commands, const GpuPoint& after) {
+Result<Fence> GpuQueue::submit(const GpuCommands& commands) {
   const VulkanDeviceFunctions& functions = device_.functions();
   PENSTOCK_TRY(device_.count_submit());
   const VkPipelineStageFlags2 stages = commands.layout_ != VK_NULL_HANDLE ? kWork : kCopies;
@@ -146,21 +146,8 @@ Result<Fence> GpuQueue::submit(const GpuCommands& commands, const GpuPoint& afte
                                         .value = submitted_ + 1,
                                         .stageMask = VK_PIPELINE_STAGE_2_ALL_COMMANDS_BIT,
                                         .deviceIndex = 0};
-  const VkSemaphoreSubmitInfo wait = {
-      .sType = VK_STRUCTURE_TYPE_SEMAPHORE_SUBMIT_INFO,
-      .pNext = nullptr,
-      .semaphore = after.queue != nullptr ? after.queue->timeline_ : VK_NULL_HANDLE,
-      .value = after.fence.number,
-      .stageMask = VK_PIPELINE_STAGE_2_ALL_COMMANDS_BIT,
-      .deviceIndex = 0};
   VkSubmitInfo2 info = {};
   info.sType = VK_STRUCTURE_TYPE_SUBMIT_INFO_2;
-  // Lists of one queue see each other's results anyway, and what the host has seen done is there: its
-  // fence has made it available, and every list begins with a barrier.
-  const bool has_wait =
-      after.queue != nullptr && after.queue != this && after.fence.number > after.queue->seen_;
-  info.waitSemaphoreInfoCount = has_wait ? 1 : 0;
-  info.pWaitSemaphoreInfos = &wait;
   info.commandBufferInfoCount = 1;
   info.pCommandBufferInfos = &list;
   info.signalSemaphoreInfoCount = 1;
@@ -171,9 +158,13 @@ Result<Fence> GpuQueue::submit(const GpuCommands& commands, const GpuPoint& afte
 }
 
 Result<uint64_t> GpuQueue::reached() {
+  constexpr char kWhat[] = "asking how far it is";
+  uint64_t value = 0;
   PENSTOCK_TRY(device_.check(
-      device_.functions().GetSemaphoreCounterValue(device_.handle(), timeline_, &seen_),
-      "asking how far it is"));
+      device_.functions().GetSemaphoreCounterValue(device_.handle(), timeline_, &value), kWhat));
+  // What was never handed over cannot have ended: a driver may say so of a device that is lost.
+  if (value > submitted_) PENSTOCK_TRY(device_.check(VK_ERROR_DEVICE_LOST, kWhat));
+  seen_ = std::max(seen_, value);
   return seen_;
 }
 
@@ -195,7 +186,7 @@ Result<void> GpuQueue::wait(Fence fence) {
   PENSTOCK_TRY(device_.count_wait());
   if (fence.number <= seen_) return {};
   const bool is_software = device_.facts().kind == GpuKind::kSoftware;
-  if (!is_software) {  // that one needs the processors that would look
+  if (!is_software || device_.looks_at_software()) {
     if (while_looking_) while_looking_(true);
     const Result<bool> has_passed = look_for(fence);
     if (while_looking_) while_looking_(false);
@@ -211,8 +202,8 @@ Result<void> GpuQueue::wait(Fence fence) {
   PENSTOCK_TRY(
       device_.check(device_.functions().WaitSemaphores(device_.handle(), &info, patience_ns),
                     "waiting for its work"));
-  seen_ = std::max(seen_, fence.number);
-  return {};
+  if (PENSTOCK_TRY(reached()) >= fence.number) return {};
+  return device_.check(VK_ERROR_DEVICE_LOST, "waiting for its work");
 }
 
 Result<void> GpuQueue::finish(const GpuCommands& commands) {

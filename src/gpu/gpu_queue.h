@@ -7,9 +7,10 @@
 //   const Fence fence = PENSTOCK_TRY(queue.submit(commands));
 //   PENSTOCK_TRY(queue.wait(fence));
 //
-// Lists run in the order of their submission; each sees all that those before it have written. A
-// device that does not answer for kGpuPatience counts as lost, so that nobody waits for ever; a software
-// device shares its processors with everybody and may take longer.
+// Lists run in the order of their submission; each sees all that those before it have written, and what
+// lists of another queue have written whose fence the host has seen: it made that available, and every
+// list begins with a barrier. A device that does not answer for kGpuPatience counts as lost, so that
+// nobody waits for ever; a software device shares its processors with everybody and may take longer.
 //
 // Threads  one
 // Memory   a few lists, made at the start and used in turn
@@ -69,14 +70,6 @@ class GpuCommands {
   VkCommandBuffer list_ = VK_NULL_HANDLE;
 };
 
-class GpuQueue;
-
-// A place in a line: what was submitted there up to a fence.
-struct GpuPoint {
-  const GpuQueue* queue = nullptr;  // none: nothing
-  Fence fence = {};
-};
-
 class GpuQueue {
  public:
   static Result<std::unique_ptr<GpuQueue>> create(GpuDevice& device, uint32_t family);
@@ -86,8 +79,7 @@ class GpuQueue {
 
   // An empty list; waits when all are at work. One is written at a time.
   Result<GpuCommands> begin();
-  // after: of another queue; these commands see what it has written.
-  Result<Fence> submit(const GpuCommands& commands, const GpuPoint& after = {});
+  Result<Fence> submit(const GpuCommands& commands);
 
   Result<bool> has_passed(Fence fence);
   // Looks again and again for kLookedFor, with set_while_looking() told; then sleeps.
