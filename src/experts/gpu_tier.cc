@@ -8,6 +8,7 @@
 #include "base/byte_text.h"
 #include "base/check.h"
 #include "gpu/bit_probe.h"
+#include "gpu/gpu_buffer.h"
 
 namespace penstock {
 namespace {
@@ -29,12 +30,6 @@ constexpr int64_t kCallShare = 4;
 
 // Allocations for rows.
 constexpr uint64_t kAllocations = 6;
-
-constexpr uint64_t kPartAlignment = 256;
-
-uint64_t aligned(uint64_t bytes) {
-  return (bytes + kPartAlignment - 1) / kPartAlignment * kPartAlignment;
-}
 
 GpuExpertLimits rows_of(const GpuTierLimits& limits) {
   return {.tokens = limits.tokens,
@@ -113,7 +108,7 @@ GpuTier::Layer GpuTier::lay_out(const ExpertForm& form, const LayerPlaces& place
   for (const PartPlace& part : places.parts) {
     layer.parts.push_back({.offset = layer.end, .bytes = {}});
     layer.bytes.push_back(part.bytes);
-    layer.end += aligned(part.bytes);
+    layer.end += gpu_aligned(part.bytes);
   }
   const auto at = [&](const PartMatrix& place) {
     return layer.parts[static_cast<size_t>(place.part)].offset + place.at.codes;
