@@ -15,15 +15,12 @@
 #include <vector>
 
 #include "io/locks.h"
+#include "io/test_text.h"
 
 namespace penstock {
 namespace {
 
 namespace fs = std::filesystem;
-
-std::span<const std::byte> bytes_of(const std::string& text) {
-  return std::as_bytes(std::span(text));
-}
 
 class OutputFileTest : public testing::Test {
  protected:

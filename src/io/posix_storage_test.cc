@@ -12,6 +12,7 @@
 #include "base/memory.h"
 #include "io/locks.h"
 #include "io/storage.h"
+#include "io/test_text.h"
 
 namespace penstock {
 namespace {

@@ -7,12 +7,10 @@
 #include <string>
 #include <thread>
 
+#include "io/test_text.h"
+
 namespace penstock {
 namespace {
-
-std::span<const std::byte> bytes_of(const std::string& text) {
-  return std::as_bytes(std::span(text));
-}
 
 void write(SimStorage& disk, const std::string& path, const std::string& text) {
   auto file = *disk.open(path, OpenMode::kCreate);
