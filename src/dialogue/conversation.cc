@@ -6,6 +6,7 @@
 
 #include "dialogue/content_guard.h"
 #include "dialogue/turn_end.h"
+#include "grammar/tool_grammar.h"
 
 namespace penstock {
 namespace {
