@@ -2,6 +2,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <limits>
 #include <string>
 #include <vector>
 
@@ -35,6 +36,15 @@ class Changed {
     const size_t at = bytes.find(from);
     EXPECT_NE(at, std::string::npos) << from;
     bytes.replace(at, from.size(), to);
+    test::store(disk_, "/m/" + file, bytes);
+    return *this;
+  }
+  // Behind a key of a GGUF file and its type.
+  Changed& set(const std::string& file, const std::string& key, std::string_view value) {
+    std::string bytes = read_text(disk_, "/m/" + file, 1 << 20).value();
+    const size_t at = bytes.find(key);
+    EXPECT_NE(at, std::string::npos) << key;
+    bytes.replace(at + key.size() + sizeof(uint32_t), value.size(), value);
     test::store(disk_, "/m/" + file, bytes);
     return *this;
   }
@@ -181,6 +191,47 @@ TEST(BadSources, keys_of_gguf_that_are_missing_or_wrong) {
   gguf()
       .replace(kGguf, "qwen35moe.expert_count\4\0\0\0\2"sv, "qwen35moe.expert_count\4\0\0\0\7"sv)
       .expect_refused(ErrorCode::kCorrupt, "the keys ask for");
+}
+
+// In binary a number can be none, too.
+TEST(BadSources, numbers_of_gguf_that_are_out_of_range) {
+  const auto bits = [](auto value) {
+    return std::string(reinterpret_cast<const char*>(&value), sizeof value);
+  };
+  const float nan = std::numeric_limits<float>::quiet_NaN();
+  const float infinite = std::numeric_limits<float>::infinity();
+  struct Case {
+    const char* key;
+    std::string value;
+    const char* named;
+  };
+  const Case cases[] = {
+      {"block_count", bits(1000000000u), "block_count"},
+      {"block_count", bits(0u), "block_count"},
+      {"context_length", bits(0u), "context_length"},
+      {"embedding_length", bits(1u << 30), "embedding_length"},
+      {"attention.head_count", bits(0u), "head_count"},
+      {"attention.head_count_kv", bits(3u), "head_count_kv"},
+      {"attention.key_length", bits(0u), "key_length"},
+      {"expert_count", bits(65537u), "expert_count"},
+      {"expert_used_count", bits(0u), "expert_used_count"},
+      {"expert_used_count", bits(99u), "expert_used_count"},
+      {"expert_feed_forward_length", bits(0u), "expert_feed_forward_length"},
+      {"ssm.conv_kernel", bits(0u), "conv_kernel"},
+      {"ssm.conv_kernel", bits(17u), "conv_kernel"},
+      {"ssm.group_count", bits(0u), "group_count"},
+      {"rope.freq_base", bits(nan), "freq_base"},
+      {"rope.freq_base", bits(infinite), "freq_base"},
+      {"rope.freq_base", bits(0.0f), "freq_base"},
+      {"attention.layer_norm_rms_epsilon", bits(nan), "epsilon"},
+      {"attention.layer_norm_rms_epsilon", bits(-1e-6f), "epsilon"},
+  };
+  for (const Case& c : cases) {
+    SCOPED_TRACE(c.key);
+    gguf()
+        .set(kGguf, std::string("qwen35moe.") + c.key, c.value)
+        .expect_refused(ErrorCode::kCorrupt, c.named);
+  }
 }
 
 TEST(BadSources, texts_of_gguf_that_are_of_another_kind) {

@@ -3,8 +3,12 @@
 #include <fmt/format.h>
 
 #include <cstdlib>
+#include <span>
+#include <string>
+#include <string_view>
 #include <utility>
 
+#include "base/json.h"
 #include "format/text.h"
 
 namespace penstock {
@@ -16,6 +20,50 @@ constexpr int64_t kBlocksMax = 4096;
 // The shortest decimal of a float: 1e-6 was written as a float, and is meant as 1e-6.
 double as_written(double value) {
   return std::strtod(fmt::format("{}", static_cast<float>(value)).c_str(), nullptr);
+}
+
+// Keys of a config.json and what a GGUF file calls them.
+struct KeyNames {
+  std::string_view config, gguf;
+};
+constexpr KeyNames kIntegers[] = {{"hidden_size", "embedding_length"},
+                                  {"num_experts", "expert_count"},
+                                  {"num_experts_per_tok", "expert_used_count"},
+                                  {"moe_intermediate_size", "expert_feed_forward_length"},
+                                  {"max_position_embeddings", "context_length"}};
+constexpr KeyNames kIntegersBesideDeltaNet[] = {
+    {"linear_num_key_heads", "ssm.group_count"},
+    {"linear_key_head_dim", "ssm.state_size"},
+    {"linear_conv_kernel_dim", "ssm.conv_kernel"},
+    {"shared_expert_intermediate_size", "expert_shared_feed_forward_length"}};
+constexpr KeyNames kDerived[] = {
+    {"num_hidden_layers", "block_count"},
+    {"head_dim", "attention.key_length"},
+    {"num_attention_heads", "attention.head_count"},
+    {"num_key_value_heads", "attention.head_count_kv"},
+    {"linear_num_value_heads", "ssm.time_step_rank"},
+    {"linear_value_head_dim", "ssm.inner_size"},
+    {"layer_types", "full_attention_interval"},
+    {"intermediate_size", "feed_forward_length"},
+    {"rms_norm_eps", "attention.layer_norm_rms_epsilon"},
+    {"rope_theta", "rope.freq_base"},
+    {"partial_rotary_factor", "rope.dimension_count"},
+    {"factor", "rope.scaling.factor"},
+    {"original_max_position_embeddings", "rope.scaling.original_context_length"}};
+
+// What parse_model_config() says of a config.json, in the words of the file that it was made from.
+std::string in_keys_of_gguf(std::string message, const std::string& architecture) {
+  for (const std::span<const KeyNames> names :
+       {std::span<const KeyNames>(kIntegers), std::span<const KeyNames>(kIntegersBesideDeltaNet),
+        std::span<const KeyNames>(kDerived)}) {
+    for (const auto& [config, gguf] : names) {
+      const std::string quoted = fmt::format("\"{}\"", config);
+      for (size_t at = 0; (at = message.find(quoted, at)) != std::string::npos;) {
+        message.replace(at, quoted.size(), fmt::format("{}.{}", architecture, gguf));
+      }
+    }
+  }
+  return message;
 }
 
 class GgufConfigReader {
@@ -40,6 +88,7 @@ class GgufConfigReader {
   Result<double> number(std::string_view name) const {
     return as_written(PENSTOCK_TRY(keys_.number(key(name))));
   }
+  Result<void> read_integers(std::span<const KeyNames> names, Json& json) const;
   Result<int64_t> heads(std::string_view name) const;
   Result<Json> layer_types(int64_t layers) const;
   Result<void> read_delta_net(Json& json) const;
@@ -50,6 +99,11 @@ class GgufConfigReader {
   const GgufModel& model_;
   std::string architecture_;
 };
+
+Result<void> GgufConfigReader::read_integers(std::span<const KeyNames> names, Json& json) const {
+  for (const auto& [config, gguf] : names) json[config] = PENSTOCK_TRY(integer(gguf));
+  return {};
+}
 
 // A number, or one per block: then those of blocks without attention are 0.
 Result<int64_t> GgufConfigReader::heads(std::string_view name) const {
@@ -101,12 +155,9 @@ Result<void> GgufConfigReader::read_delta_net(Json& json) const {
                  fmt::format("key {} is {}, no multiple of {}, which is {}", key("ssm.inner_size"),
                              width, key("ssm.time_step_rank"), value_heads));
   }
-  json["linear_num_key_heads"] = PENSTOCK_TRY(integer("ssm.group_count"));
   json["linear_num_value_heads"] = value_heads;
-  json["linear_key_head_dim"] = PENSTOCK_TRY(integer("ssm.state_size"));
   json["linear_value_head_dim"] = width / value_heads;
-  json["linear_conv_kernel_dim"] = PENSTOCK_TRY(integer("ssm.conv_kernel"));
-  return {};
+  return read_integers(kIntegersBesideDeltaNet, json);
 }
 
 // Layers without a router are dense.
@@ -164,7 +215,7 @@ Result<Json> GgufConfigReader::read() {
                {"vocab_size", embedding->rows()},
                {"num_hidden_layers", layers},
                {"head_dim", head_dim}};
-  json["hidden_size"] = PENSTOCK_TRY(integer("embedding_length"));
+  PENSTOCK_TRY(read_integers(kIntegers, json));
   json["num_attention_heads"] = PENSTOCK_TRY(heads("attention.head_count"));
   json["num_key_value_heads"] = PENSTOCK_TRY(heads("attention.head_count_kv"));
   bool has_bias = false;
@@ -178,14 +229,8 @@ Result<Json> GgufConfigReader::read() {
   } else {
     json["layer_types"] = PENSTOCK_TRY(layer_types(layers));
     PENSTOCK_TRY(read_delta_net(json));
-    json["shared_expert_intermediate_size"] =
-        PENSTOCK_TRY(integer("expert_shared_feed_forward_length"));
   }
-  json["num_experts"] = PENSTOCK_TRY(integer("expert_count"));
-  json["num_experts_per_tok"] = PENSTOCK_TRY(integer("expert_used_count"));
-  json["moe_intermediate_size"] = PENSTOCK_TRY(integer("expert_feed_forward_length"));
   json["rms_norm_eps"] = PENSTOCK_TRY(number("attention.layer_norm_rms_epsilon"));
-  json["max_position_embeddings"] = PENSTOCK_TRY(integer("context_length"));
   json["tie_word_embeddings"] = model_.find("output.weight") == nullptr;
   json["rope_parameters"] = PENSTOCK_TRY(rope(head_dim));
   json["mtp_num_hidden_layers"] = predicting;
@@ -194,7 +239,7 @@ Result<Json> GgufConfigReader::read() {
 
 }  // namespace
 
-Result<Json> gguf_config(const GgufModel& model) {
+Result<ModelConfig> gguf_config(const GgufModel& model) {
   const std::string architecture = PENSTOCK_TRY(model.metadata().string("general.architecture"));
   if (architecture != "qwen35moe" && architecture != "qwen3next" && architecture != "qwen3moe") {
     return Error{
@@ -203,7 +248,10 @@ Result<Json> gguf_config(const GgufModel& model) {
                     "qwen3next and qwen3moe",
                     model.path(), escaped(architecture))};
   }
-  return GgufConfigReader(model, architecture).read();
+  const Json json = PENSTOCK_TRY(GgufConfigReader(model, architecture).read());
+  Result<ModelConfig> config = parse_model_config(json, model.path());
+  if (config) return config;
+  return Error{config.error().code, in_keys_of_gguf(config.error().message, architecture)};
 }
 
 }  // namespace penstock

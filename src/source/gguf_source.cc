@@ -340,11 +340,10 @@ Result<void> GgufReader::read(SourceParts& parts) {
 
 Result<SourceParts> open_gguf_source(Storage& storage, const std::string& path) {
   const GgufModel model = PENSTOCK_TRY(GgufModel::open(storage, path));
-  const Json config = PENSTOCK_TRY(gguf_config(model));
   SourceParts parts;
   parts.format = SourceFormat::kGguf;
   parts.path = path;
-  parts.config = PENSTOCK_TRY(parse_model_config(config, path));
+  parts.config = PENSTOCK_TRY(gguf_config(model));
   const bool is_tiled =
       PENSTOCK_TRY(model.metadata().string("general.architecture")) == "qwen35moe";
   PENSTOCK_TRY(GgufReader(model, parts.config, is_tiled).read(parts));
