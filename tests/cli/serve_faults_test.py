@@ -4,7 +4,6 @@
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import tempfile
@@ -13,32 +12,22 @@ import unittest
 import urllib.error
 import urllib.request
 
-from support import BINARY, TIMEOUT_S, Model, edit_json, environment, penstock, spoil
+from support import BINARY, TIMEOUT_S, Model, edit_json, environment, spoil
 
 QUESTION = {"messages": [{"role": "user", "content": "a"}], "max_tokens": 5, "temperature": 0}
 END = 256  # <|end|>, with which the template ends a turn
 
 
 def setUpModule():
-    global MODEL, FOLDER
+    global MODEL
     MODEL = Model()
-    FOLDER = tempfile.mkdtemp(prefix="penstock-serve-faults-")
 
 
 def tearDownModule():
     MODEL.remove()
-    shutil.rmtree(FOLDER)
 
 
 class Served(unittest.TestCase):
-    def pack(self, name, change):
-        model = os.path.join(FOLDER, name)
-        shutil.copytree(MODEL.source, model + ".source")
-        change(model + ".source")
-        done = penstock("pack", model + ".source", model, "--experts", "keep")
-        self.assertEqual(done.returncode, 0, done.stderr)
-        return model
-
     def serve(self, model):
         log = tempfile.TemporaryFile()
         self.addCleanup(log.close)
@@ -75,7 +64,7 @@ class Numbers(Served):
         def change(source):
             spoil(os.path.join(source, "model.safetensors"), "post_attention_layernorm.weight")
 
-        self.serve(self.pack("nan", change))
+        self.serve(MODEL.variant("nan", change))
         for path, body in (("/v1/chat/completions", QUESTION),
                            ("/v1/completions", {"prompt": "abc", "max_tokens": 5}),
                            ("/v1/completions", {"prompt": "abc", "max_tokens": 0, "echo": True, "logprobs": 1})):
@@ -103,7 +92,7 @@ class Ends(Served):
             os.remove(os.path.join(source, "generation_config.json"))
             edit_json(os.path.join(source, "config.json"), lambda j: j.pop("eos_token_id", None))
 
-        self.serve(self.pack("endless", change))
+        self.serve(MODEL.variant("endless", change))
         status, answer = self.ask("/v1/chat/completions", self.forced())
         self.assertEqual(status, 200, answer)
         choice = json.loads(answer)["choices"][0]
@@ -114,7 +103,7 @@ class Ends(Served):
             os.remove(os.path.join(source, "generation_config.json"))
             edit_json(os.path.join(source, "config.json"), lambda j: j.update(eos_token_id=7))
 
-        self.serve(self.pack("config", change))
+        self.serve(MODEL.variant("config", change))
         for bias in (7, END):
             body = {**QUESTION, "logit_bias": {str(bias): 100}}
             choice = json.loads(self.ask("/v1/chat/completions", body)[1])["choices"][0]
@@ -129,7 +118,7 @@ class Ends(Served):
             with open(os.path.join(source, "chat_template.jinja"), "w", encoding="utf-8") as f:
                 f.write("{% for m in messages %}{{ m.content }}{% endfor %}")
 
-        log = self.serve(self.pack("none", change))
+        log = self.serve(MODEL.variant("none", change))
         log.seek(0)
         self.assertIn(b"no token that ends an answer", log.read())
 

@@ -114,8 +114,22 @@ class Model:
                 f.write(content)
         return path
 
+    def variant(self, name, change):
+        """Packed from a copy of the source whose files were changed: change(folder)."""
+        target = self.file(name)
+        shutil.copytree(self.source, target + ".source")
+        change(target + ".source")
+        good("pack", target + ".source", target, "--experts", "keep")
+        return target
+
     def remove(self):
         shutil.rmtree(self.folder)
+
+
+def remove_ends(source):
+    """No file of a checkpoint's folder names a token that ends an answer any more."""
+    os.remove(os.path.join(source, "generation_config.json"))
+    edit_json(os.path.join(source, "config.json"), lambda j: j.pop("eos_token_id", None))
 
 
 def read_safetensors(path):
