@@ -49,6 +49,20 @@ std::string waits_of(const char* phase, const PhaseMetrics& metrics) {
   return text + row("unaccounted", metrics.unaccounted_ns());
 }
 
+// "; on the processors because of their type: experts in Q3_K, matrices in bf16"; empty where all can
+// be there.
+std::string types_left_text(const GpuReport& gpu) {
+  std::vector<std::string> left;
+  if (!gpu.expert_types_left.empty()) {
+    left.push_back(fmt::format("experts in {}", fmt::join(gpu.expert_types_left, ", ")));
+  }
+  if (!gpu.trunk_types_left.empty()) {
+    left.push_back(fmt::format("matrices in {}", fmt::join(gpu.trunk_types_left, ", ")));
+  }
+  if (left.empty()) return "";
+  return fmt::format("; on the processors because of their type: {}", fmt::join(left, " and "));
+}
+
 }  // namespace
 
 std::string plan_line(Engine& engine) {
@@ -68,9 +82,9 @@ std::string gpu_line(const GpuReport& gpu) {
           ? ""
           : fmt::format("{} of {} matrices that every token needs ({}), ", gpu.trunk.matrices,
                         gpu.trunk_fit, format_bytes(gpu.trunk.bytes));
-  return fmt::format("{}: {}{} slots for {} experts that it can compute, {} of {}", gpu.name, trunk,
-                     gpu.num_slots, gpu.num_experts, format_bytes(gpu.used_bytes),
-                     format_bytes(gpu.vram_bytes));
+  return fmt::format("{}: {}{} slots for {} experts that it can compute, {} of {}{}", gpu.name,
+                     trunk, gpu.num_slots, gpu.num_experts, format_bytes(gpu.used_bytes),
+                     format_bytes(gpu.vram_bytes), types_left_text(gpu));
 }
 
 std::string lossy_text(const ModelConfig& config, int64_t experts_per_token,
@@ -174,6 +188,8 @@ Json engine_json(Engine& engine) {
                      {"trunk_matrices", gpu->trunk.matrices},
                      {"trunk_matrices_max", gpu->trunk_fit},
                      {"trunk_bytes", gpu->trunk.bytes},
+                     {"expert_types_left", gpu->expert_types_left},
+                     {"trunk_types_left", gpu->trunk_types_left},
                      {"trunk_products", gpu->trunk.products},
                      {"trunk_ffns", gpu->trunk.ffns}};
   return json;

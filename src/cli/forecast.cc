@@ -6,6 +6,7 @@
 
 #include "cli/figures.h"
 #include "cli/loading.h"
+#include "experts/gpu_tier.h"
 #include "io/output_file.h"
 #include "model/shapes.h"
 #include "survey/machine_profile.h"
@@ -115,9 +116,10 @@ Result<void> apply_gpu(Call& call, bool can_compute, ForecastRequest& request) {
     return Error{ErrorCode::kInvalidArgument, "--vram is memory of a GPU: say which with --gpu"};
   }
   if (!can_compute) {
-    return Error{ErrorCode::kUnsupported,
-                 "--gpu: experts in a file's own coding stay on the processors; a GPU computes q8, "
-                 "q4, q3 and q2 of a packed model"};
+    return Error{
+        ErrorCode::kUnsupported,
+        fmt::format("--gpu: this model's experts stay on the processors; a GPU computes {}",
+                    kGpuCodingNames)};
   }
   std::vector<GpuCard> measured;
   const std::string path = profile_path(call);
@@ -314,15 +316,19 @@ Result<ForecastRequest> shape_request(Call& call) {
   return request;
 }
 
-// Of a packed model; of others none lies on a GPU.
+// Types and shapes; at their addresses there is nothing.
 ResidentWeights weights_of(const ModelFiles& files) {
-  ResidentWeights weights;
-  if (!files.packed) return weights;
-  for (const ResidentTensor& tensor : files.packed->tensors()) {
-    if (tensor.form.is_plain() || tensor.form.is_coded()) continue;
-    weights.add_matrix(tensor.name, {tensor.form.dtype, tensor.rows, tensor.columns});
-  }
-  return weights;
+  const std::span nowhere(reinterpret_cast<std::byte*>(uintptr_t{kPanelAlignment}),
+                          files.resident_bytes());
+  return files.source ? files.source_weights->placed(*files.source, nowhere)
+                      : packed_weights(*files.packed, nowhere);
+}
+
+// Whether a GPU can have experts of a model: those of some layer.
+Result<bool> gpu_computes_experts(Call& call, const ModelFiles& files) {
+  const ExpertSource source = PENSTOCK_TRY(
+      files.open_experts(call.storage, static_cast<int>(files.config.num_moe_layers())));
+  return GpuTier::slot_bytes(source.table, source.forms) > 0;
 }
 
 }  // namespace
@@ -368,7 +374,8 @@ Result<std::optional<ForecastRequest>> forecast_of_model(Call& call, const Model
                                    files.experts_coding(), name_of(dtype)));
   }
   PENSTOCK_TRY(apply_settings(call, known->rates, request));
-  PENSTOCK_TRY(apply_gpu(call, own.has_value(), request));
+  const bool can_compute = own || PENSTOCK_TRY(gpu_computes_experts(call, files));
+  PENSTOCK_TRY(apply_gpu(call, can_compute, request));
   return std::optional(std::move(request));
 }
 

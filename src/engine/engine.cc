@@ -370,8 +370,10 @@ Result<void> Engine::open_store(const EngineOptions& options, ThreadPool& team) 
 
 Result<void> Engine::open_experts(const EngineOptions& options, ThreadPool& team,
                                   std::optional<ChosenGpu> gpu) {
-  ResidentWeights weights;
-  if (files_.packed) weights = packed_weights(*files_.packed, resident_.host_bytes());
+  const std::span<std::byte> memory = resident_.host_bytes();
+  const ResidentWeights weights = files_.source
+                                      ? files_.source_weights->placed(*files_.source, memory)
+                                      : packed_weights(*files_.packed, memory);
   gpu_ = PENSTOCK_TRY(EngineGpu::open(std::move(gpu),
                                       {.config = request_.config,
                                        .weights = weights,

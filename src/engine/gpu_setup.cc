@@ -63,18 +63,21 @@ Result<void> EngineGpu::make(const Parts& parts, const GpuOptions& options) {
       [&team = parts.team](bool is_looking) { team.keep_awake(is_looking); });
   uint64_t taken = 0;
   if (gpu_.has_trunk && room > 0) taken = PENSTOCK_TRY(make_backend(parts, room, options));
-  tier_ = PENSTOCK_TRY(
-      GpuTier::create({.gpu = gpu_, .use = use_, .vram_bytes = gpu_.vram_bytes - taken},
-                      parts.forms, parts.store, parts.limits, options));
+  tier_ = PENSTOCK_TRY(GpuTier::create(
+      {.gpu = gpu_, .use = use_, .vram_bytes = gpu_.vram_bytes - taken, .codings = codings_},
+      parts.forms, parts.store, parts.limits, options));
   return {};
 }
 
 // What it takes of the bytes that are left.
 Result<uint64_t> EngineGpu::make_backend(const Parts& parts, uint64_t left,
                                          const GpuOptions& options) {
-  const TrunkChoice choice = TrunkCandidates(parts.config, parts.weights, options).choose(left);
+  const TrunkCandidates candidates(parts.config, parts.weights, options);
+  const TrunkChoice choice = candidates.choose(left);
+  trunk_types_left_ = {candidates.types_left().begin(), candidates.types_left().end()};
   trunk_fit_ = choice.fit;
   if (choice.trunk.matrices.empty()) return uint64_t{0};
+  codings_ = gpu_codings_of(choice.trunk.matrices);
   backend_ = PENSTOCK_TRY(GpuBackend::create(*gpu_.device, use_, cpu_, choice.trunk));
   return choice.bytes;
 }
@@ -87,6 +90,7 @@ GpuReport EngineGpu::report() const {
   GpuReport report = tier_->report();
   if (backend_) report.trunk = backend_->report();
   report.trunk_fit = trunk_fit_;
+  report.trunk_types_left = trunk_types_left_;
   return report;
 }
 

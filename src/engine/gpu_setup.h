@@ -66,6 +66,8 @@ class EngineGpu {
   std::unique_ptr<GpuBackend> backend_;
   std::unique_ptr<GpuTier> tier_;
   int64_t trunk_fit_ = 0;
+  std::vector<std::string> trunk_types_left_;
+  std::vector<GpuCoding> codings_;  // of resident matrices
 };
 
 }  // namespace penstock

@@ -62,23 +62,33 @@ std::vector<Matrix> matrices_of(const Candidate& candidate, const ResidentWeight
   uint64_t bytes = 0;
   for (const TensorSpec* tensor : candidate.tensors) {
     const ResidentWeight* weight = weights.find(tensor->name);
-    if (weight == nullptr || weight->is_vector || weight->matrix.is_coded()) return {};
+    if (weight == nullptr || weight->is_vector || !has_gpu_product(weight->matrix)) return {};
     const Matrix& matrix = weight->matrix;
-    if (!has_gpu_product(matrix.dtype) || matrix.columns % kGroupColumns != 0) return {};
+    // An FFN's rows stay there from one product to the next.
+    if (candidate.is_ffn && matrix.coded.order != nullptr) return {};
     if (options.trunk_takes && !options.trunk_takes(tensor->name)) return {};
-    bytes += static_cast<uint64_t>(panel_bytes(matrix.dtype, matrix.rows, matrix.columns));
+    bytes += gpu_matrix_bytes(matrix);
     matrices.push_back(matrix);
   }
   if (bytes < options.trunk_matrix_least) return {};
   // Gate and up go through together.
-  if (candidate.is_ffn && matrices[0].dtype != matrices[1].dtype) return {};
+  if (candidate.is_ffn && gpu_coding_of(matrices[0]) != gpu_coding_of(matrices[1])) return {};
   return matrices;
+}
+
+void note_types_left(const Candidate& candidate, const ResidentWeights& weights,
+                     std::set<std::string>& types) {
+  for (const TensorSpec* tensor : candidate.tensors) {
+    const ResidentWeight* weight = weights.find(tensor->name);
+    if (weight == nullptr || weight->is_vector || has_gpu_product(weight->matrix)) continue;
+    types.insert(weights_name(weight->matrix));
+  }
 }
 
 TrunkWork work_of(std::span<const Matrix> matrices, bool is_ffn) {
   TrunkWork work;
   for (const Matrix& matrix : matrices) {
-    work.bytes += static_cast<uint64_t>(panel_bytes(matrix.dtype, matrix.rows, matrix.columns));
+    work.bytes += gpu_matrix_bytes(matrix);
   }
   const Matrix& last = matrices.back();
   if (is_ffn) {
@@ -132,6 +142,7 @@ TrunkCandidates::TrunkCandidates(const ModelConfig& config, const ResidentWeight
   std::map<std::string_view, size_t> mixers;
   for (const Candidate& candidate : candidates(config, list)) {
     Group group{.matrices = matrices_of(candidate, weights, options), .work = {}};
+    note_types_left(candidate, weights, types_left_);
     if (group.matrices.empty()) continue;
     const TensorSpec& first = *candidate.tensors.front();
     if (!first.of_prediction_block) {

@@ -9,6 +9,7 @@
 #pragma once
 
 #include <cstdint>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -49,6 +50,9 @@ class TrunkCandidates {
   TrunkCandidates(const ModelConfig& config, const ResidentWeights& weights,
                   const GpuOptions& options);
 
+  // Of matrices that stay with the processors because of their type.
+  const std::set<std::string>& types_left() const { return types_left_; }
+
   // vram_bytes: for all of it.
   TrunkChoice choose(uint64_t vram_bytes) const;
 
@@ -62,6 +66,7 @@ class TrunkCandidates {
 
   GpuTrunk rows_;
   std::vector<Group> groups_;
+  std::set<std::string> types_left_;
 };
 
 }  // namespace penstock

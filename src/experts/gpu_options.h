@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <functional>
 #include <string>
+#include <vector>
 
 #include "gpu/gpu_backend.h"
 #include "gpu/gpu_faults.h"
@@ -62,8 +63,11 @@ struct GpuReport {
   uint64_t promotions = 0;  // copied there
   uint64_t demotions = 0;   // of these, in place of another
   uint64_t bytes_copied = 0;
-  GpuTrunkReport trunk;   // zeros: all of it is computed by the processors
-  int64_t trunk_fit = 0;  // matrices that could lie there, in as much memory as it takes
+  // Of what stays with the processors because of its type: "Q3_K", "bf16".
+  std::vector<std::string> expert_types_left = {}, trunk_types_left = {};
+  int64_t num_kernels = 0;  // compiled for it
+  GpuTrunkReport trunk;     // zeros: all of it is computed by the processors
+  int64_t trunk_fit = 0;    // matrices that could lie there, in as much memory as it takes
 };
 
 }  // namespace penstock

@@ -38,6 +38,11 @@ GpuExpertLimits rows_of(const GpuTierLimits& limits) {
           .expert_width = limits.expert_width};
 }
 
+std::string name_of_type(const PartMatrix& place) {
+  return place.is_coded ? name_of(place.matrix.coded.coding)
+                        : std::string(name_of(place.matrix.dtype));
+}
+
 int num_staging(uint64_t slot_bytes) {
   const uint64_t fit = kStagingBytes / slot_bytes;
   return static_cast<int>(std::clamp<uint64_t>(fit, 1, kStagingMax));
@@ -87,12 +92,18 @@ Result<std::unique_ptr<GpuTier>> GpuTier::create(const Share& share,
   std::unique_ptr<GpuTier> tier(new GpuTier(share, store, limits, options));
   for (size_t i = 0; i < forms.size(); ++i) {
     tier->layers_.push_back(lay_out(forms[i], store.table().layers[i]));
-    if (tier->layers_.back().is_computed) tier->num_experts_ += store.table().num_experts;
+    if (tier->layers_.back().is_computed) {
+      tier->num_experts_ += store.table().num_experts;
+      continue;
+    }
+    for (const PartMatrix* place : {&forms[i].gate, &forms[i].up, &forms[i].down}) {
+      tier->types_left_.insert(name_of_type(*place));
+    }
   }
   const GpuSlots::Shape shape = PENSTOCK_TRY(tier->plan_slots(slot_bytes(store.table(), forms)));
-  PENSTOCK_TRY(tier->prove());
+  PENSTOCK_TRY(tier->prove(share.codings));
   GpuDevice& device = *tier->gpu_.device;
-  tier->experts_ = PENSTOCK_TRY(GpuExperts::create(device, rows_of(limits)));
+  tier->experts_ = PENSTOCK_TRY(GpuExperts::create(device, rows_of(limits), tier->shapes()));
   tier->slots_ = PENSTOCK_TRY(GpuSlots::create(device, shape));
   if (device.allocated_bytes() > tier->gpu_.vram_bytes) {
     return Error{ErrorCode::kOutOfMemory,
@@ -101,39 +112,6 @@ Result<std::unique_ptr<GpuTier>> GpuTier::create(const Share& share,
                              format_bytes(tier->gpu_.vram_bytes))};
   }
   return tier;
-}
-
-GpuTier::Layer GpuTier::lay_out(const ExpertForm& form, const LayerPlaces& places) {
-  Layer layer;
-  for (const PartPlace& part : places.parts) {
-    layer.parts.push_back({.offset = layer.end, .bytes = {}});
-    layer.bytes.push_back(part.bytes);
-    layer.end += gpu_aligned(part.bytes);
-  }
-  const auto at = [&](const PartMatrix& place) {
-    return layer.parts[static_cast<size_t>(place.part)].offset + place.at.codes;
-  };
-  layer.gate = at(form.gate);
-  layer.up = at(form.up);
-  layer.down = at(form.down);
-  layer.up_first_row = form.up.first_row;
-  layer.shape = {.gate_up = form.gate.matrix.dtype,
-                 .down = form.down.matrix.dtype,
-                 .hidden_size = form.gate.matrix.columns,
-                 .expert_width = form.down.matrix.columns};
-  layer.is_computed = !form.gate.is_coded && !form.up.is_coded && !form.down.is_coded &&
-                      form.gate.matrix.dtype == form.up.matrix.dtype &&
-                      layer.shape.can_be_computed();
-  return layer;
-}
-
-uint64_t GpuTier::slot_bytes(const ExpertTable& table, std::span<const ExpertForm> forms) {
-  uint64_t bytes = 0;
-  for (size_t i = 0; i < forms.size(); ++i) {
-    const Layer layer = lay_out(forms[i], table.layers[i]);
-    if (layer.is_computed) bytes = std::max(bytes, layer.end);
-  }
-  return bytes;
 }
 
 Result<int64_t> GpuTier::slots_for(const std::string& name, const GpuTierLimits& limits,
@@ -158,11 +136,9 @@ uint64_t GpuTier::least_bytes(const GpuTierLimits& limits, uint64_t slot_bytes) 
 Result<GpuSlots::Shape> GpuTier::plan_slots(uint64_t slot_bytes) const {
   const std::string& name = gpu_.device->facts().name;
   if (slot_bytes == 0) {
-    return Error{
-        ErrorCode::kUnsupported,
-        fmt::format("{}: this model's experts cannot be computed there, which takes q8, q4, "
-                    "q3 or q2 of a packed model",
-                    name)};
+    return Error{ErrorCode::kUnsupported,
+                 fmt::format("{}: this model's experts cannot be computed there, which takes {}",
+                             name, kGpuCodingNames)};
   }
   int64_t slots = PENSTOCK_TRY(slots_for(name, limits_, slot_bytes, vram_bytes_));
   slots = std::min(slots, num_experts_);
@@ -174,9 +150,12 @@ Result<GpuSlots::Shape> GpuTier::plan_slots(uint64_t slot_bytes) const {
                          .num_staging = num_staging(slot_bytes)};
 }
 
-Result<void> GpuTier::prove() const {
+Result<void> GpuTier::prove(std::span<const GpuCoding> others) const {
   const int64_t inputs = options_.probe_inputs > 0 ? options_.probe_inputs : kProbeInputs;
-  const BitProbe probe = PENSTOCK_TRY(probe_bits(*gpu_.device, inputs));
+  std::set<GpuCoding> codings(others.begin(), others.end());
+  for (const GpuExpertShape& shape : shapes()) codings.insert({shape.gate_up, shape.down});
+  const std::vector<GpuCoding> list(codings.begin(), codings.end());
+  const BitProbe probe = PENSTOCK_TRY(probe_bits(*gpu_.device, inputs, list));
   if (probe.is_right()) return {};
   return Error{ErrorCode::kUnsupported,
                fmt::format("{}: {}", gpu_.device->facts().name, probe.refusal())};
@@ -210,9 +189,12 @@ void GpuTier::settle() {
 
 GpuExpertWork GpuTier::work_for(int slot, const RoutedRows& rows, size_t i) const {
   const uint64_t start = slots_->address(slot);
-  return {.gate = start + layer().gate,
-          .up = start + layer().up,
-          .down = start + layer().down,
+  const auto at = [&](const GpuPlanes& planes) {
+    return GpuPlanes{start + planes.codes, start + planes.scales, start + planes.biases};
+  };
+  return {.gate = at(layer().gate),
+          .up = at(layer().up),
+          .down = at(layer().down),
           .up_first_row = layer().up_first_row,
           .tokens = rows.tokens(i),
           .places = rows.places(i)};
@@ -299,7 +281,8 @@ void GpuTier::end() {
 void GpuTier::offer(int expert, std::span<const std::byte* const> parts) {
   if (is_lost_ || promotions_left_ == 0 || !layer().is_computed || !slots_->has_room()) return;
   ExpertCache& cache = slots_->cache();
-  if (cache.find(layer_, expert) || (cache.num_free() == 0 && !makes_room_for(expert))) return;
+  if (cache.find(layer_, expert) || !may_go_there(expert, parts)) return;
+  if (cache.num_free() == 0 && !makes_room_for(expert)) return;
   const auto slot = cache.claim(layer_, expert);
   if (!slot) return;
   pieces_ = layer().parts;
@@ -312,6 +295,16 @@ void GpuTier::offer(int expert, std::span<const std::byte* const> parts) {
   ++report_.promotions;
   const Result<void> filled = slots_->fill(*slot, pieces_);
   if (!filled) lose(filled.error());
+}
+
+bool GpuTier::may_go_there(int expert, std::span<const std::byte* const> parts) {
+  if (layer().to_look_at.empty()) return true;
+  if (stays_here_.contains({layer_, expert})) return false;
+  const bool may = std::ranges::none_of(layer().to_look_at, [&](const PartMatrix& place) {
+    return has_tiny_scales(layer().matrix(place, parts));
+  });
+  if (!may) stays_here_.insert({layer_, expert});
+  return may;
 }
 
 // Whether another expert is to go for this one. It is then needed below again.
@@ -351,6 +344,8 @@ GpuReport GpuTier::report() const {
   report.used_bytes = gpu_.device->peak_bytes();
   report.num_slots = slots_->cache().num_slots();
   report.num_experts = num_experts_;
+  report.expert_types_left = {types_left_.begin(), types_left_.end()};
+  report.num_kernels = gpu_.device->num_kernels();
   return report;
 }
 

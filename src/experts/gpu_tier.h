@@ -20,7 +20,10 @@
 
 #include <memory>
 #include <optional>
+#include <set>
 #include <span>
+#include <string>
+#include <utility>
 #include <vector>
 
 #include "experts/expert_source.h"
@@ -49,6 +52,7 @@ class GpuTier final : public ExpertTier {
     ChosenGpu& gpu;
     GpuUse& use;
     uint64_t vram_bytes = 0;
+    std::span<const GpuCoding> codings = {};  // of what else is multiplied there: to be proved too
   };
   // forms: of the layers of the store's table. GPU and store outlive it.
   static Result<std::unique_ptr<GpuTier>> create(const Share& share,
@@ -86,15 +90,20 @@ class GpuTier final : public ExpertTier {
     std::vector<SlotPiece> parts;  // without addresses
     std::vector<uint64_t> bytes;   // of each
     uint64_t end = 0;              // of the last one
-    uint64_t gate = 0, up = 0, down = 0;
+    GpuPlanes gate, up, down;      // from the slot's beginning on
     int64_t up_first_row = 0;
+    std::vector<PartMatrix> to_look_at;  // whose scales may be too small for a device
+
+    Matrix matrix(const PartMatrix& place, std::span<const std::byte* const> here) const;
   };
 
   GpuTier(const Share& share, ExpertStore& store, const GpuTierLimits& limits,
           const GpuOptions& options);
   static Layer lay_out(const ExpertForm& form, const LayerPlaces& places);
   Result<GpuSlots::Shape> plan_slots(uint64_t slot_bytes) const;
-  Result<void> prove() const;
+  Result<void> prove(std::span<const GpuCoding> others) const;
+  std::vector<GpuExpertShape> shapes() const;
+  bool may_go_there(int expert, std::span<const std::byte* const> parts);
   const Layer& layer() const { return layers_[static_cast<size_t>(layer_)]; }
   std::optional<int> find_ready(int layer, int expert) const;
   bool is_for_processors(const RoutedRows& rows, ExpertId id) const;
@@ -112,8 +121,10 @@ class GpuTier final : public ExpertTier {
   const GpuTierLimits limits_;
   const GpuOptions options_;
   std::vector<Layer> layers_;
-  int64_t num_experts_ = 0;  // that can be computed
+  int64_t num_experts_ = 0;           // that can be computed
+  std::set<std::string> types_left_;  // of the others
   std::optional<GpuSlots> slots_;
+  std::set<std::pair<int, int>> stays_here_;  // layer and expert
   std::optional<GpuExperts> experts_;
   bool is_lost_ = false;
   GpuReport report_;

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <cmath>
 #include <limits>
@@ -14,6 +15,8 @@
 #include "compute/panel.h"
 #include "compute/reference.h"
 #include "gpu/gpu_products.h"
+#include "gpu/probe_matrix.h"
+#include "quant/codebook_blocks.h"
 
 namespace penstock {
 namespace {
@@ -109,6 +112,18 @@ constexpr Primitive kPrimitives[] = {
        for (int i = 0; i < 4; ++i) sum += byte_of(x, i) * byte_of(y, i);
        return static_cast<uint32_t>(sum);
      }},
+    {"half",
+     true,
+     {},
+     [](uint32_t x, uint32_t, uint32_t) {
+       return to_bits(f16_to_f32(static_cast<uint16_t>(x & 0xbfffu)));
+     }},
+    {"power of two",
+     true,
+     {},
+     [](uint32_t x, uint32_t, uint32_t) {
+       return to_bits(half_of_e8m0(static_cast<uint8_t>(2 + (x & 0x7fu))));
+     }},
 };
 
 // Of any size in the domain, with any bits; every few with none, all or the outer ones set.
@@ -144,7 +159,7 @@ class Prober {
  public:
   Prober(GpuDevice& device, int64_t inputs) : device_(device), inputs_(inputs) {}
 
-  Result<BitProbe> run() {
+  Result<BitProbe> run(std::span<const GpuCoding> codings) {
     BitProbe probe;
     kernel_ = PENSTOCK_TRY(device_.kernel(Shader::kProbe, {}));
     const auto bytes = static_cast<uint64_t>(4 * inputs_);
@@ -154,10 +169,12 @@ class Prober {
     for (size_t op = 0; op < std::size(kPrimitives); ++op) {
       probe.rows.push_back(PENSTOCK_TRY(run_primitive(op)));
     }
-    const GpuProducts products = PENSTOCK_TRY(GpuProducts::create(device_));
-    for (const DType dtype : {DType::kQ8, DType::kQ4, DType::kQ3, DType::kQ2}) {
+    std::vector<GpuProductUse> uses;
+    for (const GpuCoding& coding : codings) uses.push_back({.coding = coding});
+    const GpuProducts products = PENSTOCK_TRY(GpuProducts::create(device_, uses));
+    for (const GpuCoding& coding : codings) {
       for (const uint32_t tokens : {1u, kTileTokens}) {
-        probe.rows.push_back(PENSTOCK_TRY(run_product(products, dtype, tokens)));
+        probe.rows.push_back(PENSTOCK_TRY(run_product(products, coding, tokens)));
       }
     }
     return probe;
@@ -165,7 +182,8 @@ class Prober {
 
  private:
   Result<BitProbeRow> run_primitive(size_t op);
-  Result<BitProbeRow> run_product(const GpuProducts& products, DType dtype, uint32_t tokens);
+  Result<BitProbeRow> run_product(const GpuProducts& products, const GpuCoding& coding,
+                                  uint32_t tokens);
 
   static std::span<uint32_t> words(const GpuBuffer& buffer) {
     const std::span<std::byte> bytes = buffer.host_bytes();
@@ -213,45 +231,48 @@ Result<BitProbeRow> Prober::run_primitive(size_t op) {
 }
 
 // Rows that are neither whole panels nor whole tiles, blocks whose largest numbers lie far apart.
-Result<BitProbeRow> Prober::run_product(const GpuProducts& products, DType dtype, uint32_t tokens) {
-  constexpr int64_t kRows = 50, kColumns = 20 * kGroupColumns;
+Result<BitProbeRow> Prober::run_product(const GpuProducts& products, const GpuCoding& coding,
+                                        uint32_t tokens) {
+  constexpr int64_t kColumns = ProbeMatrix::kColumns, kRows = ProbeMatrix::kRows;
   std::mt19937 engine(7 + tokens);
   std::normal_distribution<float> normal;
-  std::vector<float> weights(kRows * kColumns), x(tokens * kColumns);
-  for (float& value : weights) value = normal(engine) / 32;
+  const ProbeMatrix weights(coding, engine);
+  std::vector<float> x(tokens * kColumns);
   for (size_t i = 0; i < x.size(); ++i) {
     x[i] = std::ldexp(normal(engine), static_cast<int>(i / kGroupColumns % 5) * 10 - 20);
   }
-  const int64_t panels = panel_bytes(dtype, kRows, kColumns);
-  AlignedMemory memory =
-      PENSTOCK_TRY(AlignedMemory::create(static_cast<uint64_t>(panels), "the bit probe"));
-  make_panels(dtype, weights, kRows, kColumns, memory.bytes());
   const auto shared = [&](int64_t bytes) {
     return device_.allocate(static_cast<uint64_t>(bytes), GpuMemoryKind::kShared, "the bit probe");
   };
-  const GpuBuffer matrix = PENSTOCK_TRY(shared(panels));
+  std::array<GpuBuffer, 3> planes;
+  for (size_t i = 0; i < planes.size(); ++i) {
+    const std::span<const std::byte> bytes = weights.planes[i];
+    if (bytes.empty()) continue;
+    planes[i] = PENSTOCK_TRY(shared(std::ssize(bytes)));
+    PENSTOCK_TRY(device_.write(planes[i], 0, bytes));
+  }
   const GpuBuffer inputs = PENSTOCK_TRY(shared(std::ssize(x) * 4));
   const GpuBuffer packed = PENSTOCK_TRY(shared(tokens * gpu_fixed_row_bytes(kColumns)));
   const GpuBuffer result = PENSTOCK_TRY(shared(tokens * kRows * 4));
   const GpuBuffer tile = PENSTOCK_TRY(shared(sizeof(GpuTile)));
   const GpuBuffer list = PENSTOCK_TRY(shared(tokens * static_cast<int64_t>(sizeof(GpuRowPair))));
-  PENSTOCK_TRY(device_.write(matrix, 0, memory.bytes()));
   PENSTOCK_TRY(device_.write(inputs, 0, std::as_bytes(std::span(x))));
-  const GpuTile one = {.matrix = matrix.address(), .count = tokens};
+  const GpuTile one = {.matrix = {planes[0].address(), planes[1].address(), planes[2].address()},
+                       .count = tokens};
   PENSTOCK_TRY(device_.write(tile, 0, std::as_bytes(std::span(&one, 1))));
   std::vector<GpuRowPair> pairs;
   for (uint32_t t = 0; t < tokens; ++t) pairs.push_back({t, t});
   PENSTOCK_TRY(device_.write(list, 0, std::as_bytes(std::span(pairs))));
 
   GpuCommands commands = PENSTOCK_TRY(device_.compute().begin());
-  products.pack(commands, {.dtype = dtype,
+  products.pack(commands, {.coding = coding,
                            .x = inputs.address(),
                            .packed = packed.address(),
                            .columns = kColumns,
                            .stride = kColumns,
                            .rows = tokens});
   commands.barrier();
-  products.multiply(commands, {.dtype = dtype,
+  products.multiply(commands, {.coding = coding,
                                .tile_tokens = tokens,
                                .tiles = tile.address(),
                                .list = list.address(),
@@ -264,12 +285,11 @@ Result<BitProbeRow> Prober::run_product(const GpuProducts& products, DType dtype
   PENSTOCK_TRY(device_.compute().finish(commands));
 
   BitProbeRow row = {
-      fmt::format("product {}, {} rows", name_of(dtype), tokens), tokens * kRows, 0, {}};
-  const Matrix on_host = {dtype, kRows, kColumns, memory.bytes().data()};
+      fmt::format("product {}, {} rows", name_of(coding), tokens), tokens * kRows, 0, {}};
   std::vector<float> expected(kRows);
   for (uint32_t t = 0; t < tokens; ++t) {
-    panel_product(on_host, std::span(x).subspan(t * kColumns, kColumns), Arithmetic::kFixed16,
-                  expected);
+    panel_product(weights.matrix(), std::span(x).subspan(t * kColumns, kColumns),
+                  Arithmetic::kFixed16, expected);
     for (size_t r = 0; r < kRows; ++r) {
       const uint32_t got = words(result)[t * kRows + r];
       if (got == to_bits(expected[r])) continue;
@@ -303,9 +323,13 @@ std::string BitProbe::refusal() const {
   return {};
 }
 
-Result<BitProbe> probe_bits(GpuDevice& device, int64_t inputs) {
+Result<BitProbe> probe_bits(GpuDevice& device, int64_t inputs, std::span<const GpuCoding> codings) {
   PENSTOCK_CHECK(inputs > 0 && inputs % 64 == 0 && inputs <= kProbeInputsMax);
-  return Prober(device, inputs).run();
+  return Prober(device, inputs).run(codings);
+}
+
+Result<BitProbe> probe_bits(GpuDevice& device, int64_t inputs) {
+  return probe_bits(device, inputs, common_gpu_codings());
 }
 
 }  // namespace penstock

@@ -12,10 +12,12 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <string>
 #include <vector>
 
 #include "base/result.h"
+#include "gpu/gpu_coding.h"
 #include "gpu/gpu_device.h"
 
 namespace penstock {
@@ -39,7 +41,9 @@ struct BitProbe {
 inline constexpr int64_t kProbeInputs = int64_t{1} << 16;
 inline constexpr int64_t kProbeInputsMax = int64_t{1} << 20;
 
-// `inputs` for each primitive, a multiple of 64.
+// `inputs` for each primitive, a multiple of 64. codings: of the weights that it is to multiply.
+Result<BitProbe> probe_bits(GpuDevice& device, int64_t inputs, std::span<const GpuCoding> codings);
+// Of common_gpu_codings().
 Result<BitProbe> probe_bits(GpuDevice& device, int64_t inputs = kProbeInputs);
 
 }  // namespace penstock

@@ -25,6 +25,13 @@ GpuExpertLimits ffn_limits(const GpuTrunk& trunk) {
           .expert_width = trunk.ffn_width};
 }
 
+// Of each pair that an FFN may have.
+std::vector<GpuExpertShape> ffn_shapes(std::span<const GpuCoding> codings) {
+  std::vector<GpuExpertShape> shapes;
+  for (const GpuCoding& coding : codings) shapes.push_back({.gate_up = coding, .down = coding});
+  return shapes;
+}
+
 bool overlap(Rows a, Rows b) {
   const auto end_of = [](Rows rows) { return rows.data + rows.count * rows.stride; };
   return a.count > 0 && b.count > 0 && a.data < end_of(b) && b.data < end_of(a);
@@ -57,9 +64,10 @@ Result<std::unique_ptr<GpuBackend>> GpuBackend::create(GpuDevice& device, GpuUse
                                                        const GpuTrunk& trunk) {
   std::unique_ptr<GpuBackend> made(new GpuBackend(use, cpu, trunk));
   made->matrices_ = PENSTOCK_TRY(GpuMatrices::create(device, trunk.matrices));
-  made->matmul_ = PENSTOCK_TRY(GpuMatmul::create(device, matmul_limits(trunk)));
+  const std::vector<GpuCoding> codings = gpu_codings_of(trunk.matrices);
+  made->matmul_ = PENSTOCK_TRY(GpuMatmul::create(device, matmul_limits(trunk), codings));
   if (trunk.hidden_size > 0) {
-    made->ffn_ = PENSTOCK_TRY(GpuExperts::create(device, ffn_limits(trunk)));
+    made->ffn_ = PENSTOCK_TRY(GpuExperts::create(device, ffn_limits(trunk), ffn_shapes(codings)));
   }
   const Bytes rows = bytes_for_rows(trunk);
   made->report_.matrices = made->matrices_->size();
@@ -89,8 +97,10 @@ void GpuBackend::share_out(Rows x, std::span<const Projection> projections) {
   for (const Projection& projection : projections) {
     const std::span<const GpuPiece> found = find(projection.weight);
     const int64_t rows = projection.weight.rows;
-    const bool fits = columns_ + rows <= trunk_.results && x.width <= trunk_.columns &&
-                      pieces + std::ssize(found) <= kPiecesMax;
+    const bool fits =
+        columns_ + rows <= trunk_.results && x.width <= trunk_.columns &&
+        pieces + std::ssize(found) <= kPiecesMax &&
+        (there_.empty() || GpuMatmul::go_together(there_[0].weight, projection.weight));
     if (found.empty() || x.count == 0 || x.count > trunk_.call_rows_max || !fits) {
       here_.push_back(projection);
       continue;
@@ -147,14 +157,14 @@ bool GpuBackend::has_ffn(Rows x, const Matrix& gate, const Matrix& up, const Mat
     return false;
   }
   for (const Matrix* matrix : {&gate, &up, &down}) {
-    if (find(*matrix).size() != 1) return false;
+    if (find(*matrix).size() != 1 || matrix->coded.order != nullptr) return false;
   }
-  return gate.dtype == up.dtype && shape_of(gate, down).can_be_computed();
+  return gpu_coding_of(gate) == gpu_coding_of(up) && shape_of(gate, down).can_be_computed();
 }
 
 GpuExpertShape GpuBackend::shape_of(const Matrix& gate, const Matrix& down) {
-  return {.gate_up = gate.dtype,
-          .down = down.dtype,
+  return {.gate_up = gpu_coding_of(gate),
+          .down = gpu_coding_of(down),
           .hidden_size = gate.columns,
           .expert_width = gate.rows};
 }
@@ -163,9 +173,9 @@ Result<void> GpuBackend::begin_ffn_wave() {
   Ffn& call = *pending_;
   call.count = std::min(trunk_.rows, call.x.count - call.first);
   const std::span rows = std::span(all_rows_).first(static_cast<size_t>(call.count));
-  const GpuExpertWork work[] = {{.gate = find(call.gate)[0].address,
-                                 .up = find(call.up)[0].address,
-                                 .down = find(call.down)[0].address,
+  const GpuExpertWork work[] = {{.gate = find(call.gate)[0].planes,
+                                 .up = find(call.up)[0].planes,
+                                 .down = find(call.down)[0].planes,
                                  .tokens = rows,
                                  .places = rows}};
   PENSTOCK_TRY(

@@ -131,7 +131,8 @@ TEST_F(GpuBackendTest, a_matrix_may_be_cut_into_blocks) {
   const auto panel = static_cast<uint64_t>(panel_bytes(DType::kQ3, kPanelRows, kHidden));
   GpuMatrices matrices = GpuMatrices::create(*device_, both, 4 * panel + 100).value();
   GpuMatmul matmul =
-      GpuMatmul::create(*device_, {.rows = 9, .columns = kHidden, .results = 9 * 205, .pieces = 6})
+      GpuMatmul::create(*device_, {.rows = 9, .columns = kHidden, .results = 9 * 205, .pieces = 6},
+                        gpu_codings_of(both))
           .value();
   EXPECT_TRUE(matrices.find(weight.matrix).empty());
   ASSERT_TRUE(matrices.fill(matmul.staging()).has_value());

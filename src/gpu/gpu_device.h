@@ -59,6 +59,9 @@ class GpuDevice {
   Result<void> write(const GpuBuffer& to, uint64_t offset, std::span<const std::byte> bytes);
   Result<void> read(const GpuBuffer& from, uint64_t offset, std::span<std::byte> bytes);
 
+  // That were compiled so far.
+  int64_t num_kernels() const { return std::ssize(pipelines_); }
+
   // For the parts of this room.
   const VulkanDeviceFunctions& functions() const { return functions_; }
   VkDevice handle() const { return device_; }

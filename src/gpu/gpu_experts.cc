@@ -25,6 +25,15 @@ void put(const GpuBuffer& to, uint64_t offset, const std::vector<T>& values) {
   std::memcpy(to.host_bytes().data() + offset, values.data(), values.size() * sizeof(T));
 }
 
+std::vector<GpuProductUse> expert_uses(std::span<const GpuExpertShape> shapes) {
+  std::vector<GpuProductUse> uses;
+  for (const GpuExpertShape& shape : shapes) {
+    uses.push_back({.coding = shape.gate_up, .is_gated = true});
+    uses.push_back({.coding = shape.down});
+  }
+  return uses;
+}
+
 // Of more rows lists are copied.
 constexpr int64_t kListsReadThere = 64;
 
@@ -53,9 +62,11 @@ GpuExperts::GpuExperts(GpuDevice& device, const GpuExpertLimits& limits,
                        const GpuProducts& products)
     : device_(&device), limits_(limits), layout_(limits), products_(products) {}
 
-Result<GpuExperts> GpuExperts::create(GpuDevice& device, const GpuExpertLimits& limits) {
+Result<GpuExperts> GpuExperts::create(GpuDevice& device, const GpuExpertLimits& limits,
+                                      std::span<const GpuExpertShape> shapes) {
   PENSTOCK_CHECK(limits.tokens > 0 && limits.places > 0);
-  GpuExperts experts(device, limits, PENSTOCK_TRY(GpuProducts::create(device)));
+  GpuExperts experts(device, limits,
+                     PENSTOCK_TRY(GpuProducts::create(device, expert_uses(shapes))));
   const auto take = [&](GpuBuffer& buffer, uint64_t bytes, GpuMemoryKind kind) -> Result<void> {
     buffer = PENSTOCK_TRY(device.allocate(bytes, kind, "rows of experts"));
     return {};
@@ -148,7 +159,7 @@ void GpuExperts::record(GpuCommands& commands, const GpuExpertShape& shape, int6
     commands.barrier();
     lists = lists_.address() - layout_.gate_up_list;
   }
-  products_.pack(commands, {.dtype = shape.gate_up,
+  products_.pack(commands, {.coding = shape.gate_up,
                             .x = inputs + layout_.x,
                             .packed = packed_x_.address(),
                             .columns = hidden_size,
@@ -156,7 +167,7 @@ void GpuExperts::record(GpuCommands& commands, const GpuExpertShape& shape, int6
                             .rows = tokens});
   commands.barrier();
   record_product(commands,
-                 {.dtype = shape.gate_up,
+                 {.coding = shape.gate_up,
                   .is_gated = true,
                   .list = lists + layout_.gate_up_list,
                   .packed = packed_x_.address(),
@@ -166,7 +177,7 @@ void GpuExperts::record(GpuCommands& commands, const GpuExpertShape& shape, int6
                   .stride = width},
                  lists + layout_.gate_up_tiles);
   commands.barrier();
-  products_.pack(commands, {.dtype = shape.down,
+  products_.pack(commands, {.coding = shape.down,
                             .x = hidden_.address(),
                             .packed = packed_hidden_.address(),
                             .columns = width,
@@ -174,7 +185,7 @@ void GpuExperts::record(GpuCommands& commands, const GpuExpertShape& shape, int6
                             .rows = rows_});
   commands.barrier();
   record_product(commands,
-                 {.dtype = shape.down,
+                 {.coding = shape.down,
                   .list = lists + layout_.down_list,
                   .packed = packed_hidden_.address(),
                   .result = results_.address(),

@@ -36,18 +36,18 @@ struct GpuExpertLimits {
 };
 
 struct GpuExpertShape {
-  DType gate_up = DType::kQ4, down = DType::kQ4;
+  GpuCoding gate_up = {}, down = {};
   int64_t hidden_size = 0, expert_width = 0;
 
   bool can_be_computed() const {
-    return has_gpu_product(gate_up) && has_gpu_product(down) && hidden_size % kGroupColumns == 0 &&
+    return gate_up.is_there() && down.is_there() && hidden_size % kGroupColumns == 0 &&
            expert_width % kGroupColumns == 0;
   }
 };
 
 // One expert on the device and the rows that go through it: ExpertWork, with addresses.
 struct GpuExpertWork {
-  uint64_t gate = 0, up = 0, down = 0;  // of panels
+  GpuPlanes gate = {}, up = {}, down = {};
   int64_t up_first_row = 0;
   std::span<const int32_t> tokens = {};  // rows of x
   std::span<const int32_t> places = {};  // rows of out
@@ -55,7 +55,9 @@ struct GpuExpertWork {
 
 class GpuExperts {
  public:
-  static Result<GpuExperts> create(GpuDevice& device, const GpuExpertLimits& limits);
+  // shapes: of all calls; sizes do not matter.
+  static Result<GpuExperts> create(GpuDevice& device, const GpuExpertLimits& limits,
+                                   std::span<const GpuExpertShape> shapes);
 
   struct Bytes {
     uint64_t on_device = 0, on_host = 0;

@@ -25,19 +25,33 @@ using test::Values;
 
 constexpr int kTopK = 3;
 
+// A shape's type of gate and up, and of down.
+struct TestShape {
+  DType gate_up, down;
+
+  GpuExpertShape shape() const {
+    return {.gate_up = gate_up, .down = down, .hidden_size = kHidden, .expert_width = kWidth};
+  }
+};
+const GpuExpertShape kShapes[] = {
+    TestShape{DType::kQ8, DType::kQ8}.shape(), TestShape{DType::kQ4, DType::kQ4}.shape(),
+    TestShape{DType::kQ3, DType::kQ3}.shape(), TestShape{DType::kQ2, DType::kQ2}.shape(),
+    TestShape{DType::kQ3, DType::kQ8}.shape()};
+
 // Some experts of one shape, on both sides.
 struct TestExperts {
+  TestShape types;
   GpuExpertShape shape;
   bool is_one_matrix;  // gate above up
   std::vector<OwnedMatrix> gate, up, down;
   std::vector<GpuBuffer> blocks;  // gate, up and down, one behind the other
 
-  TestExperts(GpuDevice& device, Values& source, const GpuExpertShape& what, bool one, int count)
-      : shape(what), is_one_matrix(one) {
+  TestExperts(GpuDevice& device, Values& source, const TestShape& what, bool one, int count)
+      : types(what), shape(what.shape()), is_one_matrix(one) {
     for (int e = 0; e < count; ++e) {
-      gate.emplace_back(shape.gate_up, source, (one ? 2 : 1) * kWidth, kHidden);
-      up.emplace_back(shape.gate_up, source, kWidth, kHidden);
-      down.emplace_back(shape.down, source, kHidden, kWidth);
+      gate.emplace_back(types.gate_up, source, (one ? 2 : 1) * kWidth, kHidden);
+      up.emplace_back(types.gate_up, source, kWidth, kHidden);
+      down.emplace_back(types.down, source, kHidden, kWidth);
       const size_t bytes = size_of(gate.back()) + size_of(up.back()) + size_of(down.back());
       blocks.push_back(device.allocate(bytes, GpuMemoryKind::kDevice, "a test").value());
       uint64_t at = 0;
@@ -61,8 +75,8 @@ struct TestExperts {
   }
   GpuExpertWork on_gpu(size_t e) const {
     const uint64_t start = blocks[e].address();
-    GpuExpertWork work = {.gate = start, .up = start + size_of(gate[e])};
-    work.down = work.up + size_of(up[e]);
+    GpuExpertWork work = {.gate = {.codes = start}, .up = {.codes = start + size_of(gate[e])}};
+    work.down.codes = work.up.codes + size_of(up[e]);
     if (is_one_matrix) {
       work.up = work.gate;
       work.up_first_row = kWidth;
@@ -97,7 +111,7 @@ class GpuExpertsTest : public GpuTest {
   void SetUp() override {
     GpuTest::SetUp();
     if (HasFatalFailure()) return;
-    gpu_.emplace(GpuExperts::create(*device_, limits()).value());
+    gpu_.emplace(GpuExperts::create(*device_, limits(), kShapes).value());
     cpu_ = CpuBackend::create(2, {.tokens = kTokensMax,
                                   .hidden_size = kHidden,
                                   .width = 2 * kHidden,
@@ -146,9 +160,7 @@ class GpuExpertsTest : public GpuTest {
 TEST_F(GpuExpertsTest, have_the_bits_of_the_cpu_in_every_type_for_any_number_of_rows) {
   for (const DType dtype : {DType::kQ8, DType::kQ4, DType::kQ3, DType::kQ2}) {
     Values source(static_cast<uint32_t>(dtype));
-    const TestExperts experts(
-        *device_, source,
-        {.gate_up = dtype, .down = dtype, .hidden_size = kHidden, .expert_width = kWidth}, true, 5);
+    const TestExperts experts(*device_, source, {.gate_up = dtype, .down = dtype}, true, 5);
     for (const int64_t tokens : {1, 2, 11, 37}) {
       const OwnedRows x(source, tokens, kHidden);
       compare(experts, TestRouting(5, tokens, 3), x,
@@ -159,20 +171,15 @@ TEST_F(GpuExpertsTest, have_the_bits_of_the_cpu_in_every_type_for_any_number_of_
 
 TEST_F(GpuExpertsTest, gate_up_and_down_may_be_three_matrices_of_two_types) {
   Values source(17);
-  const TestExperts experts(
-      *device_, source,
-      {.gate_up = DType::kQ3, .down = DType::kQ8, .hidden_size = kHidden, .expert_width = kWidth},
-      false, 4);
+  const TestExperts experts(*device_, source, {.gate_up = DType::kQ3, .down = DType::kQ8}, false,
+                            4);
   const OwnedRows x(source, 9, kHidden);
   compare(experts, TestRouting(4, 9, 5), x, "three matrices");
 }
 
 TEST_F(GpuExpertsTest, tiny_huge_and_absent_inputs_have_the_bits_of_the_cpu) {
   Values source(18);
-  const TestExperts experts(
-      *device_, source,
-      {.gate_up = DType::kQ4, .down = DType::kQ4, .hidden_size = kHidden, .expert_width = kWidth},
-      true, 3);
+  const TestExperts experts(*device_, source, {.gate_up = DType::kQ4, .down = DType::kQ4}, true, 3);
   const OwnedRows x(source, 5, kHidden);
   for (int64_t c = 0; c < kHidden; ++c) {
     x.rows.row(0)[static_cast<size_t>(c)] *= 0x1p-80f;
@@ -185,10 +192,7 @@ TEST_F(GpuExpertsTest, tiny_huge_and_absent_inputs_have_the_bits_of_the_cpu) {
 
 TEST_F(GpuExpertsTest, what_is_not_finite_stays_so_and_leaves_other_rows_alone) {
   Values source(19);
-  const TestExperts experts(
-      *device_, source,
-      {.gate_up = DType::kQ4, .down = DType::kQ4, .hidden_size = kHidden, .expert_width = kWidth},
-      true, 3);
+  const TestExperts experts(*device_, source, {.gate_up = DType::kQ4, .down = DType::kQ4}, true, 3);
   const OwnedRows x(source, 2, kHidden);
   x.rows.row(1)[70] = std::numeric_limits<float>::infinity();
   const TestRouting routing(3, 2, 1);
@@ -209,10 +213,7 @@ TEST_F(GpuExpertsTest, what_is_not_finite_stays_so_and_leaves_other_rows_alone) 
 // A row does not depend on the rows beside it, nor on which experts share a call.
 TEST_F(GpuExpertsTest, rows_do_not_depend_on_their_company) {
   Values source(20);
-  const TestExperts experts(
-      *device_, source,
-      {.gate_up = DType::kQ4, .down = DType::kQ4, .hidden_size = kHidden, .expert_width = kWidth},
-      true, 4);
+  const TestExperts experts(*device_, source, {.gate_up = DType::kQ4, .down = DType::kQ4}, true, 4);
   const OwnedRows x(source, 23, kHidden);
   const TestRouting routing(4, 23, 9);
   const OwnedRows together(23 * kTopK, kHidden), alone(23 * kTopK, kHidden);
@@ -238,7 +239,7 @@ TEST_F(GpuExpertsTest, rows_do_not_depend_on_their_company) {
 
 TEST_F(GpuExpertsTest, takes_the_memory_that_it_says) {
   const uint64_t before = device_->allocated_bytes();
-  const GpuExperts more = GpuExperts::create(*device_, limits()).value();
+  const GpuExperts more = GpuExperts::create(*device_, limits(), kShapes).value();
   const GpuExperts::Bytes bytes = GpuExperts::bytes_for(limits());
   EXPECT_EQ(device_->allocated_bytes() - before, bytes.on_device + bytes.on_host);
 }
@@ -249,17 +250,14 @@ TEST_F(GpuExpertsTest, refused_memory_and_loss_are_errors) {
   const OwnedRows x(source, 1, kHidden), out(kTopK, kHidden);
   for (int64_t allocations = 0; allocations < 6; ++allocations) {
     const auto device = make_device({.allocations_before_failure = allocations});
-    const Result<GpuExperts> refused = GpuExperts::create(*device, limits());
+    const Result<GpuExperts> refused = GpuExperts::create(*device, limits(), {&kShapes[1], 1});
     ASSERT_FALSE(refused.has_value()) << allocations;
     EXPECT_EQ(refused.error().code, ErrorCode::kOutOfMemory);
     EXPECT_EQ(device->allocated_bytes(), 0u);
   }
   const auto device = make_device({.submits_before_loss = 1});
-  GpuExperts experts = GpuExperts::create(*device, limits()).value();
-  const TestExperts weights(
-      *device_, source,
-      {.gate_up = DType::kQ4, .down = DType::kQ4, .hidden_size = kHidden, .expert_width = kWidth},
-      true, 1);
+  GpuExperts experts = GpuExperts::create(*device, limits(), {&kShapes[1], 1}).value();
+  const TestExperts weights(*device_, source, {.gate_up = DType::kQ4, .down = DType::kQ4}, true, 1);
   ASSERT_TRUE(experts.begin(weights.shape, x.rows, {}).has_value());
   ASSERT_TRUE(experts.finish(out.rows).has_value());
   const Result<Fence> lost = experts.begin(weights.shape, x.rows, {});

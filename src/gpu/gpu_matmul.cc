@@ -17,6 +17,25 @@ int64_t tiles_for(int64_t rows) {
   return (rows + kTileTokens - 1) / kTileTokens;
 }
 
+std::vector<GpuProductUse> product_uses(std::span<const GpuCoding> codings) {
+  std::vector<GpuProductUse> uses;
+  for (const GpuCoding& coding : codings) uses.push_back({.coding = coding});
+  return uses;
+}
+
+// A row with its columns as a matrix has them stored.
+void put_row(const ColumnOrder* order, std::span<const float> row, std::byte* to) {
+  if (order == nullptr) {
+    std::memcpy(to, row.data(), row.size_bytes());
+    return;
+  }
+  const auto bytes = static_cast<size_t>(order->width) * sizeof(float);
+  for (size_t b = 0; b < order->stored.size(); ++b) {
+    std::memcpy(to + static_cast<size_t>(order->stored[b]) * bytes,
+                row.data() + static_cast<int64_t>(b) * order->width, bytes);
+  }
+}
+
 // Limits need not be whole blocks.
 uint64_t fixed_bytes(const GpuMatmulLimits& limits) {
   const int64_t blocks = (limits.columns + kGroupColumns - 1) / kGroupColumns;
@@ -41,7 +60,8 @@ GpuMatmul::Bytes GpuMatmul::bytes_for(const GpuMatmulLimits& limits) {
 GpuMatmul::GpuMatmul(GpuDevice& device, const GpuMatmulLimits& limits)
     : device_(&device), limits_(limits), layout_(limits) {}
 
-Result<GpuMatmul> GpuMatmul::create(GpuDevice& device, const GpuMatmulLimits& limits) {
+Result<GpuMatmul> GpuMatmul::create(GpuDevice& device, const GpuMatmulLimits& limits,
+                                    std::span<const GpuCoding> codings) {
   PENSTOCK_CHECK(limits.rows > 0 && limits.columns > 0 && limits.results > 0 && limits.pieces > 0);
   GpuMatmul made(device, limits);
   const auto take = [&](GpuBuffer& buffer, uint64_t bytes, GpuMemoryKind kind) -> Result<void> {
@@ -52,7 +72,7 @@ Result<GpuMatmul> GpuMatmul::create(GpuDevice& device, const GpuMatmulLimits& li
   PENSTOCK_TRY(take(made.inputs_, made.layout_.end, shared));
   PENSTOCK_TRY(take(made.packed_x_, fixed_bytes(limits), own));
   PENSTOCK_TRY(take(made.results_, float_bytes(limits.results), shared));
-  made.products_ = PENSTOCK_TRY(GpuProducts::create(device));
+  made.products_ = PENSTOCK_TRY(GpuProducts::create(device, product_uses(codings)));
   return made;
 }
 
@@ -70,24 +90,25 @@ void GpuMatmul::write_inputs(Rows x, std::span<const GpuProduct> products) {
       for (uint32_t first = 0; first < x.count; first += kTileTokens) {
         const auto left = static_cast<uint32_t>(x.count) - first;
         tiles_.push_back(
-            {.matrix = piece.address, .first = first, .count = std::min(left, kTileTokens)});
+            {.matrix = piece.planes, .first = first, .count = std::min(left, kTileTokens)});
       }
     }
   }
   std::byte* to = inputs_.host_bytes().data();
   const auto bytes = static_cast<size_t>(float_bytes(x.width));
+  const ColumnOrder* order = products[0].projection.weight.coded.order;
   for (int64_t t = 0; t < x.count; ++t) {
-    std::memcpy(to + layout_.x + static_cast<size_t>(t) * bytes, x.row(t).data(), bytes);
+    put_row(order, x.row(t), to + layout_.x + static_cast<size_t>(t) * bytes);
   }
   std::memcpy(to + layout_.list, list_.data(), list_.size() * sizeof(GpuRowPair));
   std::memcpy(to + layout_.tiles, tiles_.data(), tiles_.size() * sizeof(GpuTile));
 }
 
-// The products with matrices of one type; x is packed for it first.
-void GpuMatmul::record_type(GpuCommands& commands, DType dtype, Rows x,
-                            std::span<const GpuProduct> products) const {
+// The products with matrices whose codes lie so that x is packed for them alike; that is done first.
+void GpuMatmul::record_packed(GpuCommands& commands, const GpuCoding& packed_for, Rows x,
+                              std::span<const GpuProduct> products) const {
   const uint64_t inputs = inputs_.address();
-  products_.pack(commands, {.dtype = dtype,
+  products_.pack(commands, {.coding = packed_for,
                             .x = inputs + layout_.x,
                             .packed = packed_x_.address(),
                             .columns = x.width,
@@ -98,10 +119,11 @@ void GpuMatmul::record_type(GpuCommands& commands, DType dtype, Rows x,
   int64_t floats = 0;
   for (const GpuProduct& product : products) {
     const Matrix& weight = product.projection.weight;
+    const GpuCoding coding = gpu_coding_of(weight);
     for (const GpuPiece& piece : product.pieces) {
-      if (weight.dtype == dtype) {
+      if (coding.fours_in_word() == packed_for.fours_in_word()) {
         products_.multiply(commands,
-                           {.dtype = dtype,
+                           {.coding = coding,
                             .tile_tokens = x.count > 1 ? kTileTokens : 1,
                             .tiles = tiles,
                             .list = inputs + layout_.list,
@@ -121,10 +143,13 @@ void GpuMatmul::record_type(GpuCommands& commands, DType dtype, Rows x,
 
 void GpuMatmul::record(GpuCommands& commands, Rows x, std::span<const GpuProduct> products) const {
   for (size_t i = 0; i < products.size(); ++i) {
-    const auto dtype_of = [&](size_t k) { return products[k].projection.weight.dtype; };
+    const auto coding_of = [&](size_t k) { return gpu_coding_of(products[k].projection.weight); };
+    const GpuCoding coding = coding_of(i);
     bool is_first = true;
-    for (size_t k = 0; k < i; ++k) is_first = is_first && dtype_of(k) != dtype_of(i);
-    if (is_first) record_type(commands, dtype_of(i), x, products);
+    for (size_t k = 0; k < i; ++k) {
+      is_first = is_first && coding_of(k).fours_in_word() != coding.fours_in_word();
+    }
+    if (is_first) record_packed(commands, coding, x, products);
   }
 }
 
@@ -133,6 +158,7 @@ Result<void> GpuMatmul::begin(Rows x, std::span<const GpuProduct> products) {
   for (const GpuProduct& product : products) {
     const Matrix& weight = product.projection.weight;
     PENSTOCK_CHECK(weight.columns == x.width && !product.pieces.empty());
+    PENSTOCK_CHECK(go_together(weight, products[0].projection.weight));
     columns += weight.rows;
   }
   PENSTOCK_CHECK(x.count > 0 && x.count <= rows_at_once(columns) && x.width <= limits_.columns);

@@ -8,7 +8,8 @@
 // x from the host's memory and writes results there: copies would be steps of their own, and a step
 // costs more than so few bytes. At most rows_at_once() rows of x fit into a call.
 //
-// Shapes   x [n, in], out [n, rows of the matrix]; in a multiple of 64
+// Shapes   x [n, in], out [n, rows of the matrix]; in a multiple of 64. Matrices whose columns are
+//          stored in another order: all of a call in the same one
 // Threads  as GpuDevice
 // Memory   bytes_for(): all of it allocated in create()
 // Errors   create(): kOutOfMemory, kIo. begin(), finish(): kIo (the device is lost); the call is then
@@ -42,7 +43,9 @@ struct GpuProduct {
 
 class GpuMatmul {
  public:
-  static Result<GpuMatmul> create(GpuDevice& device, const GpuMatmulLimits& limits);
+  // codings: of the matrices of all calls.
+  static Result<GpuMatmul> create(GpuDevice& device, const GpuMatmulLimits& limits,
+                                  std::span<const GpuCoding> codings);
 
   struct Bytes {
     uint64_t on_device = 0, on_host = 0;
@@ -53,6 +56,11 @@ class GpuMatmul {
   // How many rows of x one call takes for products of so many columns together; 0: they do not fit.
   int64_t rows_at_once(int64_t columns) const {
     return std::min(limits_.rows, limits_.results / columns);
+  }
+
+  // Whether a matrix can be in a call with another one.
+  static bool go_together(const Matrix& a, const Matrix& b) {
+    return a.coded.order == b.coded.order;
   }
 
   Result<void> begin(Rows x, std::span<const GpuProduct> products);
@@ -72,8 +80,8 @@ class GpuMatmul {
   GpuMatmul(GpuDevice& device, const GpuMatmulLimits& limits);
   void write_inputs(Rows x, std::span<const GpuProduct> products);
   void record(GpuCommands& commands, Rows x, std::span<const GpuProduct> products) const;
-  void record_type(GpuCommands& commands, DType dtype, Rows x,
-                   std::span<const GpuProduct> products) const;
+  void record_packed(GpuCommands& commands, const GpuCoding& packed_for, Rows x,
+                     std::span<const GpuProduct> products) const;
 
   GpuDevice* device_;
   GpuMatmulLimits limits_;

@@ -5,8 +5,9 @@
 //   PENSTOCK_TRY(matrices.fill(staging));                               // when the host's are loaded
 //   for (const GpuPiece& piece : matrices.find(weight)) ...             // none: it has no copy
 //
-// Panels lie there as they do here (compute/panel.h). A matrix is in one piece unless it is larger
-// than a block of memory may be.
+// Panels lie there as they do here (compute/panel.h, quant/row_panels.h). A matrix is in one piece
+// unless it is larger than a block of memory may be. One whose scales a device could lose
+// (has_tiny_scales) gets no copy.
 //
 // Threads  as GpuDevice
 // Memory   bytes_for(): all of it taken in create(), in blocks of at most kGpuBlockMax
@@ -20,19 +21,20 @@
 
 #include "base/result.h"
 #include "compute/panel.h"
+#include "gpu/gpu_coding.h"
 #include "gpu/gpu_device.h"
 
 namespace penstock {
 
 // Rows of a matrix: whole panels, the last one as the matrix ends.
 struct GpuPiece {
-  uint64_t address = 0;
+  GpuPlanes planes;
   int64_t first_row = 0, rows = 0;
 };
 
 class GpuMatrices {
  public:
-  // Of the device's memory. matrices: in panels of types that has_gpu_product() knows.
+  // Of the device's memory. matrices: has_gpu_product().
   static uint64_t bytes_for(std::span<const Matrix> matrices);
   // block_bytes: the largest block; at most kGpuBlockMax.
   static Result<GpuMatrices> create(GpuDevice& device, std::span<const Matrix> matrices,
@@ -52,7 +54,7 @@ class GpuMatrices {
   // Where each piece lies, in the order of the matrices.
   struct Spot {
     size_t matrix = 0, block = 0;
-    uint64_t offset = 0;
+    RowBytes at;  // of its planes in the block
     int64_t first_panel = 0, panels = 0;
   };
   struct Layout {
@@ -67,13 +69,15 @@ class GpuMatrices {
 
   explicit GpuMatrices(GpuDevice& device) : device_(&device) {}
   Result<void> copy(const Spot& spot, const GpuBuffer& staging);
+  Result<void> copy(std::span<const std::byte> bytes, const GpuBuffer& to, uint64_t offset,
+                    const GpuBuffer& staging);
 
   GpuDevice* device_;
   std::vector<GpuBuffer> blocks_;
   std::vector<Spot> spots_;
   std::vector<GpuPiece> pieces_;
   std::vector<Entry> matrices_;
-  std::unordered_map<const std::byte*, size_t> by_panels_;
+  std::unordered_map<const std::byte*, size_t> by_panels_;  // or codes
 };
 
 }  // namespace penstock

@@ -1,5 +1,7 @@
 #include "gpu/gpu_products.h"
 
+#include <array>
+
 #include "base/check.h"
 
 namespace penstock {
@@ -25,6 +27,28 @@ constexpr uint32_t kDepthOfOne = 4, kDepthOfMany = 1;
 constexpr uint32_t kParts = 16, kPartsOfShort = 4;
 constexpr int64_t kShortBlocks = 16;
 
+struct KernelShape {
+  uint32_t tokens, depth, parts;
+  bool is_gated;
+};
+
+// In the order of constant_id in shaders/product.comp and shaders/weights.glsl.
+std::array<uint32_t, 10> constants_of(const GpuCoding& coding, const KernelShape& shape) {
+  const uint32_t numbers = coding.numbers == DType::kBF16  ? 0
+                           : coding.numbers == DType::kF16 ? 1
+                                                           : 2;
+  return {static_cast<uint32_t>(coding.kind),
+          shape.tokens,
+          shape.depth,
+          shape.is_gated ? 1u : 0u,
+          shape.parts,
+          coding.bits,
+          coding.groups(),
+          coding.has_minima() ? 1u : 0u,
+          numbers,
+          coding.scale_columns};
+}
+
 uint32_t to_word(int64_t number) {
   PENSTOCK_DCHECK(number >= 0 && number <= 0xffffffffll);
   return static_cast<uint32_t>(number);
@@ -32,47 +56,53 @@ uint32_t to_word(int64_t number) {
 
 }  // namespace
 
-Result<GpuProducts> GpuProducts::create(GpuDevice& device) {
+Result<GpuProducts> GpuProducts::create(GpuDevice& device, std::span<const GpuProductUse> uses) {
   GpuProducts products;
-  for (const DType dtype : kTypes) {
-    const auto bits = static_cast<uint32_t>(bits_of(dtype));
-    const uint32_t of_pack[] = {bits};
-    products.pack_[index_of(dtype)] = PENSTOCK_TRY(device.kernel(Shader::kPackRows, of_pack));
-    for (const uint32_t is_gated : {0u, 1u}) {
-      auto& kernels = products.multiply_[index_of(dtype)][is_gated];
-      const uint32_t of_one[] = {bits, 1, kDepthOfOne, is_gated, kParts};
-      const uint32_t of_many[] = {bits, kTileTokens, kDepthOfMany, is_gated, kParts};
-      kernels[0] = PENSTOCK_TRY(device.kernel(Shader::kProduct, of_one));
-      kernels[1] = PENSTOCK_TRY(device.kernel(Shader::kProduct, of_many));
-    }
-    const uint32_t of_short[] = {bits, 1, kDepthOfOne, 0, kPartsOfShort};
-    products.multiply_short_[index_of(dtype)] =
-        PENSTOCK_TRY(device.kernel(Shader::kProduct, of_short));
-  }
+  for (const GpuProductUse& use : uses) PENSTOCK_TRY(products.add(device, use));
   return products;
 }
 
+Result<void> GpuProducts::add(GpuDevice& device, const GpuProductUse& use) {
+  PENSTOCK_CHECK(use.coding.is_there());
+  const uint32_t fours = use.coding.fours_in_word();
+  if (!pack_.contains(fours)) {
+    pack_[fours] = PENSTOCK_TRY(device.kernel(Shader::kPackRows, {&fours, 1}));
+  }
+  const auto compile = [&](uint32_t tokens, uint32_t depth, uint32_t parts) {
+    return device.kernel(Shader::kProduct,
+                         constants_of(use.coding, {tokens, depth, parts, use.is_gated}));
+  };
+  // A block of four terms takes twice the room of one of two.
+  const uint32_t share = use.coding.addends() / 2;
+  Kernels& kernels = multiply_[{use.coding, use.is_gated}];
+  kernels.one = PENSTOCK_TRY(compile(1, kDepthOfOne / share, kParts));
+  kernels.many = PENSTOCK_TRY(compile(kTileTokens, kDepthOfMany, kParts / share));
+  if (!use.is_gated) {
+    kernels.one_short = PENSTOCK_TRY(compile(1, kDepthOfOne, kPartsOfShort));
+  }
+  return {};
+}
+
 void GpuProducts::pack(GpuCommands& commands, const Pack& call) const {
-  PENSTOCK_CHECK(has_gpu_product(call.dtype) && call.columns % kGroupColumns == 0);
+  PENSTOCK_CHECK(call.columns % kGroupColumns == 0);
   const int64_t blocks = call.columns / kGroupColumns;
   commands.dispatch(
-      pack_[index_of(call.dtype)],
+      pack_.at(call.coding.fours_in_word()),
       PackArguments{call.x, call.packed, call.list, to_word(blocks), to_word(call.stride)},
       {to_word((blocks + 15) / 16), to_word(call.rows)});
 }
 
 void GpuProducts::multiply(GpuCommands& commands, const Multiply& call) const {
-  PENSTOCK_CHECK(has_gpu_product(call.dtype) && call.columns % kGroupColumns == 0);
+  PENSTOCK_CHECK(call.columns % kGroupColumns == 0);
   PENSTOCK_CHECK(call.tile_tokens >= 1 && call.tile_tokens <= kTileTokens);
-  const auto& kernels = multiply_[index_of(call.dtype)][call.is_gated ? 1 : 0];
-  const bool is_short =
-      call.tile_tokens == 1 && !call.is_gated && call.columns / kGroupColumns <= kShortBlocks;
-  commands.dispatch(
-      is_short ? multiply_short_[index_of(call.dtype)] : kernels[call.tile_tokens > 1 ? 1 : 0],
-      ProductArguments{call.tiles, call.list, call.packed, call.result,
-                       to_word(call.columns / kGroupColumns), to_word(call.rows),
-                       to_word(call.stride), 0},
-      {to_word((call.rows + kPanelRows - 1) / kPanelRows), call.num_tiles});
+  const Kernels& kernels = multiply_.at({call.coding, call.is_gated});
+  const bool is_short = !call.is_gated && call.columns / kGroupColumns <= kShortBlocks;
+  const GpuKernel& of_one = is_short ? kernels.one_short : kernels.one;
+  commands.dispatch(call.tile_tokens > 1 ? kernels.many : of_one,
+                    ProductArguments{call.tiles, call.list, call.packed, call.result,
+                                     to_word(call.columns / kGroupColumns), to_word(call.rows),
+                                     to_word(call.stride), 0},
+                    {to_word((call.rows + kPanelRows - 1) / kPanelRows), call.num_tiles});
 }
 
 }  // namespace penstock

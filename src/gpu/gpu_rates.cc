@@ -193,7 +193,8 @@ class ExpertBench {
 };
 
 Result<void> ExpertBench::prepare(uint64_t buffer_bytes) {
-  products_ = PENSTOCK_TRY(GpuProducts::create(device_));
+  const GpuProductUse uses[] = {{.coding = what_.dtype, .is_gated = true}, {.coding = what_.dtype}};
+  products_ = PENSTOCK_TRY(GpuProducts::create(device_, uses));
   layers_ = static_cast<int64_t>(static_cast<double>(buffer_bytes) / layer_bytes());
   if (layers_ < 1) {
     return Error{ErrorCode::kOutOfMemory, "no room for the experts of one token"};
@@ -244,13 +245,13 @@ Result<void> ExpertBench::write_tables() {
   for (int64_t index = 0; index < layers_; ++index) {
     for (uint32_t e = 0; e < static_cast<uint32_t>(what_.experts); ++e) {
       for (uint32_t row = 0; row < rows; row += kTileTokens) {
-        GpuTile tile = {.matrix = at,
-                        .up = at,
+        GpuTile tile = {.matrix = {.codes = at},
+                        .up = {.codes = at},
                         .first = e * rows + row,
                         .count = std::min(rows - row, kTileTokens),
                         .up_first_row = static_cast<uint32_t>(what_.expert_width)};
         gate_up.push_back(tile);
-        tile.matrix = at + gate_up_bytes();
+        tile.matrix.codes = at + gate_up_bytes();
         down.push_back(tile);
       }
       at += gate_up_bytes() + down_bytes();
@@ -273,7 +274,7 @@ void ExpertBench::layer(GpuCommands& commands, int64_t index, bool packs, bool g
   const uint64_t offset = static_cast<uint64_t>(index % layers_ * tiles) * sizeof(GpuTile);
   const auto tile_tokens = std::min(static_cast<uint32_t>(what_.rows), kTileTokens);
   if (packs) {
-    products_->pack(commands, {.dtype = what_.dtype,
+    products_->pack(commands, {.coding = what_.dtype,
                                .x = x_.address(),
                                .packed = packed_x_.address(),
                                .columns = hidden_size,
@@ -282,7 +283,7 @@ void ExpertBench::layer(GpuCommands& commands, int64_t index, bool packs, bool g
     commands.barrier();
   }
   if (gate_up) {
-    products_->multiply(commands, {.dtype = what_.dtype,
+    products_->multiply(commands, {.coding = what_.dtype,
                                    .is_gated = true,
                                    .tile_tokens = tile_tokens,
                                    .tiles = gate_up_tiles_.address() + offset,
@@ -296,7 +297,7 @@ void ExpertBench::layer(GpuCommands& commands, int64_t index, bool packs, bool g
     commands.barrier();
   }
   if (packs) {
-    products_->pack(commands, {.dtype = what_.dtype,
+    products_->pack(commands, {.coding = what_.dtype,
                                .x = hidden_.address(),
                                .packed = packed_hidden_.address(),
                                .columns = width,
@@ -305,7 +306,7 @@ void ExpertBench::layer(GpuCommands& commands, int64_t index, bool packs, bool g
     commands.barrier();
   }
   if (!down) return;
-  products_->multiply(commands, {.dtype = what_.dtype,
+  products_->multiply(commands, {.coding = what_.dtype,
                                  .tile_tokens = tile_tokens,
                                  .tiles = down_tiles_.address() + offset,
                                  .list = down_list_.address(),
@@ -323,7 +324,7 @@ void ExpertBench::layer(GpuCommands& commands, int64_t index, bool packs, bool g
 Result<GpuExpertRate> measure_gpu_experts(GpuDevice& device, const GpuExpertCase& what,
                                           const GpuRatesOptions& options,
                                           const std::stop_token& stop) {
-  PENSTOCK_CHECK(has_gpu_product(what.dtype) && what.experts > 0 && what.rows > 0);
+  PENSTOCK_CHECK(is_quantised(what.dtype) && what.experts > 0 && what.rows > 0);
   PENSTOCK_CHECK(what.hidden_size % kGroupColumns == 0 && what.expert_width % kGroupColumns == 0);
   ExpertBench bench(device, what);
   PENSTOCK_TRY(bench.prepare(options.buffer_bytes));

@@ -40,30 +40,40 @@ SourceWeights::SourceWeights(const ModelSource& source) {
   }
 }
 
-Result<ResidentWeights> SourceWeights::load(
-    ModelSource& source, std::span<std::byte> memory, ThreadPool* team,
-    const std::function<void(uint64_t done, uint64_t total)>& progress) const {
+ResidentWeights SourceWeights::placed(const ModelSource& source,
+                                      std::span<std::byte> memory) const {
   PENSTOCK_CHECK(memory.size() >= bytes_ && source.tensors().size() == placed_.size());
   ResidentWeights weights;
   for (size_t i = 0; i < placed_.size(); ++i) {
     const SourceTensor& tensor = source.tensors()[i];
+    const Placed& placed = placed_[i];
+    std::byte* place = memory.data() + placed.offset;
+    if (placed.form.is_plain()) {
+      weights.add_vector(tensor.name, tensor.rows, tensor.columns,
+                         reinterpret_cast<const float*>(place));
+    } else {
+      weights.add_matrix(tensor.name, stored_matrix(placed.form, tensor.rows, tensor.columns, place,
+                                                    tensor.order));
+    }
+  }
+  return weights;
+}
+
+Result<ResidentWeights> SourceWeights::load(
+    ModelSource& source, std::span<std::byte> memory, ThreadPool* team,
+    const std::function<void(uint64_t done, uint64_t total)>& progress) const {
+  PENSTOCK_CHECK(memory.size() >= bytes_ && source.tensors().size() == placed_.size());
+  for (size_t i = 0; i < placed_.size(); ++i) {
     const auto& [form, planes, offset] = placed_[i];
     std::byte* place = memory.data() + offset;
     for (const CodedPlane plane : kCodedPlanes) {
       if (bytes_of(planes.sizes, plane) == 0) continue;
-      PENSTOCK_TRY(
-          load_plane(source, tensor, form, team, {plane, place + bytes_of(planes.at, plane)}));
-    }
-    if (form.is_plain()) {
-      weights.add_vector(tensor.name, tensor.rows, tensor.columns,
-                         reinterpret_cast<const float*>(place));
-    } else {
-      weights.add_matrix(tensor.name,
-                         stored_matrix(form, tensor.rows, tensor.columns, place, tensor.order));
+      PENSTOCK_TRY(load_plane(source, source.tensors()[i], form, team,
+                              {plane, place + bytes_of(planes.at, plane)}));
     }
     if (progress) progress(i + 1 < placed_.size() ? placed_[i + 1].offset : bytes_, bytes_);
   }
-  return weights;
+  return placed(source, memory);
 }
 
 }  // namespace penstock

@@ -27,6 +27,9 @@ class SourceWeights {
 
   uint64_t bytes() const { return bytes_; }
 
+  // Where load() puts them; nothing is read. memory and what is made: as there.
+  ResidentWeights placed(const ModelSource& source, std::span<std::byte> memory) const;
+
   // memory: 64-byte aligned. What is made views it, and orders of columns in `source`. team: to share
   // laying out; may be null.
   Result<ResidentWeights> load(

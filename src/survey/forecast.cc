@@ -35,11 +35,14 @@ int64_t gpu_slots(const ForecastRequest& request, const MemoryPlan& plan, uint64
   return slots ? std::min(*slots, plan.num_experts) : 0;
 }
 
-// As fast as the last of its matrices: types differ by a few percent.
+// As fast as the last of its matrices: types differ by a few percent. Those of files are taken for
+// ours of about as many bits.
 DeviceTrunk device_trunk(const ForecastRequest& request, const TrunkChoice& choice) {
   const TrunkWork& work = choice.work;
   if (work.bytes == 0) return {};
-  const DType dtype = choice.trunk.matrices.back().dtype;
+  const Matrix& last = choice.trunk.matrices.back();
+  const auto elements = static_cast<double>(last.rows * last.columns);
+  const DType dtype = nearest_dtype(8 * static_cast<double>(gpu_matrix_bytes(last)) / elements);
   return {.bytes = static_cast<double>(work.bytes),
           .shared_bytes = static_cast<double>(work.ffn_bytes),
           .row_bytes = static_cast<double>(work.row_bytes),
@@ -96,13 +99,17 @@ double gibibytes(uint64_t bytes) {
 std::string gpu_text(const Forecast& forecast, const ForecastGpu& gpu) {
   const std::string matrices = fmt::format("{} of {} matrices that every token needs, ",
                                            forecast.gpu_matrices, forecast.gpu_matrices_max);
+  std::string left;
+  if (gpu.trunk && !gpu.trunk->types_left().empty()) {
+    left = fmt::format(", matrices in {} among it", fmt::join(gpu.trunk->types_left(), ", "));
+  }
   return fmt::format(
       "  {} ({}), {} of {}: {}{} of {} experts, {:.0f} % of a token's; without it {:.2f} tok/s. "
-      "All else is the processors'; prompts are forecast as without it\n",
+      "All else is the processors'{}; prompts are forecast as without it\n",
       gpu.card.name, gpu.card.origin, format_bytes(gpu.vram_bytes),
       format_bytes(gpu.card.memory_bytes), forecast.gpu_matrices_max > 0 ? matrices : "",
       forecast.gpu_slots, forecast.plan.num_experts, 100 * forecast.token.device_hit_rate,
-      forecast.without_gpu_tps);
+      forecast.without_gpu_tps, left);
 }
 
 }  // namespace

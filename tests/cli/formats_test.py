@@ -91,9 +91,21 @@ class Formats(unittest.TestCase):
         self.assertTrue(read_safetensors(self.logits(packed, "packed", *STREAMED)) == read_safetensors(streamed))
         self.assertEqual(self.answers(packed), answers)
 
-    def check_kind(self, kind):
+    def check_kind(self, kind, on_gpu=False):
         tool("demo_formats.py", self.master, self.of_this_test("made"), kind, "--twins", self.of_this_test("twins"))
         self.check(self.of_this_test("made", FILES[kind]), self.of_this_test("twins", kind))
+        if on_gpu:
+            self.check_gpu(self.of_this_test("made", FILES[kind]))
+
+    def check_gpu(self, model):
+        """The same logits where a software GPU computes experts in their own coding."""
+        ask = ("run", model, "-p", "Tell me a story.", "-n", 12, "--greedy", "--memory", "200M", "--context", 512,
+               "--warm-start", "off")
+        alone = good_json(*ask)["penstock"]
+        beside = good_json(*ask, "--gpu", "llvmpipe", "--vram", "24M")["penstock"]
+        self.assertEqual(beside["logits_hash"], alone["logits_hash"])
+        self.assertGreater(beside["gpu_experts"], 0)
+        self.assertEqual(beside["gpu"]["expert_types_left"], [])
 
     def test_bf16(self):
         self.check(self.master, self.master)
@@ -103,16 +115,16 @@ class Formats(unittest.TestCase):
         self.check(MODEL, self.of_this_test("f32"), is_packed=True)
 
     def test_gguf_q8_0(self):
-        self.check_kind("q8_0")
+        self.check_kind("q8_0", on_gpu=True)
 
     def test_gguf_q4_0(self):
-        self.check_kind("q4_0")
+        self.check_kind("q4_0", on_gpu=True)
 
     def test_gguf_q4_k_m(self):
         self.check_kind("q4_k_m")
 
     def test_mlx_4(self):
-        self.check_kind("mlx-4")
+        self.check_kind("mlx-4", on_gpu=True)
 
     def test_fp8(self):
         self.check_kind("fp8")

@@ -212,7 +212,7 @@ class GpuRefusals : public ::testing::Test {
 TEST_F(GpuRefusals, g27_memory_that_is_refused_at_any_allocation) {
   const Answer expected = answer_of(*open_engine(options()));
   int refused = 0;
-  for (int64_t n = 0;; n += 6) {  // each one: gpu/gpu_experts_test.cc
+  for (int64_t n = 0;; n += 3) {  // each one: gpu/gpu_experts_test.cc
     std::vector<std::string> lines;
     EngineOptions with = on_gpu();
     with.gpu.faults.allocations_before_failure = n;

@@ -7,6 +7,7 @@
 #include "fixed.glsl"
 
 layout(local_size_x = 16, local_size_y = 16) in;
+layout(constant_id = 0) const uint kFours = 1;  // of codes in a word of the weights
 
 layout(push_constant) uniform Arguments {
   uvec2 x;       // f32 [rows, stride]
@@ -26,12 +27,11 @@ void main() {
   uint row = gl_WorkGroupID.y;
   if ((list.x | list.y) != 0) row = Words(list).at[2 * row + 1];
 
-  uint groups = groups_of_bits();
-  uint column = kBlockColumns * block + 4 * groups * (lane / groups) + lane % groups;
+  uint column = kBlockColumns * block + 4 * kFours * (lane / kFours) + lane % kFours;
   float values[4];
   uint largest = 0;
   for (uint k = 0; k < 4; ++k) {
-    values[k] = is_there ? Floats(x).at[row * stride + column + groups * k] : 0.0;
+    values[k] = is_there ? Floats(x).at[row * stride + column + kFours * k] : 0.0;
     // Sizes compare as their bits do; what is not a number is larger than all numbers.
     largest = max(largest, floatBitsToUint(values[k]) & 0x7fffffffu);
   }
@@ -61,10 +61,14 @@ void main() {
   WordsOut(packed).at[start + lane] = high;
   WordsOut(packed).at[start + 16 + lane] = low;
   if (lane != 0) return;
-  sum = 0;
-  for (uint i = 0; i < 16; ++i) sum += sum_of[part][i];
+  int first = 0, second = 0;
+  for (uint i = 0; i < 8; ++i) {
+    first += sum_of[part][i];
+    second += sum_of[part][8 + i];
+  }
   if (!is_finite) scale = uintBitsToFloat(0x7fc00000u);
   WordsOut(packed).at[start + 32] = floatBitsToUint(scale);
-  WordsOut(packed).at[start + 33] = floatBitsToUint(mul(float(sum), scale));
-  WordsOut(packed).at[start + 34] = uint(sum);
+  WordsOut(packed).at[start + 33] = uint(first);
+  WordsOut(packed).at[start + 34] = uint(second);
+  WordsOut(packed).at[start + 35] = floatBitsToUint(mul(float(first + second), scale));
 }

@@ -4,6 +4,7 @@
 #extension GL_GOOGLE_include_directive : require
 #include "common.glsl"
 #include "exact.glsl"
+#include "numbers.glsl"
 
 layout(local_size_x = 64) in;
 layout(push_constant) uniform Arguments {
@@ -28,6 +29,8 @@ uint result_of(uint x_bits, uint y_bits, uint z_bits) {
     case 10: return floatBitsToUint(exact_silu(x));
     case 11: return floatBitsToUint(exact_softplus(x));
     case 12: return uint(packed_dot(x_bits, y_bits));
+    case 13: return floatBitsToUint(half_of(x_bits & 0xbfffu));
+    case 14: return floatBitsToUint(half_of_e8m0(2 + (x_bits & 0x7fu)));
   }
   return 0;
 }

@@ -1,16 +1,18 @@
 #version 460
-// Products of quantised matrices in panels (compute/panel.h) with rows in fixed point (fixed.glsl),
-// of several matrices at once: out[r] = w x, or exact_silu(gate x) * (up x).
+// Products of quantised matrices in panels (weights.glsl) with rows in fixed point (fixed.glsl), of
+// several matrices at once: out[r] = w x, or exact_silu(gate x) * (up x).
 //
 // A group of threads does one panel of one matrix, for up to kTokens rows: thread (row, part) takes
 // blocks part, part + kParts, ... of its row, whose sums are whole numbers and so need no order; what
 // they are worth as floats waits in shared memory, and one thread for each row and token adds it up
-// in the order of the blocks. Gate and up go through together where there is one token: then a second
-// thread adds up the other one's.
+// in the order of the blocks, and in a block of its groups. Gate and up go through together where
+// there is one token: then a second thread adds up the other one's.
 #extension GL_GOOGLE_include_directive : require
 #include "common.glsl"
 #include "exact.glsl"
 #include "fixed.glsl"
+#include "numbers.glsl"
+#include "weights.glsl"
 
 layout(local_size_x = 16, local_size_y_id = 4) in;  // parts: at least kTokens, and 2 if gated
 layout(constant_id = 1) const uint kTokens = 1;   // 1, 2, 4 or 8
@@ -18,7 +20,7 @@ layout(constant_id = 2) const uint kDepth = 1;    // blocks of a thread between 
 layout(constant_id = 3) const bool kIsGated = false;
 
 struct Tile {
-  uvec2 matrix, up;  // of a matrix that is not gated, up is not read
+  Planes matrix, up;  // of a matrix that is not gated, up is not read
   uint first, count;  // of the list of rows; at most kTokens
   uint up_first_row, unused;
 };
@@ -36,89 +38,76 @@ layout(push_constant) uniform Arguments {
   uint stride;   // of the result, in floats
 };
 
-const uint kParts = gl_WorkGroupSize.y, kRows = 16;
+const uint kParts = gl_WorkGroupSize.y;
 const uint kAtOnce = kIsGated && kTokens == 1 ? 2 : 1;  // matrices
-shared vec2 worth[kAtOnce * kTokens * kDepth * kParts * kRows];
+const uint kPairs = kHasMinima ? kGroups : kGroups / 2;  // of terms that a block adds
+shared vec2 worth[kAtOnce * kTokens * kDepth * kParts * kPairs * kRows];
 
-// Where the worth of a block is: `which` counts tokens, or the matrices of one.
-uint place_of(uint which, uint block) {
-  return (which * kDepth * kParts + block) * kRows + gl_LocalInvocationID.x;
+// Where a pair of the terms of a block is: `which` counts tokens, or the matrices of one.
+uint place_of(uint which, uint block, uint pair) {
+  return ((which * kDepth * kParts + block) * kPairs + pair) * kRows + gl_LocalInvocationID.x;
 }
 
-uint code_words() {
-  return 2 * kBits;
-}
-
-// Words of four codes each, one in each byte: group g of word w (compute/panel.h).
-uint codes_of(uint word, uint high_bits, uint w, uint g) {
-  if (kBits == 8) return word ^ 0x80808080u;  // less 128, to be signed bytes
-  if (kBits == 4) return (word >> (4 * g)) & 0x0f0f0f0fu;
-  uint codes = (word >> (2 * g)) & 0x03030303u;
-  if (kBits == 2) return codes;
-  return codes | (((high_bits >> (4 * (g >> 1) + 2 * (w & 1) + (g & 1))) & 0x01010101u) << 2);
-}
-
-// What a block of a row is worth to each token: its sum with the scale, and with the bias.
-void take_block(Words panels, uint row, uint block, uint depth, uint which, Tile tile) {
-  uint words = code_words();
-  uint part = gl_LocalInvocationID.y;
-  uint start = ((row / kRows) * blocks + block) * (words + 1) * kRows + row % kRows;
+// What a block of a row is worth to each token: of each group its sum with the scale, and with the
+// minimum where there are such.
+void take_block(Planes planes, uint row, uint block, uint depth, uint which, Tile tile) {
+  BlockPlace at = block_place(planes, row, block, blocks);
   uint codes[16];
-  const uint groups = groups_of_bits();
-  if (kBits == 3) {
-    uint high[2];
-    for (uint w = 0; w < 2; ++w) high[w] = panels.at[start + (4 + w) * kRows];
-    for (uint w = 0; w < 4; ++w) {
-      uint word = panels.at[start + w * kRows];
-      for (uint g = 0; g < 4; ++g) codes[4 * w + g] = codes_of(word, high[w >> 1], w, g);
-    }
-  } else {
-    for (uint w = 0; w < words; ++w) {
-      uint word = panels.at[start + w * kRows];
-      for (uint g = 0; g < groups; ++g) codes[groups * w + g] = codes_of(word, 0, w, g);
-    }
-  }
-  uint pair = start - row % kRows + words * kRows + row % kRows / 2;
-  uint shift = 16 * (row & 1);
-  float scale = uintBitsToFloat((panels.at[pair] >> shift) << 16);
-  float bias = uintBitsToFloat((panels.at[pair + kRows / 2] >> shift) << 16);
+  float scales[4], minima[4];
+  take_codes(at, codes);
+  take_scales(planes, at, scales, minima);
   uint count = kTokens == 1 ? 1 : tile.count;
   for (uint t = 0; t < count; ++t) {
     uint from = (Words(list).at[2 * (tile.first + t)] * blocks + block) * kFixedVectors;
-    int high = 0, low = 0;
-    for (uint i = 0; i < 4; ++i) {
-      uvec4 h = Words4(x).at[from + i], l = Words4(x).at[from + 4 + i];
-      for (uint k = 0; k < 4; ++k) {
-        high += packed_dot(h[k], codes[4 * i + k]);
-        low += packed_dot(l[k], codes[4 * i + k]);
+    uvec4 rest = Words4(x).at[from + 8];
+    float x_scale = uintBitsToFloat(rest.x);
+    float terms[4];
+    for (uint g = 0; g < kGroups; ++g) {
+      int high = 0, low = 0;
+      for (uint i = g * 4 / kGroups; i < (g + 1) * 4 / kGroups; ++i) {
+        uvec4 h = Words4(x).at[from + i], l = Words4(x).at[from + 4 + i];
+        for (uint k = 0; k < 4; ++k) {
+          high += packed_dot(h[k], codes[4 * i + k]);
+          low += packed_dot(l[k], codes[4 * i + k]);
+        }
+      }
+      int inputs = kGroups == 1 ? int(rest.y + rest.z) : int(g == 0 ? rest.y : rest.z);
+      float sum = float(256 * high + low + kCodeOffset * inputs);
+      float with_scale = mul(scales[g], mul(sum, x_scale));
+      if (kHasMinima) {
+        float all = kGroups == 1 ? uintBitsToFloat(rest.w) : mul(float(inputs), x_scale);
+        terms[2 * g] = with_scale;
+        terms[2 * g + 1] = mul(minima[g], all);
+      } else {
+        terms[g] = with_scale;
       }
     }
-    uvec4 rest = Words4(x).at[from + 8];
-    int sum = 256 * high + low;
-    if (kBits == 8) sum += 128 * int(rest.z);
-    float with_scale = mul(scale, mul(float(sum), uintBitsToFloat(rest.x)));
-    float with_bias = mul(bias, uintBitsToFloat(rest.y));
-    worth[place_of(which + t, depth * kParts + part)] = vec2(with_scale, with_bias);
+    for (uint pair = 0; pair < kPairs; ++pair) {
+      worth[place_of(which + t, depth * kParts + gl_LocalInvocationID.y, pair)] =
+          vec2(terms[2 * pair], terms[2 * pair + 1]);
+    }
   }
 }
 
 // What the blocks of a round are worth, added to the total in their order.
 float add_round(float total, uint which, uint count) {
   for (uint b = 0; b < count; ++b) {
-    vec2 pair = worth[place_of(which, b)];
-    total = add(add(total, pair.x), pair.y);
+    for (uint pair = 0; pair < kPairs; ++pair) {
+      vec2 terms = worth[place_of(which, b, pair)];
+      total = add(add(total, terms.x), terms.y);
+    }
   }
   return total;
 }
 
 // The product of this thread's row (x) with token y, for the threads that add up.
-float product_of(uvec2 matrix, uint row, Tile tile) {
+float product_of(Planes matrix, uint row, Tile tile) {
   float total = 0.0;
   uint token = gl_LocalInvocationID.y;
   for (uint first = 0; first < blocks; first += kDepth * kParts) {
     for (uint depth = 0; depth < kDepth; ++depth) {
       uint block = first + depth * kParts + gl_LocalInvocationID.y;
-      if (block < blocks) take_block(Words(matrix), row, block, depth, 0, tile);
+      if (block < blocks) take_block(matrix, row, block, depth, 0, tile);
     }
     barrier();
     if (token < tile.count) {
@@ -137,8 +126,8 @@ float gate_or_up(uint row, Tile tile) {
     for (uint depth = 0; depth < kDepth; ++depth) {
       uint block = first + depth * kParts + gl_LocalInvocationID.y;
       if (block >= blocks) continue;
-      take_block(Words(tile.matrix), row, block, depth, 0, tile);
-      take_block(Words(tile.up), tile.up_first_row + row, block, depth, 1, tile);
+      take_block(tile.matrix, row, block, depth, 0, tile);
+      take_block(tile.up, tile.up_first_row + row, block, depth, 1, tile);
     }
     barrier();
     if (which < 2) total = add_round(total, which, min(blocks - first, kDepth * kParts));
