@@ -142,8 +142,10 @@ Result<int> bench_verb(Call& call) {
   const std::vector<BenchTest> tests = PENSTOCK_TRY(tests_of(call.settings));
   BenchOptions options = PENSTOCK_TRY(bench_options(call, tests));
   const ExpertLimits limits = options.engine.expert_limits;
+  const KvForm kv_form = options.engine.kv_form;
   Bench bench = PENSTOCK_TRY(Bench::create(call.storage, std::move(options)));
-  const std::string lossy = lossy_text(bench.files().config, bench.experts_per_token(), limits);
+  const std::string lossy =
+      lossy_text(bench.files().config, bench.experts_per_token(), limits, kv_form);
   if (!lossy.empty()) call.terminal.warning(lossy);
   const std::vector<uint64_t> budgets = PENSTOCK_TRY(budgets_of(call.settings, bench));
   call.interrupt.set_policy(Interrupt::Policy::kStop);

@@ -246,6 +246,7 @@ class EvalRun {
              {"experts", engine_.files().experts_coding()},
              {"resident", engine_.files().resident_coding()},
              {"lossy", engine_.is_lossy()},
+             {"kv_bits", bits_of(engine_.kv_form())},
              {"experts_per_token", traffic_.experts_per_token()},
              {"bytes_per_token", traffic_.bytes_per_token()}};
     if (base_) row["base"] = base_->info().label;

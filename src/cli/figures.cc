@@ -88,14 +88,19 @@ std::string gpu_line(const GpuReport& gpu) {
 }
 
 std::string lossy_text(const ModelConfig& config, int64_t experts_per_token,
-                       const ExpertLimits& limits) {
+                       const ExpertLimits& limits, KvForm kv_form) {
   const int64_t trained = config.num_experts_per_tok;
-  if (experts_per_token == trained && limits.is_off()) return "";
-  std::string what =
-      experts_per_token == trained
-          ? fmt::format("of {} experts per token", trained)
-          : fmt::format("{} experts per token, trained with {}", experts_per_token, trained);
+  std::string what;
+  if (experts_per_token != trained) {
+    what = fmt::format("{} experts per token, trained with {}", experts_per_token, trained);
+  } else if (!limits.is_off()) {
+    what = fmt::format("of {} experts per token", trained);
+  }
   if (!limits.is_off()) what += ", at most " + to_text(limits);
+  if (kv_form != KvForm::kFloat32) {
+    what += fmt::format("{}keys and values of {} bits", what.empty() ? "" : "; ", bits_of(kv_form));
+  }
+  if (what.empty()) return "";
   return fmt::format(
       "LOSSY: {}; answers differ from the model's (what that costs: docs/quality.md, penstock "
       "eval)",
@@ -103,7 +108,8 @@ std::string lossy_text(const ModelConfig& config, int64_t experts_per_token,
 }
 
 std::string lossy_text(const Engine& engine) {
-  return lossy_text(engine.config(), engine.experts_per_token(), engine.expert_limits());
+  return lossy_text(engine.config(), engine.experts_per_token(), engine.expert_limits(),
+                    engine.kv_form());
 }
 
 std::string last_line(const GenerationMetrics& metrics) {
@@ -164,6 +170,7 @@ Json engine_json(Engine& engine) {
             {"target", engine.backend().description()},
             {"lossy", engine.is_lossy()},
             {"experts_per_token", engine.experts_per_token()},
+            {"kv_bits", bits_of(engine.kv_form())},
             {"slots", engine.plan().num_slots},
             {"slots_now", engine.experts().num_slots()},
             {"cache_shrinks", store.shrinks},

@@ -14,9 +14,10 @@ std::string plan_line(Engine& engine);
 // "NVIDIA X: 900 slots for 10240 experts that it can compute, 6.9 GiB of 7.0 GiB"
 std::string gpu_line(const GpuReport& gpu);
 
-// Other experts per token than the trained ones, and what that means; empty where nothing is lossy.
+// Other experts per token than the trained ones, keys and values in fewer bits, and what that means;
+// empty where nothing is lossy.
 std::string lossy_text(const ModelConfig& config, int64_t experts_per_token,
-                       const ExpertLimits& limits);
+                       const ExpertLimits& limits, KvForm kv_form);
 std::string lossy_text(const Engine& engine);
 
 // "prompt 12 tokens, 35.2 tok/s; answer 64 tokens, 8.1 tok/s; ..."

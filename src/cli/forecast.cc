@@ -290,7 +290,8 @@ Result<ForecastRequest> shape_request(Call& call) {
   if (chosen > 0) plan.experts_per_token = chosen;
   const ExpertLimits limits = PENSTOCK_TRY(expert_limits(settings));
   PENSTOCK_TRY(check_limits(limits, config.num_expert_layers(), plan.experts_per_token));
-  const std::string lossy = lossy_text(config, plan.experts_per_token, limits);
+  plan.kv_form = kv_form(settings);
+  const std::string lossy = lossy_text(config, plan.experts_per_token, limits, plan.kv_form);
   if (!lossy.empty()) call.terminal.warning(lossy);
   if (!limits.is_off()) call.terminal.note(kForecastOfAll);
   plan.threads = std::max(1, static_cast<int>(settings.integer("threads")));

@@ -73,6 +73,10 @@ Result<ExpertLimits> expert_limits(const Settings& settings) {
   return limits;
 }
 
+KvForm kv_form(const Settings& settings) {
+  return settings.text("lossy-kv") == "8" ? KvForm::kCodes8 : KvForm::kFloat32;
+}
+
 Result<EngineOptions> engine_options(const Call& call) {
   EngineOptions options = PENSTOCK_TRY(engine_options(call.settings, running_verb(call.settings)));
   PENSTOCK_TRY(apply_knobs(call, options));
@@ -87,6 +91,7 @@ Result<EngineOptions> engine_options(const Settings& settings, Verb running) {
   options.threads = static_cast<int>(settings.integer("threads"));
   options.experts_per_token = settings.integer("experts-per-token");
   options.expert_limits = PENSTOCK_TRY(expert_limits(settings));
+  options.kv_form = kv_form(settings);
   options.chunk_tokens = settings.integer("chunk-tokens");
   options.num_slots = settings.integer("slots");
   options.speculation = speculation_of(settings, running);

@@ -19,6 +19,8 @@ TrunkOnGpu trunk_on_gpu(const std::string& name);  // of --gpu-trunk
 // --lossy-experts-by-layer and --lossy-expert-weight, not yet checked against a model.
 Result<ExpertLimits> expert_limits(const Settings& settings);
 
+KvForm kv_form(const Settings& settings);  // --lossy-kv
+
 // The options of the table's group "Machine", and the knobs; the model is the verb's first argument.
 Result<EngineOptions> engine_options(const Call& call);
 // As `running` would have them, for a plan of it: what its knobs are does not matter there.

@@ -260,6 +260,10 @@ constexpr Option kOptions[] = {
                     "LOSSY: leave a token's weakest experts out once the others have this share of "
                     "the weight; 1: none"},
              1e-6, 1),
+    {"lossy-kv", 0, kChoice, kPlans, kMachine, "32|8", "32",
+     "LOSSY: bits of keys and values; 8: a quarter of the memory for each position of the context; "
+     "32: exact",
+     "32|8"},
     {"reader", 0, kChoice, kLoads | kDoctor, kMachine, "auto|uring|threads", "auto",
      "how experts are read; auto: io_uring where the system grants it", "auto|uring|threads"},
     {"verify", 0, kSwitch, kLoads, kMachine, "on|off", "on",

@@ -19,6 +19,8 @@ Json plan_json(const MemoryPlan& plan, const ResolvedOptions& resolved,
     items.push_back(Json{{"purpose", item.purpose}, {"bytes", item.bytes}});
   }
   const PlanRequest& request = resolved.request;
+  const std::string lossy =
+      lossy_text(request.config, request.experts_per_token, limits, request.kv_form);
   Json json{{"memory_min_bytes", plan.minimum_bytes},
             {"memory_total_bytes", plan.total_bytes},
             {"memory_all_resident_bytes", plan.all_resident_bytes},
@@ -30,7 +32,9 @@ Json plan_json(const MemoryPlan& plan, const ResolvedOptions& resolved,
             {"context", request.context},
             {"threads", request.threads},
             {"experts_per_token", request.experts_per_token},
-            {"lossy", !lossy_text(request.config, request.experts_per_token, limits).empty()},
+            {"lossy", !lossy.empty()},
+            {"kv_bits", bits_of(request.kv_form)},
+            {"kv_bytes_per_position", plan.kv_bytes_per_position},
             {"budget_bytes", request.budget_bytes},
             {"budget_reason", resolved.budget_reason}};
   if (!limits.is_off()) json["expert_limits"] = to_text(limits);
@@ -96,7 +100,8 @@ Result<int> plan_verb(Call& call) {
   ResolvedOptions resolved = PENSTOCK_TRY(resolve_options(files, options));
   const ExpertLimits& limits = options.expert_limits;
   PlanRequest& request = resolved.request;
-  const std::string lossy = lossy_text(request.config, request.experts_per_token, limits);
+  const std::string lossy =
+      lossy_text(request.config, request.experts_per_token, limits, request.kv_form);
   if (!lossy.empty()) call.terminal.warning(lossy);
   Result<MemoryPlan> plan = plan_memory(request);
   if (!plan) return report_refusal(call, resolved, limits, plan.error());

@@ -124,6 +124,9 @@ ServedModel served_model(const Call& call, const Engine& engine, const SamplingO
     model.fingerprint +=
         fmt::format("-lossy-{:016x}", checksum(std::as_bytes(std::span(limits)), 0).low);
   }
+  if (engine.kv_form() != KvForm::kFloat32) {
+    model.fingerprint += fmt::format("-lossy-kv{}", bits_of(engine.kv_form()));
+  }
   if (settings.text("think") != "auto") model.thinking = settings.text("think") == "on";
   model.max_tokens_default = settings.integer("max-tokens");
   if (settings.is_given("reasoning-budget")) {

@@ -26,6 +26,7 @@
 
 #include "base/place.h"
 #include "base/result.h"
+#include "compute/kv_codes.h"
 #include "compute/panel.h"
 #include "compute/rows.h"
 
@@ -108,8 +109,10 @@ inline constexpr int64_t kKvPagePositions = 504;
 // belong to whole sequences; this layer's part begins at the same place in each.
 struct KvCache {
   std::span<float* const> pages;
-  int64_t keys = 0;    // where they begin in a page, in floats: [kv_heads, 504, head_dim]
+  int64_t keys = 0;    // where they begin in a page, in floats: [kv_heads, 504, row]
   int64_t values = 0;  // likewise
+  // A row is head_dim floats, or those in codes (compute/kv_codes.h).
+  KvForm form = KvForm::kFloat32;
 
   int64_t capacity() const { return std::ssize(pages) * kKvPagePositions; }
 };
@@ -180,6 +183,7 @@ struct BackendLimits {
   int64_t expert_width = 0;       // widest hidden of any ffn: expert, shared expert, dense
   int64_t context = 0;            // positions a KV cache may hold
   int64_t coded_columns = 0;      // of the widest matrix in coded rows; 0: there are none
+  KvForm kv_form = {};            // of caches; with codes there may be float32 as well
   AttentionShape attention = {};  // zeros where the model has none
   DeltaNetShape delta_net = {};
 };

@@ -235,7 +235,24 @@ void rotate(const RopeTable& rope, int rotary_dim, int64_t position, Values& hea
 float* cached(const KvCache& cache, int64_t part, const AttentionShape& shape, int64_t kv_head,
               int64_t position) {
   return cache.pages[static_cast<size_t>(position / kKvPagePositions)] + part +
-         (kv_head * kKvPagePositions + position % kKvPagePositions) * shape.head_dim;
+         (kv_head * kKvPagePositions + position % kKvPagePositions) *
+             kv_row_floats(cache.form, shape.head_dim);
+}
+
+void put(const KvCache& cache, const std::vector<float>& row, float* place) {
+  if (cache.form == KvForm::kFloat32) {
+    std::ranges::copy(row, place);
+  } else {
+    encode_kv(row.data(), std::ssize(row), place);
+  }
+}
+
+std::vector<float> taken(const KvCache& cache, const float* place, int64_t head_dim) {
+  std::vector<float> row(place, place + kv_row_floats(cache.form, head_dim));
+  if (cache.form == KvForm::kFloat32) return row;
+  std::vector<float> decoded(static_cast<size_t>(head_dim));
+  decode_kv(row.data(), head_dim, decoded.data());
+  return decoded;
 }
 
 // sum_p softmax(query . key_p)_p * value_p over the first `positions` of one kv head.
@@ -244,9 +261,10 @@ Values attend(const Values& query, const AttentionCall& call, int64_t kv_head, i
   const KvCache& cache = call.cache;
   Values scores;
   for (int64_t p = 0; p < positions; ++p) {
-    const float* key = cached(cache, cache.keys, call.shape, kv_head, p);
+    const auto key =
+        taken(cache, cached(cache, cache.keys, call.shape, kv_head, p), call.shape.head_dim);
     double score = 0;
-    for (int64_t i = 0; i < head_dim; ++i) score += query[static_cast<size_t>(i)] * key[i];
+    for (size_t i = 0; i < query.size(); ++i) score += query[i] * key[i];
     scores.push_back(score / std::sqrt(static_cast<double>(head_dim)));
   }
   const double largest = *std::max_element(scores.begin(), scores.end());
@@ -254,9 +272,10 @@ Values attend(const Values& query, const AttentionCall& call, int64_t kv_head, i
   for (double& score : scores) sum += score = std::exp(score - largest);
   Values result(query.size());
   for (int64_t p = 0; p < positions; ++p) {
-    const float* value = cached(cache, cache.values, call.shape, kv_head, p);
-    for (int64_t i = 0; i < head_dim; ++i) {
-      result[static_cast<size_t>(i)] += scores[static_cast<size_t>(p)] / sum * value[i];
+    const auto value =
+        taken(cache, cached(cache, cache.values, call.shape, kv_head, p), call.shape.head_dim);
+    for (size_t i = 0; i < query.size(); ++i) {
+      result[i] += scores[static_cast<size_t>(p)] / sum * value[i];
     }
   }
   return result;
@@ -276,12 +295,12 @@ void ReferenceBackend::attention(const AttentionCall& call) {
       Values key = rms_normalised(call.k.row(t).subspan(j * head_dim, head_dim),
                                   call.weights.k_norm, shape.rms_norm_eps);
       rotate(call.rope, shape.rotary_dim, position, key);
-      std::transform(key.begin(), key.end(),
-                     cached(call.cache, call.cache.keys, shape, kv_head, position),
-                     [](double value) { return static_cast<float>(value); });
+      std::vector<float> row;
+      for (const double value : key) row.push_back(static_cast<float>(value));
+      put(call.cache, row, cached(call.cache, call.cache.keys, shape, kv_head, position));
       const auto value = call.v.row(t).subspan(j * head_dim, head_dim);
-      std::copy(value.begin(), value.end(),
-                cached(call.cache, call.cache.values, shape, kv_head, position));
+      put(call.cache, {value.begin(), value.end()},
+          cached(call.cache, call.cache.values, shape, kv_head, position));
     }
     if (call.out.count == 0) continue;
     for (size_t h = 0; h < static_cast<size_t>(shape.heads); ++h) {

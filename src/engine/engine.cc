@@ -150,6 +150,7 @@ Result<ResolvedOptions> resolve_options(const ModelFiles& files, const EngineOpt
       options.context > 0 ? options.context : std::min(kContextDefault, config.context_max());
   request.parallel = options.parallel;
   request.num_checkpoints = options.num_checkpoints;
+  request.kv_form = options.kv_form;
   if (!options.prefix_store.directory.empty()) {
     request.prefix_store_bytes = PrefixStore::kMemoryBytes;
   }
@@ -210,13 +211,14 @@ Result<std::unique_ptr<Engine>> Engine::open(Storage& storage, const EngineOptio
   PENSTOCK_TRY(make_room_for_floor(plan, engine->request_.record_bytes, options));
   const ScratchShape shape = scratch_shape(plan.chunk_tokens, resolved.request.experts_per_token,
                                            resolved.request.parallel);
-  auto backend = PENSTOCK_TRY(CpuBackend::create(
-      resolved.request.threads,
-      backend_limits(config, shape, resolved.request.context, resolved.request.coded_columns),
-      {.target = options.simd_target,
-       .arithmetic = options.arithmetic,
-       .tasks = options.tuning.tasks,
-       .spins = options.tuning.spins}));
+  const BackendLimits backend_sizes =
+      backend_limits(config, shape, resolved.request.context, resolved.request.coded_columns,
+                     resolved.request.kv_form);
+  auto backend = PENSTOCK_TRY(CpuBackend::create(resolved.request.threads, backend_sizes,
+                                                 {.target = options.simd_target,
+                                                  .arithmetic = options.arithmetic,
+                                                  .tasks = options.tuning.tasks,
+                                                  .spins = options.tuning.spins}));
   ThreadPool& team = backend->team();
   engine->backend_ = std::move(backend);
   Memory& memory = engine->backend_->memory();
@@ -324,6 +326,7 @@ Result<void> Engine::open_prefix_store(Storage& storage, const EngineOptions& op
       "{} {} {} {} {} {}", kEdition, files_.id_text(), static_cast<int>(options.arithmetic),
       request_.experts_per_token, request_.config.mtp_num_hidden_layers, kKvPagePositions);
   if (!expert_limits().is_off()) identity += " " + to_text(expert_limits());
+  if (kv_form() != KvForm::kFloat32) identity += fmt::format(" kv{}", bits_of(kv_form()));
   Storage* own = options.prefix_store.storage;
   prefix_store_ =
       PENSTOCK_TRY(PrefixStore::open(own == nullptr ? storage : *own, options.prefix_store,

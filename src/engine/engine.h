@@ -83,8 +83,10 @@ class Engine {
   bool can_draft() const { return request_.config.mtp_num_hidden_layers > 0; }
   Speculation speculation() const { return speculation_; }  // kOff where it cannot
   const ExpertLimits& expert_limits() const { return moe_scratch_.limits; }
+  KvForm kv_form() const { return request_.kv_form; }
   bool is_lossy() const {
-    return experts_per_token() != config().num_experts_per_tok || !expert_limits().is_off();
+    return experts_per_token() != config().num_experts_per_tok || !expert_limits().is_off() ||
+           kv_form() != KvForm::kFloat32;
   }
 
   const ModelTexts& texts() const { return files_.texts; }

@@ -14,7 +14,7 @@ ScratchShape scratch_shape(int64_t chunk_tokens, int64_t experts_per_token, int 
 }
 
 BackendLimits backend_limits(const ModelConfig& config, const ScratchShape& shape, int64_t context,
-                             int64_t coded_columns) {
+                             int64_t coded_columns, KvForm kv_form) {
   const int64_t value_width = config.linear_num_value_heads * config.linear_value_head_dim;
   return {
       .tokens = shape.chunk_tokens,
@@ -27,6 +27,7 @@ BackendLimits backend_limits(const ModelConfig& config, const ScratchShape& shap
                                 config.shared_expert_intermediate_size, config.intermediate_size}),
       .context = context,
       .coded_columns = coded_columns,
+      .kv_form = kv_form,
       .attention = attention_shape(config),
       .delta_net = delta_net_shape(config)};
 }

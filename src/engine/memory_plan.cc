@@ -22,8 +22,8 @@ uint64_t rope_bytes(const PlanRequest& request) {
 uint64_t chunk_bytes(const PlanRequest& request, int64_t chunk_tokens) {
   const ScratchShape shape =
       scratch_shape(chunk_tokens, request.experts_per_token, request.parallel);
-  const BackendLimits limits =
-      backend_limits(request.config, shape, request.context, request.coded_columns);
+  const BackendLimits limits = backend_limits(request.config, shape, request.context,
+                                              request.coded_columns, request.kv_form);
   return Scratch::bytes_needed(request.config, shape) +
          static_cast<uint64_t>(CpuBackend::scratch_bytes(request.threads, limits));
 }
@@ -80,8 +80,10 @@ int64_t choose_chunk(const PlanRequest& request, uint64_t left) {
 }  // namespace
 
 SequenceLimits sequence_limits(const PlanRequest& request) {
-  return {
-      .context = request.context, .sequences = request.parallel, .marks = request.num_checkpoints};
+  return {.context = request.context,
+          .sequences = request.parallel,
+          .marks = request.num_checkpoints,
+          .kv_form = request.kv_form};
 }
 
 Result<MemoryPlan> plan_memory(const PlanRequest& request) {
@@ -93,6 +95,7 @@ Result<MemoryPlan> plan_memory(const PlanRequest& request) {
   const int64_t slots_floor = request.num_slots > 0 ? request.num_slots : floor_slots(request);
   const uint64_t fixed = fixed_bytes(request);
   plan.num_experts = all_slots(request);
+  plan.kv_bytes_per_position = SequenceMemory::bytes_per_position(request.config, request.kv_form);
   plan.minimum_bytes = fixed + chunk_bytes(request, chunk_floor) +
                        static_cast<uint64_t>(slots_floor) * request.record_bytes;
   plan.all_resident_bytes = fixed + chunk_bytes(request, chunk_largest) +
@@ -119,8 +122,8 @@ Result<MemoryPlan> plan_memory(const PlanRequest& request) {
   plan.floor_slots = std::min(plan.num_slots, floor_slots(request));
   const ScratchShape shape =
       scratch_shape(plan.chunk_tokens, request.experts_per_token, request.parallel);
-  const BackendLimits limits =
-      backend_limits(request.config, shape, request.context, request.coded_columns);
+  const BackendLimits limits = backend_limits(request.config, shape, request.context,
+                                              request.coded_columns, request.kv_form);
   plan.items = {
       {"resident weights", request.resident_bytes},
       {"expert slots", static_cast<uint64_t>(plan.num_slots) * request.record_bytes},
@@ -153,6 +156,8 @@ std::string to_table(const MemoryPlan& plan, uint64_t budget_bytes) {
       plan.num_slots, plan.num_experts,
       100.0 * static_cast<double>(plan.num_slots) / static_cast<double>(plan.num_experts),
       plan.chunk_tokens);
+  table += fmt::format("  keys and values take {} per position\n",
+                       format_bytes(plan.kv_bytes_per_position));
   table += fmt::format("  smallest workable budget {}; every expert in memory from {}\n",
                        format_bytes(plan.minimum_bytes), format_bytes(plan.all_resident_bytes));
   return table;

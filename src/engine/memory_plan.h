@@ -33,6 +33,7 @@ struct PlanRequest {
   int64_t context = 0;              // positions
   int parallel = 1;                 // sequences
   int num_checkpoints = 0;          // kept places
+  KvForm kv_form = {};              // of keys and values
   uint64_t prefix_store_bytes = 0;  // to keep places on disk
   uint64_t gpu_bytes = 0;           // of this machine's memory, that a GPU uses
   int threads = 1;
@@ -58,11 +59,12 @@ struct MemoryPlan {
   std::vector<PlanItem> items;
   int64_t chunk_tokens = 0;
   int64_t num_slots = 0;
-  int64_t floor_slots = 0;          // of these, one token's experts: never given back
-  int64_t num_experts = 0;          // of all layers
-  uint64_t total_bytes = 0;         // sum of the items, at most the budget
-  uint64_t minimum_bytes = 0;       // the smallest workable budget
-  uint64_t all_resident_bytes = 0;  // the budget at which every expert stays in memory
+  int64_t floor_slots = 0;             // of these, one token's experts: never given back
+  int64_t num_experts = 0;             // of all layers
+  uint64_t kv_bytes_per_position = 0;  // of keys and values, in all layers
+  uint64_t total_bytes = 0;            // sum of the items, at most the budget
+  uint64_t minimum_bytes = 0;          // the smallest workable budget
+  uint64_t all_resident_bytes = 0;     // the budget at which every expert stays in memory
 };
 
 Result<MemoryPlan> plan_memory(const PlanRequest& request);

@@ -43,7 +43,8 @@ struct EngineOptions {
   int num_checkpoints = 0;        // kept places, for going back to a shared prefix
   int64_t experts_per_token = 0;  // 0: the trained number; any other is lossy
   ExpertLimits expert_limits;     // lossy; off
-  bool verify = true;             // checksums of experts at every read
+  KvForm kv_form = KvForm::kFloat32;  // keys and values; kCodes8 is lossy
+  bool verify = true;                 // checksums of experts at every read
   // Of a checkpoint run in place: where the checksums that its first reads make are kept. Empty: they
   // are forgotten with the engine.
   std::string checksum_file;

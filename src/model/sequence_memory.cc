@@ -20,6 +20,7 @@ void append_pieces(float* begin, int64_t floats, std::vector<SequenceMemory::Pie
 }
 
 struct Sizes {
+  int64_t row = 0;                 // of a kv head at a position
   int64_t part = 0, page = 0;      // keys or values of a layer in a page; the whole page
   int64_t history = 0, state = 0;  // of one delta-net layer
   int64_t layers = 0, hidden = 0;  // of a set: all delta-net layers; what drafts start from
@@ -36,7 +37,8 @@ Sizes sizes_of(const ModelConfig& config, const SequenceLimits& limits) {
       std::count(config.layer_types.begin(), config.layer_types.end(), LayerType::kFullAttention);
   const int64_t delta_layers = config.num_hidden_layers - sizes.attention_layers;
   sizes.drafts = config.mtp_num_hidden_layers > 0;
-  sizes.part = padded(config.num_key_value_heads * kKvPagePositions * config.head_dim);
+  sizes.row = kv_row_floats(limits.kv_form, config.head_dim);
+  sizes.part = padded(config.num_key_value_heads * kKvPagePositions * sizes.row);
   sizes.page = (sizes.attention_layers + (sizes.drafts ? 1 : 0)) * 2 * sizes.part;
   sizes.history = padded((config.linear_conv_kernel_dim - 1) * config.conv_channels());
   sizes.state = sizes.history + padded(config.linear_num_value_heads * config.linear_key_head_dim *
@@ -57,6 +59,12 @@ uint64_t SequenceMemory::bytes_needed(const ModelConfig& config, const SequenceL
   return static_cast<uint64_t>(sizes.pages * sizes.page + sizes.sets * sizes.set()) * sizeof(float);
 }
 
+uint64_t SequenceMemory::bytes_per_position(const ModelConfig& config, KvForm form) {
+  const Sizes sizes = sizes_of(config, {.kv_form = form});
+  const int64_t layers = sizes.attention_layers + (sizes.drafts ? 1 : 0);
+  return static_cast<uint64_t>(layers * 2 * config.num_key_value_heads * sizes.row) * sizeof(float);
+}
+
 Result<SequenceMemory> SequenceMemory::create(const ModelConfig& config,
                                               const SequenceLimits& limits, Backend& backend) {
   const Sizes sizes = sizes_of(config, limits);
@@ -71,7 +79,7 @@ Result<SequenceMemory> SequenceMemory::create(const ModelConfig& config,
   result.limits_ = limits;
   result.drafts_ = sizes.drafts;
   result.kv_heads_ = config.num_key_value_heads;
-  result.head_dim_ = config.head_dim;
+  result.row_floats_ = sizes.row;
   result.part_floats_ = sizes.part;
   result.page_floats_ = sizes.page;
   result.history_floats_ = sizes.history;
@@ -148,12 +156,12 @@ void SequenceMemory::drop_set(int set) {
 
 KvCache SequenceMemory::kv(int64_t layer, std::span<float* const> pages) const {
   const int64_t begin = index_[static_cast<size_t>(layer)] * 2 * part_floats_;
-  return {pages, begin, begin + part_floats_};
+  return {pages, begin, begin + part_floats_, limits_.kv_form};
 }
 
 KvCache SequenceMemory::draft_kv(std::span<float* const> pages) const {
   const int64_t begin = attention_layers_ * 2 * part_floats_;
-  return {pages, begin, begin + part_floats_};
+  return {pages, begin, begin + part_floats_, limits_.kv_form};
 }
 
 DeltaNetState SequenceMemory::delta_net(int64_t layer, int set) const {
@@ -179,8 +187,9 @@ std::vector<SequenceMemory::Piece> SequenceMemory::page_pieces(int page, int64_t
     if (count == 0) continue;
     for (int64_t part = 2 * layer; part < 2 * layer + 2; ++part) {
       for (int64_t head = 0; head < kv_heads_; ++head) {
-        float* begin = page_data(page) + part * part_floats_ + head * kKvPagePositions * head_dim_;
-        append_pieces(begin, count * head_dim_, pieces);
+        float* begin =
+            page_data(page) + part * part_floats_ + head * kKvPagePositions * row_floats_;
+        append_pieces(begin, count * row_floats_, pieces);
       }
     }
   }

@@ -32,6 +32,7 @@ struct SequenceLimits {
   int64_t context = 0;  // positions of one sequence
   int sequences = 1;    // that may be evaluated in one pass
   int marks = 0;        // places to go back to, besides
+  KvForm kv_form = KvForm::kFloat32;
 };
 
 class SequenceMemory {
@@ -39,6 +40,9 @@ class SequenceMemory {
   static uint64_t bytes_needed(const ModelConfig& config, const SequenceLimits& limits);
   static Result<SequenceMemory> create(const ModelConfig& config, const SequenceLimits& limits,
                                        Backend& backend);
+
+  // What one position takes: keys and values of all attention layers, and of the prediction block's.
+  static uint64_t bytes_per_position(const ModelConfig& config, KvForm form);
 
   int64_t context() const { return limits_.context; }
   bool has_recurrent_state() const { return layers_floats_ > 0; }
@@ -101,7 +105,8 @@ class SequenceMemory {
   Buffer buffer_;
   SequenceLimits limits_;
   bool drafts_ = false;
-  int64_t kv_heads_ = 0, head_dim_ = 0;
+  int64_t kv_heads_ = 0;
+  int64_t row_floats_ = 0;   // of a kv head at a position
   int64_t part_floats_ = 0;  // keys, or values, of one layer in a page
   int64_t page_floats_ = 0;
   int64_t history_floats_ = 0;  // convolution history per layer

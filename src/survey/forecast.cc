@@ -51,6 +51,17 @@ DeviceTrunk device_trunk(const ForecastRequest& request, const TrunkChoice& choi
           .weights_gbps = device_rates(request.gpu->card, dtype).weights_gbps};
 }
 
+// Keys and values in the form that the plan has.
+ModelSizes sizes_in_use(const ForecastRequest& request) {
+  ModelSizes sizes = request.sizes;
+  const int64_t head_dim = request.plan.config.head_dim;
+  if (head_dim == 0) return sizes;
+  sizes.kv_bytes_per_position =
+      sizes.kv_bytes_per_position / static_cast<uint64_t>(head_dim) *
+      static_cast<uint64_t>(kv_row_floats(request.plan.kv_form, head_dim));
+  return sizes;
+}
+
 CostInput cost_input(const ForecastRequest& request, const MemoryPlan& plan) {
   DeviceRates device;
   if (request.gpu) device = device_rates(request.gpu->card, nearest_dtype(request.bits.experts));
@@ -58,7 +69,7 @@ CostInput cost_input(const ForecastRequest& request, const MemoryPlan& plan) {
   if (device.read_gbps > 0) trunk = gpu_trunk(request, plan);
   const int64_t device_slots = device.read_gbps > 0 ? gpu_slots(request, plan, trunk.bytes) : 0;
   return {.config = request.plan.config,
-          .sizes = request.sizes,
+          .sizes = sizes_in_use(request),
           .rates = request.rates,
           .hits = request.hits,
           .experts_per_token = request.plan.experts_per_token,

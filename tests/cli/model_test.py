@@ -326,6 +326,49 @@ class Run(Refusals):
         self.assertFalse(exact["lossy"])
         self.assertNotIn("lossy_text", exact)
 
+    def test_keys_and_values_in_eight_bits_are_told_in_every_output(self):
+        flags = ("--lossy-kv", "8")
+        words = "keys and values of 8 bits"
+        exact = good_json("plan", MODEL.path)
+        plan = good_json("plan", MODEL.path, *flags)
+        self.assertEqual((exact["lossy"], exact["kv_bits"]), (False, 32))
+        self.assertEqual((plan["lossy"], plan["kv_bits"]), (True, 8))
+        with open(os.path.join(MODEL.source, "config.json"), encoding="utf-8") as f:
+            head = json.load(f)["head_dim"]
+        coded = 4 * ((head + 63) // 64) + (head + 3) // 4 * 4
+        self.assertEqual(plan["kv_bytes_per_position"] * 4 * head, exact["kv_bytes_per_position"] * coded)
+
+        def kv_of(json):
+            return next(item["bytes"] for item in json["items"] if item["purpose"] == "KV cache and states")
+
+        self.assertLess(kv_of(plan), kv_of(exact))
+        self.assertIn("per position", good("plan", MODEL.path, *flags))
+        run = good_json("run", MODEL.path, "-p", "a", "-n", 1, *flags)["penstock"]
+        self.assertEqual((run["lossy"], run["kv_bits"]), (True, 8))
+        self.assertEqual(good_json("run", MODEL.path, "-p", "a", "-n", 1, "--lossy-kv", 32)["penstock"]["lossy"], False)
+        bench = ("bench", MODEL.path, "-p", 0, "-n", 2, "-r", 1, "--disk-seconds", 0, *flags)
+        row = good_json(*bench)
+        self.assertTrue(row["lossy"])
+        self.assertIn(words, row["lossy_text"])
+        both = ("--lossy-kv", "8", "--lossy-expert-weight", "0.6")
+        for verb in (("run", MODEL.path, "-p", "a", "-n", 1), ("plan", MODEL.path)):
+            for given, more in ((flags, ""), (both, "0.6 of the weight")):
+                done = penstock(*verb, *given, "--quiet")
+                for text in ("LOSSY", words, more):
+                    self.assertIn(text, done.stderr.decode(), verb)
+
+    def test_other_bits_of_keys_and_values_are_refused_by_their_flag(self):
+        shape = ("plan", "35b", "--memory", "8G", "--flash-gbps", 2, "--dram-gbps", 20)
+        for verb in (("run", MODEL.path, "-p", "a"), ("plan", MODEL.path), ("bench", MODEL.path, "-n", "1"), shape):
+            for bits in ("7", "16", "0", "-8", "8.0", "", "x", "on"):
+                self.assertIn("--lossy-kv", self.refused(2, *verb, f"--lossy-kv={bits}"))
+        self.assertIn("--lossy-kv", self.refused(2, "show", MODEL.path, "--lossy-kv", "8"))
+        done = penstock(*shape, "--lossy-kv", "8")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertIn(b"LOSSY", done.stderr)
+        tokens = [json.loads(penstock(*shape, "--json", *flags).stdout) for flags in ((), ("--lossy-kv", "8"))]
+        self.assertNotEqual(tokens[0]["forecast"], tokens[1]["forecast"])
+
     def test_limits_of_experts_that_cannot_be_are_refused_by_their_flag(self):
         layers = good_json("show", MODEL.path)["num_hidden_layers"]
         for verb in (("run", "-p", "a"), ("plan",), ("bench", "-n", "1")):

@@ -239,6 +239,29 @@ TEST_P(OnDisk, g22_states_of_other_experts_are_not_taken) {
   }
 }
 
+TEST_P(OnDisk, g22_keys_and_values_in_codes_are_kept_for_themselves) {
+  fill();
+  EngineOptions with = options();
+  with.kv_form = KvForm::kCodes8;
+  EngineOptions without = with;
+  without.prefix_store = {};
+  const auto fresh = open_engine(without);
+  const GenerateResult expected = answer(*fresh, branch(*fresh, 1100));
+  {
+    const auto engine = open_engine(with);
+    const GenerateResult first = answer(*engine, branch(*engine, 1100), kPlaces);
+    EXPECT_EQ(first.metrics.cached_tokens, 0) << "files of floats were taken";
+    expect_same(first, expected);
+  }
+  const auto engine = open_engine(with);
+  const GenerateResult again = answer(*engine, branch(*engine, 1100));
+  EXPECT_EQ(again.metrics.cached_tokens, 1100);
+  expect_same(again, expected);
+  // Those of floats are still there for who wants them.
+  expect_same(after_restart(1100), anew(1100));
+  EXPECT_TRUE(told_.empty());
+}
+
 TEST_P(OnDisk, g22_a_session_saved_by_name_goes_on_after_a_restart) {
   uint64_t bytes = 0;
   {

@@ -5,6 +5,7 @@
 #include <cerrno>
 #include <map>
 #include <random>
+#include <tuple>
 
 #include "engine/batch.h"
 #include "support/fake_reader.h"
@@ -40,6 +41,7 @@ std::vector<TokenId> prompt_of(const Engine& engine, int i) {
 struct TogetherModel {
   const char* name;
   double expert_weight = 1;  // below 1: lossy, of each token by its own router (G13)
+  KvForm kv_form = KvForm::kFloat32;
 };
 
 class Together : public ::testing::TestWithParam<TogetherModel> {
@@ -47,6 +49,7 @@ class Together : public ::testing::TestWithParam<TogetherModel> {
   EngineOptions options() const {
     EngineOptions with = small_options(packed_random(GetParam().name));
     with.expert_limits.weight = GetParam().expert_weight;
+    with.kv_form = GetParam().kv_form;
     with.parallel = kSequences;
     with.chunk_tokens = 16;
     return with;
@@ -54,8 +57,9 @@ class Together : public ::testing::TestWithParam<TogetherModel> {
 
   // Each alone in an engine of its own, with every expert in memory: computed once.
   const std::vector<Line>& alone() const {
-    static std::map<std::pair<std::string, double>, std::vector<Line>> known;
-    auto [place, is_new] = known.try_emplace({GetParam().name, GetParam().expert_weight});
+    static std::map<std::tuple<std::string, double, KvForm>, std::vector<Line>> known;
+    auto [place, is_new] =
+        known.try_emplace({GetParam().name, GetParam().expert_weight, GetParam().kv_form});
     if (!is_new) return place->second;
     for (int i = 0; i < kSequences; ++i) {
       EngineOptions with = options();
@@ -80,10 +84,12 @@ class Together : public ::testing::TestWithParam<TogetherModel> {
 INSTANTIATE_TEST_SUITE_P(Models, Together,
                          ::testing::Values(TogetherModel{"r3-wrapped"}, TogetherModel{"r2-top1"},
                                            TogetherModel{"m2-dense"},
-                                           TogetherModel{"r3-wrapped", 0.6}),
+                                           TogetherModel{"r3-wrapped", 0.6},
+                                           TogetherModel{"m2-dense", 1, KvForm::kCodes8}),
                          [](const auto& test) {
                            std::string name = test.param.name;
                            std::ranges::replace(name, '-', '_');
+                           if (test.param.kv_form != KvForm::kFloat32) name += "_kv8";
                            return test.param.expert_weight < 1 ? name + "_lossy" : name;
                          });
 

@@ -224,14 +224,14 @@ class WaitingTest(unittest.TestCase):
 
     def test_what_decides_the_bits_is_in_the_fingerprint(self):
         told = []
-        for flags in ((), ("--arithmetic", "float32"), ("--lossy-expert-weight", "0.6"), ("--lossy-expert-weight", "0.7")):
+        for flags in ((), ("--arithmetic", "float32"), ("--lossy-expert-weight", "0.6"), ("--lossy-expert-weight", "0.7"), ("--lossy-kv", "8")):
             server = Server(*flags)
             try:
-                self.assertEqual(server.get("/props")[2]["model"]["lossy"], flags[:1] == ("--lossy-expert-weight",))
+                self.assertEqual(server.get("/props")[2]["model"]["lossy"], "lossy" in "".join(flags))
                 told.append(server.post("/v1/chat/completions", chat(QUESTION, max_tokens=1))[2]["system_fingerprint"])
             finally:
                 self.assertEqual(server.stop(), 0)
-        self.assertEqual(len(set(told)), 4)
+        self.assertEqual(len(set(told)), 5)
 
 
 if __name__ == "__main__":

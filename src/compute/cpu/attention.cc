@@ -24,6 +24,7 @@ struct Attention::Tile {
   float* mixed;       // [lanes, head_dim], of a segment
   float* running;     // [lanes, head_dim], of all segments so far
   float* head;        // [head_dim]
+  float* decoded;     // [kSegmentPositions, head_dim]; nullptr: the cache is not in codes
   std::array<int32_t, kQueryLanes> limits;
   std::array<float, kQueryLanes> maxima, sums;
 
@@ -38,6 +39,8 @@ AttentionScratch::AttentionScratch(int threads, const BackendLimits& limits,
   max_context = limits.context;
   worker_floats =
       kQueryLanes * (3LL * shape.head_dim + kSegmentPositions) + ceil_div(shape.head_dim, 16) * 16;
+  decodes = limits.kv_form != KvForm::kFloat32;
+  if (decodes) worker_floats += ceil_div(kSegmentPositions * shape.head_dim, 16) * 16;
   workers = cursor.take<float>(shape.heads == 0 ? 0 : threads * worker_floats);
   partials = cursor.take<float>(std::min(limits.tokens, kSplitTokens) * shape.heads *
                                 ceil_div(limits.context, kSegmentPositions) * (shape.head_dim + 2));
@@ -56,9 +59,10 @@ void Attention::run(const AttentionCall& call) {
   PENSTOCK_CHECK(tokens <= scratch_.max_tokens && context <= scratch_.max_context);
   PENSTOCK_CHECK(context <= call.cache.capacity());
   PENSTOCK_CHECK(shape.kv_heads > 0 && shape.heads % shape.kv_heads == 0);
+  PENSTOCK_CHECK(call.cache.form == KvForm::kFloat32 || scratch_.decodes);
 
-  pool_.run(tokens, [&](int64_t token, int) {
-    for (int64_t head = 0; head < shape.kv_heads; ++head) append(call, token, head);
+  pool_.run(tokens, [&](int64_t token, int worker) {
+    for (int64_t head = 0; head < shape.kv_heads; ++head) append(call, token, head, worker);
   });
   if (call.out.count == 0) return;
   PENSTOCK_CHECK(call.q.width == shape.query_width());
@@ -96,15 +100,26 @@ void Attention::rotated_norm(const AttentionCall& call, const float* x, const fl
   }
 }
 
-void Attention::append(const AttentionCall& call, int64_t token, int64_t kv_head) const {
+void Attention::append(const AttentionCall& call, int64_t token, int64_t kv_head,
+                       int worker) const {
   const int64_t dim = call.shape.head_dim;
   const int64_t position = call.first_position + token;
   float* page = call.cache.pages[static_cast<size_t>(position / kKvPagePositions)];
-  const int64_t place = (kv_head * kKvPagePositions + position % kKvPagePositions) * dim;
-  rotated_norm(call, call.k.data + token * call.k.stride + kv_head * dim, call.weights.k_norm,
-               position, page + call.cache.keys + place);
-  std::copy_n(call.v.data + token * call.v.stride + kv_head * dim, dim,
-              page + call.cache.values + place);
+  const int64_t place = (kv_head * kKvPagePositions + position % kKvPagePositions) *
+                        kv_row_floats(call.cache.form, dim);
+  float* key_place = page + call.cache.keys + place;
+  float* value_place = page + call.cache.values + place;
+  const float* k = call.k.data + token * call.k.stride + kv_head * dim;
+  const float* v = call.v.data + token * call.v.stride + kv_head * dim;
+  if (call.cache.form == KvForm::kFloat32) {
+    rotated_norm(call, k, call.weights.k_norm, position, key_place);
+    std::copy_n(v, dim, value_place);
+    return;
+  }
+  float* key = scratch_.workers + worker * scratch_.worker_floats;
+  rotated_norm(call, k, call.weights.k_norm, position, key);
+  encode_kv(key, dim, key_place);
+  encode_kv(v, dim, value_place);
 }
 
 Attention::Tile Attention::make_tile(const AttentionCall& call, int64_t kv_head, int64_t first_row,
@@ -122,6 +137,8 @@ Attention::Tile Attention::make_tile(const AttentionCall& call, int64_t kv_head,
   tile.running = tile.mixed + kQueryLanes * dim;
   tile.scores = tile.running + kQueryLanes * dim;
   tile.head = tile.scores + kQueryLanes * kSegmentPositions;
+  const bool decodes = call.cache.form != KvForm::kFloat32;
+  tile.decoded = decodes ? tile.head + ceil_div(dim, 16) * 16 : nullptr;
   tile.positions = call.first_position + tile.token(tile.count - 1) + 1;
   const float scale = 1.0f / std::sqrt(static_cast<float>(dim));
   std::fill_n(tile.queries, tile.lanes * dim, 0.0f);
@@ -146,13 +163,14 @@ void Attention::run_segment(const AttentionCall& call, Tile& tile, int64_t segme
         static_cast<int32_t>(std::clamp<int64_t>(seen, 0, positions));
   }
   const float* page = call.cache.pages[static_cast<size_t>(segment)];
-  const int64_t place = tile.kv_head * kKvPagePositions * dim;
+  const int64_t place = tile.kv_head * kKvPagePositions * kv_row_floats(call.cache.form, dim);
   kernels_.segment({.lanes = tile.lanes,
                     .head_dim = dim,
                     .positions = positions,
                     .queries = tile.queries,
                     .keys = page + call.cache.keys + place,
                     .values = page + call.cache.values + place,
+                    .decoded = tile.decoded,
                     .limits = tile.limits.data(),
                     .scores = tile.scores,
                     .maxima = tile.maxima.data(),

@@ -11,7 +11,10 @@
 // The cuts depend on positions alone: a row has the same bits in any chunk of a prompt. Long
 // contexts at decode are shared among the threads by segments.
 //
-// Moves  8 bytes per cached component of each kv head, once per sixteen query rows
+// Keys and values in codes (kv_codes.h) become floats again segment by segment, and from there on all is
+// the same.
+//
+// Moves  8 bytes (in codes: 2.1) per cached component of each kv head, once per sixteen query rows
 // Costs  two fmas per component, position and query row, and an exponential per position and row
 #pragma once
 
@@ -35,8 +38,9 @@ struct AttentionSegment {
   int lanes;  // 8 or 16
   int64_t head_dim, positions;
   const float* queries;   // [head_dim, lanes], scaled
-  const float* keys;      // [positions, head_dim]
-  const float* values;    // [positions, head_dim]
+  const float* keys;      // [positions, head_dim]; in codes: [positions, row]
+  const float* values;    // likewise
+  float* decoded;         // [positions, head_dim]: scratch; nullptr: they are not in codes
   const int32_t* limits;  // [lanes]: positions of the segment that the row may see
   float* scores;          // [positions, lanes]: scratch
   float* maxima;          // [lanes] out
@@ -63,6 +67,7 @@ struct AttentionScratch {
 
   int64_t max_tokens, max_context;
   int64_t worker_floats;
+  bool decodes;     // there is room for keys or values of a segment
   float* workers;   // [threads, worker_floats]
   float* partials;  // [tokens * heads, segments, head_dim + 2]: m, l, o
 };
@@ -75,7 +80,7 @@ class Attention {
  private:
   struct Tile;
 
-  void append(const AttentionCall& call, int64_t token, int64_t kv_head) const;
+  void append(const AttentionCall& call, int64_t token, int64_t kv_head, int worker) const;
   void rotated_norm(const AttentionCall& call, const float* x, const float* weight,
                     int64_t position, float* out) const;
   Tile make_tile(const AttentionCall& call, int64_t kv_head, int64_t first_row, int worker) const;

@@ -143,13 +143,42 @@ void Mix(const AttentionSegment& s) {
   }
 }
 
-void RunSegment(const AttentionSegment& segment) {
-  if (segment.lanes == 8) {
-    QueryLanes<8>::Run(segment);
-  } else {
-    QueryLanes<16>::Run(segment);
+// Rows of kv_codes.h to floats: out[p] = code * scale, one rounding each.
+void Decode(const float* rows, int64_t positions, int64_t head_dim, float* out) {
+  const hn::Rebind<int8_t, Floats> bytes;
+  const int64_t groups = kv_groups(head_dim);
+  const int64_t row_floats = kv_row_floats(KvForm::kCodes8, head_dim);
+  for (int64_t p = 0; p < positions; ++p, rows += row_floats, out += head_dim) {
+    const auto* codes = reinterpret_cast<const int8_t*>(rows + groups);
+    for (int64_t group = 0; group < groups; ++group) {
+      const FloatVec scale = hn::Set(Floats(), rows[group]);
+      const int64_t end = std::min((group + 1) * kKvGroup, head_dim);
+      int64_t i = group * kKvGroup;
+      for (; i + kLanes <= end; i += kLanes) {
+        const auto whole = hn::PromoteTo(Ints(), hn::LoadU(bytes, codes + i));
+        hn::StoreU(hn::Mul(hn::ConvertTo(Floats(), whole), scale), Floats(), out + i);
+      }
+      for (; i < end; ++i) out[i] = static_cast<float>(codes[i]) * rows[group];
+    }
   }
-  Mix(segment);
+}
+
+void RunSegment(const AttentionSegment& segment) {
+  AttentionSegment s = segment;
+  if (s.decoded != nullptr) {
+    Decode(segment.keys, s.positions, s.head_dim, s.decoded);
+    s.keys = s.decoded;
+  }
+  if (s.lanes == 8) {
+    QueryLanes<8>::Run(s);
+  } else {
+    QueryLanes<16>::Run(s);
+  }
+  if (s.decoded != nullptr) {
+    Decode(segment.values, s.positions, s.head_dim, s.decoded);
+    s.values = s.decoded;
+  }
+  Mix(s);
 }
 
 void Join(float m, float l, const float* o, int64_t head_dim, float* maximum, float* sum,

@@ -214,6 +214,7 @@ TEST_P(DeltaNetTest, a_strong_decay_forgets_the_memory) {
 struct AttentionCase {
   AttentionShape shape;
   int64_t context;
+  KvForm form = KvForm::kFloat32;
   std::vector<float> q_norm, k_norm, cos, sin;
   OwnedRows q, k, v;
 
@@ -230,7 +231,9 @@ struct AttentionCase {
 
   // Floats of keys, or of values, in a page; keys begin at kGap, values kGap behind them.
   static constexpr int64_t kGap = 5;
-  int64_t part_floats() const { return shape.kv_heads * kKvPagePositions * shape.head_dim; }
+  int64_t part_floats() const {
+    return shape.kv_heads * kKvPagePositions * kv_row_floats(form, shape.head_dim);
+  }
 
   struct Outcome {
     OwnedRows out;
@@ -245,7 +248,7 @@ struct AttentionCase {
     for (int64_t page = num_pages; page-- > 0;) {
       pages.push_back(outcome.cache.data() + page * page_floats);
     }
-    const KvCache cache = {pages, kGap, 2 * kGap + part_floats()};
+    const KvCache cache = {pages, kGap, 2 * kGap + part_floats(), form};
     int64_t first = 0;
     for (const int64_t count : chunks) {
       ops.attention({.shape = shape,
@@ -265,14 +268,16 @@ struct AttentionCase {
 };
 
 const AttentionShape kAttentionShapes[] = {
-    {4, 2, 32, 8, 1e-6f}, {16, 2, 64, 16, 1e-6f}, {16, 1, 40, 40, 1e-6f},      {1, 1, 7, 2, 1e-6f},
-    {6, 2, 24, 0, 1e-6f}, {40, 2, 16, 4, 1e-6f},  {4, 2, 32, 8, 1e-6f, false},
+    {4, 2, 32, 8, 1e-6f},        {16, 2, 64, 16, 1e-6f}, {16, 1, 40, 40, 1e-6f},
+    {1, 1, 7, 2, 1e-6f},         {6, 2, 24, 0, 1e-6f},   {40, 2, 16, 4, 1e-6f},
+    {4, 2, 32, 8, 1e-6f, false}, {6, 2, 136, 64, 1e-6f},
 };
 
 class AttentionTest : public testing::TestWithParam<std::string> {
  protected:
   static std::unique_ptr<CpuBackend> backend(const AttentionShape& shape, int threads = 2) {
-    const BackendLimits limits = {.tokens = 1200, .context = 1200, .attention = shape};
+    const BackendLimits limits = {
+        .tokens = 1200, .context = 1200, .kv_form = KvForm::kCodes8, .attention = shape};
     return CpuBackend::create(threads, limits, {.target = GetParam()}).value();
   }
 };
@@ -330,6 +335,74 @@ TEST_P(AttentionTest, sharing_a_long_context_among_threads_changes_no_bit) {
   while (steps.size() < 75) steps.push_back(1);
   const auto cut = test.run(*backend(shape, 5), steps);
   EXPECT_TRUE(same_bits(cut.out.values, whole.out.values));
+}
+
+AttentionCase in_codes(const AttentionShape& shape, int64_t context) {
+  AttentionCase test(shape, context);
+  test.form = KvForm::kCodes8;
+  return test;
+}
+
+TEST_P(AttentionTest, codes_match_the_reference_and_differ_from_floats) {
+  ReferenceBackend reference;
+  for (const AttentionShape& shape : kAttentionShapes) {
+    const AttentionCase test = in_codes(shape, 45);
+    const auto actual = test.run(*backend(shape), {45});
+    const auto expected = test.run(reference, {45});
+    const double tolerance = 0x1p-24 * 40 * shape.head_dim;
+    expect_near(actual.out.rows, expected.out.rows, tolerance);
+    const auto exact = AttentionCase(shape, 45).run(*backend(shape), {45});
+    EXPECT_FALSE(same_bits(actual.out.values, exact.out.values));
+    // A position that is not there is not written: what a page has there is still what it had.
+    const int64_t row = kv_row_floats(test.form, shape.head_dim);
+    const int64_t first_page = std::ssize(actual.cache) - 2 * (test.kGap + test.part_floats());
+    for (const int64_t begin : {test.kGap, 2 * test.kGap + test.part_floats()}) {
+      const int64_t behind = first_page + begin + 45 * row;
+      for (int64_t i = behind; i < behind + (kKvPagePositions - 45) * row; ++i) {
+        ASSERT_TRUE(std::isnan(actual.cache[static_cast<size_t>(i)])) << i;
+      }
+    }
+  }
+}
+
+TEST_P(AttentionTest, codes_have_the_same_bits_in_any_chunks_on_any_number_of_threads) {
+  for (const AttentionShape& shape : kAttentionShapes) {
+    const AttentionCase test = in_codes(shape, 13);
+    const auto whole = test.run(*backend(shape), {13});
+    for (const auto& chunks : std::vector<std::vector<int64_t>>{
+             {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1}, {12, 1}, {2, 3, 8}}) {
+      const auto cut = test.run(*backend(shape, 3), chunks);
+      EXPECT_TRUE(same_bits(cut.out.values, whole.out.values)) << shape.heads;
+      EXPECT_TRUE(same_bits(cut.cache, whole.cache)) << shape.heads;
+    }
+  }
+  const AttentionShape shape = {2, 1, 16, 4, 1e-6f};
+  const AttentionCase test = in_codes(shape, 1100);
+  const auto whole = test.run(*backend(shape, 1), {1100});
+  std::vector<int64_t> steps = {1020, 3, 1, 2, 4};
+  while (steps.size() < 75) steps.push_back(1);
+  const auto cut = test.run(*backend(shape, 5), steps);
+  EXPECT_TRUE(same_bits(cut.out.values, whole.out.values));
+}
+
+TEST_P(AttentionTest, a_value_that_is_no_number_is_none_for_all_that_see_its_position) {
+  const AttentionShape shape = {4, 2, 32, 8, 1e-6f};
+  for (const float bad : {NAN, INFINITY}) {
+    AttentionCase test = in_codes(shape, 20);
+    test.v.rows.row(7)[3] = bad;  // of kv head 0, which heads 0 and 1 use
+    const auto outcome = test.run(*backend(shape), {20});
+    for (int64_t t = 0; t < 20; ++t) {
+      for (size_t i = 0; i < 4 * 32; ++i) {
+        const bool is_nan = std::isnan(outcome.out.rows.row(t)[i]);
+        if (t >= 7 && i < 64) {
+          ASSERT_TRUE(is_nan) << t << ", " << i;
+        }
+        if (i >= 64) {
+          ASSERT_FALSE(is_nan) << t << ", " << i;
+        }
+      }
+    }
+  }
 }
 
 TEST_P(AttentionTest, very_large_scores_do_not_overflow) {
