@@ -8,50 +8,13 @@
 #include "base/byte_text.h"
 #include "hub/choice.h"
 #include "hub/download.h"
-#include "hub/url.h"
+#include "hub/repo_list.h"
 #include "io/locks.h"
 
 namespace penstock {
 namespace {
 
 using std::chrono::milliseconds;
-
-// A text of bounded length.
-class TextSink final : public HttpSink {
- public:
-  Result<void> on_head(const ResponseHead&, const std::string&) override {
-    text_.clear();
-    return {};
-  }
-  Result<void> on_body(std::span<const std::byte> bytes) override {
-    if (bytes.size() > kListingBytesMax - text_.size()) {
-      return Error{ErrorCode::kCorrupt, fmt::format("the list of files is longer than {}",
-                                                    format_bytes(kListingBytesMax))};
-    }
-    text_.append(reinterpret_cast<const char*>(bytes.data()), bytes.size());
-    return {};
-  }
-  const std::string& text() const { return text_; }
-
- private:
-  std::string text_;
-};
-
-Result<std::string> fetch_text(HttpClient& client, const std::string& url, Retries& retries,
-                               const std::stop_token& stop) {
-  TextSink sink;
-  int id = 0;
-  for (;;) {
-    if (id == 0 && retries.may_start()) {
-      id = client.start({.url = url, .range = "", .if_range = "", .sink = &sink});
-    }
-    for (const HttpDone& done : PENSTOCK_TRY(client.wait(stop, milliseconds(50)))) {
-      if (done.is_good()) return sink.text();
-      PENSTOCK_TRY(retries.failed(done, "the list of files"));
-      id = 0;
-    }
-  }
-}
 
 class Pull {
  public:
@@ -96,15 +59,8 @@ Result<void> Pull::choose() {
 }
 
 BlobRequest Pull::blob_request(const RepoFile& file) const {
-  std::string url =
-      fmt::format("{}/{}/resolve/{}", subject_.endpoint, request_.name.repo_id(), listing_.commit);
-  for (std::string_view rest = file.name; !rest.empty();) {
-    const size_t slash = std::min(rest.find('/'), rest.size());
-    url += "/" + percent_encoded(rest.substr(0, slash));
-    rest.remove_prefix(std::min(slash + 1, rest.size()));
-  }
   return {.file = file,
-          .url = url,
+          .url = file_url(subject_, listing_.commit, file.name),
           .path = cache_.blob_path(request_.name, file.hash),
           .subject = subject_,
           .parallel = request_.parallel,
@@ -184,13 +140,7 @@ Result<void> Pull::get(const RepoFile& file) {
 }
 
 Result<PullReport> Pull::run() {
-  const std::string url = fmt::format("{}/api/models/{}/revision/{}?blobs=true", subject_.endpoint,
-                                      request_.name.repo_id(), percent_encoded(request_.revision));
-  Retries retries(subject_, events_.on_note);
-  const std::string text = PENSTOCK_TRY(fetch_text(client_, url, retries, stop_));
-  listing_ =
-      PENSTOCK_TRY(parse_listing(text, fmt::format("the list of files of {} from {}",
-                                                   request_.name.repo_id(), subject_.endpoint)));
+  listing_ = PENSTOCK_TRY(list_repo(client_, subject_, events_.on_note, stop_));
   report_.name = request_.name;
   report_.commit = listing_.commit;
   report_.snapshot = cache_.snapshot_folder(request_.name, listing_.commit);
