@@ -56,7 +56,12 @@ constexpr VerbText kVerbs[] = {
      "all\n"
      "verbs. With --pack TARGET it is packed as well, by the flags of `pack`: the room for both "
      "is\n"
-     "looked for before anything is downloaded, and interrupted, both go on where they were."},
+     "looked for before anything is downloaded, and interrupted, both go on where they were.\n"
+     "Where there is no room for both, --shard-by-shard downloads a file of weights, verifies it,\n"
+     "packs what is made of it, reads that back and removes the file before the next one but one\n"
+     "comes: the same bytes, with room for TARGET and two files. They are in TARGET.source, not "
+     "in\n"
+     "the cache."},
     {Verb::kLs, "ls", "", 0, 0, "list the models that were pulled", ""},
     {Verb::kRm, "rm", "USER/REPO[:QUANT]", 1, 1, "remove a model that was pulled",
      "All of it, or the files of QUANT, or one --revision. Bytes that another revision needs "
@@ -488,6 +493,8 @@ constexpr Option kOptions[] = {
                     "the files that PATTERN fits instead of a model's, as in *.json,*Q8_0*"}),
     per_call(Option{"pack", 0, kText, kPull, kHubGroup, "TARGET", "",
                     "make a penstock model of it, as `pack` does, which stays when it is removed"}),
+    per_call(Option{"shard-by-shard", 0, kFlag, kPull, kHubGroup, "", "",
+                    "with --pack: keep two files of the source at most, and none at the end"}),
     {"offline", 0, kFlag, kPull, kHubGroup, "", "",
      "ask nobody: tell what is there; HF_HUB_OFFLINE=1 says the same"},
     in_range(Option{"connections", 0, kInteger, kPull, kHubGroup, "N", "6",

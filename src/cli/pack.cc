@@ -224,9 +224,11 @@ Result<void> check_packing_flags(const Settings& settings) {
   return {};
 }
 
-Result<int> pack_checkpoint(Call& call, const PackPaths& paths) {
+Result<int> pack_checkpoint(Call& call, const PackPaths& paths,
+                            std::optional<ArrivingFiles> arriving) {
   const std::stop_token stop = call.interrupt.token();
   PackOptions options = PENSTOCK_TRY(pack_options(call, paths));
+  options.arriving = std::move(arriving);
   if (is_in_place(call.settings)) {
     options.in_place = [&](const InPlaceFacts& facts) {
       return consent_in_place(call, options.source, facts);

@@ -3,10 +3,12 @@
 // Errors   pack_checkpoint(): those of pack_model(), kInvalidArgument for flags that do not go together
 #pragma once
 
+#include <optional>
 #include <string>
 
 #include "base/result.h"
 #include "cli/program.h"
+#include "pack/pack.h"
 
 namespace penstock {
 
@@ -18,6 +20,8 @@ struct PackPaths {
 Result<void> check_packing_flags(const Settings& settings);
 
 // Judges its texts, packs it and tells of it; the exit code. The call's policy of interrupts is kStop.
-Result<int> pack_checkpoint(Call& call, const PackPaths& paths);
+// `arriving`: the source comes file by file, and the call's storage shows it.
+Result<int> pack_checkpoint(Call& call, const PackPaths& paths,
+                            std::optional<ArrivingFiles> arriving = {});
 
 }  // namespace penstock

@@ -13,6 +13,9 @@
 #include "cli/packing.h"
 #include "cli/program.h"
 #include "cli/progress.h"
+#include "cli/pull_shards.h"
+#include "format/manifest.h"
+#include "hub/arriving_folder.h"
 #include "pack/workspace.h"
 
 namespace penstock {
@@ -43,13 +46,21 @@ double packed_share(const Settings& settings, const HubName& name) {
 
 Result<void> refuse_packing_flags(const Settings& settings) {
   for (const char* flag : {"experts", "experts-down", "resident", "quantiser", "without-prediction",
-                           "force", "verify"}) {
+                           "force", "verify", "shard-by-shard"}) {
     if (settings.get(flag).origin != Origin::kFlag) continue;
     return Error{
         ErrorCode::kInvalidArgument,
         fmt::format("--{} is for packing what was pulled: --pack TARGET says where", flag)};
   }
   return {};
+}
+
+// A model that was finished, and only what it came from was not removed any more.
+bool is_complete(const Call& call, const PullRequest& request, const std::string& target) {
+  const Result<bool> begun =
+      ArrivingFolder::was_begun(call.storage, arriving_request(request, target));
+  return begun && *begun && call.storage.stat(target + "/" + std::string(kManifestName)) &&
+         !call.storage.stat(partial_path(target));
 }
 
 // What can be known to be wrong with --pack is told before anything is downloaded.
@@ -62,8 +73,15 @@ Result<void> plan_packing(const Call& call, PullRequest& request) {
                  "--pack is for whole models: not with --include, which chooses files"};
   }
   const std::string target = PENSTOCK_TRY(target_folder(call.storage, settings.text("pack")));
+  if (settings.is_on("shard-by-shard") && is_complete(call, request, target)) return {};
   PENSTOCK_TRY(Workspace::check_target(call.storage, target, settings.is_on("force")));
-  if (settings.is_on("force")) return {};  // also without room for it
+  if (settings.is_on("force") && settings.is_on("shard-by-shard")) {
+    return Error{ErrorCode::kInvalidArgument,
+                 "--shard-by-shard replaces nothing and has to know the room: not with --force; "
+                 "move what is at TARGET away"};
+  }
+  if (settings.is_on("force")) return {};           // also without room for it
+  if (settings.is_on("shard-by-shard")) return {};  // looks for room of its own
   request.made_of_it = {.folder = PENSTOCK_TRY(place_for(call.storage, target)),
                         .share = packed_share(settings, request.name)};
   return {};
@@ -130,6 +148,12 @@ void print_report(Call& call, const HubCache& cache, const PullReport& report) {
 Result<int> pull_verb(Call& call) {
   PullRequest request = PENSTOCK_TRY(pull_request(call));
   PENSTOCK_TRY(plan_packing(call, request));
+  if (call.settings.is_on("shard-by-shard")) {
+    const std::string target =
+        PENSTOCK_TRY(target_folder(call.storage, call.settings.text("pack")));
+    const bool done = is_complete(call, request, target);
+    return done ? clear_up_shards(call, request, target) : pull_shards(call, request, target);
+  }
   const HubCache cache = PENSTOCK_TRY(hub_cache(call.settings, call.environment, call.storage));
   const PullReport report = PENSTOCK_TRY(pull(call, cache, request));
   print_report(call, cache, report);

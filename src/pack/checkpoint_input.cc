@@ -95,6 +95,7 @@ Result<std::unique_ptr<PackInput>> CheckpointInput::open(Storage& storage,
   made->converter_.emplace(
       PENSTOCK_TRY(Converter::create(checkpoint, *made->plan_, options.num_threads)));
   if (types.target_bytes) PENSTOCK_TRY(made->choose_bits(options, stop));
+  if (options.arriving) PENSTOCK_TRY(options.arriving->expect(sample_ranges(checkpoint)));
   made->model_id_ = PENSTOCK_TRY(derive_model_id(checkpoint, types));
   for (const ResidentPiece& piece : made->plan_->resident()) {
     made->resident_.push_back(piece.tensor);

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <numeric>
 #include <optional>
+#include <tuple>
 
 namespace penstock {
 namespace {
@@ -27,10 +28,13 @@ std::vector<Rest> rests_of(std::span<const PieceSource> pieces, size_t num_files
 }
 
 // Those that stay anyway come last.
-std::optional<size_t> next_file(std::span<const Rest> rests, std::span<const ConsumedFile> files) {
+std::optional<size_t> next_file(std::span<const Rest> rests, std::span<const ConsumedFile> files,
+                                NextFile next) {
   std::optional<size_t> best;
   const auto rank = [&](size_t file) {
-    return std::pair(files[file].is_kept, rests[file].bytes_missing);
+    const bool is_begun = rests[file].num_missing < rests[file].pieces.size();
+    return std::tuple(files[file].is_kept, next == NextFile::kBegun && !is_begun,
+                      rests[file].bytes_missing);
   };
   for (size_t file = 0; file < rests.size(); ++file) {
     if (rests[file].num_missing == 0) continue;
@@ -50,7 +54,7 @@ Consumption plain_order(size_t num_pieces) {
 }
 
 Consumption plan_consumption(std::span<const PieceSource> pieces,
-                             std::span<const ConsumedFile> files) {
+                             std::span<const ConsumedFile> files, NextFile next) {
   constexpr size_t kNotYet = SIZE_MAX;
   Consumption plan;
   plan.place.assign(pieces.size(), kNotYet);
@@ -69,7 +73,7 @@ Consumption plan_consumption(std::span<const PieceSource> pieces,
       }
     }
   };
-  while (const std::optional<size_t> file = next_file(rests, files)) {
+  while (const std::optional<size_t> file = next_file(rests, files, next)) {
     for (const size_t piece : rests[*file].pieces) {
       if (plan.place[piece] == kNotYet) write(piece);
     }
@@ -105,6 +109,43 @@ uint64_t staging_bytes(const Consumption& consumption, std::span<const PieceSour
     give_back(place + 1);
   }
   return static_cast<uint64_t>(std::max(most, held + static_cast<int64_t>(other_bytes)));
+}
+
+ArrivalRoom arrival_room(const Consumption& consumption, std::span<const PieceSource> pieces,
+                         std::span<const ConsumedFile> files, size_t pieces_done,
+                         uint64_t other_bytes) {
+  std::vector<bool> is_here(files.size(), false);
+  uint64_t written = 0, here = 0;
+  size_t num_here = 0;
+  ArrivalRoom room;
+  const auto bring = [&](size_t file) {
+    if (is_here[file]) return;
+    is_here[file] = true;
+    here += files[file].bytes;
+    ++num_here;
+  };
+  const auto look = [&] {
+    room.bytes = std::max(room.bytes, written + here);
+    room.num_files = std::max(room.num_files, num_here);
+  };
+  for (size_t place = pieces_done; place < pieces.size(); ++place) {
+    const size_t piece = consumption.order[place];
+    for (const uint32_t file : pieces[piece].files) bring(file);
+    written += pieces[piece].bytes;
+    look();
+    for (const uint32_t file : pieces[piece].files) {
+      if (consumption.spent_after[file] > place + 1) continue;
+      is_here[file] = false;
+      here -= files[file].bytes;
+      --num_here;
+    }
+  }
+  for (size_t file = 0; file < files.size(); ++file) {
+    if (files[file].is_kept) bring(file);
+  }
+  written += other_bytes;
+  look();
+  return room;
 }
 
 }  // namespace penstock

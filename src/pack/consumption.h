@@ -39,13 +39,29 @@ struct Consumption {
 // Pieces as they are numbered, for who consumes nothing.
 Consumption plain_order(size_t num_pieces);
 
+// What goes next: the file for which the fewest bytes are missing, or, where files come only when they
+// are needed, one of those that are here already before another is begun.
+enum class NextFile { kFewestMissing, kBegun };
+
 Consumption plan_consumption(std::span<const PieceSource> pieces,
-                             std::span<const ConsumedFile> files);
+                             std::span<const ConsumedFile> files,
+                             NextFile next = NextFile::kFewestMissing);
 
 // How much more the disk holds at the worst moment than after `pieces_done` pieces: what is written
 // less what went. `other_bytes`: of what is written at the end, while the last files are still there.
 uint64_t staging_bytes(const Consumption& consumption, std::span<const PieceSource> pieces,
                        std::span<const ConsumedFile> files, size_t pieces_done,
                        uint64_t other_bytes);
+
+// Of files that come when the first piece needs them and go when they are spent: what is written after
+// `pieces_done` pieces and the files that are here take at most so much together.
+struct ArrivalRoom {
+  uint64_t bytes = 0;
+  size_t num_files = 0;  // here at a time, at most
+};
+
+ArrivalRoom arrival_room(const Consumption& consumption, std::span<const PieceSource> pieces,
+                         std::span<const ConsumedFile> files, size_t pieces_done,
+                         uint64_t other_bytes);
 
 }  // namespace penstock

@@ -62,6 +62,28 @@ TEST(Consumption, a_run_that_goes_on_needs_what_is_left) {
   EXPECT_EQ(staging_bytes(plan, pieces, later, 3, 7), 7u) << "nothing but what comes at the end";
 }
 
+TEST(Consumption, files_that_arrive_are_finished_before_another_comes) {
+  const std::vector<PieceSource> pieces = {{10, {0}}, {10, {0, 1}}, {90, {1}}, {80, {2}}};
+  const std::vector<ConsumedFile> files = files_of(3, 100);
+  const Consumption plan = plan_consumption(pieces, files, NextFile::kBegun);
+  EXPECT_THAT(plan.order, ElementsAre(0, 1, 2, 3));
+  EXPECT_THAT(plan_consumption(pieces, files).order, ElementsAre(0, 1, 3, 2));
+  const ArrivalRoom room = arrival_room(plan, pieces, files, 0, 7);
+  EXPECT_EQ(room.bytes, 297u);  // 110, 220, 210, and 190 + 7 with the last file
+  EXPECT_EQ(room.num_files, 2u);
+  EXPECT_EQ(arrival_room(plan, pieces, files, 3, 0).bytes, 180u);
+}
+
+TEST(Consumption, files_that_are_kept_are_here_at_the_end) {
+  const std::vector<PieceSource> pieces = {{10, {0}}, {10, {1}}};
+  std::vector<ConsumedFile> files = files_of(4, 100);
+  for (const size_t file : {0, 2, 3}) files[file].is_kept = true;
+  const Consumption plan = plan_consumption(pieces, files, NextFile::kBegun);
+  const ArrivalRoom room = arrival_room(plan, pieces, files, 0, 0);
+  EXPECT_EQ(room.num_files, 3u);
+  EXPECT_EQ(room.bytes, 320u);
+}
+
 TEST(Consumption, nothing_goes_before_all_that_is_made_of_it_is_written) {
   std::mt19937 random(5);
   for (int round = 0; round < 200; ++round) {

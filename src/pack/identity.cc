@@ -23,14 +23,18 @@ void update_text(RunningChecksum& sum, std::string_view text) {
   sum.update(std::as_bytes(std::span(text)));
 }
 
-Result<void> update_samples(RunningChecksum& sum, Checkpoint& checkpoint) {
+std::vector<const CheckpointTensor*> tensors_by_place(const Checkpoint& checkpoint) {
   std::vector<const CheckpointTensor*> by_place;
   for (const CheckpointTensor& tensor : checkpoint.tensors()) by_place.push_back(&tensor);
   std::sort(by_place.begin(), by_place.end(), [](const auto* a, const auto* b) {
     return a->shard != b->shard ? a->shard < b->shard : a->info.offset < b->info.offset;
   });
+  return by_place;
+}
+
+Result<void> update_samples(RunningChecksum& sum, Checkpoint& checkpoint) {
   std::vector<std::byte> sample;
-  for (const CheckpointTensor* tensor : by_place) {
+  for (const CheckpointTensor* tensor : tensors_by_place(checkpoint)) {
     for (const uint64_t offset : {uint64_t{0}, tensor->info.bytes / 2}) {
       sample.resize(std::min(kSampleBytes, tensor->info.bytes - offset));
       PENSTOCK_TRY(checkpoint.read(*tensor, offset, sample));
@@ -40,32 +44,40 @@ Result<void> update_samples(RunningChecksum& sum, Checkpoint& checkpoint) {
   return {};
 }
 
-Result<void> update_sample(RunningChecksum& sum, ModelSource& source, const Plane& plane,
-                           uint64_t bytes) {
-  std::vector<std::byte> sample;
-  for (const uint64_t offset : {uint64_t{0}, bytes / 2}) {
-    sample.resize(std::min(kSampleBytes, bytes - offset));
-    PENSTOCK_TRY(source.read_bytes(plane.file, plane.offset + offset, sample));
-    sum.update(sample);
-  }
-  return {};
-}
+struct Sample {
+  uint32_t file = 0;
+  uint64_t offset = 0, bytes = 0;
+};
 
 // Of the codes of every resident tensor, and of the first and the middle expert of every layer.
-Result<void> update_samples(RunningChecksum& sum, ModelSource& source) {
-  const auto update = [&](const StoredMatrix& matrix) {
-    const RowBytes bytes = plane_bytes(matrix.coding, matrix.rows, matrix.columns);
-    return update_sample(sum, source, matrix.codes, bytes.codes);
+std::vector<Sample> samples_of(const ModelSource& source) {
+  std::vector<Sample> samples;
+  const auto add = [&](const StoredMatrix& matrix) {
+    const uint64_t bytes = plane_bytes(matrix.coding, matrix.rows, matrix.columns).codes;
+    for (const uint64_t offset : {uint64_t{0}, bytes / 2}) {
+      samples.push_back({matrix.codes.file, matrix.codes.offset + offset,
+                         std::min(kSampleBytes, bytes - offset)});
+    }
   };
   for (const SourceTensor& tensor : source.tensors()) {
-    for (const StoredRows& range : tensor.ranges) PENSTOCK_TRY(update(range.matrix));
+    for (const StoredRows& range : tensor.ranges) add(range.matrix);
   }
   for (const LayerExperts& layer : source.experts()) {
     for (const ExpertMatrices& part : layer.parts) {
       for (const int64_t expert : {int64_t{0}, source.config().num_experts / 2}) {
-        PENSTOCK_TRY(update(part.of(expert)));
+        add(part.of(expert));
       }
     }
+  }
+  return samples;
+}
+
+Result<void> update_samples(RunningChecksum& sum, ModelSource& source) {
+  std::vector<std::byte> bytes;
+  for (const Sample& sample : samples_of(source)) {
+    bytes.resize(sample.bytes);
+    PENSTOCK_TRY(source.read_bytes(sample.file, sample.offset, bytes));
+    sum.update(bytes);
   }
   return {};
 }
@@ -113,6 +125,26 @@ std::string quantiser_text(const StoredTypes& types) {
   if (!types.are_quantised() || types.quantiser == Quantiser::kRound) return {};
   const std::string name(name_of(types.quantiser));
   return types.calibration ? name + ", calibrated with " + hex_text(*types.calibration) : name;
+}
+
+std::vector<FileRange> sample_ranges(const Checkpoint& checkpoint) {
+  std::vector<FileRange> ranges;
+  for (const CheckpointTensor* tensor : tensors_by_place(checkpoint)) {
+    const CheckpointShard& shard = checkpoint.shards()[static_cast<size_t>(tensor->shard)];
+    for (const uint64_t offset : {uint64_t{0}, tensor->info.bytes / 2}) {
+      ranges.push_back({checkpoint.path_of(shard.name), tensor->info.offset + offset,
+                        std::min(kSampleBytes, tensor->info.bytes - offset)});
+    }
+  }
+  return ranges;
+}
+
+std::vector<FileRange> sample_ranges(const ModelSource& source) {
+  std::vector<FileRange> ranges;
+  for (const Sample& sample : samples_of(source)) {
+    ranges.push_back({source.files()[sample.file].path, sample.offset, sample.bytes});
+  }
+  return ranges;
 }
 
 Result<uint64_t> derive_model_id(Checkpoint& checkpoint, const StoredTypes& types) {

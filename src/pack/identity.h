@@ -11,10 +11,12 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "base/result.h"
 #include "format/checkpoint.h"
 #include "io/checksum.h"
+#include "pack/pack.h"
 #include "pack/plan.h"
 #include "source/model_source.h"
 
@@ -27,6 +29,10 @@ std::string experts_text(const StoredTypes& types);  // "q2, down q3" where they
 
 // Who made the codes, where it was not rounding; else empty.
 std::string quantiser_text(const StoredTypes& types);
+
+// What derive_model_id() reads of the weights, for who can have it read together. May overlap.
+std::vector<FileRange> sample_ranges(const Checkpoint& checkpoint);
+std::vector<FileRange> sample_ranges(const ModelSource& source);
 
 Result<uint64_t> derive_model_id(Checkpoint& checkpoint, const StoredTypes& types);
 Result<uint64_t> derive_model_id(ModelSource& source, const StoredTypes& types);

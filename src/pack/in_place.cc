@@ -48,7 +48,7 @@ struct Work {
   Consumption consumption;
 };
 
-Work plan_work(const PackInput& input, const ShrinkingSource& source) {
+Work plan_work(const PackInput& input, const ShrinkingSource& source, NextFile next) {
   Work work;
   const size_t num_resident = input.resident().size();
   for (size_t index = 0; index < num_resident; ++index) {
@@ -64,7 +64,7 @@ Work plan_work(const PackInput& input, const ShrinkingSource& source) {
     work.files.push_back({.bytes = file.stat.bytes, .is_gone = file.is_gone});
   }
   for (const uint32_t file : input.files_of_kept()) work.files[file].is_kept = true;
-  work.consumption = plan_consumption(work.pieces, work.files);
+  work.consumption = plan_consumption(work.pieces, work.files, next);
   return work;
 }
 
@@ -111,6 +111,32 @@ Result<void> check_one_disk(const Storage& storage, const std::string& target,
                              escaped(file.path), place)};
   }
   return {};
+}
+
+// Of files that arrive: that two at a time are enough, and that the disk has room for what they become
+// and for them.
+Result<void> check_arrivals(const Storage& storage, const PackOptions& options,
+                            const std::string& target, const Work& work, const ArrivalRoom& all,
+                            const ArrivalRoom& left) {
+  constexpr size_t kFilesMax = 2;
+  if (all.num_files > kFilesMax) {
+    return Error{ErrorCode::kInvalidArgument,
+                 fmt::format("{}: its weights lie scattered, so that {} of its {} files would have "
+                             "to be here at a time; pull without --shard-by-shard",
+                             escaped(options.source), all.num_files, work.files.size())};
+  }
+  const uint64_t here = options.arriving->bytes_here();
+  const uint64_t needed = left.bytes - std::min(left.bytes, here) + kSpareBytes;
+  const std::string place = PENSTOCK_TRY(place_for(storage, target));
+  const uint64_t free = PENSTOCK_TRY(storage.free_bytes(place));
+  if (free >= needed) return {};
+  return Error{
+      ErrorCode::kOutOfMemory,
+      fmt::format("the disk of {} is too small: what is packed, with {} of the source's {} "
+                  "files at a time, needs {} more at the worst moment, {} are free; make "
+                  "room, or give a TARGET on another disk",
+                  place, all.num_files, work.files.size(), format_bytes(needed),
+                  format_bytes(free))};
 }
 
 // What a person might not have meant: the flag is usual where the source stays.
@@ -245,25 +271,50 @@ Result<PackReport> clear_up(Storage& storage, const PackOptions& options, const 
   return report;
 }
 
+// Of a source that is here and goes: asks whether it may, and holds it.
+Result<std::unique_ptr<Storage::Lock>> agree(Storage& storage, const PackOptions& options,
+                                             const std::string& target, const PackInput& input,
+                                             const ShrinkingSource& source, const Work& work,
+                                             uint64_t staging) {
+  PENSTOCK_TRY(check_precision(options, input.types()));
+  PENSTOCK_TRY(check_one_disk(storage, target, source));
+  InPlaceFacts facts = facts_of(source.files());
+  facts.lost = what_is_lost(input);
+  if (!source.goes_on()) {
+    facts.staging_bytes = staging;
+    PENSTOCK_TRY(check_staging(options, work, staging));
+    // Before anything is made, so that nothing is left behind.
+    if (!storage.stat(partial_path(target))) {
+      PENSTOCK_TRY(check_room(storage, target, work, staging));
+    }
+  }
+  PENSTOCK_TRY(options.in_place(facts));
+  return lock_source(storage, options, source);
+}
+
 }  // namespace
 
 Result<PackReport> pack_in_place(Storage& storage, const PackOptions& options,
                                  const std::string& target, const PackCallback& progress,
                                  const std::stop_token& stop) {
-  PENSTOCK_TRY(check_options(options));
-  PENSTOCK_TRY(check_record_name(storage, target));
+  const bool arrives = options.arriving.has_value();
+  if (arrives) {
+    PENSTOCK_TRY(ShrinkingSource::check_nothing_consumed(storage, target));
+  } else {
+    PENSTOCK_TRY(check_options(options));
+    PENSTOCK_TRY(check_record_name(storage, target));
+  }
   const std::unique_ptr<ShrinkingSource> source =
       PENSTOCK_TRY(ShrinkingSource::open(storage, target));
-  if (source->has_record() && storage.stat(target)) {
+  if (!arrives && source->has_record() && storage.stat(target)) {
     return clear_up(storage, options, target, *source, progress);
   }
   PENSTOCK_TRY(Workspace::check_target(storage, target, false));
   const std::unique_ptr<PackInput> input = PENSTOCK_TRY(open_pack_input(*source, options, stop));
   if (options.on_note) std::ranges::for_each(input->notes(), options.on_note);
   PENSTOCK_TRY(source->settle(input->source_paths()));
-  PENSTOCK_TRY(check_precision(options, input->types()));
-  PENSTOCK_TRY(check_one_disk(storage, target, *source));
-  const Work work = plan_work(*input, *source);
+  const Work work =
+      plan_work(*input, *source, arrives ? NextFile::kBegun : NextFile::kFewestMissing);
   WorkspaceOptions workspace_options = workspace_options_of(*input, target);
   workspace_options.in_place = true;
   workspace_options.key = key_of(*input, work.consumption);
@@ -271,26 +322,29 @@ Result<PackReport> pack_in_place(Storage& storage, const PackOptions& options,
     return staging_bytes(work.consumption, work.pieces, work.files, pieces_done,
                          workspace_options.other_bytes);
   };
-  InPlaceFacts facts = facts_of(source->files());
-  facts.lost = what_is_lost(*input);
-  if (!source->goes_on()) {
-    facts.staging_bytes = staging_after(0);
-    PENSTOCK_TRY(check_staging(options, work, facts.staging_bytes));
+  const auto room_after = [&](size_t pieces_done) {
+    return arrival_room(work.consumption, work.pieces, work.files, pieces_done,
+                        workspace_options.other_bytes);
+  };
+  std::unique_ptr<Storage::Lock> source_lock;
+  if (!arrives) {
+    source_lock =
+        PENSTOCK_TRY(agree(storage, options, target, *input, *source, work, staging_after(0)));
+  } else if (!storage.stat(partial_path(target))) {
     // Before anything is made, so that nothing is left behind.
-    if (!storage.stat(partial_path(target))) {
-      PENSTOCK_TRY(check_room(storage, target, work, facts.staging_bytes));
-    }
+    PENSTOCK_TRY(check_arrivals(storage, options, target, work, room_after(0), room_after(0)));
   }
-  PENSTOCK_TRY(options.in_place(facts));
-  const std::unique_ptr<Storage::Lock> source_lock =
-      PENSTOCK_TRY(lock_source(storage, options, *source));
-
   AlignedMemory memory =
       PENSTOCK_TRY(AlignedMemory::create(piece_check_bytes(*input), "one packed expert"));
   Workspace workspace = PENSTOCK_TRY(Workspace::open(storage, workspace_options));
-  PENSTOCK_TRY(
-      check_room(storage, target, work, staging_after(workspace.journal().pieces().size())));
-  if (!source->goes_on()) PENSTOCK_TRY(source->save(input->model_id()));
+  const size_t num_done = workspace.journal().pieces().size();
+  if (arrives) {
+    PENSTOCK_TRY(
+        check_arrivals(storage, options, target, work, room_after(0), room_after(num_done)));
+  } else {
+    PENSTOCK_TRY(check_room(storage, target, work, staging_after(num_done)));
+    if (!source->goes_on()) PENSTOCK_TRY(source->save(input->model_id()));
+  }
   return Packer({options, progress, stop, *input, workspace, memory, work.consumption, source.get(),
                  work.pieces})
       .run();

@@ -73,7 +73,8 @@ Result<PackReport> pack_model(Storage& storage, const PackOptions& options,
                  is_quantised(options.resident->dtype));
   std::string target = options.target;
   while (target.size() > 1 && target.ends_with('/')) target.pop_back();
-  if (options.in_place) return pack_in_place(storage, options, target, progress, stop);
+  if (options.in_place || options.arriving)
+    return pack_in_place(storage, options, target, progress, stop);
   PENSTOCK_TRY(Workspace::check_target(storage, target, options.force));
   // Its source is not whole any more, and would be refused for that.
   PENSTOCK_TRY(ShrinkingSource::check_nothing_consumed(storage, target));

@@ -24,6 +24,7 @@
 #include <cstdint>
 #include <functional>
 #include <optional>
+#include <span>
 #include <stop_token>
 #include <string>
 #include <vector>
@@ -52,6 +53,23 @@ struct InPlaceFacts {
   std::vector<std::string> lost;
 };
 
+// Part of a file of the source.
+struct FileRange {
+  std::string path;
+  uint64_t offset = 0, bytes = 0;
+};
+
+// A source whose files are not here yet and come one by one, as `storage` of pack_model() shows them:
+// headers and samples can be read of all of them, the rest of those that were brought. A file that is
+// removed gives its room back, and may be brought again.
+struct ArrivingFiles {
+  // These will be read soon, before anything is brought.
+  std::function<Result<void>(std::span<const FileRange>)> expect;
+  // The whole of a file, verified.
+  std::function<Result<void>(const std::string& path)> bring;
+  std::function<uint64_t()> bytes_here;  // of all files
+};
+
 struct PackOptions {
   std::string source;
   std::string target;
@@ -78,6 +96,9 @@ struct PackOptions {
   // is durable and was read back. Asked before anything is written or removed; an Error ends it there.
   // Not with `force`, `target_bytes` or `calibrate`. Empty: the source is never written to.
   std::function<Result<void>(const InPlaceFacts&)> in_place;
+  // The source arrives file by file, and two of them are here at most. Excludes what `in_place` does, and
+  // `in_place`. Empty: all of it is here.
+  std::optional<ArrivingFiles> arriving;
   uint64_t sync_bytes = uint64_t{256} << 20;  // written between two syncs: what a crash can cost
 };
 

@@ -108,7 +108,16 @@ Result<PieceSums> Packer::write_record(uint64_t record) {
   return sums;
 }
 
+Result<void> Packer::bring(std::span<const uint32_t> files) {
+  if (!parts_.options.arriving) return {};
+  for (const uint32_t file : files) {
+    PENSTOCK_TRY(parts_.options.arriving->bring(parts_.source->files()[file].path));
+  }
+  return {};
+}
+
 Result<PieceSums> Packer::write_piece(size_t piece) {
+  if (!parts_.pieces.empty()) PENSTOCK_TRY(bring(parts_.pieces[piece].files));
   const bool is_resident = piece < num_resident();
   stage_ = is_resident ? PackStage::kResident : PackStage::kExperts;
   return is_resident ? write_resident(piece) : write_record(piece - num_resident());
@@ -116,6 +125,8 @@ Result<PieceSums> Packer::write_piece(size_t piece) {
 
 Result<void> Packer::write_pieces() {
   const std::vector<size_t>& order = parts_.consumption.order;
+  // What an earlier run left no room for, before another file comes.
+  if (parts_.options.arriving) PENSTOCK_TRY(consume_spent(journal().pieces().size()));
   for (size_t place = journal().pieces().size(); place < order.size(); ++place) {
     PENSTOCK_TRY(stop_if_asked());
     journal().enter(PENSTOCK_TRY(write_piece(order[place])));
@@ -203,6 +214,7 @@ Result<void> Packer::finish() {
   manifest.sources = parts_.input.sources();
   PENSTOCK_TRY(seal_resident(manifest));
   PENSTOCK_TRY(seal_experts(manifest));
+  PENSTOCK_TRY(bring(parts_.input.files_of_kept()));
   PENSTOCK_TRY(parts_.input.keep_tensors(parts_.workspace.directory(), manifest, parts_.stop));
   const auto add = [&](std::string_view name, std::span<const std::byte> bytes) -> Result<void> {
     PENSTOCK_TRY(stop_if_asked());
@@ -234,7 +246,8 @@ Result<PackReport> Packer::run() {
     Error error = done.error();
     const bool can_continue = error.code == ErrorCode::kCancelled || error.code == ErrorCode::kIo ||
                               error.code == ErrorCode::kOutOfMemory;
-    if (can_continue) error.message += "; run the same command again to continue";
+    const bool is_told = error.message.find("the same command again") != std::string::npos;
+    if (can_continue && !is_told) error.message += "; run the same command again to continue";
     return error;
   }
   report_.source_bytes_read = parts_.input.bytes_read();

@@ -71,6 +71,8 @@ class Packer {
   // What is consumed. Files that are spent after so many pieces of the order go.
   Result<void> begin_in_place();
   Result<void> check_what_is_left_alone();
+  // What arrives file by file.
+  Result<void> bring(std::span<const uint32_t> files);
   Result<void> consume_spent(size_t pieces_written);
   // Reads back what was made of a file and not yet read back in this run; what is bad is made again.
   Result<void> read_back(size_t file);

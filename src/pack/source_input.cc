@@ -103,6 +103,7 @@ Result<std::unique_ptr<PackInput>> SourceInput::open(Storage& storage, const Pac
   made->plan_resident();
   PENSTOCK_TRY(made->plan_experts());
   if (made->types_.target_bytes) PENSTOCK_TRY(made->choose_bits(options, stop));
+  if (options.arriving) PENSTOCK_TRY(options.arriving->expect(sample_ranges(made->source_)));
   made->model_id_ = PENSTOCK_TRY(derive_model_id(made->source_, made->types_));
   return std::unique_ptr<PackInput>(std::move(made));
 }

@@ -5,12 +5,12 @@ import json
 import os
 import shutil
 import signal
-import struct
 import subprocess
 import tempfile
 import unittest
 
-from support import DATA, IS_SANITIZED, TIMEOUT_S, digest_of_folder, environment, good, good_json, penstock
+from support import (DATA, IS_SANITIZED, TIMEOUT_S, digest_of_folder, environment, good, good_json, penstock,
+                     shard_safetensors)
 from terminal_driver import Terminal
 
 FAULTY = os.environ["PENSTOCK_FAULTY_BINARY"]
@@ -24,30 +24,7 @@ def write_shards(folder):
         os.chmod(os.path.join(folder, name), 0o644)
     for name in ("expected.safetensors", "case.json"):
         os.remove(os.path.join(folder, name))
-    whole = os.path.join(folder, "model.safetensors")
-    with open(whole, "rb") as file:
-        data = file.read()
-    os.remove(whole)
-    size = struct.unpack("<Q", data[:8])[0]
-    header = json.loads(data[8 : 8 + size])
-    header.pop("__metadata__", None)
-    names = sorted(header)
-    weight_map = {}
-    for shard in range(SHARDS):
-        name = f"model-{shard + 1:05}-of-{SHARDS:05}.safetensors"
-        part, payload = {}, b""
-        for tensor in names[len(names) * shard // SHARDS : len(names) * (shard + 1) // SHARDS]:
-            begin, end = header[tensor]["data_offsets"]
-            part[tensor] = {**header[tensor], "data_offsets": [len(payload), len(payload) + end - begin]}
-            payload += data[8 + size + begin : 8 + size + end]
-            weight_map[tensor] = name
-        text = json.dumps(part).encode()
-        text += b" " * (-len(text) % 8)
-        with open(os.path.join(folder, name), "wb") as file:
-            file.write(struct.pack("<Q", len(text)) + text + payload)
-    with open(os.path.join(folder, "model.safetensors.index.json"), "w", encoding="utf-8") as file:
-        json.dump({"weight_map": weight_map}, file)
-    return sorted(set(weight_map.values()))
+    return shard_safetensors(folder, SHARDS)
 
 
 class PackInPlace(unittest.TestCase):

@@ -150,6 +150,34 @@ def read_safetensors(path):
     return tensors
 
 
+def shard_safetensors(folder, count, key=None):
+    """Cuts the folder's model.safetensors, by name or `key`, into `count` files with an index; returns their names."""
+    whole = os.path.join(folder, "model.safetensors")
+    with open(whole, "rb") as file:
+        data = file.read()
+    os.remove(whole)
+    size = struct.unpack("<Q", data[:8])[0]
+    header = json.loads(data[8 : 8 + size])
+    header.pop("__metadata__", None)
+    names = sorted(header, key=key)
+    weight_map = {}
+    for shard in range(count):
+        name = f"model-{shard + 1:05}-of-{count:05}.safetensors"
+        part, payload = {}, b""
+        for tensor in names[len(names) * shard // count : len(names) * (shard + 1) // count]:
+            begin, end = header[tensor]["data_offsets"]
+            part[tensor] = {**header[tensor], "data_offsets": [len(payload), len(payload) + end - begin]}
+            payload += data[8 + size + begin : 8 + size + end]
+            weight_map[tensor] = name
+        text = json.dumps(part).encode()
+        text += b" " * (-len(text) % 8)
+        with open(os.path.join(folder, name), "wb") as file:
+            file.write(struct.pack("<Q", len(text)) + text + payload)
+    with open(os.path.join(folder, "model.safetensors.index.json"), "w", encoding="utf-8") as file:
+        json.dump({"weight_map": weight_map}, file)
+    return sorted(set(weight_map.values()))
+
+
 def write_zero_checkpoint(folder, experts, intermediate):
     """r0-gva2 with more and wider experts, all zeros: large, but quick to write as a sparse file."""
     os.makedirs(folder)

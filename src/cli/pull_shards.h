@@ -1,0 +1,24 @@
+// pull --pack --shard-by-shard: a model that is packed while its files arrive.
+//
+// Errors   those of ArrivingFolder and pack_model(); kInvalidArgument: with --offline
+#pragma once
+
+#include <string>
+
+#include "base/result.h"
+#include "cli/program.h"
+#include "hub/arriving_folder.h"
+#include "hub/pull.h"
+
+namespace penstock {
+
+// Its files come into TARGET.source.
+ArrivingRequest arriving_request(const PullRequest& request, const std::string& target);
+
+// The exit code. `target`: a path without slashes at its end.
+Result<int> pull_shards(Call& call, const PullRequest& request, const std::string& target);
+
+// The model is complete: removes what is left of its source, and tells of it.
+Result<int> clear_up_shards(Call& call, const PullRequest& request, const std::string& target);
+
+}  // namespace penstock

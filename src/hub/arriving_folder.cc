@@ -1,0 +1,418 @@
+#include "hub/arriving_folder.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <charconv>
+#include <cstring>
+#include <utility>
+
+#include "base/json.h"
+#include "hub/choice.h"
+#include "hub/range_reads.h"
+#include "hub/repo_list.h"
+#include "io/output_file.h"
+#include "io/paths.h"
+
+namespace penstock {
+namespace {
+
+constexpr size_t kNoteBytesMax = 64 << 10;
+constexpr std::string_view kNoteName = "from.json";
+// Of a piece: headers are asked for in such steps, and ranges that lie nearer come as one.
+constexpr uint64_t kStepsPerPiece = 16, kGapsPerPiece = 256;
+
+std::string base_name(const std::string& name) {
+  return name.substr(name.rfind('/') + 1);
+}
+
+bool is_weights(const std::string& name) {
+  return name.ends_with(".safetensors") || name.ends_with(".gguf");
+}
+
+// The same for a file whenever it is looked at, here or not.
+uint64_t number_of(const std::string& hash) {
+  uint64_t number = 0;
+  std::from_chars(hash.data(), hash.data() + std::min<size_t>(16, hash.size()), number, 16);
+  return number;
+}
+
+std::string text_of(const Json& note, const char* key) {
+  const Json* value = json_find(note, key);
+  return value != nullptr && value->is_string() ? value->get<std::string>() : std::string();
+}
+
+// The commit that an earlier call began with; nothing: there was none.
+Result<std::optional<std::string>> begun_commit(Storage& real, const ArrivingRequest& request) {
+  const std::string& folder = request.folder;
+  if (!PENSTOCK_TRY(exists(real, folder))) return std::optional<std::string>();
+  const std::string path = folder + "/" + std::string(kNoteName);
+  if (!PENSTOCK_TRY(exists(real, path))) {
+    for (const std::string& name : PENSTOCK_TRY(real.list(folder))) {
+      if (name == "lock" || name.starts_with(kNoteName)) continue;
+      return Error{ErrorCode::kInvalidArgument,
+                   fmt::format("{} is in the way and holds {}, which no pull has put there; move "
+                               "it away, or give another TARGET",
+                               folder, name)};
+    }
+    return std::optional<std::string>();
+  }
+  const std::string told = PENSTOCK_TRY(read_text(real, path, kNoteBytesMax));
+  const Json note = PENSTOCK_TRY(parse_json(told, path));
+  const std::string commit = text_of(note, "commit");
+  const bool is_same = text_of(note, "repo") == request.name.repo_id() &&
+                       text_of(note, "asked") == request.name.quant &&
+                       text_of(note, "revision") == request.revision && is_commit(commit);
+  if (is_same) return std::optional<std::string>(commit);
+  return Error{ErrorCode::kInvalidArgument,
+               fmt::format("{} holds an unfinished pull of {} in revision {}; go on with that one, "
+                           "or remove {} to give it up",
+                           folder, text_of(note, "repo"), text_of(note, "revision"), folder)};
+}
+
+}  // namespace
+
+// A file of weights, here or not.
+struct ArrivingFolder::Shard {
+  RepoFile file;
+  std::string path;
+  FileStat stat;
+  std::unique_ptr<StorageFile> here;                  // null: not here
+  std::map<uint64_t, std::vector<std::byte>> ranges;  // by offset; none overlap
+
+  // The range that holds a byte; end(): none.
+  auto holding(uint64_t offset) const {
+    auto range = ranges.upper_bound(offset);
+    if (range == ranges.begin()) return ranges.end();
+    --range;
+    return offset < range->first + range->second.size() ? range : ranges.end();
+  }
+};
+
+class ArrivingFolder::Reading final : public StorageFile {
+ public:
+  Reading(ArrivingFolder& folder, std::shared_ptr<Shard> shard)
+      : folder_(folder), shard_(std::move(shard)) {}
+
+  const std::string& path() const override { return shard_->path; }
+  int64_t try_read(uint64_t offset, std::span<std::byte> target) const override {
+    if (shard_->here != nullptr) return shard_->here->try_read(offset, target);
+    return folder_.read_range(*shard_, offset, target);
+  }
+  Result<void> write(uint64_t, std::span<const std::byte>) override { return read_only(); }
+  Result<void> reserve(uint64_t) override { return read_only(); }
+  Result<void> sync() override { return read_only(); }
+  Result<FileStat> stat() const override { return shard_->stat; }
+  void drop_cached(uint64_t offset, uint64_t bytes) const override {
+    if (shard_->here != nullptr) shard_->here->drop_cached(offset, bytes);
+  }
+  uint64_t alignment() const override { return 1; }
+  int descriptor() const override { return -1; }
+
+ private:
+  Error read_only() const {
+    return {ErrorCode::kIo, fmt::format("{}: of a hub, and not written to", path())};
+  }
+
+  ArrivingFolder& folder_;
+  std::shared_ptr<Shard> shard_;
+};
+
+ArrivingFolder::ArrivingFolder(Storage& real, ArrivingRequest request, ArrivingEvents events,
+                               std::stop_token stop)
+    : real_(real),
+      request_(std::move(request)),
+      events_(std::move(events)),
+      stop_(std::move(stop)) {}
+ArrivingFolder::~ArrivingFolder() = default;
+
+Result<bool> ArrivingFolder::was_begun(Storage& real, const ArrivingRequest& request) {
+  PENSTOCK_TRY(begun_commit(real, request));
+  return exists(real, request.folder);
+}
+
+Result<void> ArrivingFolder::remove_all(Storage& real, const std::string& folder) {
+  // What says whose it is goes last.
+  for (const std::string& name : PENSTOCK_TRY(real.list(folder))) {
+    if (name != kNoteName) PENSTOCK_TRY(real.remove(folder + "/" + name));
+  }
+  PENSTOCK_TRY(real.remove_tree(folder));
+  return real.sync_directory(parent_of(folder));
+}
+
+Result<std::unique_ptr<ArrivingFolder>> ArrivingFolder::open(Storage& real, const HubOptions& http,
+                                                             const ArrivingRequest& request,
+                                                             ArrivingEvents events,
+                                                             std::stop_token stop) {
+  PENSTOCK_TRY(check_revision(request.revision));
+  std::unique_ptr<ArrivingFolder> made(
+      new ArrivingFolder(real, request, std::move(events), std::move(stop)));
+  PENSTOCK_TRY(made->begin(http));
+  return made;
+}
+
+HubSubject ArrivingFolder::subject() const {
+  return {request_.name, request_.revision, client_->options().endpoint, client_->sends_token()};
+}
+
+Result<void> ArrivingFolder::begin(const HubOptions& http) {
+  const std::optional<std::string> begun = PENSTOCK_TRY(begun_commit(real_, request_));
+  client_ = PENSTOCK_TRY(HttpClient::create(http));
+  HubSubject asked = subject();
+  if (begun) asked.revision = *begun;
+  const RepoListing listing = PENSTOCK_TRY(list_repo(*client_, asked, events_.on_note, stop_));
+  commit_ = listing.commit;
+  const std::string where = fmt::format("{} at {}", asked.name.repo_id(), asked.endpoint);
+  const ModelChoice choice = PENSTOCK_TRY(choose_model(listing.files, request_.name, where));
+  PENSTOCK_TRY(real_.make_directory(request_.folder));
+  lock_ = PENSTOCK_TRY(real_.lock(request_.folder + "/lock"));
+  if (!begun) {
+    const std::string note = to_text(Json{{"repo", request_.name.repo_id()},
+                                          {"asked", request_.name.quant},
+                                          {"revision", request_.revision},
+                                          {"commit", commit_}});
+    PENSTOCK_TRY(write_output(real_, request_.folder + "/" + std::string(kNoteName),
+                              std::as_bytes(std::span(note))));
+  }
+  request_.name.quant = choice.quant;
+  device_ = PENSTOCK_TRY(real_.stat(request_.folder)).device;
+  num_files_ = choice.files.size();
+  for (const RepoFile* file : choice.files) bytes_ += file->bytes;
+  PENSTOCK_TRY(get_texts(choice.files));
+  const bool is_folder = choice.quant.empty();
+  model_ =
+      is_folder ? request_.folder : request_.folder + "/" + base_name(choice.files.front()->name);
+  return {};
+}
+
+Result<void> ArrivingFolder::get_texts(const std::vector<const RepoFile*>& files) {
+  for (const RepoFile* file : files) {
+    const BlobRequest blob = blob_request(*file);
+    const Result<FileStat> here = real_.stat(blob.path);
+    const bool is_here = here && here->bytes == file->bytes;
+    if (!is_weights(file->name)) {
+      if (!is_here) PENSTOCK_TRY(download(*file));
+      continue;
+    }
+    auto shard = std::make_shared<Shard>();
+    shard->file = *file;
+    shard->path = blob.path;
+    shard->stat = {
+        .bytes = file->bytes, .device = device_, .inode = number_of(file->hash), .modified_ns = 1};
+    if (is_here) shard->here = PENSTOCK_TRY(real_.open(blob.path, OpenMode::kRead));
+    shards_[blob.path] = std::move(shard);
+  }
+  return {};
+}
+
+BlobRequest ArrivingFolder::blob_request(const RepoFile& file) const {
+  return {.file = file,
+          .url = file_url(subject(), commit_, file.name),
+          .path = request_.folder + "/" + base_name(file.name),
+          .subject = subject(),
+          .parallel = request_.parallel,
+          .piece_bytes = request_.piece_bytes};
+}
+
+Result<void> ArrivingFolder::download(const RepoFile& file) {
+  const BlobRequest blob = blob_request(file);
+  const uint64_t before = resumable_bytes(real_, blob);
+  const std::string name = base_name(file.name);
+  const DownloadEvents events{[&](uint64_t bytes) { events_.on_bytes(name, bytes, file.bytes); },
+                              events_.on_note};
+  PENSTOCK_TRY(download_blob(real_, *client_, blob, events, stop_));
+  downloaded_bytes_ += file.bytes - std::min(before, file.bytes);
+  return {};
+}
+
+Result<void> ArrivingFolder::bring(const std::string& path) {
+  asks_for_ranges_ = false;
+  const auto found = shards_.find(path);
+  if (found == shards_.end() || found->second->here != nullptr) return {};
+  Shard& shard = *found->second;
+  PENSTOCK_TRY(download(shard.file));
+  shard.here = PENSTOCK_TRY(real_.open(path, OpenMode::kRead));
+  return compare_with_ranges(shard);
+}
+
+// They came without a hash of their own.
+Result<void> ArrivingFolder::compare_with_ranges(Shard& shard) const {
+  for (const auto& [offset, told] : shard.ranges) {
+    std::vector<std::byte> bytes(told.size());
+    PENSTOCK_TRY(read_exactly(*shard.here, offset, bytes));
+    if (bytes == told) continue;
+    return Error{ErrorCode::kCorrupt,
+                 fmt::format("{}: {} first told other bytes at {} than the file has, whose hash is "
+                             "right; give the same command again, it begins anew",
+                             shard.file.name, client_->options().endpoint, offset)};
+  }
+  return {};
+}
+
+uint64_t ArrivingFolder::bytes_here() const {
+  uint64_t bytes = 0;
+  for (const auto& [path, shard] : shards_) {
+    bytes += shard->here != nullptr
+                 ? shard->file.bytes
+                 : std::min(shard->file.bytes, resumable_bytes(real_, blob_request(shard->file)));
+  }
+  return bytes;
+}
+
+int64_t ArrivingFolder::read_range(Shard& shard, uint64_t offset, std::span<std::byte> target) {
+  const std::lock_guard hold(mutex_);
+  if (offset >= shard.file.bytes || target.empty()) return 0;
+  auto range = shard.holding(offset);
+  if (range == shard.ranges.end()) {
+    if (!asks_for_ranges_ || failure_) return -EIO;
+    // What is read from the front on is a header, and comes in steps.
+    const bool goes_on = offset == 0 || shard.holding(offset - 1) != shard.ranges.end();
+    const uint64_t step = goes_on ? request_.piece_bytes / kStepsPerPiece : 0;
+    const uint64_t bytes =
+        std::min(std::max<uint64_t>(step, target.size()), shard.file.bytes - offset);
+    const ArrivingRange wanted{shard.path, offset, bytes};
+    const Result<void> fetched = fetch(std::span(&wanted, 1));
+    if (!fetched) {
+      failure_ = fetched.error();
+      return -EIO;
+    }
+    range = shard.holding(offset);
+  }
+  const uint64_t at = offset - range->first;
+  const uint64_t count = std::min<uint64_t>(range->second.size() - at, target.size());
+  std::memcpy(target.data(), range->second.data() + at, count);
+  return static_cast<int64_t>(count);
+}
+
+Result<void> ArrivingFolder::expect(std::span<const ArrivingRange> ranges) {
+  std::vector<ArrivingRange> joined(ranges.begin(), ranges.end());
+  std::erase_if(joined, [&](const ArrivingRange& range) {
+    const Shard* shard = find(range.path);
+    return shard == nullptr || shard->here != nullptr || range.bytes == 0;
+  });
+  std::ranges::sort(joined, {}, [](const ArrivingRange& range) {
+    return std::pair(std::string_view(range.path), range.offset);
+  });
+  const uint64_t gap = request_.piece_bytes / kGapsPerPiece;
+  size_t count = 0;
+  for (const ArrivingRange& range : joined) {
+    ArrivingRange* last = count == 0 ? nullptr : &joined[count - 1];
+    const bool is_near = last != nullptr && last->path == range.path &&
+                         range.offset <= last->offset + last->bytes + gap;
+    if (is_near) {
+      last->bytes = std::max(last->offset + last->bytes, range.offset + range.bytes) - last->offset;
+    } else {
+      joined[count++] = ArrivingRange(range);
+    }
+  }
+  joined.resize(count);
+  const std::lock_guard hold(mutex_);
+  return fetch(joined);
+}
+
+// Sorted ranges of which none overlap.
+Result<void> ArrivingFolder::fetch(std::span<const ArrivingRange> ranges) {
+  struct Part {
+    Shard* shard;
+    uint64_t offset;
+    std::vector<std::byte> bytes;
+  };
+  std::vector<Part> parts;
+  for (const ArrivingRange& range : ranges) {
+    Shard& shard = *shards_.at(range.path);
+    const uint64_t end = std::min(range.offset + range.bytes, shard.file.bytes);
+    for (uint64_t at = range.offset; at < end;) {
+      if (const auto known = shard.holding(at); known != shard.ranges.end()) {
+        at = known->first + known->second.size();
+        continue;
+      }
+      const auto next = shard.ranges.upper_bound(at);
+      const uint64_t stop_at = next == shard.ranges.end() ? end : std::min(end, next->first);
+      parts.push_back({&shard, at, std::vector<std::byte>(stop_at - at)});
+      at = stop_at;
+    }
+  }
+  std::vector<RangeRead> reads;
+  for (Part& part : parts) {
+    reads.push_back({.url = file_url(subject(), commit_, part.shard->file.name),
+                     .file_name = part.shard->file.name,
+                     .file_bytes = part.shard->file.bytes,
+                     .offset = part.offset,
+                     .target = part.bytes});
+  }
+  PENSTOCK_TRY(read_ranges(*client_, reads, subject(), request_.parallel, events_.on_note, stop_));
+  for (Part& part : parts) {
+    downloaded_bytes_ += part.bytes.size();
+    part.shard->ranges.emplace(part.offset, std::move(part.bytes));
+  }
+  return {};
+}
+
+const ArrivingFolder::Shard* ArrivingFolder::find(const std::string& path) const {
+  const auto found = shards_.find(path);
+  return found == shards_.end() ? nullptr : found->second.get();
+}
+
+Result<std::unique_ptr<StorageFile>> ArrivingFolder::open(const std::string& path, OpenMode mode) {
+  const auto found = shards_.find(path);
+  if (found == shards_.end()) return real_.open(path, mode);
+  return std::unique_ptr<StorageFile>(std::make_unique<Reading>(*this, found->second));
+}
+
+Result<FileStat> ArrivingFolder::stat(const std::string& path) const {
+  if (const Shard* shard = find(path)) return shard->stat;
+  return real_.stat(path);
+}
+
+Result<bool> ArrivingFolder::is_directory(const std::string& path) const {
+  if (find(path) != nullptr) return false;
+  return real_.is_directory(path);
+}
+
+Result<std::vector<std::string>> ArrivingFolder::list(const std::string& directory) const {
+  std::vector<std::string> names = PENSTOCK_TRY(real_.list(directory));
+  if (directory != request_.folder) return names;
+  std::erase_if(names, [](const std::string& name) {
+    return name == "lock" || name.starts_with(kNoteName) ||
+           name.find(".ranges") != std::string::npos;
+  });
+  for (const auto& [path, shard] : shards_) {
+    if (shard->here == nullptr) names.push_back(base_name(path));
+  }
+  std::ranges::sort(names);
+  return names;
+}
+
+Result<void> ArrivingFolder::remove(const std::string& path) {
+  const auto found = shards_.find(path);
+  if (found == shards_.end()) return real_.remove(path);
+  if (found->second->here == nullptr) return {};
+  found->second->here.reset();
+  return real_.remove(path);
+}
+
+Result<std::unique_ptr<Storage::Lock>> ArrivingFolder::lock(const std::string& path) {
+  // The folder's own holds for all of it, and the file may not be here.
+  if (find(path) != nullptr) return std::make_unique<Lock>();
+  return real_.lock(path);
+}
+
+Result<void> ArrivingFolder::make_directory(const std::string& path) {
+  return real_.make_directory(path);
+}
+Result<void> ArrivingFolder::rename(const std::string& from, const std::string& to) {
+  return real_.rename(from, to);
+}
+Result<void> ArrivingFolder::remove_tree(const std::string& path) {
+  return real_.remove_tree(path);
+}
+Result<void> ArrivingFolder::sync_directory(const std::string& path) {
+  return real_.sync_directory(path);
+}
+Result<uint64_t> ArrivingFolder::free_bytes(const std::string& path) const {
+  return real_.free_bytes(path);
+}
+
+}  // namespace penstock

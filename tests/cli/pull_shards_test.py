@@ -1,0 +1,421 @@
+#!/usr/bin/env python3
+"""pull --pack --shard-by-shard: the bytes of pull and pack, with two files of the source at a time."""
+
+import json
+import math
+import os
+import shutil
+import signal
+import struct
+import subprocess
+import tempfile
+import time
+import unittest
+
+from hub_server import Repo, commit_of
+from pull_test import PIECE, SOURCES, PullCase, content, gguf_files
+from support import BINARY, DATA, IS_SANITIZED, TIMEOUT_S, digest_of_folder, shard_safetensors
+
+FAULTY = os.environ["PENSTOCK_FAULTY_BINARY"]
+SHARDS = 4
+
+
+def is_weights(name):
+    return name.endswith((".safetensors", ".gguf"))
+
+
+class ShardByShard(PullCase):
+    def setUp(self):
+        super().setUp()
+        # In memory where that is possible: many killed programs and each of them syncs.
+        memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+        folder = tempfile.TemporaryDirectory(prefix="penstock-shards-", dir=memory)
+        self.addCleanup(folder.cleanup)
+        self.folder = folder.name
+        self.cache = os.path.join(self.folder, "cache")
+        self.target = os.path.join(self.folder, "model.penstock")
+        self.staged = self.target + ".source"
+        self.most = 0  # files of weights that were there, whole or begun, when something was asked for
+
+    def folder_files(self, *path, key=None):
+        """A checkpoint of the tests, its weights in SHARDS files: {name: bytes}."""
+        folder = os.path.join(self.folder, "made")
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(os.path.join(*path), folder)
+        for name in os.listdir(folder):
+            os.chmod(os.path.join(folder, name), 0o644)
+            if name.startswith(("expected", "case")):
+                os.remove(os.path.join(folder, name))
+        shard_safetensors(folder, SHARDS, key)
+        return {name: content(folder, name) for name in sorted(os.listdir(folder))}
+
+    def plain_files(self):
+        return self.folder_files(DATA, "random", "r0-gva2")
+
+    def cut_files(self):
+        """The halves of every expert in two files."""
+        return self.folder_files(DATA, "random", "r0-gva2", key=lambda name: (
+            not name.endswith("experts.gate_up_proj"), name.endswith("experts.down_proj"), name))
+
+    def watched(self, files):
+        hub = self.hub(org__m=Repo(files))
+        hub.hook = self.watch
+        return hub
+
+    def watch(self, _handler, kind, _name):
+        if kind == "file" and os.path.isdir(self.staged):
+            here = {entry.removesuffix(".journal").removesuffix(".ranges") for entry in os.listdir(self.staged)}
+            self.most = max(self.most, sum(map(is_weights, here)))
+        return False
+
+    def is_downloading(self):
+        """Headers and samples are read before."""
+        return os.path.isdir(self.target + ".partial")
+
+    def command(self, *flags, name="org/m"):
+        return ("pull", name, "--pack", self.target, "--shard-by-shard", "--piece-bytes", PIECE, "--threads", "1",
+                *flags)
+
+    def expected(self, hub, *flags, name="org/m"):
+        """The digest of the folder that pull and then pack make."""
+        plain = os.path.join(self.folder, "plain.penstock")
+        shutil.rmtree(plain, ignore_errors=True)
+        hook, hub.hook = hub.hook, None
+        model = self.pull(hub, name)["model"]
+        self.good("pack", model, plain, "--threads", "1", *flags)
+        hub.hook = hook
+        hub.requests.clear()
+        hub.bytes_sent = 0
+        return digest_of_folder(plain)
+
+    def expect_done(self, digest):
+        self.assertEqual(digest_of_folder(self.target), digest)
+        left = [name for name in os.listdir(self.folder) if name.startswith("model.penstock")]
+        self.assertEqual(left, ["model.penstock"])
+
+    def fresh(self):
+        for path in (self.target, self.target + ".partial", self.staged):
+            shutil.rmtree(path, ignore_errors=True)
+        for path in (self.target + ".journal", self.target + ".in-place"):
+            if os.path.exists(path):
+                os.remove(path)
+
+    def expect_same(self, files, *flags, name="org/m"):
+        hub = self.watched(files)
+        digest = self.expected(hub, *flags, name=name)
+        told = [json.loads(line) for line in
+                self.good(*self.command("--json", "--verify", *flags, name=name), hub=hub).splitlines()]
+        self.expect_done(digest)
+        self.assertEqual(told[1]["num_faults"], 0)
+        self.assertEqual(told[2]["commit"], commit_of("main"))
+        self.assertEqual(told[2]["downloaded_bytes"], hub.bytes_sent - len(self.listing_of(hub)))
+        return hub
+
+    def listing_of(self, hub):
+        repo = next(iter(hub.repos.values()))
+        return json.dumps({"id": "org/m", "sha": commit_of("main"), "siblings": repo.siblings()})
+
+    def test_floats_become_the_model_of_pull_and_pack(self):
+        for flags in (("--experts", "keep"), ("--experts", "keep", "--resident", "8")):
+            with self.subTest(flags):
+                self.fresh()
+                self.expect_same(self.cut_files(), *flags)
+                self.assertEqual(self.most, 2)
+
+    def test_fp8_and_mlx_do(self):
+        for source in ("fp8", "mlx-4", "mlx-mxfp4"):
+            with self.subTest(source):
+                self.fresh()
+                self.expect_same(self.folder_files(SOURCES, source))
+                self.assertLessEqual(self.most, 2)
+
+    def test_gguf_in_splits_and_in_one_file_does(self):
+        for name in ("org/m:Q4_0", "org/m:Q5_K"):
+            with self.subTest(name):
+                self.fresh()
+                self.expect_same(gguf_files(), name=name)
+                self.assertLessEqual(self.most, 2)
+
+    def test_killed_at_many_steps_it_goes_on(self):
+        hub = self.watched(self.cut_files())
+        digest = self.expected(hub, "--experts", "keep")
+        command = [*map(str, self.command("--experts", "keep"))]
+        stride = 41 if IS_SANITIZED else 7
+        step, left = 1, set()
+        while True:
+            self.fresh()
+            killed = subprocess.run([FAULTY, *command], capture_output=True, timeout=TIMEOUT_S, check=False,
+                                    env=self.env(hub, PENSTOCK_TEST_KILLED_AT=str(step)))
+            if killed.returncode == 0:
+                break
+            self.assertEqual(killed.returncode, -signal.SIGKILL, killed.stderr)
+            here = os.listdir(self.staged) if os.path.isdir(self.staged) else []
+            left.add(sum(is_weights(name) for name in here))
+            if os.path.exists(self.staged) or not os.path.exists(self.target):
+                self.good(*command, hub=hub)
+            self.expect_done(digest)
+            step += stride
+        self.assertGreater(step, 60)
+        self.assertIn(1, left)
+        self.assertLessEqual(max(left), 2)
+        self.assertEqual(self.most, 2)
+
+    def test_what_was_packed_is_not_downloaded_again(self):
+        hub = self.watched(self.plain_files())
+        digest = self.expected(hub, "--experts", "keep")
+        done = set()
+
+        def break_the_last(handler, kind, name):
+            if kind == "file" and is_weights(name) and self.is_downloading():
+                done.add(name)
+                if len(done) == SHARDS:
+                    hub.send(handler, 403)
+                    return True
+            return False
+
+        hub.hook = break_the_last
+        line = self.refused(5, *self.command("--experts", "keep"), hub=hub)
+        self.assertIn("answered 403", line)
+        self.assertIn("same command", line)
+        self.assertTrue(os.path.isdir(self.target + ".partial"))
+        hub.hook, hub.bytes_sent = None, 0
+        self.good(*self.command("--experts", "keep"), hub=hub)
+        self.expect_done(digest)
+        weights = sum(len(data) for name, data in hub.repos["org/m"].files.items() if is_weights(name))
+        self.assertLess(hub.bytes_sent, weights * 3 // 4)
+
+    def test_it_keeps_to_the_commit_that_it_began_with(self):
+        files = self.plain_files()
+        hub = self.watched(files)
+        digest = self.expected(hub, "--experts", "keep")
+        self.stopped_by_refusals(hub)
+        repo = hub.repos["org/m"]
+        repo.commits = {"main": commit_of("next"), "old": commit_of("main")}
+        self.good(*self.command("--experts", "keep"), hub=hub)
+        self.expect_done(digest)
+
+    def stopped_by_refusals(self, hub):
+        """An unfinished pull, with nothing of its weights."""
+        hook = hub.hook
+        hub.hook = lambda handler, kind, name: (
+            kind == "file" and is_weights(name) and (hub.send(handler, 403) or True))
+        self.assertIn("answered 403", self.refused(5, *self.command("--experts", "keep"), hub=hub))
+        hub.hook = hook
+
+    def test_another_model_is_not_put_over_it(self):
+        hub = self.watched(self.plain_files())
+        hub.repos["org/other"] = Repo(gguf_files())
+        self.stopped_by_refusals(hub)
+        line = self.refused(2, *self.command(name="org/other:Q4_0"), hub=hub)
+        self.assertIn("unfinished pull of org/m", line)
+        self.fresh()
+        os.mkdir(self.staged)
+        with open(os.path.join(self.staged, "mine.txt"), "w", encoding="utf-8") as file:
+            file.write("mine")
+        self.assertIn("mine.txt", self.refused(2, *self.command(), hub=hub))
+        self.assertEqual(os.listdir(self.staged), ["mine.txt"])
+
+    def test_another_content_than_is_listed_is_never_packed(self):
+        files = self.plain_files()
+        hub = self.watched(files)
+        digest = self.expected(hub, "--experts", "keep")
+        name = f"model-00002-of-{SHARDS:05}.safetensors"
+        bad = bytearray(files[name])
+        bad[-1] ^= 1
+
+        def send_bad(handler, kind, asked):
+            if kind == "file" and asked == name:
+                hub.send_file(handler, bytes(bad))
+                return True
+            return False
+
+        hub.hook = send_bad
+        line = self.refused(3, *self.command("--experts", "keep"), hub=hub)
+        self.assertIn(name, line)
+        self.assertIn("SHA-256", line)
+        self.assertFalse(os.path.exists(os.path.join(self.staged, name)))
+        self.assertFalse(os.path.exists(self.target))
+        hub.hook = None
+        self.good(*self.command("--experts", "keep"), hub=hub)
+        self.expect_done(digest)
+
+    def test_headers_that_were_told_otherwise_are_found_by_the_hash(self):
+        """Samples of a tensor, which come without a hash."""
+        files = self.plain_files()
+        hub = self.watched(files)
+        digest = self.expected(hub, "--experts", "keep")
+        name = f"model-00002-of-{SHARDS:05}.safetensors"
+        bad = bytearray(files[name])
+        begin = 8 + int.from_bytes(bad[:8], "little")
+        bad[begin] ^= 1
+
+        def send_bad(handler, kind, asked):
+            if kind == "file" and asked == name and not self.is_downloading():
+                hub.send_file(handler, bytes(bad), etag='"one"')
+                return True
+            return False
+
+        hub.hook = send_bad
+        line = self.refused(3, *self.command("--experts", "keep"), hub=hub)
+        self.assertIn("first told other bytes", line)
+        hub.hook = None
+        self.good(*self.command("--experts", "keep"), hub=hub)
+        self.expect_done(digest)
+
+    def test_connections_that_break_and_servers_that_fail_cost_time_alone(self):
+        hub = self.watched(self.plain_files())
+        digest = self.expected(hub, "--experts", "keep")
+        count = {}
+
+        def misbehave(handler, kind, name):
+            if kind != "file":
+                return False
+            self.watch(handler, kind, name)
+            data = hub.repos["org/m"].files[name]
+            count[name] = count.get(name, 0) + 1
+            if count[name] % 5 == 1:
+                hub.send(handler, 503)
+            elif count[name] % 5 == 2:
+                begin, end = hub.range_of(handler, data)
+                hub.send_file(handler, data, short=(end - begin + 1) // 2)
+            else:
+                return False
+            return True
+
+        hub.hook = misbehave
+        self.good(*self.command("--experts", "keep"), hub=hub)
+        self.expect_done(digest)
+        self.assertLessEqual(self.most, 2)
+
+    def test_redirects_to_another_origin_get_no_token(self):
+        files = self.plain_files()
+        hub, store = self.watched(files), self.hub(org__m=Repo(files))
+        digest = self.expected(hub, "--experts", "keep")
+
+        def redirect(handler, kind, name):
+            if kind != "file":
+                return False
+            hub.send(handler, 302, fields={"Location": store.url + handler.path + "?signed=1"})
+            return True
+
+        hub.hook = redirect
+        self.good(*self.command("--experts", "keep"), hub=hub, HF_TOKEN="hf_secret")
+        self.expect_done(digest)
+        self.assertIn("hf_secret", str(hub.requests))
+        self.assertNotIn("hf_secret", str(store.requests))
+
+    def test_a_server_without_ranges_is_told_what_else_to_do(self):
+        hub = self.watched(self.plain_files())
+        hub.ranges = False
+        line = self.refused(3, *self.command(), hub=hub)
+        self.assertIn("knows no ranges", line)
+        self.assertIn("without --shard-by-shard", line)
+        self.assertFalse(os.path.exists(self.target + ".partial"))
+
+    def test_ctrl_c_leaves_what_goes_on(self):
+        hub = self.watched(self.plain_files())
+        digest = self.expected(hub, "--experts", "keep")
+        started = []
+
+        def slow(handler, kind, name):
+            if kind == "file" and is_weights(name) and self.is_downloading():
+                started.append(name)
+                while not ended:
+                    time.sleep(0.01)
+            return False
+
+        ended = []
+        hub.hook = slow
+        process = subprocess.Popen([BINARY, *map(str, self.command("--experts", "keep"))], env=self.env(hub),
+                                   stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        while not started and process.poll() is None:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        _, text = process.communicate(timeout=TIMEOUT_S)
+        ended.append(True)
+        self.assertEqual(process.returncode, 130, text)
+        self.assertIn(b"same command", text)
+        hub.hook = self.watch
+        self.good(*self.command("--experts", "keep"), hub=hub)
+        self.expect_done(digest)
+
+    def test_a_disk_that_is_too_small_is_told_before_a_file_comes(self):
+        class Zeros:
+            """A header and zeros without end, as far as anybody asks for them."""
+
+            def __init__(self, header, size):
+                self.header, self.size = header, size
+
+            def __len__(self):
+                return self.size
+
+            def __getitem__(self, part):
+                return self.header[part].ljust(part.stop - part.start, b"\0")
+
+        files = self.plain_files()
+        config = json.loads(files["config.json"])
+        config["num_experts"] = 1 << 16
+        config["moe_intermediate_size"] = 1 << 15
+        files["config.json"] = json.dumps(config).encode()
+        zeros = {}
+        for name in filter(is_weights, files):
+            size = 8 + int.from_bytes(files[name][:8], "little")
+            header, end = json.loads(files[name][8:size]), 0
+            for tensor, info in header.items():
+                info["shape"] = self.larger(tensor, info["shape"], config)
+                length = 2 * math.prod(info["shape"])
+                info.update(dtype="BF16", data_offsets=[end, end + length])
+                end += length
+            text = json.dumps(header).encode()
+            text += b" " * (-len(text) % 8)
+            zeros[name] = Zeros(struct.pack("<Q", len(text)) + text, 8 + len(text) + end)
+        hub = self.watched(files)
+        hub.change_listing = lambda listing: [
+            entry.update(size=len(zeros[entry["rfilename"]])) or entry["lfs"].update(size=entry["size"])
+            for entry in listing["siblings"] if entry["rfilename"] in zeros]
+
+        def answer(handler, kind, name):
+            if kind == "file" and name in zeros:
+                self.assertIn("Range", handler.headers)
+                hub.send_file(handler, zeros[name], etag='"zeros"')
+                return True
+            return False
+
+        hub.hook = answer
+        line = self.refused(4, *self.command("--experts", "keep"), hub=hub)
+        self.assertIn("too small", line)
+        self.assertFalse(os.path.exists(self.target + ".partial"))
+        self.assertLess(hub.bytes_sent, 4 << 20)
+
+    def larger(self, tensor, shape, config):
+        experts, ffn, hidden = config["num_experts"], config["moe_intermediate_size"], config["hidden_size"]
+        end = tensor.split(".", 3)[-1]
+        return {"mlp.experts.gate_up_proj": [experts, 2 * ffn, hidden],
+                "mlp.experts.down_proj": [experts, hidden, ffn],
+                "mlp.gate.weight": [experts, hidden]}.get(end, shape)
+
+    def test_other_quantisations_are_refused_by_name_before_any_weights(self):
+        files = self.plain_files()
+        config = json.loads(files["config.json"])
+        config["quantization_config"] = {"quant_method": "gptq", "bits": 4}
+        files["config.json"] = json.dumps(config).encode()
+        hub = self.watched(files)
+        self.assertIn("gptq", self.refused(3, *self.command(), hub=hub).lower())
+        self.assertEqual([name for name in os.listdir(self.staged) if is_weights(name)], [])
+        self.assertFalse(os.path.exists(self.target + ".partial"))
+
+    def test_flags_that_do_not_go_with_it(self):
+        hub = self.watched(self.plain_files())
+        for flag in ("--force", "--offline"):
+            self.assertIn(flag, self.refused(2, *self.command(flag), hub=hub))
+        self.assertIn("--include", self.refused(2, *self.command("--include", "*"), hub=hub))
+        self.assertIn("--pack TARGET", self.refused(2, "pull", "org/m", "--shard-by-shard", hub=hub))
+        for flag in ("--calibrate", "--target-bytes"):
+            self.assertIn(flag, self.refused(2, *self.command(flag, "1"), hub=hub))
+        os.mkdir(self.target)
+        self.assertIn("exists", self.refused(2, *self.command(), hub=hub))
+        self.assertEqual(hub.requests, [])
+
+
+if __name__ == "__main__":
+    unittest.main()
