@@ -10,6 +10,7 @@
 #include "hub/choice.h"
 #include "hub/links.h"
 #include "io/output_file.h"
+#include "io/paths.h"
 
 namespace penstock {
 namespace {
@@ -20,10 +21,6 @@ constexpr size_t kReferenceBytesMax = 4096;
 constexpr uint64_t kIndexBytesMax = 64 << 20;
 constexpr size_t kFilesMax = 1'000'000;
 constexpr std::string_view kPrefix = "models--";
-
-std::string parent_of(const std::string& path) {
-  return path.substr(0, path.find_last_of('/'));
-}
 
 // Files and links below `folder`, as paths relative to it, by name. Folders that are links are not
 // entered. What cannot be read is left out.
