@@ -35,7 +35,7 @@ std::string values_of(const Option& option) {
   return option.kind == OptionKind::kSwitch ? "on off" : "";
 }
 
-std::string in_quotes(std::string_view text) {
+std::string in_shell_quotes(std::string_view text) {
   std::string out = "'";
   for (const char c : text) out += c == '\'' ? std::string("'\\''") : std::string(1, c);
   return out + "'";
@@ -75,7 +75,8 @@ std::string zsh_script() {
       "_penstock\n"
       "_penstock() {\n  if (( CURRENT == 2 )); then\n    local -a verbs=(\n";
   for (const VerbText& verb : all_verbs()) {
-    out += fmt::format("      {}\n", in_quotes(fmt::format("{}:{}", verb.name, verb.summary)));
+    out +=
+        fmt::format("      {}\n", in_shell_quotes(fmt::format("{}:{}", verb.name, verb.summary)));
   }
   out += "    )\n    _describe verb verbs\n    return\n  fi\n  case $words[2] in\n";
   for (const VerbText& verb : all_verbs()) {
@@ -92,7 +93,7 @@ std::string zsh_script() {
       } else if (option.kind != OptionKind::kFlag) {
         row += ":value:_files";
       }
-      out += " " + in_quotes(row);
+      out += " " + in_shell_quotes(row);
     }
     out += " '*:file:_files' ;;\n";
   }
@@ -104,7 +105,7 @@ std::string fish_script() {
       "# fish completion for penstock: put it into ~/.config/fish/completions/penstock.fish\n";
   for (const VerbText& verb : all_verbs()) {
     out += fmt::format("complete -c penstock -n __fish_use_subcommand -f -a {} -d {}\n", verb.name,
-                       in_quotes(verb.summary));
+                       in_shell_quotes(verb.summary));
     for (const Option& option : all_options()) {
       if ((option.verbs & bit(verb.verb)) == 0 || option.hidden) continue;
       out += fmt::format("complete -c penstock -n '__fish_seen_subcommand_from {}' -l {}",
@@ -113,7 +114,7 @@ std::string fish_script() {
       const std::string values = values_of(option);
       if (!values.empty()) out += fmt::format(" -x -a '{}'", values);
       if (values.empty() && option.kind != OptionKind::kFlag) out += " -r";
-      out += fmt::format(" -d {}\n", in_quotes(option.help));
+      out += fmt::format(" -d {}\n", in_shell_quotes(option.help));
     }
   }
   return out;

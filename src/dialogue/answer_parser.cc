@@ -32,7 +32,7 @@ Match match_at(std::string_view text, size_t from, std::string_view expected) {
 }
 
 // A text as it stands inside JSON's quotes.
-std::string escaped(std::string_view text) {
+std::string inside_quotes(std::string_view text) {
   std::string quoted = to_text(Json(text));
   return quoted.substr(1, quoted.size() - 2);
 }
@@ -381,7 +381,7 @@ void AnswerParser::open_parameter() {
 void AnswerParser::add_value(std::string_view piece) {
   if (is_repeated_) return;
   if (is_text_) {
-    emit(AnswerEvent::Kind::kArguments, escaped(piece));
+    emit(AnswerEvent::Kind::kArguments, inside_quotes(piece));
   } else {
     value_ += piece;
   }

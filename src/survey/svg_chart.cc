@@ -21,7 +21,7 @@ constexpr std::string_view kStyle =
     ".g{stroke:#8888;stroke-width:.5;fill:none}"
     "@media(prefers-color-scheme:dark){.t{fill:#ddd}.a{stroke:#ddd}}</style>\n";
 
-std::string escaped(std::string_view text) {
+std::string as_xml(std::string_view text) {
   std::string out;
   for (const char c : text) {
     switch (c) {
@@ -69,7 +69,7 @@ class Drawing {
     out_ = fmt::format(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {} {}\" role=\"img\">\n", kWidth,
         kHeight);
-    out_ += fmt::format("<title>{}</title>\n", escaped(chart_.title));
+    out_ += fmt::format("<title>{}</title>\n", as_xml(chart_.title));
     out_ += kStyle;
     text(kLeft, 22, "start", chart_.title);
     draw_y_axis();
@@ -90,7 +90,7 @@ class Drawing {
   void text(double x, double y, std::string_view anchor, std::string_view words) {
     out_ +=
         fmt::format("<text class=\"t\" x=\"{:.1f}\" y=\"{:.1f}\" text-anchor=\"{}\">{}</text>\n", x,
-                    y, anchor, escaped(words));
+                    y, anchor, as_xml(words));
   }
   void line(std::string_view kind, double x0, double y0, double x1, double y1) {
     out_ += fmt::format("<path class=\"{}\" d=\"M{:.1f} {:.1f}L{:.1f} {:.1f}\"/>\n", kind, x0, y0,
@@ -145,7 +145,7 @@ void Drawing::draw_y_axis() {
   out_ += fmt::format(
       "<text class=\"t\" transform=\"translate(16 {:.1f}) rotate(-90)\" "
       "text-anchor=\"middle\">{}</text>\n",
-      (kTop + kHeight - kBottom) / 2, escaped(chart_.y_label));
+      (kTop + kHeight - kBottom) / 2, as_xml(chart_.y_label));
 }
 
 void Drawing::draw_x_axis() {

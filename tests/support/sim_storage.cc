@@ -8,18 +8,13 @@
 
 #include "base/check.h"
 #include "io/locks.h"
+#include "io/paths.h"
 #include "io/system_error.h"
 
 namespace penstock {
 namespace {
 
 constexpr uint64_t kSectorBytes = 512;
-
-std::string parent_of(const std::string& path) {
-  const size_t slash = path.rfind('/');
-  if (slash == std::string::npos) return ".";
-  return slash == 0 ? "/" : path.substr(0, slash);
-}
 
 bool is_root(const std::string& path) {
   return path == "/" || path == "." || path.empty();

@@ -79,7 +79,7 @@ Result<bool> is_same(Arena& arena, const Value& input, const Arguments& argument
 }
 
 template <bool (*kIs)(std::string_view)>
-Result<bool> text_is(Arena& arena, const Value& input, const Arguments&) {
+Result<bool> printed_is(Arena& arena, const Value& input, const Arguments&) {
   const std::string text = PENSTOCK_TRY(python_str(input));
   PENSTOCK_TRY(arena.spend_bytes(text.size()));
   return kIs(text);
@@ -113,8 +113,8 @@ constexpr NamedTest kTests[] = {
     {"even", 0, has_parity<0>},
     {"odd", 0, has_parity<1>},
     {"sameas", 1, is_same},
-    {"lower", 0, text_is<is_lower_text>},
-    {"upper", 0, text_is<is_upper_text>},
+    {"lower", 0, printed_is<is_lower_text>},
+    {"upper", 0, printed_is<is_upper_text>},
     {"eq", 1, compares<Comparison::kEqual>},
     {"==", 1, compares<Comparison::kEqual>},
     {"equalto", 1, compares<Comparison::kEqual>},

@@ -1,0 +1,89 @@
+#!/usr/bin/env python3
+"""A function that a file keeps for itself has a name and parameters of its own.
+
+Where another file of its room, or a header, has the same, the two meet as soon as the files are built
+together (cmake/from_nothing.cmake) or the header is included: CI's build fails where the everyday one
+does not. And as a rule one of the two should have been the other.
+"""
+import collections
+import pathlib
+import re
+import unittest
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+
+# A function that begins at the margin: what it returns, its name, its parameters, how it goes on.
+FUNCTION = re.compile(r"^(?!return\b|else\b|using\b|#)([A-Za-z_][\w:<>,&*\s]*[\s&*])(\w+)\(([^;{}]*?)\)"
+                      r"\s*(?:const)?\s*(?:noexcept)?\s*[{;]", re.MULTILINE)
+OWN = re.compile(r"^namespace \{\n(.*?)^\}  // namespace$", re.MULTILINE | re.DOTALL)
+SPACE = re.compile(r"^namespace (penstock[\w:]*) \{$", re.MULTILINE)
+
+
+def types_of(parameters):
+    """The types alone: "const std::string& a, int b = 1" as "std::string&,int"."""
+    types, depth, current = [], 0, ""
+    for char in parameters + ",":
+        depth += (char == "<") - (char == ">")
+        if char != "," or depth > 0:
+            current += char
+            continue
+        words = re.sub(r"=.*", "", current, flags=re.DOTALL).split()
+        if len(words) > 1:
+            words[-1] = words[-1].lstrip("&*") and re.match(r"[&*]*", words[-1]).group()
+        types.append("".join(word for word in words if word != "const"))
+        current = ""
+    return ",".join(types)
+
+
+def functions_of(text, part):
+    space = SPACE.search(text)
+    for match in FUNCTION.finditer(part):
+        yield (space.group(1) if space else "", match.group(2), types_of(match.group(3)))
+
+
+def clashes(files):
+    """[(function, where)] of {path: text}."""
+    of_headers, of_files = {}, collections.defaultdict(list)
+    for path, text in files.items():
+        if path.suffix == ".h":
+            of_headers.update((function, path) for function in functions_of(text, text))
+        for part in OWN.findall(text) if path.suffix == ".cc" else []:
+            for function in functions_of(text, part):
+                of_files[function].append(path)
+    found = []
+    for function, paths in of_files.items():
+        if function in of_headers:
+            found.append((function, [of_headers[function], *paths]))
+        for room, count in collections.Counter(path.parent for path in set(paths)).items():
+            if count > 1:
+                found.append((function, [path for path in paths if path.parent == room]))
+    return found
+
+
+class Names(unittest.TestCase):
+    def test_each_kind_is_found(self):
+        def files(**texts):
+            return {pathlib.Path(name.replace("_", ".").replace("0", "/")):
+                    f"namespace penstock {{\n{text}\n}}  // namespace penstock\n" for name, text in texts.items()}
+
+        def own(text):
+            return f"namespace {{\n\n{text}\n}}  // namespace"
+
+        one = own("std::string f(const std::string& path) {\n  return path;\n}\n")
+        self.assertEqual(len(clashes(files(a0x_cc=one, b0y_h="std::string f(const std::string& name);"))), 1)
+        self.assertEqual(len(clashes(files(a0x_cc=one, a0y_cc=one))), 1)
+        self.assertEqual(clashes(files(a0x_cc=one, b0y_cc=one)), [])
+        self.assertEqual(clashes(files(a0x_cc=one, b0y_h="std::string f(std::string_view name);")), [])
+        self.assertEqual(clashes(files(a0x_cc=one, b0y_h="struct A {\n  std::string f(const std::string& a);\n};")), [])
+
+    def test_no_file_keeps_what_another_has(self):
+        paths = [path for folder in ("src", "tests/support") for path in (ROOT / folder).rglob("*.*")
+                 if path.suffix in (".h", ".cc")]
+        self.assertGreater(len(paths), 500)
+        found = clashes({path: path.read_text() for path in paths})
+        self.assertEqual([(f"{name}({types})", [str(path.relative_to(ROOT)) for path in where])
+                          for (_, name, types), where in found], [])
+
+
+if __name__ == "__main__":
+    unittest.main()
