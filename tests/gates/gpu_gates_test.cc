@@ -26,7 +26,7 @@ using ::testing::IsEmpty;
 
 using Answer = GpuAnswer;
 
-Answer answer_of(Engine& engine) {
+Answer gpu_answer(Engine& engine) {
   return answer_to(engine, 14);
 }
 
@@ -60,7 +60,7 @@ class GpuGate : public ::testing::TestWithParam<GpuModel> {
   static const Answer& without_gpu() {
     static std::map<std::string, Answer> known;
     auto [place, is_new] = known.try_emplace(model());
-    if (is_new) place->second = answer_of(*open_engine(options()));
+    if (is_new) place->second = gpu_answer(*open_engine(options()));
     return place->second;
   }
 
@@ -68,7 +68,7 @@ class GpuGate : public ::testing::TestWithParam<GpuModel> {
   static void answer_until(Engine& engine, const std::function<bool(const GpuReport&)>& is_seen) {
     const auto end = std::chrono::steady_clock::now() + std::chrono::minutes(2);
     while (!is_seen(*engine.gpu_report()) && std::chrono::steady_clock::now() < end) {
-      ASSERT_TRUE(answer_of(engine) == without_gpu());
+      ASSERT_TRUE(gpu_answer(engine) == without_gpu());
       std::this_thread::sleep_for(std::chrono::milliseconds(2));
     }
   }
@@ -98,7 +98,7 @@ TEST_P(GpuPlaces, g27_calls_of_many_tokens_are_the_processors_as_far_as_experts_
   EngineOptions with = on_gpu(1000);
   with.gpu.tokens_max = 0;
   const auto here = open_engine(with);
-  for (int i = 0; i < 3; ++i) EXPECT_TRUE(answer_of(*here) == without_gpu());
+  for (int i = 0; i < 3; ++i) EXPECT_TRUE(gpu_answer(*here) == without_gpu());
   EXPECT_EQ(here->gpu_report()->experts, 0u);
   EXPECT_GT(here->gpu_report()->promotions, 0u);
   with.num_slots = 9;
@@ -113,7 +113,7 @@ TEST_P(GpuTypes, g27_any_number_of_slots) {
       EngineOptions with = on_gpu(slots);
       with.num_slots = in_memory;
       const auto engine = open_engine(with);
-      EXPECT_TRUE(answer_of(*engine) == without_gpu()) << slots << " slots";
+      EXPECT_TRUE(gpu_answer(*engine) == without_gpu()) << slots << " slots";
       answer_until(*engine, has_computed);
       const GpuReport report = *engine->gpu_report();
       EXPECT_EQ(report.num_slots, std::min(slots, report.num_experts));
@@ -140,7 +140,7 @@ TEST_P(GpuPlaces, g27_any_choice_of_who_computes_what_and_any_traffic) {
     with.gpu.promotions_max = seed == 2 ? 1 : 100;
     with.gpu.faults.late_answers = seed == 2 ? 9 : 0;
     const auto engine = open_engine(with);
-    EXPECT_TRUE(answer_of(*engine) == without_gpu()) << "seed " << seed;
+    EXPECT_TRUE(gpu_answer(*engine) == without_gpu()) << "seed " << seed;
     const auto is_seen = [&](const GpuReport& report) {
       return report.experts > 0 && (report.demotions > 0 || seed != 1);
     };
@@ -154,14 +154,14 @@ TEST_P(GpuPlaces, g27_any_choice_of_who_computes_what_and_any_traffic) {
 TEST_P(GpuPlaces, g27_experts_left_out_are_left_out_there_as_well) {
   EngineOptions with = options();
   with.expert_limits.weight = 0.5;
-  const Answer lossy = answer_of(*open_engine(with));
+  const Answer lossy = gpu_answer(*open_engine(with));
   const ExpertLimits limits = with.expert_limits;
   with = on_gpu(1000);
   with.expert_limits = limits;
   const auto engine = open_engine(with);
   const auto end = std::chrono::steady_clock::now() + std::chrono::minutes(2);
   while (!has_computed(*engine->gpu_report()) && std::chrono::steady_clock::now() < end) {
-    ASSERT_TRUE(answer_of(*engine) == lossy);
+    ASSERT_TRUE(gpu_answer(*engine) == lossy);
   }
   EXPECT_TRUE(has_computed(*engine->gpu_report()));
   expect_silent_and_within_its_memory(*engine);
@@ -180,7 +180,7 @@ TEST_P(GpuPlaces, g27_a_device_that_is_lost_or_silent_at_any_point) {
     lines_.clear();
     const auto engine = open_engine(with);
     EXPECT_EQ(engine->gpu() == nullptr, i < 2) << i;
-    EXPECT_TRUE(answer_of(*engine) == without_gpu()) << i;
+    EXPECT_TRUE(gpu_answer(*engine) == without_gpu()) << i;
     if (engine->gpu() != nullptr) {
       answer_until(*engine, [](const GpuReport& report) { return report.is_lost; });
     }
@@ -210,7 +210,7 @@ class GpuRefusals : public ::testing::Test {
 };
 
 TEST_F(GpuRefusals, g27_memory_that_is_refused_at_any_allocation) {
-  const Answer expected = answer_of(*open_engine(options()));
+  const Answer expected = gpu_answer(*open_engine(options()));
   int refused = 0;
   for (int64_t n = 0;; n += 3) {  // each one: gpu/gpu_experts_test.cc
     std::vector<std::string> lines;
@@ -223,7 +223,7 @@ TEST_F(GpuRefusals, g27_memory_that_is_refused_at_any_allocation) {
     ASSERT_EQ(lines.size(), 1u);
     EXPECT_THAT(lines[0], HasSubstr("no GPU is used: "));
     if (n == 12) {
-      EXPECT_TRUE(answer_of(*engine) == expected);
+      EXPECT_TRUE(gpu_answer(*engine) == expected);
     }
   }
   EXPECT_GT(refused, 6);

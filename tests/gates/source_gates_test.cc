@@ -40,7 +40,7 @@ struct SourceAnswer {
   }
 };
 
-SourceAnswer answer_of(const EngineOptions& options) {
+SourceAnswer source_answer(const EngineOptions& options) {
   const auto engine = open_engine(options);
   const auto prompt = random_tokens(37, engine->config().vocab_size, 7);
   Evaluation evaluation = evaluate(*engine, prompt);
@@ -77,13 +77,13 @@ INSTANTIATE_TEST_SUITE_P(Models, FolderGate,
                          });
 
 TEST_P(FolderGate, g24_a_folder_in_place_is_the_model_packed_from_it) {
-  const SourceAnswer packed = answer_of(small_options(packed_random(GetParam())));
+  const SourceAnswer packed = source_answer(small_options(packed_random(GetParam())));
   EngineOptions with = small_options(data_path(std::string("random/") + GetParam()));
   expect_sane(packed);
-  EXPECT_TRUE(answer_of(with) == packed);
+  EXPECT_TRUE(source_answer(with) == packed);
   with.threads = 3;
   with.chunk_tokens = 5;
-  EXPECT_TRUE(answer_of(with) == packed);
+  EXPECT_TRUE(source_answer(with) == packed);
 }
 
 struct Coded {
@@ -102,7 +102,7 @@ class CodedGate : public ::testing::TestWithParam<Coded> {
     static std::map<std::string, SourceAnswer> known;
     auto [place, is_new] = known.try_emplace(GetParam().name);
     if (is_new) {
-      place->second = answer_of(small_options(write_f32_twin(path(), temporary_folder())));
+      place->second = source_answer(small_options(write_f32_twin(path(), temporary_folder())));
       if (open_engine(small_options(path()))->tokenizer() != nullptr) {
         place->second.tokens.clear();
         place->second.hash = 0;
@@ -113,7 +113,7 @@ class CodedGate : public ::testing::TestWithParam<Coded> {
   static const SourceAnswer& in_fixed16() {
     static std::map<std::string, SourceAnswer> known;
     auto [place, is_new] = known.try_emplace(GetParam().name);
-    if (is_new) place->second = answer_of(small_options(path()));
+    if (is_new) place->second = source_answer(small_options(path()));
     return place->second;
   }
 };
@@ -134,12 +134,12 @@ TEST_P(CodedGate, g25_a_coded_checkpoint_in_place_is_its_float32_twin) {
   expect_sane(twin());
   EngineOptions with = small_options(path());
   with.arithmetic = Arithmetic::kFloat32;
-  EXPECT_TRUE(answer_of(with) == twin());
+  EXPECT_TRUE(source_answer(with) == twin());
   with.threads = 2;
   with.speculation = Speculation::kOff;
-  EXPECT_TRUE(answer_of(with) == twin()) << "two threads, no drafts";
+  EXPECT_TRUE(source_answer(with) == twin()) << "two threads, no drafts";
   with.num_slots = 1;
-  EXPECT_TRUE(answer_of(with) == twin()) << "one slot";
+  EXPECT_TRUE(source_answer(with) == twin()) << "one slot";
 }
 
 TEST_P(CodedGate, g25_in_fixed16_it_is_near_its_float32_twin) {
@@ -165,7 +165,7 @@ TEST_P(CodedGate, g25_in_fixed16_threads_chunks_and_instructions_change_nothing)
     with.threads = 3;
     with.chunk_tokens = 5;
     with.speculation = Speculation::kOff;
-    EXPECT_TRUE(answer_of(with) == in_fixed16()) << target;
+    EXPECT_TRUE(source_answer(with) == in_fixed16()) << target;
   }
 }
 
@@ -177,24 +177,24 @@ TEST_P(CodedGate, g25_streamed_it_is_the_same_as_in_memory) {
     EngineOptions with = small_options(path());
     with.num_slots = slots;
     with.chunk_tokens = 3 + slots;
-    const SourceAnswer streamed = answer_of(with);
+    const SourceAnswer streamed = source_answer(with);
     EXPECT_TRUE(streamed == in_fixed16()) << slots << " slots";
     EXPECT_GT(streamed.store.evictions, 0u) << slots << " slots";
     with.reader_factory = [] {
       return std::make_unique<FakeReader>(FakeReaderOptions{.seed = 3, .depth = 5}, nullptr);
     };
-    EXPECT_TRUE(answer_of(with) == in_fixed16()) << slots << " slots, another reader";
+    EXPECT_TRUE(source_answer(with) == in_fixed16()) << slots << " slots, another reader";
   }
 }
 
 TEST_P(CodedGate, g26_packed_it_is_the_same_as_in_place) {
   const std::string model = packed(path());
   EngineOptions with = small_options(model);
-  EXPECT_TRUE(answer_of(with) == in_fixed16());
+  EXPECT_TRUE(source_answer(with) == in_fixed16());
   with.threads = 3;
   with.chunk_tokens = 5;
   with.num_slots = 1;
-  const SourceAnswer streamed = answer_of(with);
+  const SourceAnswer streamed = source_answer(with);
   EXPECT_TRUE(streamed == in_fixed16()) << "one slot, three threads";
   EXPECT_GT(streamed.store.evictions, 0u);
   EXPECT_GT(streamed.store.bytes_verified, 0u);
@@ -202,7 +202,7 @@ TEST_P(CodedGate, g26_packed_it_is_the_same_as_in_place) {
     EngineOptions exact = small_options(model);
     exact.arithmetic = Arithmetic::kFloat32;
     exact.simd_target = target;
-    EXPECT_TRUE(answer_of(exact) == twin()) << target;
+    EXPECT_TRUE(source_answer(exact) == twin()) << target;
   }
 }
 
@@ -225,7 +225,7 @@ TEST_P(CodedGate, g26_packed_in_another_type_it_is_its_twin_packed_so) {
   const auto exact_answer = [&](const std::string& source) {
     EngineOptions with = small_options(packed(source, std::nullopt, DType::kQ8));
     with.arithmetic = Arithmetic::kFloat32;
-    return answer_of(with);
+    return source_answer(with);
   };
   const SourceAnswer own = exact_answer(path()), of_twin = exact_answer(twin_file);
   EXPECT_FALSE(same_bits(own.logits, twin().logits)) << "the weights are others";
@@ -236,8 +236,9 @@ TEST_P(CodedGate, g26_packed_in_another_type_it_is_its_twin_packed_so) {
 TEST(FloatGate, g26_a_file_of_floats_is_quantised_as_the_folder_is) {
   const std::string folder = data_path("random/r2-top1");
   const std::string file = write_f32_twin(folder, temporary_folder());
-  const SourceAnswer expected = answer_of(small_options(packed(folder, DType::kQ4, DType::kQ8)));
-  const SourceAnswer found = answer_of(small_options(packed(file, DType::kQ4, DType::kQ8)));
+  const SourceAnswer expected =
+      source_answer(small_options(packed(folder, DType::kQ4, DType::kQ8)));
+  const SourceAnswer found = source_answer(small_options(packed(file, DType::kQ4, DType::kQ8)));
   EXPECT_TRUE(same_bits(found.logits, expected.logits));
   EXPECT_EQ(found.experts, expected.experts);
 }

@@ -27,7 +27,7 @@ std::string normalise_lines(std::string_view source) {
   return out;
 }
 
-bool is_digit(char c) {
+bool is_ascii_digit(char c) {
   return c >= '0' && c <= '9';
 }
 bool begins_name(char c) {
@@ -202,11 +202,11 @@ class Lexer {
 
   Result<void> read_word() {
     const char c = at(position_);
-    if (is_digit(c)) return read_number();
+    if (is_ascii_digit(c)) return read_number();
     if (c == '"' || c == '\'') return read_string(c);
     if (begins_name(c)) {
       size_t end = position_;
-      while (begins_name(at(end)) || is_digit(at(end))) ++end;
+      while (begins_name(at(end)) || is_ascii_digit(at(end))) ++end;
       add(Token::Kind::kName, source_.substr(position_, end - position_));
       advance(end);
       return {};
@@ -254,18 +254,18 @@ class Lexer {
     if (const int base = base_here(); base != 10) return read_integer(base);
     size_t end = position_;
     const auto skip_digits = [&] {
-      while (is_digit(at(end)) || (at(end) == '_' && is_digit(at(end + 1)))) ++end;
+      while (is_ascii_digit(at(end)) || (at(end) == '_' && is_ascii_digit(at(end + 1)))) ++end;
     };
     skip_digits();
     bool is_float = false;
-    if (!is_index && at(end) == '.' && is_digit(at(end + 1))) {
+    if (!is_index && at(end) == '.' && is_ascii_digit(at(end + 1))) {
       is_float = true;
       ++end;
       skip_digits();
     }
     if (!is_index && (at(end) == 'e' || at(end) == 'E')) {
       const size_t digits = at(end + 1) == '+' || at(end + 1) == '-' ? end + 2 : end + 1;
-      if (is_digit(at(digits))) {
+      if (is_ascii_digit(at(digits))) {
         is_float = true;
         end = digits;
         skip_digits();
