@@ -69,8 +69,8 @@ void fail_allocation_after(int64_t successes) {
   successes_left.store(successes);
 }
 
-Result<AlignedMemory> AlignedMemory::create(uint64_t bytes, const char* purpose,
-                                            Prefault prefault) {
+Result<AlignedMemory> AlignedMemory::create(uint64_t bytes, const char* purpose, Prefault prefault,
+                                            Pages pages) {
   if (is_told_to_fail()) return no_memory(purpose, bytes, ENOMEM);
   AlignedMemory memory;
   if (bytes == 0) return memory;
@@ -96,7 +96,10 @@ Result<AlignedMemory> AlignedMemory::create(uint64_t bytes, const char* purpose,
   memory.alignment_ = alignment;
   memory.purpose_ = purpose;
 
-  if (alignment == kHugePageBytes) ask_for_huge_pages({memory.bytes_.data(), whole_bytes});
+  if (alignment == kHugePageBytes) {
+    const auto ask = pages == Pages::kSmall ? ask_for_small_pages : ask_for_huge_pages;
+    ask({memory.bytes_.data(), whole_bytes});
+  }
   if (prefault == Prefault::kYes) {
     if (const int error = make_present(memory.bytes_); error != 0) {
       return no_memory(purpose, bytes, error);

@@ -22,12 +22,15 @@
 namespace penstock {
 
 enum class Prefault { kNo, kYes };
+// kSmall is for comparing: everything else takes the largest that the system gives.
+enum class Pages { kLargest, kSmall };
 
 class AlignedMemory {
  public:
   // `purpose` completes "no memory for ...": "expert slots". Zero bytes are allowed.
   static Result<AlignedMemory> create(uint64_t bytes, const char* purpose,
-                                      Prefault prefault = Prefault::kNo);
+                                      Prefault prefault = Prefault::kNo,
+                                      Pages pages = Pages::kLargest);
 
   AlignedMemory() = default;
   ~AlignedMemory();

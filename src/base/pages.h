@@ -16,6 +16,7 @@ uint64_t page_bytes();
 
 // Advice: a system without huge pages ignores it.
 void ask_for_huge_pages(std::span<std::byte> pages);
+void ask_for_small_pages(std::span<std::byte> pages);
 
 // Makes every page present; what the bytes hold stays. `pages` begins at a page.
 int make_pages_present(std::span<std::byte> pages);

@@ -10,6 +10,10 @@ void ask_for_huge_pages(std::span<std::byte> pages) {
   ::madvise(pages.data(), pages.size(), MADV_HUGEPAGE);
 }
 
+void ask_for_small_pages(std::span<std::byte> pages) {
+  ::madvise(pages.data(), pages.size(), MADV_NOHUGEPAGE);
+}
+
 // The kernel does it in one call and reports a lack of memory; before Linux 5.14 the pages are
 // touched one by one.
 int make_pages_present(std::span<std::byte> pages) {

@@ -9,6 +9,7 @@
 namespace penstock {
 
 void ask_for_huge_pages(std::span<std::byte>) {}
+void ask_for_small_pages(std::span<std::byte>) {}
 
 int make_pages_present(std::span<std::byte> pages) {
   touch_pages(pages);

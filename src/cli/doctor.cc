@@ -78,6 +78,10 @@ std::string report_text(const DoctorReport& report) {
     text += fmt::format("  {:>3} threads {:>9.1f} GB/s read {:>9.1f} GB/s copied\n", point.threads,
                         point.read_gbps, point.copy_gbps);
   }
+  if (profile.pages.small_gbps > 0) {
+    text += fmt::format("  {:>9.1f} GB/s from small pages, {:.1f} from the largest there are\n",
+                        profile.pages.small_gbps, profile.pages.largest_gbps);
+  }
   text += fmt::format("products, {}\n", profile.compute);
   for (const KernelPoint& point : profile.kernels) {
     text += fmt::format(

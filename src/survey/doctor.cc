@@ -89,7 +89,7 @@ Result<void> Examination::prepare() {
   if (options_.dtype != DType::kQ8) dtypes_.push_back(DType::kQ8);
   if (!options_.experts_path.empty()) PENSTOCK_TRY(open_flash());
   total_ = static_cast<int>(flash_plan_.size() + burst_plan_.size() + thread_counts_.size() +
-                            dtypes_.size()) +
+                            dtypes_.size() + 1) +
            (options_.looks_at_gpus ? 1 : 0) + (options_.sustained_s > 0 && direct_ ? 1 : 0);
   return {};
 }
@@ -177,6 +177,9 @@ Result<void> Examination::measure_memory() {
     report_.profile.memory.push_back(
         PENSTOCK_TRY(probe_memory(threads, memory_bytes_ / 2, options_.point_s, stop_)));
   }
+  say("memory, small and large pages");
+  report_.profile.pages =
+      PENSTOCK_TRY(probe_pages(threads_, memory_bytes_ / 2, options_.point_s, stop_));
   report_.profile.op_us = probe_dispatch_us(threads_);
   return {};
 }

@@ -158,6 +158,8 @@ TEST(Doctor, measures_flash_memory_and_products_of_a_model) {
   EXPECT_THAT(profile.bursts, SizeIs(4));
   for (const BurstPoint& burst : profile.bursts) EXPECT_GT(burst.us, 0);
   EXPECT_THAT(profile.memory, SizeIs(2));
+  EXPECT_GT(profile.pages.small_gbps, 0);
+  EXPECT_GT(profile.pages.largest_gbps, 0);
   EXPECT_THAT(profile.kernels, SizeIs(2));
   EXPECT_EQ(profile.kernels[0].dtype, "q4");
   EXPECT_GT(profile.op_us, 0);
@@ -263,6 +265,10 @@ TEST(Findings, slow_disks_and_slow_products_are_named) {
   EXPECT_THAT(findings[0].text, HasSubstr("0.40 GB/s"));
   EXPECT_THAT(findings[1].text, HasSubstr("from 0.40 to 0.20"));
   EXPECT_THAT(findings[2].text, HasSubstr("q8"));
+  profile.pages = {52, 50};
+  EXPECT_THAT(rate_findings(profile), SizeIs(3)) << "within what rates vary by";
+  profile.pages = {60, 50};
+  EXPECT_THAT(rate_findings(profile)[2].text, HasSubstr("50.0 GB/s from the largest pages"));
 }
 
 }  // namespace

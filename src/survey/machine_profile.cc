@@ -104,6 +104,11 @@ void read_memory(Fields& fields, MemoryPoint& point) {
   fields.read_rate("copy_gbps", point.copy_gbps, Zero::kIsAnError);
 }
 
+void read_pages(Fields& fields, PagePoint& point) {
+  fields.read_rate("small_gbps", point.small_gbps, Zero::kMeansNotMeasured);
+  fields.read_rate("largest_gbps", point.largest_gbps, Zero::kMeansNotMeasured);
+}
+
 void read_kernel(Fields& fields, KernelPoint& point) {
   fields.read("dtype", point.dtype);
   fields.read_rate("token_gbps", point.token_gbps, Zero::kIsAnError);
@@ -164,6 +169,10 @@ Json to_json(const BurstPoint& point) {
 Json to_json(const MemoryPoint& point) {
   return Json{
       {"threads", point.threads}, {"read_gbps", point.read_gbps}, {"copy_gbps", point.copy_gbps}};
+}
+
+Json to_json(const PagePoint& point) {
+  return Json{{"small_gbps", point.small_gbps}, {"largest_gbps", point.largest_gbps}};
 }
 
 Json to_json(const KernelPoint& point) {
@@ -261,6 +270,7 @@ Json to_json(const MachineProfile& profile) {
               {"sustained_gbps", profile.sustained_gbps},
               {"sustained_s", profile.sustained_s},
               {"memory", list_json(profile.memory)},
+              {"pages", to_json(profile.pages)},
               {"kernels", list_json(profile.kernels)},
               {"op_us", profile.op_us},
               {"gpus", list_json(profile.gpus)},
@@ -288,6 +298,11 @@ Result<MachineProfile> parse_profile(const Json& json, const std::string& what) 
   fields.read_rate("sustained_gbps", profile.sustained_gbps, Zero::kMeansNotMeasured);
   fields.read_rate("sustained_s", profile.sustained_s, Zero::kMeansNotMeasured);
   fields.read_list("memory", profile.memory, &read_memory);
+  if (json_find(json, "pages") != nullptr) {  // profiles of before have none
+    Fields pages(fields.object("pages"), what + ": pages");
+    read_pages(pages, profile.pages);
+    fields.adopt(pages);
+  }
   fields.read_list("kernels", profile.kernels, &read_kernel);
   fields.read_rate("op_us", profile.op_us, Zero::kMeansNotMeasured);
   PENSTOCK_TRY(fields.status());

@@ -46,6 +46,12 @@ struct MemoryPoint {
   double copy_gbps = 0;  // bytes copied per second: each is read and written
 };
 
+// Blocks as large as parts of experts, in any order, from pages of both sizes.
+struct PagePoint {
+  double small_gbps = 0;    // 0: not measured
+  double largest_gbps = 0;  // the largest pages that the system gives, as the engine has them
+};
+
 // The engine's product in one number format.
 struct KernelPoint {
   std::string dtype;         // "q4"
@@ -66,6 +72,7 @@ struct MachineProfile {
   double sustained_gbps = 0;       // over sustained_s; 0: not measured
   double sustained_s = 0;
   std::vector<MemoryPoint> memory;
+  PagePoint pages;
   std::vector<KernelPoint> kernels;
   double op_us = 0;                // of one op on next to no data
   std::vector<GpuCard> gpus;       // whose rates were measured

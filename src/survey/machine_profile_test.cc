@@ -30,6 +30,7 @@ MachineProfile example() {
   profile.bursts = {{1 << 20, 2, 150 + 2 * (1 << 20) / 5e3},
                     {1 << 20, 16, 150 + 16 * (1 << 20) / 5e3}};
   profile.memory = {{1, 14.0, 11.0}, {8, 60.0, 45.0}, {16, 58.0, 44.0}};
+  profile.pages = {54.5, 60.5};
   profile.kernels = {{"q8", 55, 900, 70}, {"q4", 48, 1000, 80}};
   profile.op_us = 4;
   profile.gpus = {{.name = "Example RTX",
@@ -102,6 +103,7 @@ INSTANTIATE_TEST_SUITE_P(
         Damage{"type", "/memory/0/threads", "two", ErrorCode::kCorrupt, "threads"},
         Damage{"range", "/machine/processors", 0, ErrorCode::kCorrupt, "processors"},
         Damage{"list", "/memory", 7, ErrorCode::kCorrupt, "memory is not a list"},
+        Damage{"pages", "/pages/small_gbps", -1, ErrorCode::kCorrupt, "pages: small_gbps"},
         Damage{"object", "/disk", "sda", ErrorCode::kCorrupt, "disk is not an object"},
         Damage{"absent", "/date", nullptr, ErrorCode::kNotFound, "date"}),
     [](const auto& test) { return std::string(test.param.name); });

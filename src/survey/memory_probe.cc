@@ -1,7 +1,11 @@
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cstring>
+#include <numeric>
+#include <random>
 #include <span>
+#include <vector>
 
 #include "base/memory.h"
 #include "base/thread.h"
@@ -75,6 +79,38 @@ Result<MemoryPoint> probe_memory(int threads, uint64_t buffer_bytes, double seco
   point.copy_gbps = rate_of(half_blocks * kBlockBytes, seconds / 2, stop, copy);
   if (stop.stop_requested()) return Error{ErrorCode::kCancelled, "measuring was stopped"};
   return point;
+}
+
+Result<PagePoint> probe_pages(int threads, uint64_t buffer_bytes, double seconds,
+                              std::stop_token stop) {
+  constexpr uint64_t kPartBytes = kBlockBytes / 4;
+  constexpr int kTurns = 4;  // small, large, large, small
+  std::vector<uint64_t> parts(std::max<uint64_t>(1, buffer_bytes / 2 / kPartBytes));
+  std::iota(parts.begin(), parts.end(), 0);
+  std::shuffle(parts.begin(), parts.end(), std::mt19937_64(1));
+  const uint64_t bytes = parts.size() * kPartBytes;
+  ThreadPool pool(threads);
+  PENSTOCK_TRY(check_team(pool, threads));
+  std::vector<AlignedMemory> memories;  // [Pages]
+  for (const Pages pages : {Pages::kLargest, Pages::kSmall}) {
+    memories.push_back(
+        PENSTOCK_TRY(AlignedMemory::create(bytes, "measuring memory", Prefault::kYes, pages)));
+    std::memset(memories.back().bytes().data(), 1, bytes);
+  }
+  std::atomic<uint64_t> sink{0};
+  double rates[2] = {};
+  for (int turn = 0; turn < kTurns; ++turn) {
+    const size_t which = turn == 0 || turn == kTurns - 1 ? 1 : 0;
+    const std::span<const std::byte> memory = memories[which].bytes();
+    rates[which] += rate_of(bytes, seconds / kTurns, stop, [&] {
+      pool.run(std::ssize(parts), [&](int64_t task, int) {
+        const uint64_t begin = parts[static_cast<size_t>(task)] * kPartBytes;
+        sink.fetch_add(sum_of(memory.subspan(begin, kPartBytes)), std::memory_order_relaxed);
+      });
+    });
+  }
+  if (stop.stop_requested()) return Error{ErrorCode::kCancelled, "measuring was stopped"};
+  return PagePoint{.small_gbps = rates[1] * 2 / kTurns, .largest_gbps = rates[0] * 2 / kTurns};
 }
 
 double probe_dispatch_us(int threads) {

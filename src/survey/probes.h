@@ -45,6 +45,11 @@ Result<BurstPoint> probe_burst(Reader& reader, const StorageFile& file, const Bu
 Result<MemoryPoint> probe_memory(int threads, uint64_t buffer_bytes, double seconds,
                                  std::stop_token stop);
 
+// Reading blocks of half of `buffer_bytes` in shuffled order, from small pages and from the largest
+// that the system gives, in turns.
+Result<PagePoint> probe_pages(int threads, uint64_t buffer_bytes, double seconds,
+                              std::stop_token stop);
+
 // One token through its experts, without and with pauses, then a prompt of 512 through as many rows
 // per expert as uniform routing gives. Holds buffer_bytes of experts (at least those of one token)
 // and activations.
