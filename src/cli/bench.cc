@@ -117,10 +117,12 @@ class RowPrinter {
 
   void add(const BenchRow& row) {
     tell_drives(call_, row.drives);
+    if (row.gpu) call_.terminal.note(gpu_line(*row.gpu));
     if (call_.json()) {
       Json json = to_json(row, context_);
       json["knobs"] = knobs_;
       json["drives"] = drives_json(row.drives);
+      if (row.gpu) json["gpu"] = gpu_json(*row.gpu);
       call_.output.write_line(json);
       return;
     }

@@ -161,6 +161,24 @@ std::string_view name_of(FinishReason reason) {
   return "?";
 }
 
+Json gpu_json(const GpuReport& gpu) {
+  return Json{{"name", gpu.name},
+              {"is_lost", gpu.is_lost},
+              {"slots", gpu.num_slots},
+              {"vram_bytes", gpu.vram_bytes},
+              {"used_bytes", gpu.used_bytes},
+              {"promotions", gpu.promotions},
+              {"demotions", gpu.demotions},
+              {"bytes_copied", gpu.bytes_copied},
+              {"trunk_matrices", gpu.trunk.matrices},
+              {"trunk_matrices_max", gpu.trunk_fit},
+              {"trunk_bytes", gpu.trunk.bytes},
+              {"expert_types_left", gpu.expert_types_left},
+              {"trunk_types_left", gpu.trunk_types_left},
+              {"trunk_products", gpu.trunk.products},
+              {"trunk_ffns", gpu.trunk.ffns}};
+}
+
 Json engine_json(Engine& engine) {
   const StoreStats& store = engine.experts().stats();
   Json json{{"memory_peak_bytes", peak_resident_bytes()},
@@ -182,23 +200,7 @@ Json engine_json(Engine& engine) {
             {"model_id", engine.files().id_text()}};
   json["drives"] = drives_json(engine.experts().drives());
   if (!engine.expert_limits().is_off()) json["expert_limits"] = to_text(engine.expert_limits());
-  const auto gpu = engine.gpu_report();
-  if (!gpu) return json;
-  json["gpu"] = Json{{"name", gpu->name},
-                     {"is_lost", gpu->is_lost},
-                     {"slots", gpu->num_slots},
-                     {"vram_bytes", gpu->vram_bytes},
-                     {"used_bytes", gpu->used_bytes},
-                     {"promotions", gpu->promotions},
-                     {"demotions", gpu->demotions},
-                     {"bytes_copied", gpu->bytes_copied},
-                     {"trunk_matrices", gpu->trunk.matrices},
-                     {"trunk_matrices_max", gpu->trunk_fit},
-                     {"trunk_bytes", gpu->trunk.bytes},
-                     {"expert_types_left", gpu->expert_types_left},
-                     {"trunk_types_left", gpu->trunk_types_left},
-                     {"trunk_products", gpu->trunk.products},
-                     {"trunk_ffns", gpu->trunk.ffns}};
+  if (const auto gpu = engine.gpu_report()) json["gpu"] = gpu_json(*gpu);
   return json;
 }
 

@@ -13,6 +13,7 @@ std::string plan_line(Engine& engine);
 
 // "NVIDIA X: 900 slots for 10240 experts that it can compute, 6.9 GiB of 7.0 GiB"
 std::string gpu_line(const GpuReport& gpu);
+Json gpu_json(const GpuReport& gpu);
 
 // Other experts per token than the trained ones, keys and values in fewer bits, and what that means;
 // empty where nothing is lossy.

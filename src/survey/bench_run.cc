@@ -320,6 +320,7 @@ Result<BenchRow> Bench::run(const BenchTest& test, const Observer& observer, std
   }
   session.reset();
   add_drives(engine_->experts().drives(), row.drives);
+  row.gpu = engine_->gpu_report();
   if (is_cold) engine_.reset();  // its cache is not that of a warm test
   row.peak_resident_bytes = peak_resident_bytes();
   return row;

@@ -32,6 +32,21 @@ class Gpu(unittest.TestCase):
         self.assertEqual((gpu["trunk_matrices"], gpu["trunk_matrices_max"], gpu["trunk_bytes"]), (0, 0, 0))
         self.assertIn("--gpu-trunk", self.refused(2, *flags, "some"))
 
+    def test_a_benchmark_says_what_the_gpu_had_and_did(self):
+        flags = ("bench", DEMO, "-p", 0, "-n", 8, "-r", 1, "--memory", "130M")
+        alone = good_json(*flags)
+        beside = good_json(*flags, "--gpu", "llvmpipe", "--vram", "12M")
+        self.assertNotIn("gpu", alone)
+        self.assertEqual(beside["logits_hash"], alone["logits_hash"])
+        gpu = beside["gpu"]
+        self.assertIn("llvmpipe", gpu["name"])
+        self.assertFalse(gpu["is_lost"])
+        self.assertGreater(gpu["slots"], 0)
+        self.assertLessEqual(gpu["used_bytes"], gpu["vram_bytes"])
+        self.assertGreater(gpu["promotions"], 0)
+        table = penstock(*flags, "--gpu", "llvmpipe", "--vram", "12M")
+        self.assertRegex(table.stderr.decode(), "llvmpipe.* slots for [0-9]+ experts")
+
     def test_auto_takes_no_software_device_and_says_so(self):
         out = penstock("run", DEMO, *ASK, "--gpu", "auto", "-q")
         self.assertEqual(out.returncode, 0, out.stderr)
