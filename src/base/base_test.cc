@@ -109,8 +109,6 @@ TEST(ThreadPool, runs_every_task_once_on_any_number_of_threads) {
   }
 }
 
-// Workers that sleep come late, or not at all: nothing of a loop may be left for them, and what
-// they see of the next one must be whole.
 // As limits of tasks or of memory do: no room for a stack.
 TEST(ThreadPool, threads_that_the_system_refuses_are_told_and_the_loop_still_runs) {
   pthread_attr_t kept, huge;
@@ -145,6 +143,24 @@ TEST(ThreadPool, workers_that_are_kept_awake_do_their_loops_and_end) {
   }
 }
 
+// The owner has nothing left to do while another's task still runs: that is counted, and only that.
+TEST(ThreadPool, counts_how_long_the_owner_waits_for_the_last_task) {
+  constexpr auto kPause = std::chrono::milliseconds(20);
+  ThreadPool pool(2);
+  std::atomic<int> present{0};
+  pool.run(2, [&](int64_t, int worker) {
+    ++present;
+    while (present < 2) std::this_thread::yield();  // each has one task
+    if (worker == 1) std::this_thread::sleep_for(kPause);
+  });
+  EXPECT_GE(std::chrono::nanoseconds(pool.ends_ns()), kPause / 2);
+  ThreadPool alone(1);
+  alone.run(5, [](int64_t, int) { std::this_thread::sleep_for(std::chrono::milliseconds(1)); });
+  EXPECT_EQ(alone.ends_ns(), 0);
+}
+
+// Workers that sleep come late, or not at all: nothing of a loop may be left for them, and what
+// they see of the next one must be whole.
 TEST(ThreadPool, a_loop_ends_without_workers_that_sleep) {
   ThreadPool pool(8);
   for (int round = 0; round < 200; ++round) {

@@ -1,6 +1,7 @@
 #include "base/thread_pool.h"
 
 #include <algorithm>
+#include <chrono>
 
 #include "base/check.h"
 #include "base/thread.h"
@@ -55,6 +56,12 @@ void ThreadPool::run_loop(int64_t num_tasks, Call call, const void* context) {
 
   // Who comes from now on finds it closed, so nobody has to be waited for who slept through it.
   members_.fetch_and(~kOpen);
+  if (members_.load(std::memory_order_acquire) != 0) wait_for_members();
+}
+
+void ThreadPool::wait_for_members() {
+  using Clock = std::chrono::steady_clock;
+  const Clock::time_point start = Clock::now();
   for (int spin = 0; members_.load(std::memory_order_acquire) != 0; ++spin) {
     if (spin < spins_) {
       relax();
@@ -62,6 +69,7 @@ void ThreadPool::run_loop(int64_t num_tasks, Call call, const void* context) {
       std::this_thread::yield();
     }
   }
+  ends_ns_ += std::chrono::nanoseconds(Clock::now() - start).count();
 }
 
 void ThreadPool::wake_some(int64_t most) {

@@ -42,6 +42,10 @@ class ThreadPool {
     run_loop(num_tasks, call, &body);
   }
 
+  // How long the owner, out of tasks itself, has waited for the last ones of its loops: what loops
+  // that end unevenly cost.
+  int64_t ends_ns() const { return ends_ns_; }
+
   // For the owner, while it waits for something that takes longer than workers spin and a loop
   // follows (a device): those who are awake then stay so. It costs their processors' time.
   void keep_awake(bool awake) { is_kept_awake_.store(awake, std::memory_order_relaxed); }
@@ -55,6 +59,7 @@ class ThreadPool {
   void run_loop(int64_t num_tasks, Call call, const void* context);
   void work(int worker);
   void take_tasks(int worker);
+  void wait_for_members();
   void wake_some(int64_t most);
   bool wait_for_loop_after(uint32_t seen);  // true when it slept
 
@@ -63,6 +68,7 @@ class ThreadPool {
   Call call_ = nullptr;
   const void* context_ = nullptr;
   int64_t num_tasks_ = 0;
+  int64_t ends_ns_ = 0;
   alignas(64) std::atomic<int64_t> next_task_{0};
   alignas(64) std::atomic<uint32_t> loops_begun_{0};  // what sleepers wait for
   std::atomic<bool> is_kept_awake_{false};            // in the line that spinners look at anyway

@@ -46,7 +46,8 @@ std::string waits_of(const char* phase, const PhaseMetrics& metrics) {
     const int64_t ns = metrics.times.*part.ns;
     if (part.is_always_shown || ns > 0) text += row(part.label, ns);
   }
-  return text + row("unaccounted", metrics.unaccounted_ns());
+  return text + row("unaccounted", metrics.unaccounted_ns()) +
+         row("(loop ends)", metrics.loop_ends_ns);
 }
 
 // "; on the processors because of their type: experts in Q3_K, matrices in bf16"; empty where all can

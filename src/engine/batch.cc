@@ -103,6 +103,7 @@ Result<PassFigures> Batch::run(const std::stop_token& stop, const PassObservers&
     };
   }
   const StoreStats before = parts_.store.stats();
+  const int64_t ends_before = parts_.team.ends_ns();
   Step step{parts_.backend, parts_.experts, parts_.scratch,    parts_.moe,           figures.times,
             stop,           on_route,       observers.reroute, parts_.between_layers};
   const Result<void> done = parts_.model.forward(step, tokens_, segments,
@@ -111,6 +112,7 @@ Result<PassFigures> Batch::run(const std::stop_token& stop, const PassObservers&
                                                  });
   parts_.store.advance_token();
   figures.store = parts_.store.stats() - before;
+  figures.loop_ends_ns = parts_.team.ends_ns() - ends_before;
   for (size_t i = 0; i < added_.size(); ++i) {
     finish(added_[i], static_cast<bool>(done));
   }

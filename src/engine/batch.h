@@ -23,6 +23,7 @@
 #include <stop_token>
 #include <vector>
 
+#include "base/thread_pool.h"
 #include "engine/metrics.h"
 #include "engine/prefix_cache.h"
 #include "engine/prefix_store.h"
@@ -35,6 +36,7 @@ namespace penstock {
 struct PassParts {
   const Model& model;
   Backend& backend;
+  const ThreadPool& team;  // that computes, behind the backend
   Experts& experts;
   ExpertStore& store;  // behind them
   Scratch& scratch;

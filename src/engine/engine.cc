@@ -243,6 +243,7 @@ Result<std::unique_ptr<Engine>> Engine::open(Storage& storage, const EngineOptio
   engine->prefixes_.emplace(resolved.request.num_checkpoints);
   engine->parts_.emplace(PassParts{.model = *engine->model_,
                                    .backend = engine->ops(),
+                                   .team = team,
                                    .experts = *engine->experts_,
                                    .store = *engine->store_,
                                    .scratch = *engine->scratch_,

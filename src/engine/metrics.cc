@@ -72,6 +72,7 @@ void PhaseMetrics::add(const PassFigures& pass, size_t segment, int64_t evaluate
   tokens += evaluated;
   wall_ns += pass.wall_ns;
   times += pass.times;
+  loop_ends_ns += pass.loop_ends_ns;
   if (pass.asked.size() <= 1) {
     store = store + pass.store;
     return;
@@ -138,7 +139,9 @@ Json penstock_json(const GenerationMetrics& metrics) {
               {"prompt_chunks", metrics.chunks},
               {"logits_hash", fmt::format("{:016x}", metrics.logits_hash)},
               {"prompt_waits_ms", waits_json(metrics.prompt)},
-              {"answer_waits_ms", waits_json(metrics.answer)}};
+              {"answer_waits_ms", waits_json(metrics.answer)},
+              {"prompt_loop_ends_ms", milliseconds(metrics.prompt.loop_ends_ns)},
+              {"answer_loop_ends_ms", milliseconds(metrics.answer.loop_ends_ns)}};
 }
 
 }  // namespace penstock

@@ -14,6 +14,7 @@ namespace penstock {
 struct PassFigures {
   int64_t wall_ns = 0;
   StepTimes times;
+  int64_t loop_ends_ns = 0;  // within the times: ThreadPool::ends_ns
   StoreStats store;
   // Distinct experts that each segment's rows asked for, over all layers: where several sequences
   // share a pass, its reads and its time are shared out in these proportions. Zero: alone.
@@ -25,6 +26,7 @@ struct PhaseMetrics {
   int64_t tokens = 0;  // evaluated by the model
   int64_t wall_ns = 0;
   StepTimes times;
+  int64_t loop_ends_ns = 0;  // within the times, whichever they are
   StoreStats store;
 
   double tokens_per_second() const {

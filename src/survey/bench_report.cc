@@ -25,6 +25,7 @@ struct Rates {
   double disk_share = 0;  // of what the disk gives
   double io_wait = 0;     // of the wall clock, with nothing to compute
   double unaccounted = 0;
+  double loop_ends = 0;  // within the others
 };
 
 Rates rates_of(const BenchRow& row) {
@@ -39,6 +40,7 @@ Rates rates_of(const BenchRow& row) {
   rates.disk_share = per(rates.io_gbps, row.flash_gbps);
   rates.io_wait = per(static_cast<double>(total.store.wait_ns), wall_ns);
   rates.unaccounted = per(static_cast<double>(total.unaccounted_ns()), wall_ns);
+  rates.loop_ends = per(static_cast<double>(total.loop_ends_ns), wall_ns);
   return rates;
 }
 
@@ -180,6 +182,7 @@ Json to_json(const BenchRow& row, const BenchContext& context) {
       {"io_wait_frac", rates.io_wait},
       {"waits", waits_json(row)},
       {"unaccounted", rates.unaccounted},
+      {"loop_ends", rates.loop_ends},
       {"reader", row.reader},
       {"direct", row.is_direct},
       {"compute", row.compute},

@@ -52,6 +52,7 @@ PhaseMetrics add(PhaseMetrics a, const PhaseMetrics& b) {
   a.tokens += b.tokens;
   a.wall_ns += b.wall_ns;
   a.times += b.times;
+  a.loop_ends_ns += b.loop_ends_ns;
   a.store = a.store + b.store;
   return a;
 }

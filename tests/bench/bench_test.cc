@@ -182,15 +182,19 @@ TEST(Bench, json_has_the_keys_of_llama_bench_and_ours) {
   const BenchRow row = run_at(bench, small_test(CacheStart::kCold, 0, 8), "25%");
   const BenchContext context = bench_context(bench.files(), "1.2.3");
   const Json json = to_json(row, context);
-  for (const char* key :
-       {"model_filename", "model_type",      "model_size",  "model_n_params",  "n_batch",
-        "n_threads",      "n_prompt",        "n_gen",       "n_depth",         "test_time",
-        "avg_ns",         "stddev_ns",       "avg_ts",      "stddev_ts",       "samples_ns",
-        "samples_ts",     "build_commit",    "cpu_info",    "budget_bytes",    "cache_bytes",
-        "hit_rate",       "bytes_per_token", "io_gbps",     "disk_gbps",       "disk_share",
-        "io_wait_frac",   "waits",           "unaccounted", "cache",           "rss_peak",
-        "routing",        "logits_hash",     "prefetches",  "prefetches_used", "prefetch_bytes",
-        "recall",         "recall_of_misses"}) {
+  for (const char* key : {"model_filename",   "model_type",     "model_size",
+                          "model_n_params",   "n_batch",        "n_threads",
+                          "n_prompt",         "n_gen",          "n_depth",
+                          "test_time",        "avg_ns",         "stddev_ns",
+                          "avg_ts",           "stddev_ts",      "samples_ns",
+                          "samples_ts",       "build_commit",   "cpu_info",
+                          "budget_bytes",     "cache_bytes",    "hit_rate",
+                          "bytes_per_token",  "io_gbps",        "disk_gbps",
+                          "disk_share",       "io_wait_frac",   "waits",
+                          "unaccounted",      "cache",          "rss_peak",
+                          "routing",          "logits_hash",    "prefetches",
+                          "prefetches_used",  "prefetch_bytes", "recall",
+                          "recall_of_misses", "loop_ends"}) {
     EXPECT_TRUE(json.contains(key)) << key;
   }
   EXPECT_EQ(json["cache"], "cold");
