@@ -299,12 +299,13 @@ void GpuTier::offer(int expert, std::span<const std::byte* const> parts) {
 
 bool GpuTier::may_go_there(int expert, std::span<const std::byte* const> parts) {
   if (layer().to_look_at.empty()) return true;
-  if (stays_here_.contains({layer_, expert})) return false;
-  const bool may = std::ranges::none_of(layer().to_look_at, [&](const PartMatrix& place) {
-    return has_tiny_scales(layer().matrix(place, parts));
-  });
-  if (!may) stays_here_.insert({layer_, expert});
-  return may;
+  const auto [known, is_new] = may_go_.try_emplace({layer_, expert}, false);
+  if (is_new) {
+    known->second = std::ranges::none_of(layer().to_look_at, [&](const PartMatrix& place) {
+      return has_tiny_scales(layer().matrix(place, parts));
+    });
+  }
+  return known->second;
 }
 
 // Whether another expert is to go for this one. It is then needed below again.

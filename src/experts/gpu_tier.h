@@ -18,6 +18,7 @@
 // See also docs/gpu.md
 #pragma once
 
+#include <map>
 #include <memory>
 #include <optional>
 #include <set>
@@ -124,7 +125,7 @@ class GpuTier final : public ExpertTier {
   int64_t num_experts_ = 0;           // that can be computed
   std::set<std::string> types_left_;  // of the others
   std::optional<GpuSlots> slots_;
-  std::set<std::pair<int, int>> stays_here_;  // layer and expert
+  std::map<std::pair<int, int>, bool> may_go_;  // [layer, expert], once its scales were looked at
   std::optional<GpuExperts> experts_;
   bool is_lost_ = false;
   GpuReport report_;

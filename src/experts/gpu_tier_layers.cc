@@ -46,7 +46,9 @@ GpuTier::Layer GpuTier::lay_out(const ExpertForm& form, const LayerPlaces& place
                  .expert_width = form.down.matrix.columns};
   layer.is_computed = layer.shape.gate_up == coding_of(form.up) && layer.shape.can_be_computed() &&
                       are_words(layer.gate) && are_words(layer.up) && are_words(layer.down);
+  const bool is_fused = form.up.part == form.gate.part && form.up.at.codes == form.gate.at.codes;
   for (const PartMatrix* place : {&form.gate, &form.up, &form.down}) {
+    if (place == &form.up && is_fused) continue;  // rows of the same matrix
     if (coding_of(*place).may_have_tiny_scales()) layer.to_look_at.push_back(*place);
   }
   return layer;
