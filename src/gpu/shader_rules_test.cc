@@ -36,6 +36,11 @@ enum Op : uint32_t {
   kFMod = 141,
   kVectorTimesScalar = 142,
   kFirstOfMatrices = 143,
+  kUDiv = 134,
+  kSMod = 139,
+  kISub = 130,
+  kSelect = 169,
+  kSpecConstantOp = 52,
   kDot = 148,
   kDecorate = 71,
   kGroupFAdd = 265,
@@ -53,6 +58,7 @@ std::vector<std::string> faults_of(std::span<const uint32_t> words) {
   if (words.size() < kHeaderWords || words[0] != 0x07230203u) return {"no SPIR-V"};
   std::set<uint32_t> not_contracted, modes;
   std::vector<uint32_t> arithmetic;
+  std::set<uint32_t> differences;  // of constants that are chosen when a kernel is made
   for (size_t at = kHeaderWords; at < words.size();) {
     const uint32_t length = words[at] >> 16, op = words[at] & 0xffffu;
     if (length == 0 || at + length > words.size()) return {"an instruction is cut"};
@@ -77,6 +83,14 @@ std::vector<std::string> faults_of(std::span<const uint32_t> words) {
         }
         break;
       case kConvertSToF: break;
+      case kSpecConstantOp:
+        // Computed when a kernel is made, also where its code is never run.
+        if (word(3) == kISub) differences.insert(word(2));
+        if (word(3) >= kUDiv && word(3) <= kSMod && word(3) != kFDiv &&
+            differences.contains(word(5))) {
+          fault("a constant divides by a difference, which may be zero");
+        }
+        break;
       default:
         if ((op >= kFDiv && op <= kDot && op != 137 && op != 138 && op != 139) ||
             (op >= kConvertFToU && op <= kQuantizeToF16 && op != 113 && op != 114) ||
@@ -135,6 +149,15 @@ TEST(ShaderRules, are_broken_by_a_changed_word) {
   for (const char* rule : {"contraction", "division", "half", "conversion"}) {
     EXPECT_GE(broken[rule], 1) << rule;
   }
+  // The divisor that is a choice between a difference and one becomes the difference.
+  Words product(spirv_of(Shader::kProduct).begin(), spirv_of(Shader::kProduct).end());
+  for (size_t at = kHeaderWords; at < product.size(); at += product[at] >> 16) {
+    if ((product[at] & 0xffffu) != kSpecConstantOp || product[at + 3] != kSelect) continue;
+    Words bad = product;
+    bad[at + 3] = kISub;
+    broken["constant"] += static_cast<int>(faults_of(bad).size());
+  }
+  EXPECT_EQ(broken["constant"], 1);
   const Words cut(good.begin(), good.begin() + kHeaderWords + 1);  // of two words, the first
   EXPECT_THAT(faults_of(cut), testing::ElementsAre("an instruction is cut"));
 }

@@ -91,7 +91,8 @@ void take_planar_codes(BlockPlace at, inout uint codes[16]) {
     for (uint n = 0; n < 16; ++n) codes[n] ^= kTops;  // less 128, to be signed bytes
   }
   if (kBits == low) return;
-  const uint high = kBits - low;  // 1 or 2
+  // 1 or 2. Constants are computed when a kernel is made, those of code that is never run as well.
+  const uint high = kBits > low ? kBits - low : 1;
   const uint high_mask = high == 1 ? 0x01010101u : 0x03030303u;
   const uint fours_of_high = 8 / high;
   for (uint w = 0; w < 2 * high; ++w) {
