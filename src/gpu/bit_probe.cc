@@ -170,20 +170,36 @@ class Prober {
       probe.rows.push_back(PENSTOCK_TRY(run_primitive(op)));
     }
     std::vector<GpuProductUse> uses;
-    for (const GpuCoding& coding : codings) uses.push_back({.coding = coding});
-    const GpuProducts products = PENSTOCK_TRY(GpuProducts::create(device_, uses));
     for (const GpuCoding& coding : codings) {
+      for (const bool is_gated : {false, true}) uses.push_back({coding, is_gated});
+    }
+    const GpuProducts products = PENSTOCK_TRY(GpuProducts::create(device_, uses));
+    for (const GpuProductUse& use : uses) {
       for (const uint32_t tokens : {1u, kTileTokens}) {
-        probe.rows.push_back(PENSTOCK_TRY(run_product(products, coding, tokens)));
+        probe.rows.push_back(PENSTOCK_TRY(run_product(products, use, tokens, kLongColumns)));
       }
+      if (use.is_gated) continue;
+      probe.rows.push_back(PENSTOCK_TRY(run_product(products, use, 1, kShortColumns)));
     }
     return probe;
   }
 
  private:
   Result<BitProbeRow> run_primitive(size_t op);
-  Result<BitProbeRow> run_product(const GpuProducts& products, const GpuCoding& coding,
-                                  uint32_t tokens);
+  // One for each kernel that a coding has: rows of both lengths, gated or not.
+  static constexpr int64_t kLongColumns = 20 * kGroupColumns, kShortColumns = 8 * kGroupColumns;
+  Result<BitProbeRow> run_product(const GpuProducts& products, const GpuProductUse& use,
+                                  uint32_t tokens, int64_t columns);
+  struct Planes {
+    std::array<GpuBuffer, 3> buffers;
+    GpuPlanes at() const {
+      return {buffers[0].address(), buffers[1].address(), buffers[2].address()};
+    }
+  };
+  Result<Planes> copy(const ProbeMatrix& weights);
+  Result<GpuBuffer> shared(int64_t bytes) {
+    return device_.allocate(static_cast<uint64_t>(bytes), GpuMemoryKind::kShared, "the bit probe");
+  }
 
   static std::span<uint32_t> words(const GpuBuffer& buffer) {
     const std::span<std::byte> bytes = buffer.host_bytes();
@@ -230,35 +246,38 @@ Result<BitProbeRow> Prober::run_primitive(size_t op) {
   return row;
 }
 
+Result<Prober::Planes> Prober::copy(const ProbeMatrix& weights) {
+  Planes copied;
+  for (size_t i = 0; i < copied.buffers.size(); ++i) {
+    const std::span<const std::byte> bytes = weights.planes[i];
+    if (bytes.empty()) continue;
+    copied.buffers[i] = PENSTOCK_TRY(shared(std::ssize(bytes)));
+    PENSTOCK_TRY(device_.write(copied.buffers[i], 0, bytes));
+  }
+  return copied;
+}
+
 // Rows that are neither whole panels nor whole tiles, blocks whose largest numbers lie far apart.
-Result<BitProbeRow> Prober::run_product(const GpuProducts& products, const GpuCoding& coding,
-                                        uint32_t tokens) {
-  constexpr int64_t kColumns = ProbeMatrix::kColumns, kRows = ProbeMatrix::kRows;
+Result<BitProbeRow> Prober::run_product(const GpuProducts& products, const GpuProductUse& use,
+                                        uint32_t tokens, int64_t columns) {
+  constexpr int64_t kRows = ProbeMatrix::kRows;
+  const GpuCoding& coding = use.coding;
+  const auto width = static_cast<size_t>(columns);
   std::mt19937 engine(7 + tokens);
   std::normal_distribution<float> normal;
-  const ProbeMatrix weights(coding, engine);
-  std::vector<float> x(tokens * kColumns);
+  const ProbeMatrix weights(coding, columns, engine), up(coding, columns, engine);
+  std::vector<float> x(tokens * width);
   for (size_t i = 0; i < x.size(); ++i) {
     x[i] = std::ldexp(normal(engine), static_cast<int>(i / kGroupColumns % 5) * 10 - 20);
   }
-  const auto shared = [&](int64_t bytes) {
-    return device_.allocate(static_cast<uint64_t>(bytes), GpuMemoryKind::kShared, "the bit probe");
-  };
-  std::array<GpuBuffer, 3> planes;
-  for (size_t i = 0; i < planes.size(); ++i) {
-    const std::span<const std::byte> bytes = weights.planes[i];
-    if (bytes.empty()) continue;
-    planes[i] = PENSTOCK_TRY(shared(std::ssize(bytes)));
-    PENSTOCK_TRY(device_.write(planes[i], 0, bytes));
-  }
+  const Planes planes = PENSTOCK_TRY(copy(weights)), up_planes = PENSTOCK_TRY(copy(up));
   const GpuBuffer inputs = PENSTOCK_TRY(shared(std::ssize(x) * 4));
-  const GpuBuffer packed = PENSTOCK_TRY(shared(tokens * gpu_fixed_row_bytes(kColumns)));
+  const GpuBuffer packed = PENSTOCK_TRY(shared(tokens * gpu_fixed_row_bytes(columns)));
   const GpuBuffer result = PENSTOCK_TRY(shared(tokens * kRows * 4));
   const GpuBuffer tile = PENSTOCK_TRY(shared(sizeof(GpuTile)));
   const GpuBuffer list = PENSTOCK_TRY(shared(tokens * static_cast<int64_t>(sizeof(GpuRowPair))));
   PENSTOCK_TRY(device_.write(inputs, 0, std::as_bytes(std::span(x))));
-  const GpuTile one = {.matrix = {planes[0].address(), planes[1].address(), planes[2].address()},
-                       .count = tokens};
+  const GpuTile one = {.matrix = planes.at(), .up = up_planes.at(), .count = tokens};
   PENSTOCK_TRY(device_.write(tile, 0, std::as_bytes(std::span(&one, 1))));
   std::vector<GpuRowPair> pairs;
   for (uint32_t t = 0; t < tokens; ++t) pairs.push_back({t, t});
@@ -268,28 +287,38 @@ Result<BitProbeRow> Prober::run_product(const GpuProducts& products, const GpuCo
   products.pack(commands, {.coding = coding,
                            .x = inputs.address(),
                            .packed = packed.address(),
-                           .columns = kColumns,
-                           .stride = kColumns,
+                           .columns = columns,
+                           .stride = columns,
                            .rows = tokens});
   commands.barrier();
   products.multiply(commands, {.coding = coding,
+                               .is_gated = use.is_gated,
                                .tile_tokens = tokens,
                                .tiles = tile.address(),
                                .list = list.address(),
                                .packed = packed.address(),
                                .result = result.address(),
-                               .columns = kColumns,
+                               .columns = columns,
                                .rows = kRows,
                                .stride = kRows,
                                .num_tiles = 1});
   PENSTOCK_TRY(device_.compute().finish(commands));
 
-  BitProbeRow row = {
-      fmt::format("product {}, {} rows", name_of(coding), tokens), tokens * kRows, 0, {}};
-  std::vector<float> expected(kRows);
+  BitProbeRow row = {fmt::format("{}product {}, {} rows of {}", use.is_gated ? "gated " : "",
+                                 name_of(coding), tokens, columns),
+                     tokens * kRows,
+                     0,
+                     {}};
+  std::vector<float> expected(kRows), of_up(kRows);
   for (uint32_t t = 0; t < tokens; ++t) {
-    panel_product(weights.matrix(), std::span(x).subspan(t * kColumns, kColumns),
-                  Arithmetic::kFixed16, expected);
+    const auto row_of_x = std::span(x).subspan(t * width, width);
+    panel_product(weights.matrix(), row_of_x, Arithmetic::kFixed16, expected);
+    if (use.is_gated) {
+      panel_product(up.matrix(), row_of_x, Arithmetic::kFixed16, of_up);
+      for (size_t r = 0; r < kRows; ++r) {
+        expected[r] = exact_product(exact_silu(expected[r]), of_up[r]);
+      }
+    }
     for (size_t r = 0; r < kRows; ++r) {
       const uint32_t got = words(result)[t * kRows + r];
       if (got == to_bits(expected[r])) continue;

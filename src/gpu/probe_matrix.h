@@ -17,12 +17,14 @@
 namespace penstock {
 
 struct ProbeMatrix {
-  static constexpr int64_t kRows = 50, kColumns = 20 * kGroupColumns;
+  static constexpr int64_t kRows = 50;
 
   GpuCoding coding;
+  int64_t columns;                               // whole units of every coding
   std::array<std::vector<std::byte>, 3> planes;  // codes, scales, biases
 
-  ProbeMatrix(const GpuCoding& what, std::mt19937& engine) : coding(what) {
+  ProbeMatrix(const GpuCoding& what, int64_t width, std::mt19937& engine)
+      : coding(what), columns(width) {
     const RowBytes panel = gpu_panel_bytes(matrix());
     const auto panels = static_cast<uint64_t>(matrix().num_panels());
     planes[0] = random_bytes(panels * panel.codes, engine);
@@ -30,8 +32,8 @@ struct ProbeMatrix {
     planes[2] = random_bytes(panels * panel.biases, engine);
     // Our own types have scales and biases behind their codes, a file's blocks halves or exponents.
     const bool is_ours = coding.kind == GpuCoding::Kind::kPanels;
-    const uint64_t columns = is_ours ? kGroupColumns : unit_columns(coding.of_file());
-    const uint64_t unit = panel.codes * columns / kColumns;
+    const uint64_t unit_width = is_ours ? kGroupColumns : unit_columns(coding.of_file());
+    const uint64_t unit = panel.codes * unit_width / static_cast<uint64_t>(columns);
     const uint64_t scales = panel.scales > 0 ? 0 : is_ours || unit % 64 == 0 ? 64 : 32;
     for (uint64_t end = unit; end <= planes[0].size(); end += unit) {
       make_sane(std::span(planes[0]).subspan(end - scales, scales));
@@ -43,7 +45,7 @@ struct ProbeMatrix {
   // A view of it.
   Matrix matrix() const {
     const std::byte* codes = planes[0].data();
-    Matrix made{.rows = kRows, .columns = kColumns};
+    Matrix made{.rows = kRows, .columns = columns};
     if (coding.kind == GpuCoding::Kind::kPanels) {
       made.dtype = coding.bits == 8   ? DType::kQ8
                    : coding.bits == 4 ? DType::kQ4

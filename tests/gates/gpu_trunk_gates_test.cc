@@ -210,8 +210,8 @@ TEST_P(GpuTrunkOfOne, g30_drafts) {
 // The probe of its bits hands over 21 pieces of work, the copy of the matrices some tens more.
 TEST_P(GpuTrunkOfOne, g30_a_device_that_is_lost_or_silent_at_any_point) {
   std::vector<GpuFaults> faults;
-  for (const int64_t work : {22, 60, 130, 230}) faults.push_back({.submits_before_loss = work});
-  for (const int64_t waits : {44, 180, 260, 460}) faults.push_back({.waits_before_silence = waits});
+  for (const int64_t work : {40, 60, 130, 230}) faults.push_back({.submits_before_loss = work});
+  for (const int64_t waits : {70, 180, 260, 460}) faults.push_back({.waits_before_silence = waits});
   int losses_at_work = 0;
   for (size_t i = 0; i < faults.size(); ++i) {
     EngineOptions with = on_gpu();
