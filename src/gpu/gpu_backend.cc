@@ -70,13 +70,13 @@ Result<std::unique_ptr<GpuBackend>> GpuBackend::create(GpuDevice& device, GpuUse
     made->ffn_ = PENSTOCK_TRY(GpuExperts::create(device, ffn_limits(trunk), ffn_shapes(codings)));
   }
   const Bytes rows = bytes_for_rows(trunk);
-  made->report_.matrices = made->matrices_->size();
   made->report_.bytes = rows.on_device + rows.on_host + GpuMatrices::bytes_for(trunk.matrices);
   return made;
 }
 
 void GpuBackend::load() {
   if (!use_.is_lost()) goes_on(matrices_->fill(matmul_->staging()));
+  report_.matrices = matrices_->num_filled();
 }
 
 bool GpuBackend::goes_on(const Result<void>& result) {

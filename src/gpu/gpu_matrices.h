@@ -46,7 +46,8 @@ class GpuMatrices {
   // Empty before fill() has succeeded.
   std::span<const GpuPiece> find(const Matrix& matrix) const;
 
-  int64_t size() const { return std::ssize(matrices_); }
+  // That lie there: after fill() all but those with scales that a device could lose.
+  int64_t num_filled() const { return std::ssize(by_panels_); }
 
  private:
   static constexpr uint64_t kBlockBytes = kGpuBlockMax - kGpuRounding;
