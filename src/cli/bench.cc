@@ -82,6 +82,7 @@ Result<std::vector<BenchTest>> tests_of(const Settings& settings) {
 Result<BenchOptions> bench_options(Call& call, const std::vector<BenchTest>& tests) {
   BenchOptions options;
   options.engine = PENSTOCK_TRY(engine_options(call));
+  options.engine.tell = [&](const std::string& text) { call.terminal.warning(text); };
   options.routing = call.settings.text("routing");
   options.seed = static_cast<uint64_t>(call.settings.integer("seed"));
   if (call.settings.is_given("drafts-right")) {
@@ -117,7 +118,11 @@ class RowPrinter {
 
   void add(const BenchRow& row) {
     tell_drives(call_, row.drives);
-    if (row.gpu) call_.terminal.note(gpu_line(*row.gpu));
+    if (row.gpu) {
+      call_.terminal.note(fmt::format("{}; {} copied there{}", gpu_line(*row.gpu),
+                                      format_bytes(row.gpu->bytes_copied),
+                                      row.gpu->is_lost ? "; it was lost meanwhile" : ""));
+    }
     if (call_.json()) {
       Json json = to_json(row, context_);
       json["knobs"] = knobs_;

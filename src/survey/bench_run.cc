@@ -72,6 +72,12 @@ void add_drives(std::vector<DriveReport> now, std::vector<DriveReport>& sum) {
   sum = std::move(now);
 }
 
+void note_gpu(const Engine& engine, BenchRow& row) {
+  const bool was_lost = row.gpu && row.gpu->is_lost;
+  row.gpu = engine.gpu_report();
+  if (row.gpu && was_lost) row.gpu->is_lost = true;
+}
+
 }  // namespace
 
 std::string_view name_of(CacheStart start) {
@@ -310,6 +316,7 @@ Result<BenchRow> Bench::run(const BenchTest& test, const Observer& observer, std
     if (observer) observer(i, test.repetitions);
     add_drives(engine_->experts().drives(), row.drives);
     if (is_cold && i > 0) {
+      note_gpu(*engine_, row);
       session.reset();
       PENSTOCK_TRY(open_engine(test));
       session = PENSTOCK_TRY(engine_->new_session());
@@ -321,7 +328,7 @@ Result<BenchRow> Bench::run(const BenchTest& test, const Observer& observer, std
   }
   session.reset();
   add_drives(engine_->experts().drives(), row.drives);
-  row.gpu = engine_->gpu_report();
+  note_gpu(*engine_, row);
   if (is_cold) engine_.reset();  // its cache is not that of a warm test
   row.peak_resident_bytes = peak_resident_bytes();
   return row;

@@ -69,7 +69,8 @@ struct BenchRow {
   double flash_gbps = 0;  // what the disk gives (Bench::probe_disk); 0: not measured, or several
   double flash_mean_gbps = 0;       // what it gave in the mean, beside others
   std::vector<DriveReport> drives;  // of the whole test, warming up included
-  std::optional<GpuReport> gpu;     // at the end of the test; its counts are of the last engine
+  // At the end of the test; lost: at any time of it. Its counts are of the last engine.
+  std::optional<GpuReport> gpu;
   std::vector<BenchSample> samples;
   std::vector<LayerRecall> recall;  // [layer], of all repetitions
 
