@@ -265,9 +265,11 @@ TEST(Findings, slow_disks_and_slow_products_are_named) {
   EXPECT_THAT(findings[0].text, HasSubstr("0.40 GB/s"));
   EXPECT_THAT(findings[1].text, HasSubstr("from 0.40 to 0.20"));
   EXPECT_THAT(findings[2].text, HasSubstr("q8"));
-  profile.pages = {52, 50};
+  profile.pages = {52, 50, true};
   EXPECT_THAT(rate_findings(profile), SizeIs(3)) << "within what rates vary by";
-  profile.pages = {60, 50};
+  profile.pages = {60, 50, false};
+  EXPECT_THAT(rate_findings(profile), SizeIs(3)) << "not in every turn";
+  profile.pages = {60, 50, true};
   EXPECT_THAT(rate_findings(profile)[2].text, HasSubstr("50.0 GB/s from the largest pages"));
 }
 

@@ -107,6 +107,7 @@ void read_memory(Fields& fields, MemoryPoint& point) {
 void read_pages(Fields& fields, PagePoint& point) {
   fields.read_rate("small_gbps", point.small_gbps, Zero::kMeansNotMeasured);
   fields.read_rate("largest_gbps", point.largest_gbps, Zero::kMeansNotMeasured);
+  fields.read("differ", point.differ);
 }
 
 void read_kernel(Fields& fields, KernelPoint& point) {
@@ -172,7 +173,9 @@ Json to_json(const MemoryPoint& point) {
 }
 
 Json to_json(const PagePoint& point) {
-  return Json{{"small_gbps", point.small_gbps}, {"largest_gbps", point.largest_gbps}};
+  return Json{{"small_gbps", point.small_gbps},
+              {"largest_gbps", point.largest_gbps},
+              {"differ", point.differ}};
 }
 
 Json to_json(const KernelPoint& point) {

@@ -50,6 +50,7 @@ struct MemoryPoint {
 struct PagePoint {
   double small_gbps = 0;    // 0: not measured
   double largest_gbps = 0;  // the largest pages that the system gives, as the engine has them
+  bool differ = false;      // each of two turns of the faster one was faster than both of the other
 };
 
 // The engine's product in one number format.

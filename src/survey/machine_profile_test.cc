@@ -30,7 +30,7 @@ MachineProfile example() {
   profile.bursts = {{1 << 20, 2, 150 + 2 * (1 << 20) / 5e3},
                     {1 << 20, 16, 150 + 16 * (1 << 20) / 5e3}};
   profile.memory = {{1, 14.0, 11.0}, {8, 60.0, 45.0}, {16, 58.0, 44.0}};
-  profile.pages = {54.5, 60.5};
+  profile.pages = {54.5, 60.5, true};
   profile.kernels = {{"q8", 55, 900, 70}, {"q4", 48, 1000, 80}};
   profile.op_us = 4;
   profile.gpus = {{.name = "Example RTX",

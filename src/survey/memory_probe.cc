@@ -98,19 +98,23 @@ Result<PagePoint> probe_pages(int threads, uint64_t buffer_bytes, double seconds
     std::memset(memories.back().bytes().data(), 1, bytes);
   }
   std::atomic<uint64_t> sink{0};
-  double rates[2] = {};
+  std::vector<double> rates[2];
   for (int turn = 0; turn < kTurns; ++turn) {
     const size_t which = turn == 0 || turn == kTurns - 1 ? 1 : 0;
     const std::span<const std::byte> memory = memories[which].bytes();
-    rates[which] += rate_of(bytes, seconds / kTurns, stop, [&] {
+    rates[which].push_back(rate_of(bytes, seconds / kTurns, stop, [&] {
       pool.run(std::ssize(parts), [&](int64_t task, int) {
         const uint64_t begin = parts[static_cast<size_t>(task)] * kPartBytes;
         sink.fetch_add(sum_of(memory.subspan(begin, kPartBytes)), std::memory_order_relaxed);
       });
-    });
+    }));
   }
   if (stop.stop_requested()) return Error{ErrorCode::kCancelled, "measuring was stopped"};
-  return PagePoint{.small_gbps = rates[1] * 2 / kTurns, .largest_gbps = rates[0] * 2 / kTurns};
+  const auto [large_low, large_high] = std::ranges::minmax(rates[0]);
+  const auto [small_low, small_high] = std::ranges::minmax(rates[1]);
+  return PagePoint{.small_gbps = (small_low + small_high) / 2,
+                   .largest_gbps = (large_low + large_high) / 2,
+                   .differ = small_low > large_high || large_low > small_high};
 }
 
 double probe_dispatch_us(int threads) {
