@@ -6,6 +6,7 @@
 #include "hub/name.h"
 #include "hub/range_journal.h"
 #include "hub/response_head.h"
+#include "hub/retries.h"
 #include "hub/url.h"
 
 namespace penstock {
@@ -83,6 +84,35 @@ TEST(ModelChoice, safetensors_come_where_no_tag_is_typed) {
   EXPECT_THAT(choice_of({"config.json", "model.safetensors"}, "o/m:Q8_0").front(),
               HasSubstr("no GGUF"));
   EXPECT_THAT(choice_of({"model.bin"}, "o/m").front(), HasSubstr("it has model.bin"));
+}
+
+HttpDone refused_for_now(const std::string& wait_s) {
+  HttpDone done;
+  done.head.add_line("HTTP/1.1 429 Too Many Requests\r\n");
+  done.head.add_line("Retry-After: " + wait_s + "\r\n");
+  return done;
+}
+
+TEST(Retries, transfers_that_are_told_to_wait_together_are_one_wait) {
+  Retries retries({}, [](const std::string&) {});
+  for (int transfer = 0; transfer < 200; ++transfer) {
+    ASSERT_TRUE(retries.failed(refused_for_now("300"), "a file").has_value()) << transfer;
+  }
+  EXPECT_FALSE(retries.may_start());
+  EXPECT_FALSE(retries.failed(refused_for_now("7200"), "a file").has_value());
+}
+
+TEST(Retries, waits_that_bring_nothing_end) {
+  Retries retries({}, [](const std::string&) {});
+  const auto num_waits = [&] {
+    for (int wait = 0; wait < 1000; ++wait) {
+      if (!retries.failed(refused_for_now("0"), "a file")) return wait;
+    }
+    return 1000;
+  };
+  EXPECT_EQ(num_waits(), 50);
+  retries.made_progress();
+  EXPECT_EQ(num_waits(), 50);
 }
 
 TEST(RangeJournal, tells_what_is_whole_and_forgets_what_does_not_fit) {
