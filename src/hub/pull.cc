@@ -164,10 +164,6 @@ Result<PullReport> pull_model(const HubCache& cache, const HubOptions& http,
                               const std::stop_token& stop) {
   PENSTOCK_TRY(check_revision(request.revision));
   const std::unique_ptr<HttpClient> client = PENSTOCK_TRY(HttpClient::create(http));
-  if (!http.token.empty() && !client->sends_token()) {
-    events.on_note(fmt::format("the token is not sent: {} is neither encrypted nor this machine",
-                               http.endpoint));
-  }
   return Pull(cache, *client, request, events, stop).run();
 }
 

@@ -304,6 +304,14 @@ class ShardByShard(PullCase):
         self.assertIn("hf_secret", str(hub.requests))
         self.assertNotIn("hf_secret", str(store.requests))
 
+    def test_a_token_that_is_not_sent_is_told(self):
+        hub = self.watched(self.plain_files())
+        done = self.run_it(*self.command("--experts", "keep"), HF_TOKEN="hf_secret",
+                           HF_ENDPOINT=hub.url.replace("127.0.0.1", "0.0.0.0"))
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertEqual(done.stderr.count(b"the token is not sent"), 1)
+        self.assertNotIn("hf_secret", str(hub.requests))
+
     def test_a_server_without_ranges_is_told_what_else_to_do(self):
         hub = self.watched(self.plain_files())
         hub.ranges = False
