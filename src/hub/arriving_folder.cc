@@ -28,10 +28,6 @@ std::string base_name(const std::string& name) {
   return name.substr(name.rfind('/') + 1);
 }
 
-bool is_weights(const std::string& name) {
-  return name.ends_with(".safetensors") || name.ends_with(".gguf");
-}
-
 // The same for a file whenever it is looked at, here or not.
 uint64_t number_of(const std::string& hash) {
   uint64_t number = 0;

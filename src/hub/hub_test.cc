@@ -86,6 +86,16 @@ TEST(ModelChoice, safetensors_come_where_no_tag_is_typed) {
   EXPECT_THAT(choice_of({"model.bin"}, "o/m").front(), HasSubstr("it has model.bin"));
 }
 
+TEST(ModelChoice, a_file_of_weights_is_one_in_any_letters_that_are_chosen) {
+  for (const char* name : {"m.gguf", "Q4/M-Q4_0.GGUF", "model.safetensors"}) {
+    EXPECT_TRUE(is_weights(name)) << name;
+  }
+  for (const char* name : {"config.json", "m.gguf.txt", "gguf", "model.safetensors.index.json"}) {
+    EXPECT_FALSE(is_weights(name)) << name;
+  }
+  EXPECT_EQ(choice_of({"M-Q4_0.GGUF"}, "o/m:Q4_0"), std::vector<std::string>{"M-Q4_0.GGUF"});
+}
+
 HttpDone refused_for_now(const std::string& wait_s) {
   HttpDone done;
   done.head.add_line("HTTP/1.1 429 Too Many Requests\r\n");

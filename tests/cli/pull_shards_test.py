@@ -312,7 +312,13 @@ class ShardByShard(PullCase):
         self.assertEqual(done.stderr.count(b"the token is not sent"), 1)
         self.assertNotIn("hf_secret", str(hub.requests))
 
-    def test_a_server_without_ranges_is_told_what_else_to_do(self):
+    def test_weights_are_weights_in_capitals(self):
+        files = {"M-Q5_K.GGUF": gguf_files()["Tiny-UD-Q5_K.gguf"]}
+        hub = self.watched(files)
+        digest = self.expected(hub)
+        early = []
+
+        def test_a_server_without_ranges_is_told_what_else_to_do(self):
         hub = self.watched(self.plain_files())
         hub.ranges = False
         line = self.refused(3, *self.command(), hub=hub)
