@@ -54,7 +54,7 @@ ArrivingFiles arriving_files(ArrivingFolder& folder, ArrivalProgress& progress) 
                 progress.finish();
                 return brought;
               },
-          .bytes_here = [&folder] { return folder.bytes_here(); }};
+          .bytes_here = [&folder](const std::string& path) { return folder.bytes_here(path); }};
 }
 
 void print_report(Call& call, const ArrivingFolder& folder) {

@@ -247,14 +247,10 @@ Result<void> ArrivingFolder::compare_with_ranges(Shard& shard) const {
   return {};
 }
 
-uint64_t ArrivingFolder::bytes_here() const {
-  uint64_t bytes = 0;
-  for (const auto& [path, shard] : shards_) {
-    bytes += shard->here != nullptr
-                 ? shard->file.bytes
-                 : std::min(shard->file.bytes, resumable_bytes(real_, blob_request(shard->file)));
-  }
-  return bytes;
+uint64_t ArrivingFolder::bytes_here(const std::string& path) const {
+  const Shard* shard = find(path);
+  if (shard == nullptr) return 0;
+  return shard->here != nullptr ? shard->file.bytes : room_taken(real_, blob_request(shard->file));
 }
 
 int64_t ArrivingFolder::read_range(Shard& shard, uint64_t offset, std::span<std::byte> target) {
@@ -360,6 +356,11 @@ Result<std::unique_ptr<StorageFile>> ArrivingFolder::open(const std::string& pat
 Result<FileStat> ArrivingFolder::stat(const std::string& path) const {
   if (const Shard* shard = find(path)) return shard->stat;
   return real_.stat(path);
+}
+
+Result<uint64_t> ArrivingFolder::held_bytes(const std::string& path) const {
+  if (find(path) != nullptr) return bytes_here(path);
+  return penstock::held_bytes(real_, path);
 }
 
 Result<bool> ArrivingFolder::is_directory(const std::string& path) const {

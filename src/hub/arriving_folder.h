@@ -32,6 +32,7 @@
 #include "hub/http_client.h"
 #include "hub/listing.h"
 #include "hub/name.h"
+#include "io/held_bytes.h"
 #include "io/storage.h"
 
 namespace penstock {
@@ -56,7 +57,7 @@ struct ArrivingRange {
   uint64_t offset = 0, bytes = 0;
 };
 
-class ArrivingFolder final : public Storage {
+class ArrivingFolder final : public Storage, public HeldRoom {
  public:
   static Result<std::unique_ptr<ArrivingFolder>> open(Storage& real, const HubOptions& http,
                                                       const ArrivingRequest& request,
@@ -80,11 +81,12 @@ class ArrivingFolder final : public Storage {
   Result<void> expect(std::span<const ArrivingRange> ranges);
   // From now on the file is read from the disk, and what is not here is not asked for any more.
   Result<void> bring(const std::string& path);
-  // Of files of weights, also of one that is half here.
-  uint64_t bytes_here() const;
+  // Room that a file of weights takes, also one that is half here.
+  uint64_t bytes_here(const std::string& path) const;
 
   Result<std::unique_ptr<StorageFile>> open(const std::string& path, OpenMode mode) override;
   Result<FileStat> stat(const std::string& path) const override;
+  Result<uint64_t> held_bytes(const std::string& path) const override;
   Result<bool> is_directory(const std::string& path) const override;
   Result<std::vector<std::string>> list(const std::string& directory) const override;
   Result<void> make_directory(const std::string& path) override;

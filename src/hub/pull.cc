@@ -78,8 +78,7 @@ Result<void> Pull::check_room() const {
   std::set<std::string> counted;
   for (const RepoFile* file : files_) {
     if (is_here(*file) || !counted.insert(file->hash).second) continue;
-    needed +=
-        file->bytes - std::min(file->bytes, resumable_bytes(cache_.storage(), blob_request(*file)));
+    needed += file->bytes - room_taken(cache_.storage(), blob_request(*file));
   }
   if (needed == 0) return {};  // all is here: whoever makes something of it counts for himself
   const Storage& storage = cache_.storage();

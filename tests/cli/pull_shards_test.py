@@ -318,7 +318,60 @@ class ShardByShard(PullCase):
         digest = self.expected(hub)
         early = []
 
-        def test_a_server_without_ranges_is_told_what_else_to_do(self):
+        def refuse(self, hub, is_refused):
+        """Answers 403 where `is_refused(name, begin of the range)`; every other request is counted: {name: [begin]}."""
+        asked = {}
+
+        def answer(handler, kind, name):
+            if kind != "file" or not is_weights(name):
+                return False
+            begin = hub.range_of(handler, b"")[0]
+            if is_refused(name, begin):
+                hub.send(handler, 403)
+                return True
+            if not self.is_downloading():
+                asked.setdefault(name, []).append(begin)
+            return False
+
+        hub.hook = answer
+        return asked
+
+    def told_free(self, hub, free, *flags):
+        """What a run says that is told so many bytes of free disk."""
+        done = subprocess.run([FAULTY, *map(str, self.command("--experts", "keep", *flags))], check=False,
+                              capture_output=True, timeout=TIMEOUT_S, env=self.env(hub, PENSTOCK_TEST_FREE=str(free)))
+        return done.stderr.decode()
+
+    def least_free(self, hub, is_fresh):
+        """Bytes, to 4 KiB, with which a run is not told that the disk is too small."""
+        low, high = 1, 1 << 26
+        while high - low > 4096:
+            free = (low + high) // 2
+            if is_fresh:
+                self.fresh()
+            text = self.told_free(hub, free)
+            if "too small" in text:
+                low = free
+            else:
+                self.assertIn("answered 403", text)
+                high = free
+        return high
+
+    def test_room_that_a_half_file_has_is_not_asked_for_again(self):
+        hub = self.watched(self.plain_files())
+        digest = self.expected(hub, "--experts", "keep")
+        self.refuse(hub, lambda *_: self.is_downloading())
+        fresh = self.least_free(hub, True)
+        begun = [name for name in os.listdir(self.staged) if name.endswith(".ranges")]
+        self.assertEqual(len(begun), 1, "refused before anything of it came")
+        held = os.stat(os.path.join(self.staged, begun[0])).st_blocks * 512
+        self.assertGreater(held, 1 << 16)
+        self.assertLess(abs(fresh - held - self.least_free(hub, False)), 2 * 4096 + 1)
+        hub.hook = self.watch
+        self.good(*self.command("--experts", "keep"), hub=hub)
+        self.expect_done(digest)
+
+    def test_a_server_without_ranges_is_told_what_else_to_do(self):
         hub = self.watched(self.plain_files())
         hub.ranges = False
         line = self.refused(3, *self.command(), hub=hub)
