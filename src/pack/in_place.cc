@@ -359,6 +359,7 @@ Result<PackReport> pack_in_place(Storage& storage, const PackOptions& options,
                           left - std::min(left, again));
   };
   std::unique_ptr<Storage::Lock> source_lock;
+  if (arrives) PENSTOCK_TRY(options.arriving->on_model(input->model_id()));
   if (!arrives) {
     source_lock =
         PENSTOCK_TRY(agree(storage, options, target, *input, *source, work, staging_after(0)));
