@@ -30,7 +30,7 @@ std::string base_name(const std::string& name) {
 }
 
 // The same for a file whenever it is looked at, here or not.
-uint64_t number_of(const std::string& hash) {
+uint64_t content_number(const std::string& hash) {
   uint64_t number = 0;
   std::from_chars(hash.data(), hash.data() + std::min<size_t>(16, hash.size()), number, 16);
   return number;
@@ -284,8 +284,10 @@ Result<void> ArrivingFolder::get_texts(const std::vector<const RepoFile*>& files
     auto shard = std::make_shared<Shard>();
     shard->file = *file;
     shard->path = blob.path;
-    shard->stat = {
-        .bytes = file->bytes, .device = device_, .inode = number_of(file->hash), .modified_ns = 1};
+    shard->stat = {.bytes = file->bytes,
+                   .device = device_,
+                   .inode = content_number(file->hash),
+                   .modified_ns = 1};
     if (is_here) shard->here = PENSTOCK_TRY(real_.open(blob.path, OpenMode::kRead));
     shards_[blob.path] = std::move(shard);
   }
