@@ -80,29 +80,7 @@ Result<PackOptions> pack_options(const Call& call, const PackPaths& paths) {
   return options;
 }
 
-// Checks a packed model and tells its faults. The exit code says whether there are any.
-Result<int> verify(Call& call, const std::string& model, std::stop_token stop) {
-  Progress progress(call.terminal, "verifying", Progress::Unit::kBytes);
-  const VerifyReport report = PENSTOCK_TRY(verify_model(
-      call.storage, model, [&](uint64_t done, uint64_t total) { progress.update(done, total); },
-      std::move(stop)));
-  progress.finish();
-  for (const std::string& fault : report.faults) call.terminal.error(fault);
-  if (call.json()) {
-    call.output.write_line(Json{{"model", model},
-                                {"bytes", report.bytes},
-                                {"num_faults", report.num_faults},
-                                {"faults", report.faults}});
-  } else if (report.num_faults == 0) {
-    call.output.write(
-        fmt::format("{}: all {} are as they were packed\n", model, format_bytes(report.bytes)));
-  }
-  if (report.num_faults == 0) return kExitDone;
-  call.terminal.error(fmt::format("{}: {} faults; pack it again", model, report.num_faults));
-  return exit_code_of(ErrorCode::kCorrupt);
-}
-
-// The same of a checkpoint that is run in place.
+// Checks a checkpoint that is run in place, as verify_packed() a packed model.
 Result<int> verify_in_place(Call& call, const std::string& model, const std::stop_token& stop) {
   Progress progress(call.terminal, "verifying", Progress::Unit::kBytes);
   const std::string sums = checksum_file_of(call, model);
@@ -224,6 +202,27 @@ Result<void> check_packing_flags(const Settings& settings) {
   return {};
 }
 
+Result<int> verify_packed(Call& call, const std::string& model, std::stop_token stop) {
+  Progress progress(call.terminal, "verifying", Progress::Unit::kBytes);
+  const VerifyReport report = PENSTOCK_TRY(verify_model(
+      call.storage, model, [&](uint64_t done, uint64_t total) { progress.update(done, total); },
+      std::move(stop)));
+  progress.finish();
+  for (const std::string& fault : report.faults) call.terminal.error(fault);
+  if (call.json()) {
+    call.output.write_line(Json{{"model", model},
+                                {"bytes", report.bytes},
+                                {"num_faults", report.num_faults},
+                                {"faults", report.faults}});
+  } else if (report.num_faults == 0) {
+    call.output.write(
+        fmt::format("{}: all {} are as they were packed\n", model, format_bytes(report.bytes)));
+  }
+  if (report.num_faults == 0) return kExitDone;
+  call.terminal.error(fmt::format("{}: {} faults; pack it again", model, report.num_faults));
+  return exit_code_of(ErrorCode::kCorrupt);
+}
+
 Result<int> pack_checkpoint(Call& call, const PackPaths& paths,
                             std::optional<ArrivingFiles> arriving) {
   const std::stop_token stop = call.interrupt.token();
@@ -263,7 +262,7 @@ Result<int> pack_checkpoint(Call& call, const PackPaths& paths,
     call.terminal.detail("config.json: " + escaped(key) + " is not understood and changed nothing");
   }
   print_report(call, options, report, plan);
-  return call.settings.is_on("verify") ? verify(call, options.target, stop) : kExitDone;
+  return call.settings.is_on("verify") ? verify_packed(call, options.target, stop) : kExitDone;
 }
 
 Result<int> pack_verb(Call& call) {
@@ -279,14 +278,14 @@ Result<int> pack_verb(Call& call) {
     if (wants_verify && !call.settings.is_on("texts")) {
       const std::string& model = call.argument(0);
       const bool in_place = PENSTOCK_TRY(is_checkpoint(call.storage, model));
-      return in_place ? verify_in_place(call, model, stop) : verify(call, model, stop);
+      return in_place ? verify_in_place(call, model, stop) : verify_packed(call, model, stop);
     }
     return Error{ErrorCode::kInvalidArgument,
                  "pack needs SOURCE and TARGET, or --verify and a model; see `penstock help pack`"};
   }
   if (call.settings.is_on("texts")) {
     const int code = PENSTOCK_TRY(replace(call));
-    return wants_verify ? verify(call, call.argument(1), stop) : code;
+    return wants_verify ? verify_packed(call, call.argument(1), stop) : code;
   }
   return pack_checkpoint(call, {.source = call.argument(0), .target = call.argument(1)});
 }

@@ -14,8 +14,6 @@
 #include "cli/program.h"
 #include "cli/progress.h"
 #include "cli/pull_shards.h"
-#include "format/manifest.h"
-#include "hub/arriving_folder.h"
 #include "pack/workspace.h"
 
 namespace penstock {
@@ -53,14 +51,6 @@ Result<void> refuse_packing_flags(const Settings& settings) {
         fmt::format("--{} is for packing what was pulled: --pack TARGET says where", flag)};
   }
   return {};
-}
-
-// A model that was finished, and only what it came from was not removed any more.
-bool is_complete(const Call& call, const PullRequest& request, const std::string& target) {
-  const Result<bool> begun =
-      ArrivingFolder::was_begun(call.storage, arriving_request(request, target));
-  return begun && *begun && call.storage.stat(target + "/" + std::string(kManifestName)) &&
-         !call.storage.stat(partial_path(target));
 }
 
 // What can be known to be wrong with --pack is told before anything is downloaded.

@@ -54,7 +54,8 @@ ArrivingFiles arriving_files(ArrivingFolder& folder, ArrivalProgress& progress) 
                 progress.finish();
                 return brought;
               },
-          .bytes_here = [&folder] { return folder.bytes_here(); }};
+          .bytes_here = [&folder](const std::string& path) { return folder.bytes_here(path); },
+          .on_model = [&folder](uint64_t model_id) { return folder.note_model(model_id); }};
 }
 
 void print_report(Call& call, const ArrivingFolder& folder) {
@@ -75,6 +76,11 @@ void print_report(Call& call, const ArrivingFolder& folder) {
                   format_bytes(folder.downloaded_bytes()), folder.commit().substr(0, 12))));
 }
 
+// The same command would be told the same again.
+bool is_refusal(const Error& error) {
+  return error.code == ErrorCode::kInvalidArgument || error.code == ErrorCode::kUnsupported;
+}
+
 Error with_advice(Error error) {
   const bool is_told = error.message.find("same command") != std::string::npos;
   const bool goes_on = error.code == ErrorCode::kCancelled || error.code == ErrorCode::kIo;
@@ -84,10 +90,18 @@ Error with_advice(Error error) {
 
 }  // namespace
 
-ArrivingRequest arriving_request(const PullRequest& request, const std::string& target) {
+ArrivingRequest arriving_request(const Settings& settings, const PullRequest& request,
+                                 const std::string& target) {
+  std::string options;
+  for (const char* flag : {"experts", "experts-down", "resident", "quantiser"}) {
+    const std::string value = settings.is_given(flag) ? settings.text(flag) : "as usual";
+    options += fmt::format("{} {}, ", flag, value);
+  }
+  options += settings.is_on("without-prediction") ? "without prediction" : "with prediction";
   return {.name = request.name,
           .revision = request.revision,
           .folder = target + ".source",
+          .options = options,
           .parallel = request.parallel,
           .piece_bytes = request.piece_bytes};
 }
@@ -108,7 +122,7 @@ Result<int> pull_shards(Call& call, const PullRequest& request, const std::strin
                             },
                         .on_bytes = [&](const std::string& file, uint64_t done,
                                         uint64_t total) { progress.update(file, done, total); }};
-  const ArrivingRequest wanted = arriving_request(request, target);
+  const ArrivingRequest wanted = arriving_request(call.settings, request, target);
   auto opened =
       ArrivingFolder::open(call.storage, http, wanted, std::move(events), call.interrupt.token());
   progress.finish();
@@ -118,25 +132,43 @@ Result<int> pull_shards(Call& call, const PullRequest& request, const std::strin
                call.terminal, call.output,   call.interrupt,   *folder};
   const Result<int> packed = pack_checkpoint(packing, {.source = folder->model(), .target = target},
                                              arriving_files(*folder, progress));
-  if (!packed && folder->failure()) return with_advice(*folder->failure());
-  if (!packed) return with_advice(packed.error());
+  if (!packed) {
+    const Error& error = folder->failure() ? *folder->failure() : packed.error();
+    // What was begun is gone on with; what cannot be leaves nothing behind.
+    if (is_refusal(error) && !call.storage.stat(partial_path(target))) {
+      PENSTOCK_TRY(ArrivingFolder::remove_all(call.storage, wanted.folder));
+    }
+    return with_advice(error);
+  }
   PENSTOCK_TRY(ArrivingFolder::remove_all(call.storage, wanted.folder));
   print_report(call, *folder);
   return *packed;
 }
 
+bool is_complete(const Call& call, const PullRequest& request, const std::string& target) {
+  if (call.storage.stat(partial_path(target)) || !call.storage.stat(target)) return false;
+  const Result<Container> model = Container::open(call.storage, target);
+  const ArrivingRequest wanted = arriving_request(call.settings, request, target);
+  return model && ArrivingFolder::has_made(call.storage, wanted, model->model_id());
+}
+
 Result<int> clear_up_shards(Call& call, const PullRequest& request, const std::string& target) {
+  const std::string folder = arriving_request(call.settings, request, target).folder;
+  const std::unique_ptr<Storage::Lock> lock =
+      PENSTOCK_TRY(ArrivingFolder::hold(call.storage, folder));
   const Container model = PENSTOCK_TRY(Container::open(call.storage, target));
   const Result<void> removed = call.storage.remove(journal_path(target));
   if (!removed && removed.error().code != ErrorCode::kNotFound) return removed.error();
-  PENSTOCK_TRY(ArrivingFolder::remove_all(call.storage, arriving_request(request, target).folder));
+  PENSTOCK_TRY(ArrivingFolder::remove_all(call.storage, folder));
   if (call.json()) {
     call.output.write_line(Json{{"target", target}, {"id", model.id_text()}});
   } else {
     call.output.write(
         table_text(fmt::format("{}: was complete already; id {}\n", target, model.id_text())));
   }
-  return kExitDone;
+  call.interrupt.set_policy(Interrupt::Policy::kStop);
+  return call.settings.is_on("verify") ? verify_packed(call, target, call.interrupt.token())
+                                       : kExitDone;
 }
 
 }  // namespace penstock

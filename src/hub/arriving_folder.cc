@@ -3,15 +3,15 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <array>
 #include <cerrno>
 #include <charconv>
 #include <cstring>
+#include <iterator>
 #include <utility>
 
 #include "base/json.h"
+#include "format/text.h"
 #include "hub/choice.h"
-#include "hub/range_reads.h"
 #include "hub/repo_list.h"
 #include "io/output_file.h"
 #include "io/paths.h"
@@ -20,20 +20,17 @@ namespace penstock {
 namespace {
 
 constexpr size_t kNoteBytesMax = 64 << 10;
-constexpr std::string_view kNoteName = "from.json";
-// Of a piece: headers are asked for in such steps, and ranges that lie nearer come as one.
-constexpr uint64_t kStepsPerPiece = 16, kGapsPerPiece = 256;
+constexpr std::string_view kNoteName = "from.json", kSamplesName = "samples.bin",
+                           kLockName = "lock";
+// Headers are asked for in such steps, or in such a part of a piece where that is less.
+constexpr uint64_t kHeaderStepBytes = 1 << 20, kStepsPerPiece = 16;
 
 std::string base_name(const std::string& name) {
   return name.substr(name.rfind('/') + 1);
 }
 
-bool is_weights(const std::string& name) {
-  return name.ends_with(".safetensors") || name.ends_with(".gguf");
-}
-
 // The same for a file whenever it is looked at, here or not.
-uint64_t number_of(const std::string& hash) {
+uint64_t content_number(const std::string& hash) {
   uint64_t number = 0;
   std::from_chars(hash.data(), hash.data() + std::min<size_t>(16, hash.size()), number, 16);
   return number;
@@ -44,20 +41,26 @@ std::string text_of(const Json& note, const char* key) {
   return value != nullptr && value->is_string() ? value->get<std::string>() : std::string();
 }
 
-// The commit that an earlier call began with; nothing: there was none.
-Result<std::optional<std::string>> begun_commit(Storage& real, const ArrivingRequest& request) {
+// Of FOLDER/from.json.
+struct Note {
+  std::string commit;
+  std::string options, model;  // empty: none was noted yet
+};
+
+// Of an earlier call; nothing: there was none.
+Result<std::optional<Note>> read_note(Storage& real, const ArrivingRequest& request) {
   const std::string& folder = request.folder;
-  if (!PENSTOCK_TRY(exists(real, folder))) return std::optional<std::string>();
+  if (!PENSTOCK_TRY(exists(real, folder))) return std::optional<Note>();
   const std::string path = folder + "/" + std::string(kNoteName);
   if (!PENSTOCK_TRY(exists(real, path))) {
     for (const std::string& name : PENSTOCK_TRY(real.list(folder))) {
-      if (name == "lock" || name.starts_with(kNoteName)) continue;
+      if (name == kLockName || name.starts_with(kNoteName)) continue;
       return Error{ErrorCode::kInvalidArgument,
                    fmt::format("{} is in the way and holds {}, which no pull has put there; move "
                                "it away, or give another TARGET",
                                folder, name)};
     }
-    return std::optional<std::string>();
+    return std::optional<Note>();
   }
   const std::string told = PENSTOCK_TRY(read_text(real, path, kNoteBytesMax));
   const Json note = PENSTOCK_TRY(parse_json(told, path));
@@ -65,7 +68,9 @@ Result<std::optional<std::string>> begun_commit(Storage& real, const ArrivingReq
   const bool is_same = text_of(note, "repo") == request.name.repo_id() &&
                        text_of(note, "asked") == request.name.quant &&
                        text_of(note, "revision") == request.revision && is_commit(commit);
-  if (is_same) return std::optional<std::string>(commit);
+  if (is_same) {
+    return std::optional<Note>(Note{commit, text_of(note, "options"), text_of(note, "model")});
+  }
   return Error{ErrorCode::kInvalidArgument,
                fmt::format("{} holds an unfinished pull of {} in revision {}; go on with that one, "
                            "or remove {} to give it up",
@@ -88,6 +93,22 @@ struct ArrivingFolder::Shard {
     if (range == ranges.begin()) return ranges.end();
     --range;
     return offset < range->first + range->second.size() ? range : ranges.end();
+  }
+
+  // What of a range is not known.
+  std::vector<ByteRange> missing(const ByteRange& range) const {
+    std::vector<ByteRange> parts;
+    for (uint64_t at = range.offset; at < range.end();) {
+      if (const auto known = holding(at); known != ranges.end()) {
+        at = known->first + known->second.size();
+        continue;
+      }
+      const auto next = ranges.upper_bound(at);
+      const uint64_t end = next == ranges.end() ? range.end() : std::min(range.end(), next->first);
+      parts.push_back({at, end - at});
+      at = end;
+    }
+    return parts;
   }
 };
 
@@ -128,15 +149,23 @@ ArrivingFolder::ArrivingFolder(Storage& real, ArrivingRequest request, ArrivingE
       stop_(std::move(stop)) {}
 ArrivingFolder::~ArrivingFolder() = default;
 
-Result<bool> ArrivingFolder::was_begun(Storage& real, const ArrivingRequest& request) {
-  PENSTOCK_TRY(begun_commit(real, request));
-  return exists(real, request.folder);
+bool ArrivingFolder::has_made(Storage& real, const ArrivingRequest& request, uint64_t model_id) {
+  const auto note = read_note(real, request);
+  return note && *note && (*note)->options == request.options &&
+         (*note)->model == hex_text(model_id);
+}
+
+Result<std::unique_ptr<Storage::Lock>> ArrivingFolder::hold(Storage& real,
+                                                            const std::string& folder) {
+  return real.lock(folder + "/" + std::string(kLockName));
 }
 
 Result<void> ArrivingFolder::remove_all(Storage& real, const std::string& folder) {
   // What says whose it is goes last.
   for (const std::string& name : PENSTOCK_TRY(real.list(folder))) {
-    if (name != kNoteName) PENSTOCK_TRY(real.remove(folder + "/" + name));
+    if (name == kNoteName || name == kLockName) continue;
+    const Result<void> removed = real.remove(folder + "/" + name);
+    if (!removed && removed.error().code != ErrorCode::kNotFound) return removed.error();
   }
   PENSTOCK_TRY(real.remove_tree(folder));
   return real.sync_directory(parent_of(folder));
@@ -158,23 +187,36 @@ HubSubject ArrivingFolder::subject() const {
 }
 
 Result<void> ArrivingFolder::begin(const HubOptions& http) {
-  const std::optional<std::string> begun = PENSTOCK_TRY(begun_commit(real_, request_));
+  PENSTOCK_TRY(read_note(real_, request_));  // what is of another call is left as it is
   client_ = PENSTOCK_TRY(HttpClient::create(http));
+  reader_.emplace(*client_, subject(), request_.parallel, events_.on_note);
+  asked_quant_ = request_.name.quant;
+  PENSTOCK_TRY(real_.make_directory(request_.folder));
+  lock_ = PENSTOCK_TRY(hold(real_, request_.folder));
+  const Result<void> chosen = choose();
+  if (!chosen) {
+    // Nothing was begun: then nothing is left behind.
+    const bool is_begun = real_.stat(request_.folder + "/" + std::string(kNoteName)).has_value();
+    if (!is_begun) static_cast<void>(remove_all(real_, request_.folder).has_value());
+    return chosen;
+  }
+  return open_samples();
+}
+
+Result<void> ArrivingFolder::choose() {
+  // Read by who holds the lock, as another call may have begun meanwhile.
+  const std::optional<Note> begun = PENSTOCK_TRY(read_note(real_, request_));
   HubSubject asked = subject();
-  if (begun) asked.revision = *begun;
+  if (begun) asked.revision = begun->commit;
   const RepoListing listing = PENSTOCK_TRY(list_repo(*client_, asked, events_.on_note, stop_));
   commit_ = listing.commit;
   const std::string where = fmt::format("{} at {}", asked.name.repo_id(), asked.endpoint);
   const ModelChoice choice = PENSTOCK_TRY(choose_model(listing.files, request_.name, where));
-  PENSTOCK_TRY(real_.make_directory(request_.folder));
-  lock_ = PENSTOCK_TRY(real_.lock(request_.folder + "/lock"));
-  if (!begun) {
-    const std::string note = to_text(Json{{"repo", request_.name.repo_id()},
-                                          {"asked", request_.name.quant},
-                                          {"revision", request_.revision},
-                                          {"commit", commit_}});
-    PENSTOCK_TRY(write_output(real_, request_.folder + "/" + std::string(kNoteName),
-                              std::as_bytes(std::span(note))));
+  if (begun) {
+    made_options_ = begun->options;
+    made_model_ = begun->model;
+  } else {
+    PENSTOCK_TRY(write_note());
   }
   request_.name.quant = choice.quant;
   device_ = PENSTOCK_TRY(real_.stat(request_.folder)).device;
@@ -184,6 +226,49 @@ Result<void> ArrivingFolder::begin(const HubOptions& http) {
   const bool is_folder = choice.quant.empty();
   model_ =
       is_folder ? request_.folder : request_.folder + "/" + base_name(choice.files.front()->name);
+  return {};
+}
+
+Result<void> ArrivingFolder::write_note() {
+  const std::string note = to_text(Json{{"repo", request_.name.repo_id()},
+                                        {"asked", asked_quant_},
+                                        {"revision", request_.revision},
+                                        {"commit", commit_},
+                                        {"options", made_options_},
+                                        {"model", made_model_}});
+  return write_output(real_, request_.folder + "/" + std::string(kNoteName),
+                      std::as_bytes(std::span(note)));
+}
+
+Result<void> ArrivingFolder::note_model(uint64_t model_id) {
+  const std::string model = hex_text(model_id);
+  if (made_model_ == model && made_options_ == request_.options) return {};
+  made_model_ = model;
+  made_options_ = request_.options;
+  return write_note();
+}
+
+std::string ArrivingFolder::samples_path() const {
+  return request_.folder + "/" + std::string(kSamplesName);
+}
+
+Result<void> ArrivingFolder::open_samples() {
+  std::map<uint64_t, Shard*> by_number;
+  for (const auto& [path, shard] : shards_) {
+    if (shard->here == nullptr) by_number[shard->stat.inode] = shard.get();
+  }
+  const auto take = [&](const KeptRange& kept) {
+    const auto found = by_number.find(kept.file);
+    if (found == by_number.end() || kept.bytes.empty()) return;
+    Shard& shard = *found->second;
+    const bool fits = kept.bytes.size() <= shard.file.bytes &&
+                      kept.offset <= shard.file.bytes - kept.bytes.size();
+    if (!fits) return;
+    const ByteRange range{kept.offset, kept.bytes.size()};
+    if (shard.missing(range) != std::vector{range}) return;
+    shard.ranges.emplace(kept.offset, std::vector<std::byte>(kept.bytes.begin(), kept.bytes.end()));
+  };
+  samples_ = PENSTOCK_TRY(KeptRanges::open(real_, samples_path(), commit_, take));
   return {};
 }
 
@@ -199,8 +284,10 @@ Result<void> ArrivingFolder::get_texts(const std::vector<const RepoFile*>& files
     auto shard = std::make_shared<Shard>();
     shard->file = *file;
     shard->path = blob.path;
-    shard->stat = {
-        .bytes = file->bytes, .device = device_, .inode = number_of(file->hash), .modified_ns = 1};
+    shard->stat = {.bytes = file->bytes,
+                   .device = device_,
+                   .inode = content_number(file->hash),
+                   .modified_ns = 1};
     if (is_here) shard->here = PENSTOCK_TRY(real_.open(blob.path, OpenMode::kRead));
     shards_[blob.path] = std::move(shard);
   }
@@ -238,11 +325,13 @@ Result<void> ArrivingFolder::bring(const std::string& path) {
 }
 
 // They came without a hash of their own.
-Result<void> ArrivingFolder::compare_with_ranges(Shard& shard) const {
+Result<void> ArrivingFolder::compare_with_ranges(Shard& shard) {
   for (const auto& [offset, told] : shard.ranges) {
     std::vector<std::byte> bytes(told.size());
     PENSTOCK_TRY(read_exactly(*shard.here, offset, bytes));
     if (bytes == told) continue;
+    samples_.reset();
+    PENSTOCK_TRY(real_.remove(samples_path()));
     return Error{ErrorCode::kCorrupt,
                  fmt::format("{}: {} first told other bytes at {} than the file has, whose hash is "
                              "right; give the same command again, it begins anew",
@@ -251,25 +340,22 @@ Result<void> ArrivingFolder::compare_with_ranges(Shard& shard) const {
   return {};
 }
 
-uint64_t ArrivingFolder::bytes_here() const {
-  uint64_t bytes = 0;
-  for (const auto& [path, shard] : shards_) {
-    bytes += shard->here != nullptr
-                 ? shard->file.bytes
-                 : std::min(shard->file.bytes, resumable_bytes(real_, blob_request(shard->file)));
-  }
-  return bytes;
+uint64_t ArrivingFolder::bytes_here(const std::string& path) const {
+  const Shard* shard = find(path);
+  if (shard == nullptr) return 0;
+  return shard->here != nullptr ? shard->file.bytes : room_taken(real_, blob_request(shard->file));
 }
 
 int64_t ArrivingFolder::read_range(Shard& shard, uint64_t offset, std::span<std::byte> target) {
-  const std::lock_guard hold(mutex_);
+  const std::lock_guard hold_reads(mutex_);
   if (offset >= shard.file.bytes || target.empty()) return 0;
   auto range = shard.holding(offset);
   if (range == shard.ranges.end()) {
     if (!asks_for_ranges_ || failure_) return -EIO;
     // What is read from the front on is a header, and comes in steps.
     const bool goes_on = offset == 0 || shard.holding(offset - 1) != shard.ranges.end();
-    const uint64_t step = goes_on ? request_.piece_bytes / kStepsPerPiece : 0;
+    const uint64_t step =
+        goes_on ? std::min(kHeaderStepBytes, request_.piece_bytes / kStepsPerPiece) : 0;
     const uint64_t bytes =
         std::min(std::max<uint64_t>(step, target.size()), shard.file.bytes - offset);
     const ArrivingRange wanted{shard.path, offset, bytes};
@@ -287,67 +373,59 @@ int64_t ArrivingFolder::read_range(Shard& shard, uint64_t offset, std::span<std:
 }
 
 Result<void> ArrivingFolder::expect(std::span<const ArrivingRange> ranges) {
-  std::vector<ArrivingRange> joined(ranges.begin(), ranges.end());
-  std::erase_if(joined, [&](const ArrivingRange& range) {
-    const Shard* shard = find(range.path);
-    return shard == nullptr || shard->here != nullptr || range.bytes == 0;
-  });
-  std::ranges::sort(joined, {}, [](const ArrivingRange& range) {
-    return std::pair(std::string_view(range.path), range.offset);
-  });
-  const uint64_t gap = request_.piece_bytes / kGapsPerPiece;
-  size_t count = 0;
-  for (const ArrivingRange& range : joined) {
-    ArrivingRange* last = count == 0 ? nullptr : &joined[count - 1];
-    const bool is_near = last != nullptr && last->path == range.path &&
-                         range.offset <= last->offset + last->bytes + gap;
-    if (is_near) {
-      last->bytes = std::max(last->offset + last->bytes, range.offset + range.bytes) - last->offset;
-    } else {
-      joined[count++] = ArrivingRange(range);
-    }
-  }
-  joined.resize(count);
-  const std::lock_guard hold(mutex_);
-  return fetch(joined);
+  const std::lock_guard hold_reads(mutex_);
+  return fetch(ranges);
 }
 
-// Sorted ranges of which none overlap.
 Result<void> ArrivingFolder::fetch(std::span<const ArrivingRange> ranges) {
+  std::map<std::string, std::vector<ByteRange>> wanted;  // by path
+  for (const ArrivingRange& range : ranges) {
+    const Shard* shard = find(range.path);
+    if (shard == nullptr || shard->here != nullptr || range.offset >= shard->file.bytes) continue;
+    const uint64_t bytes = std::min(range.bytes, shard->file.bytes - range.offset);
+    wanted[range.path].push_back({range.offset, bytes});
+  }
+  // What a read brings: these, and what lies between them.
   struct Part {
     Shard* shard;
-    uint64_t offset;
-    std::vector<std::byte> bytes;
+    std::vector<ByteRange> ranges;
   };
   std::vector<Part> parts;
-  for (const ArrivingRange& range : ranges) {
-    Shard& shard = *shards_.at(range.path);
-    const uint64_t end = std::min(range.offset + range.bytes, shard.file.bytes);
-    for (uint64_t at = range.offset; at < end;) {
-      if (const auto known = shard.holding(at); known != shard.ranges.end()) {
-        at = known->first + known->second.size();
-        continue;
-      }
-      const auto next = shard.ranges.upper_bound(at);
-      const uint64_t stop_at = next == shard.ranges.end() ? end : std::min(end, next->first);
-      parts.push_back({&shard, at, std::vector<std::byte>(stop_at - at)});
-      at = stop_at;
+  std::vector<RangeRead> reads;
+  for (auto& [path, asked] : wanted) {
+    Shard& shard = *shards_.at(path);
+    std::vector<ByteRange> missing;
+    for (const ByteRange& range : merged(std::move(asked))) {
+      std::ranges::copy(shard.missing(range), std::back_inserter(missing));
+    }
+    for (std::span<const ByteRange> rest = missing; !rest.empty();) {
+      const auto joined = rest.first(num_joined(rest));
+      rest = rest.subspan(joined.size());
+      const uint64_t begin = joined.front().offset;
+      parts.push_back({&shard, {joined.begin(), joined.end()}});
+      reads.push_back({.url = file_url(subject(), commit_, shard.file.name),
+                       .file_name = shard.file.name,
+                       .file_bytes = shard.file.bytes,
+                       .range = {begin, joined.back().end() - begin}});
     }
   }
-  std::vector<RangeRead> reads;
-  for (Part& part : parts) {
-    reads.push_back({.url = file_url(subject(), commit_, part.shard->file.name),
-                     .file_name = part.shard->file.name,
-                     .file_bytes = part.shard->file.bytes,
-                     .offset = part.offset,
-                     .target = part.bytes});
+  const auto take = [&](size_t index, std::span<const std::byte> bytes) {
+    downloaded_bytes_ += bytes.size();
+    return keep(*parts[index].shard, parts[index].ranges, reads[index].range.offset, bytes);
+  };
+  return reader_->read(reads, take, stop_);
+}
+
+// `bytes`: of the file from `begin` on.
+Result<void> ArrivingFolder::keep(Shard& shard, std::span<const ByteRange> ranges, uint64_t begin,
+                                  std::span<const std::byte> bytes) {
+  std::vector<KeptRange> kept;
+  for (const ByteRange& range : ranges) {
+    const auto part = bytes.subspan(range.offset - begin, range.bytes);
+    kept.push_back({shard.stat.inode, range.offset, part});
+    shard.ranges.emplace(range.offset, std::vector<std::byte>(part.begin(), part.end()));
   }
-  PENSTOCK_TRY(read_ranges(*client_, reads, subject(), request_.parallel, events_.on_note, stop_));
-  for (Part& part : parts) {
-    downloaded_bytes_ += part.bytes.size();
-    part.shard->ranges.emplace(part.offset, std::move(part.bytes));
-  }
-  return {};
+  return samples_ ? samples_->add(kept) : Result<void>();
 }
 
 const ArrivingFolder::Shard* ArrivingFolder::find(const std::string& path) const {
@@ -366,6 +444,11 @@ Result<FileStat> ArrivingFolder::stat(const std::string& path) const {
   return real_.stat(path);
 }
 
+Result<uint64_t> ArrivingFolder::held_bytes(const std::string& path) const {
+  if (find(path) != nullptr) return bytes_here(path);
+  return penstock::held_bytes(real_, path);
+}
+
 Result<bool> ArrivingFolder::is_directory(const std::string& path) const {
   if (find(path) != nullptr) return false;
   return real_.is_directory(path);
@@ -375,7 +458,7 @@ Result<std::vector<std::string>> ArrivingFolder::list(const std::string& directo
   std::vector<std::string> names = PENSTOCK_TRY(real_.list(directory));
   if (directory != request_.folder) return names;
   std::erase_if(names, [](const std::string& name) {
-    return name == "lock" || name.starts_with(kNoteName) ||
+    return name == kLockName || name == kSamplesName || name.starts_with(kNoteName) ||
            name.find(".ranges") != std::string::npos;
   });
   for (const auto& [path, shard] : shards_) {

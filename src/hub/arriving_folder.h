@@ -6,11 +6,13 @@
 // what was read by ranges is compared with it; remove() gives its room back, and it can be brought again.
 // Texts are downloaded at once. Everything outside FOLDER goes to the real storage.
 //
-//   FOLDER/from.json   repository, quantisation, revision and commit: later calls keep to this commit
-//   FOLDER/lock        held while this lives
+//   FOLDER/from.json     repository, quantisation, revision and commit: later calls keep to this commit;
+//                        what is made of it, and how
+//   FOLDER/samples.bin   what was read by ranges (hub/kept_ranges.h): a later call does not ask again
+//   FOLDER/lock          held while this lives
 //
 // Threads  as Storage; bring(), expect() and remove() while nobody reads
-// Memory   what was read by ranges
+// Memory   what was read by ranges, and of each request on its way kJoinedBytesMax
 // Errors   open(): as pull_model(), kInvalidArgument (another model is in FOLDER, the lock is taken).
 //          bring(): as download_blob(), kCorrupt (ranges told otherwise). A read whose range does not come
 //          is EIO, and failure() says why
@@ -30,8 +32,11 @@
 #include "base/result.h"
 #include "hub/download.h"
 #include "hub/http_client.h"
+#include "hub/kept_ranges.h"
 #include "hub/listing.h"
 #include "hub/name.h"
+#include "hub/range_reads.h"
+#include "io/held_bytes.h"
 #include "io/storage.h"
 
 namespace penstock {
@@ -40,6 +45,7 @@ struct ArrivingRequest {
   HubName name;
   std::string revision = "main";
   std::string folder;
+  std::string options;  // how a model is made of it, in any words
   size_t parallel = 6;
   uint64_t piece_bytes = 16 << 20;
 };
@@ -56,16 +62,19 @@ struct ArrivingRange {
   uint64_t offset = 0, bytes = 0;
 };
 
-class ArrivingFolder final : public Storage {
+class ArrivingFolder final : public Storage, public HeldRoom {
  public:
   static Result<std::unique_ptr<ArrivingFolder>> open(Storage& real, const HubOptions& http,
                                                       const ArrivingRequest& request,
                                                       ArrivingEvents events, std::stop_token stop);
   ~ArrivingFolder() override;
 
-  // The folder is there, of an earlier call for this model. kInvalidArgument: of another one, or with
-  // files of somebody else.
-  static Result<bool> was_begun(Storage& real, const ArrivingRequest& request);
+  // The folder is there, and is of an earlier call with this request that noted this model. False also
+  // where it is of another one, or cannot be read.
+  static bool has_made(Storage& real, const ArrivingRequest& request, uint64_t model_id);
+  // kNotFound: the folder is not there any more. kIo: another call is at work in it.
+  static Result<std::unique_ptr<Lock>> hold(Storage& real, const std::string& folder);
+  // By who holds it, through hold() or open().
   static Result<void> remove_all(Storage& real, const std::string& folder);
 
   const HubName& name() const { return request_.name; }  // with the quantisation that was chosen
@@ -80,11 +89,14 @@ class ArrivingFolder final : public Storage {
   Result<void> expect(std::span<const ArrivingRange> ranges);
   // From now on the file is read from the disk, and what is not here is not asked for any more.
   Result<void> bring(const std::string& path);
-  // Of files of weights, also of one that is half here.
-  uint64_t bytes_here() const;
+  // The id of what will be made of it, before anything is: for has_made() of a later call.
+  Result<void> note_model(uint64_t model_id);
+  // Room that a file of weights takes, also one that is half here.
+  uint64_t bytes_here(const std::string& path) const;
 
   Result<std::unique_ptr<StorageFile>> open(const std::string& path, OpenMode mode) override;
   Result<FileStat> stat(const std::string& path) const override;
+  Result<uint64_t> held_bytes(const std::string& path) const override;
   Result<bool> is_directory(const std::string& path) const override;
   Result<std::vector<std::string>> list(const std::string& directory) const override;
   Result<void> make_directory(const std::string& path) override;
@@ -102,13 +114,19 @@ class ArrivingFolder final : public Storage {
   ArrivingFolder(Storage& real, ArrivingRequest request, ArrivingEvents events,
                  std::stop_token stop);
   Result<void> begin(const HubOptions& http);
+  Result<void> choose();
+  Result<void> write_note();
+  Result<void> open_samples();
   Result<void> get_texts(const std::vector<const RepoFile*>& files);
   Result<void> download(const RepoFile& file);
   BlobRequest blob_request(const RepoFile& file) const;
   HubSubject subject() const;
-  Result<void> compare_with_ranges(Shard& shard) const;
+  std::string samples_path() const;
+  Result<void> compare_with_ranges(Shard& shard);
   int64_t read_range(Shard& shard, uint64_t offset, std::span<std::byte> target);
   Result<void> fetch(std::span<const ArrivingRange> ranges);
+  Result<void> keep(Shard& shard, std::span<const ByteRange> ranges, uint64_t begin,
+                    std::span<const std::byte> bytes);
   const Shard* find(const std::string& path) const;
 
   Storage& real_;
@@ -117,7 +135,11 @@ class ArrivingFolder final : public Storage {
   std::stop_token stop_;
   std::unique_ptr<Lock> lock_;
   std::unique_ptr<HttpClient> client_;
+  std::optional<RangeReader> reader_;
+  std::optional<KeptRanges> samples_;
   std::string commit_, model_;
+  std::string asked_quant_;                // before one was chosen
+  std::string made_options_, made_model_;  // as the note has them
   size_t num_files_ = 0;
   uint64_t bytes_ = 0, downloaded_bytes_ = 0;
   uint64_t device_ = 0;

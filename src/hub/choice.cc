@@ -160,6 +160,10 @@ Result<ModelChoice> choose_gguf(const std::vector<GgufGroup>& groups, const HubN
 
 }  // namespace
 
+bool is_weights(std::string_view name) {
+  return name.ends_with(".safetensors") || is_gguf(name);
+}
+
 uint64_t GgufGroup::bytes() const {
   uint64_t sum = 0;
   for (const RepoFile* file : files) sum += file->bytes;
@@ -188,10 +192,10 @@ std::vector<const RepoFile*> safetensors_model(const std::vector<RepoFile>& file
   for (const RepoFile& file : files) {
     if (file.name.find('/') != file.name.npos) continue;
     // Some repositories hold the same weights a second time, as their makers trained them.
-    const bool is_weights =
+    const bool is_part =
         file.name.ends_with(".safetensors") && !file.name.starts_with("consolidated");
-    if (!is_weights && !is_text_of_model(file.name)) continue;
-    has_weights = has_weights || is_weights;
+    if (!is_part && !is_text_of_model(file.name)) continue;
+    has_weights = has_weights || is_part;
     has_config = has_config || file.name == "config.json";
     chosen_files.push_back(&file);
   }

@@ -20,6 +20,9 @@
 
 namespace penstock {
 
+// A file of weights by its name; the others are texts.
+bool is_weights(std::string_view name);
+
 struct GgufGroup {
   std::string quant;
   std::vector<const RepoFile*> files;  // in the order of the splits

@@ -9,6 +9,7 @@
 
 #include "hub/hash_follower.h"
 #include "hub/range_journal.h"
+#include "io/held_bytes.h"
 
 namespace penstock {
 namespace {
@@ -336,6 +337,12 @@ Result<void> BlobDownload::run(const std::stop_token& stop) {
 
 uint64_t resumable_bytes(Storage& storage, const BlobRequest& request) {
   return known_pieces(storage, request).bytes_done();
+}
+
+uint64_t room_taken(Storage& storage, const BlobRequest& request) {
+  const Result<uint64_t> held = held_bytes(storage, ranges_path(request));
+  const uint64_t used = resumable_bytes(storage, request);  // a disk may not tell, or compress
+  return std::min(request.file.bytes, std::max(used, held ? *held : 0));
 }
 
 Result<void> download_blob(Storage& storage, HttpClient& client, const BlobRequest& request,

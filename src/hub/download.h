@@ -42,6 +42,10 @@ struct DownloadEvents {
 // What an earlier download of this file left to be used.
 uint64_t resumable_bytes(Storage& storage, const BlobRequest& request);
 
+// Room of the disk that it takes, at most the file's: more than what is to be used, as all is reserved
+// at once.
+uint64_t room_taken(Storage& storage, const BlobRequest& request);
+
 Result<void> download_blob(Storage& storage, HttpClient& client, const BlobRequest& request,
                            const DownloadEvents& events, const std::stop_token& stop);
 

@@ -1,12 +1,19 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <optional>
+
 #include "hub/choice.h"
 #include "hub/hash.h"
+#include "hub/kept_ranges.h"
 #include "hub/name.h"
 #include "hub/range_journal.h"
+#include "hub/range_reads.h"
 #include "hub/response_head.h"
+#include "hub/retries.h"
 #include "hub/url.h"
+#include "support/sim_storage.h"
 
 namespace penstock {
 namespace {
@@ -83,6 +90,119 @@ TEST(ModelChoice, safetensors_come_where_no_tag_is_typed) {
   EXPECT_THAT(choice_of({"config.json", "model.safetensors"}, "o/m:Q8_0").front(),
               HasSubstr("no GGUF"));
   EXPECT_THAT(choice_of({"model.bin"}, "o/m").front(), HasSubstr("it has model.bin"));
+}
+
+TEST(ModelChoice, a_file_of_weights_is_one_in_any_letters_that_are_chosen) {
+  for (const char* name : {"m.gguf", "Q4/M-Q4_0.GGUF", "model.safetensors"}) {
+    EXPECT_TRUE(is_weights(name)) << name;
+  }
+  for (const char* name : {"config.json", "m.gguf.txt", "gguf", "model.safetensors.index.json"}) {
+    EXPECT_FALSE(is_weights(name)) << name;
+  }
+  EXPECT_EQ(choice_of({"M-Q4_0.GGUF"}, "o/m:Q4_0"), std::vector<std::string>{"M-Q4_0.GGUF"});
+}
+
+TEST(RangeReads, ranges_that_lie_near_come_together_and_not_too_many) {
+  using Ranges = std::vector<ByteRange>;
+  EXPECT_EQ(merged({{50, 10}, {0, 20}, {10, 20}, {55, 2}}), (Ranges{{0, 30}, {50, 10}}));
+  EXPECT_EQ(num_joined(Ranges{{0, 256}, {256 + kRangeGapBytes, 256}, {1 << 20, 256}}), 2u);
+  EXPECT_EQ(num_joined(Ranges{{0, 256}, {257 + kRangeGapBytes, 256}}), 1u);
+  EXPECT_EQ(num_joined(Ranges{{0, 1u << 30}}), 1u) << "one alone may be as large as it is";
+  // Small tensors one after the other, to the end of a file that nobody has room for.
+  Ranges many;
+  for (uint64_t at = 0; at < 1u << 30; at += 50'000) many.push_back({at, 256});
+  const size_t count = num_joined(many);
+  EXPECT_GT(count, 10u);
+  EXPECT_LE(many[count - 1].end(), kJoinedBytesMax);
+}
+
+// What an earlier run left: each as "file@offset: bytes".
+std::vector<std::string> kept_in(Storage& disk, const std::string& commit,
+                                 std::optional<KeptRanges>& kept) {
+  std::vector<std::string> told;
+  kept.reset();
+  kept.emplace(*KeptRanges::open(disk, "/kept", commit, [&](const KeptRange& range) {
+    const auto* text = reinterpret_cast<const char*>(range.bytes.data());
+    told.push_back(std::to_string(range.file) + "@" + std::to_string(range.offset) + ": " +
+                   std::string(text, range.bytes.size()));
+  }));
+  return told;
+}
+
+void keep(KeptRanges& kept, uint64_t file, uint64_t offset, const std::string& text) {
+  const KeptRange range{file, offset, std::as_bytes(std::span(text))};
+  kept.add(std::span(&range, 1)).value();
+}
+
+TEST(KeptRanges, a_later_run_has_what_came_and_nothing_that_is_torn_or_of_another_commit) {
+  using Told = std::vector<std::string>;
+  const std::string commit(40, 'a');
+  SimStorage disk;
+  std::optional<KeptRanges> kept;
+  EXPECT_EQ(kept_in(disk, commit, kept), Told{});
+  keep(*kept, 7, 0, "head");
+  keep(*kept, UINT64_MAX, UINT64_MAX, "");
+  keep(*kept, 8, 1000, "middle");
+  const Told all = {"7@0: head", "18446744073709551615@18446744073709551615: ", "8@1000: middle"};
+  EXPECT_EQ(kept_in(disk, commit, kept), all);
+  // Cut anywhere, what is whole counts, and it is gone on with.
+  const std::string whole = *read_text(disk, "/kept", 1 << 20);
+  for (size_t bytes = 0; bytes < whole.size(); ++bytes) {
+    disk.truncate("/kept", bytes);
+    const Told left = kept_in(disk, commit, kept);
+    ASSERT_TRUE(std::equal(left.begin(), left.end(), all.begin())) << bytes;
+    keep(*kept, 9, 5, "new");
+    Told more = left;
+    more.push_back("9@5: new");
+    const Told again = kept_in(disk, commit, kept);
+    ASSERT_EQ(again, more) << bytes;
+    disk.open("/kept", OpenMode::kCreate)
+        .value()
+        ->write(0, std::as_bytes(std::span(whole)))
+        .value();
+  }
+  // So with a bit that is wrong, wherever it is.
+  for (size_t bit = 0; bit < whole.size() * 8; bit += 3) {
+    disk.flip_stored_bit("/kept", bit);
+    const Told left = kept_in(disk, commit, kept);
+    ASSERT_LT(left.size(), all.size()) << bit;
+    ASSERT_TRUE(std::equal(left.begin(), left.end(), all.begin())) << bit;
+    disk.open("/kept", OpenMode::kCreate)
+        .value()
+        ->write(0, std::as_bytes(std::span(whole)))
+        .value();
+  }
+  EXPECT_EQ(kept_in(disk, commit, kept), all);
+  EXPECT_EQ(kept_in(disk, std::string(40, 'b'), kept), Told{});
+}
+
+HttpDone refused_for_now(const std::string& wait_s) {
+  HttpDone done;
+  done.head.add_line("HTTP/1.1 429 Too Many Requests\r\n");
+  done.head.add_line("Retry-After: " + wait_s + "\r\n");
+  return done;
+}
+
+TEST(Retries, transfers_that_are_told_to_wait_together_are_one_wait) {
+  Retries retries({}, [](const std::string&) {});
+  for (int transfer = 0; transfer < 200; ++transfer) {
+    ASSERT_TRUE(retries.failed(refused_for_now("300"), "a file").has_value()) << transfer;
+  }
+  EXPECT_FALSE(retries.may_start());
+  EXPECT_FALSE(retries.failed(refused_for_now("7200"), "a file").has_value());
+}
+
+TEST(Retries, waits_that_bring_nothing_end) {
+  Retries retries({}, [](const std::string&) {});
+  const auto num_waits = [&] {
+    for (int wait = 0; wait < 1000; ++wait) {
+      if (!retries.failed(refused_for_now("0"), "a file")) return wait;
+    }
+    return 1000;
+  };
+  EXPECT_EQ(num_waits(), 50);
+  retries.made_progress();
+  EXPECT_EQ(num_waits(), 50);
 }
 
 TEST(RangeJournal, tells_what_is_whole_and_forgets_what_does_not_fit) {

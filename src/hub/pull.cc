@@ -78,8 +78,7 @@ Result<void> Pull::check_room() const {
   std::set<std::string> counted;
   for (const RepoFile* file : files_) {
     if (is_here(*file) || !counted.insert(file->hash).second) continue;
-    needed +=
-        file->bytes - std::min(file->bytes, resumable_bytes(cache_.storage(), blob_request(*file)));
+    needed += file->bytes - room_taken(cache_.storage(), blob_request(*file));
   }
   if (needed == 0) return {};  // all is here: whoever makes something of it counts for himself
   const Storage& storage = cache_.storage();
@@ -164,10 +163,6 @@ Result<PullReport> pull_model(const HubCache& cache, const HubOptions& http,
                               const std::stop_token& stop) {
   PENSTOCK_TRY(check_revision(request.revision));
   const std::unique_ptr<HttpClient> client = PENSTOCK_TRY(HttpClient::create(http));
-  if (!http.token.empty() && !client->sends_token()) {
-    events.on_note(fmt::format("the token is not sent: {} is neither encrypted nor this machine",
-                               http.endpoint));
-  }
   return Pull(cache, *client, request, events, stop).run();
 }
 

@@ -54,6 +54,11 @@ Result<std::string> fetch_text(HttpClient& client, const std::string& url, Retri
 Result<RepoListing> list_repo(HttpClient& client, const HubSubject& subject,
                               const std::function<void(const std::string&)>& on_note,
                               const std::stop_token& stop) {
+  const HubOptions& options = client.options();
+  if (!options.token.empty() && !client.sends_token()) {
+    on_note(fmt::format("the token is not sent: {} is neither encrypted nor this machine",
+                        options.endpoint));
+  }
   const std::string repo = subject.name.repo_id();
   const std::string url = fmt::format("{}/api/models/{}/revision/{}?blobs=true", subject.endpoint,
                                       repo, percent_encoded(subject.revision));

@@ -15,6 +15,7 @@
 
 namespace penstock {
 
+// The first that is asked: `on_note` also hears that a token may not be sent there.
 Result<RepoListing> list_repo(HttpClient& client, const HubSubject& subject,
                               const std::function<void(const std::string&)>& on_note,
                               const std::stop_token& stop);

@@ -68,7 +68,9 @@ Result<void> Retries::failed(const HttpDone& done, const std::string& what) {
   const int status = done.head.status;
   const auto asked = done.head.wait_s(static_cast<int64_t>(std::time(nullptr)));
   if (done.failure.empty() && (status == 429 || (status == 503 && asked))) {
-    if (asked.value_or(0) > kAskedWaitMaxS || ++waits_asked_ > kWaitsAskedMax) {
+    // Several transfers that are refused together are one wait.
+    if (may_start()) ++waits_asked_;
+    if (asked.value_or(0) > kAskedWaitMaxS || waits_asked_ > kWaitsAskedMax) {
       return Error{ErrorCode::kIo,
                    fmt::format("{} answered {} for {} and asks to wait {} s; give the same command "
                                "again then, it goes on where it was",

@@ -1,7 +1,8 @@
 // When a request that failed is made again, and what is said when it is not.
 //
 // Broken connections and faults of the server are tried again after waits that double, until several in
-// a row have brought nothing new; a server that asks to wait (429, or 503 with Retry-After) is obeyed.
+// a row have brought nothing new; a server that asks to wait (429, or 503 with Retry-After) is obeyed,
+// 50 times in a row.
 // What will not change by trying, such as a missing repository, ends at once with what to do.
 //
 // Threads  one
@@ -40,7 +41,7 @@ class Retries {
   // After a request for `what` that did not end well: an Error, or may_start() tells when to go on.
   Result<void> failed(const HttpDone& done, const std::string& what);
 
-  void made_progress() { failures_ = 0; }
+  void made_progress() { failures_ = waits_asked_ = 0; }
   bool may_start() const { return Clock::now() >= next_; }
 
  private:

@@ -15,6 +15,7 @@
 
 #include "base/check.h"
 #include "io/file_calls.h"
+#include "io/held_bytes.h"
 #include "io/locks.h"
 #include "io/places.h"
 #include "io/storage.h"
@@ -48,6 +49,10 @@ FileStat to_file_stat(const struct stat& status) {
           .device = static_cast<uint64_t>(status.st_dev),
           .inode = status.st_ino,
           .modified_ns = modified_ns(status)};
+}
+
+uint64_t held_bytes_of(const struct stat& status) {
+  return static_cast<uint64_t>(status.st_blocks) * 512;
 }
 
 Error disk_full(const std::string& path, uint64_t needed_bytes, uint64_t free_bytes) {
@@ -101,7 +106,7 @@ class PosixFile final : public StorageFile {
   Result<void> reserve(uint64_t bytes) override {
     struct stat status {};
     if (::fstat(descriptor_.get(), &status) != 0) return system_error("stat", path_, errno);
-    const uint64_t held = static_cast<uint64_t>(status.st_blocks) * 512;
+    const uint64_t held = held_bytes_of(status);
     const uint64_t missing = bytes > held ? bytes - held : 0;
     if (missing == 0) return {};
     const uint64_t free = free_bytes_of(descriptor_.get());
@@ -208,7 +213,7 @@ class PosixLock final : public Storage::Lock {
   Descriptor descriptor_;  // closing it gives the lock back
 };
 
-class PosixStorage final : public Storage, public Places {
+class PosixStorage final : public Storage, public Places, public HeldRoom {
  public:
   Result<std::unique_ptr<StorageFile>> open(const std::string& path, OpenMode mode) override {
     // Asked first because to open a pipe is to wait for its other end.
@@ -236,6 +241,12 @@ class PosixStorage final : public Storage, public Places {
     if (errno == ENOENT || errno == ENOTDIR) {
       return Error{ErrorCode::kNotFound, path + ": there is no such file or folder"};
     }
+    return system_error("stat", path, errno);
+  }
+
+  Result<uint64_t> held_bytes(const std::string& path) const override {
+    struct stat status {};
+    if (::stat(path.c_str(), &status) == 0) return held_bytes_of(status);
     return system_error("stat", path, errno);
   }
 

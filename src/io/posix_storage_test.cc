@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "base/memory.h"
+#include "io/held_bytes.h"
 #include "io/locks.h"
 #include "io/storage.h"
 #include "io/test_text.h"
@@ -108,6 +109,8 @@ TEST_F(PosixStorage, reserving_keeps_the_length_and_refuses_more_than_the_disk_h
   auto file = *disk_.open(path("a"), OpenMode::kCreate);
   EXPECT_TRUE(file->reserve(1 << 20).has_value());
   EXPECT_EQ(file->stat()->bytes, 0u);
+  EXPECT_GE(*held_bytes(disk_, path("a")), uint64_t{1} << 20);
+  EXPECT_FALSE(held_bytes(disk_, path("b")).has_value());
   const auto refused = file->reserve(uint64_t{1} << 55);
   ASSERT_FALSE(refused.has_value());
   EXPECT_EQ(refused.error().code, ErrorCode::kOutOfMemory);

@@ -114,36 +114,42 @@ uint64_t staging_bytes(const Consumption& consumption, std::span<const PieceSour
 ArrivalRoom arrival_room(const Consumption& consumption, std::span<const PieceSource> pieces,
                          std::span<const ConsumedFile> files, size_t pieces_done,
                          uint64_t other_bytes) {
-  std::vector<bool> is_here(files.size(), false);
-  uint64_t written = 0, here = 0;
-  size_t num_here = 0;
+  std::vector<uint64_t> here;  // [file]
+  std::vector<bool> is_here;
+  for (const ConsumedFile& file : files) {
+    here.push_back(file.here_bytes);
+    is_here.push_back(file.here_bytes > 0);
+  }
+  int64_t more = 0;
+  size_t num_here = static_cast<size_t>(std::ranges::count(is_here, true));
   ArrivalRoom room;
-  const auto bring = [&](size_t file) {
-    if (is_here[file]) return;
-    is_here[file] = true;
-    here += files[file].bytes;
-    ++num_here;
+  const auto set_here = [&](size_t file, bool comes) {
+    more += static_cast<int64_t>(comes ? files[file].bytes : 0) - static_cast<int64_t>(here[file]);
+    here[file] = comes ? files[file].bytes : 0;
+    num_here += static_cast<size_t>(comes) - static_cast<size_t>(is_here[file]);
+    is_here[file] = comes;
   };
   const auto look = [&] {
-    room.bytes = std::max(room.bytes, written + here);
+    room.bytes = std::max(room.bytes, static_cast<uint64_t>(std::max<int64_t>(more, 0)));
     room.num_files = std::max(room.num_files, num_here);
   };
+  // What an earlier run had spent and not removed goes first.
+  for (size_t file = 0; file < files.size(); ++file) {
+    if (consumption.spent_after[file] <= pieces_done) set_here(file, false);
+  }
   for (size_t place = pieces_done; place < pieces.size(); ++place) {
-    const size_t piece = consumption.order[place];
-    for (const uint32_t file : pieces[piece].files) bring(file);
-    written += pieces[piece].bytes;
+    const PieceSource& piece = pieces[consumption.order[place]];
+    for (const uint32_t file : piece.files) set_here(file, true);
+    more += static_cast<int64_t>(piece.bytes);
     look();
-    for (const uint32_t file : pieces[piece].files) {
-      if (consumption.spent_after[file] > place + 1) continue;
-      is_here[file] = false;
-      here -= files[file].bytes;
-      --num_here;
+    for (const uint32_t file : piece.files) {
+      if (consumption.spent_after[file] <= place + 1) set_here(file, false);
     }
   }
   for (size_t file = 0; file < files.size(); ++file) {
-    if (files[file].is_kept) bring(file);
+    if (files[file].is_kept) set_here(file, true);
   }
-  written += other_bytes;
+  more += static_cast<int64_t>(other_bytes);
   look();
   return room;
 }

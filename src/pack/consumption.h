@@ -24,8 +24,9 @@ struct PieceSource {
 
 struct ConsumedFile {
   uint64_t bytes = 0;
-  bool is_kept = false;  // until the model is complete
-  bool is_gone = false;  // already
+  bool is_kept = false;     // until the model is complete
+  bool is_gone = false;     // already
+  uint64_t here_bytes = 0;  // room that one takes before it arrives: a half one, or one left over
 };
 
 inline constexpr size_t kWhenComplete = SIZE_MAX;
@@ -54,7 +55,7 @@ uint64_t staging_bytes(const Consumption& consumption, std::span<const PieceSour
                        uint64_t other_bytes);
 
 // Of files that come when the first piece needs them and go when they are spent: what is written after
-// `pieces_done` pieces and the files that are here take at most so much together.
+// `pieces_done` pieces and the files that are here take at most so much more than now.
 struct ArrivalRoom {
   uint64_t bytes = 0;
   size_t num_files = 0;  // here at a time, at most

@@ -74,6 +74,27 @@ TEST(Consumption, files_that_arrive_are_finished_before_another_comes) {
   EXPECT_EQ(arrival_room(plan, pieces, files, 3, 0).bytes, 180u);
 }
 
+TEST(Consumption, files_that_are_here_already_count_for_what_they_take) {
+  const std::vector<PieceSource> pieces = {{10, {0}}, {10, {1}}, {30, {2}}};
+  const std::vector<ConsumedFile> none = files_of(3, 100);
+  const Consumption plan = plan_consumption(pieces, none, NextFile::kBegun);
+  ASSERT_THAT(plan.order, ElementsAre(0, 1, 2));
+  EXPECT_EQ(arrival_room(plan, pieces, none, 0, 0).bytes, 150u);  // 110, 120, 20 + 130
+  // The first half here: that half is not needed again while it is, and all of it later.
+  std::vector<ConsumedFile> files = none;
+  files[0].here_bytes = 60;
+  EXPECT_EQ(arrival_room(plan, pieces, files, 0, 0).bytes, 90u);
+  // The last one lies there from the beginning, beside the first: no room for the first came of it.
+  files = none;
+  files[2].here_bytes = 100;
+  EXPECT_EQ(arrival_room(plan, pieces, files, 0, 0).bytes, 120u);
+  // A spent one goes before anything comes.
+  files = none;
+  files[0].here_bytes = 100;
+  EXPECT_EQ(arrival_room(plan, pieces, files, 1, 0).bytes, 40u);
+  EXPECT_EQ(arrival_room(plan, pieces, none, 1, 0).bytes, 140u);
+}
+
 TEST(Consumption, files_that_are_kept_are_here_at_the_end) {
   const std::vector<PieceSource> pieces = {{10, {0}}, {10, {1}}};
   std::vector<ConsumedFile> files = files_of(4, 100);

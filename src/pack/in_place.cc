@@ -11,6 +11,7 @@
 #include "base/byte_text.h"
 #include "format/container.h"
 #include "format/text.h"
+#include "io/held_bytes.h"
 #include "io/locks.h"
 #include "pack/consumption.h"
 #include "pack/pack_input.h"
@@ -68,6 +69,32 @@ Work plan_work(const PackInput& input, const ShrinkingSource& source, NextFile n
   return work;
 }
 
+// Room that pieces take which were written and not made durable: they are written again, over these.
+uint64_t unfinished_bytes(const Storage& storage, const PackOptions& options,
+                          const std::string& target, const Work& work, size_t num_done) {
+  uint64_t held = 0, done = 0;
+  for (const std::string_view name : {kResidentName, kExpertsName}) {
+    const std::string path = partial_path(target) + "/" + std::string(name);
+    const Result<uint64_t> bytes = held_bytes(storage, path);
+    if (bytes) held += *bytes;
+  }
+  for (size_t place = 0; place < std::min(num_done, work.pieces.size()); ++place) {
+    done += work.pieces[work.consumption.order[place]].bytes;
+  }
+  // A file system may hold more for a file that grows, and take that back.
+  return std::min(held - std::min(held, done), options.sync_bytes);
+}
+
+// With what there is of each now.
+std::vector<ConsumedFile> files_as_they_lie(const PackOptions& options,
+                                            const ShrinkingSource& source, const Work& work) {
+  std::vector<ConsumedFile> files = work.files;
+  for (size_t file = 0; file < files.size(); ++file) {
+    files[file].here_bytes = options.arriving->bytes_here(source.files()[file].path);
+  }
+  return files;
+}
+
 uint64_t largest_file(const Work& work) {
   uint64_t largest = 0;
   for (const ConsumedFile& file : work.files) largest = std::max(largest, file.bytes);
@@ -117,7 +144,7 @@ Result<void> check_one_disk(const Storage& storage, const std::string& target,
 // and for them.
 Result<void> check_arrivals(const Storage& storage, const PackOptions& options,
                             const std::string& target, const Work& work, const ArrivalRoom& all,
-                            const ArrivalRoom& left) {
+                            uint64_t left_bytes) {
   constexpr size_t kFilesMax = 2;
   if (all.num_files > kFilesMax) {
     return Error{ErrorCode::kInvalidArgument,
@@ -125,8 +152,7 @@ Result<void> check_arrivals(const Storage& storage, const PackOptions& options,
                              "to be here at a time; pull without --shard-by-shard",
                              escaped(options.source), all.num_files, work.files.size())};
   }
-  const uint64_t here = options.arriving->bytes_here();
-  const uint64_t needed = left.bytes - std::min(left.bytes, here) + kSpareBytes;
+  const uint64_t needed = left_bytes + kSpareBytes;
   const std::string place = PENSTOCK_TRY(place_for(storage, target));
   const uint64_t free = PENSTOCK_TRY(storage.free_bytes(place));
   if (free >= needed) return {};
@@ -322,27 +348,35 @@ Result<PackReport> pack_in_place(Storage& storage, const PackOptions& options,
     return staging_bytes(work.consumption, work.pieces, work.files, pieces_done,
                          workspace_options.other_bytes);
   };
-  const auto room_after = [&](size_t pieces_done) {
-    return arrival_room(work.consumption, work.pieces, work.files, pieces_done,
-                        workspace_options.other_bytes);
+  const auto check_arrivals_after = [&](size_t pieces_done) {
+    const auto room = [&](std::span<const ConsumedFile> files, size_t done) {
+      return arrival_room(work.consumption, work.pieces, files, done,
+                          workspace_options.other_bytes);
+    };
+    const uint64_t left = room(files_as_they_lie(options, *source, work), pieces_done).bytes;
+    const uint64_t again = unfinished_bytes(storage, options, target, work, pieces_done);
+    return check_arrivals(storage, options, target, work, room(work.files, 0),
+                          left - std::min(left, again));
   };
   std::unique_ptr<Storage::Lock> source_lock;
+  if (arrives) PENSTOCK_TRY(options.arriving->on_model(input->model_id()));
   if (!arrives) {
     source_lock =
         PENSTOCK_TRY(agree(storage, options, target, *input, *source, work, staging_after(0)));
   } else if (!storage.stat(partial_path(target))) {
     // Before anything is made, so that nothing is left behind.
-    PENSTOCK_TRY(check_arrivals(storage, options, target, work, room_after(0), room_after(0)));
+    PENSTOCK_TRY(check_arrivals_after(0));
   }
   AlignedMemory memory =
       PENSTOCK_TRY(AlignedMemory::create(piece_check_bytes(*input), "one packed expert"));
   Workspace workspace = PENSTOCK_TRY(Workspace::open(storage, workspace_options));
   const size_t num_done = workspace.journal().pieces().size();
   if (arrives) {
-    PENSTOCK_TRY(
-        check_arrivals(storage, options, target, work, room_after(0), room_after(num_done)));
+    PENSTOCK_TRY(check_arrivals_after(num_done));
   } else {
-    PENSTOCK_TRY(check_room(storage, target, work, staging_after(num_done)));
+    const uint64_t staging = staging_after(num_done);
+    const uint64_t again = unfinished_bytes(storage, options, target, work, num_done);
+    PENSTOCK_TRY(check_room(storage, target, work, staging - std::min(staging, again)));
     if (!source->goes_on()) PENSTOCK_TRY(source->save(input->model_id()));
   }
   return Packer({options, progress, stop, *input, workspace, memory, work.consumption, source.get(),

@@ -67,7 +67,10 @@ struct ArrivingFiles {
   std::function<Result<void>(std::span<const FileRange>)> expect;
   // The whole of a file, verified.
   std::function<Result<void>(const std::string& path)> bring;
-  std::function<uint64_t()> bytes_here;  // of all files
+  // Room of the disk that the file takes, whole or begun.
+  std::function<uint64_t(const std::string& path)> bytes_here;
+  // The id of what will be packed, before anything of it is.
+  std::function<Result<void>(uint64_t model_id)> on_model;
 };
 
 struct PackOptions {

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """pull --pack --shard-by-shard: the bytes of pull and pack, with two files of the source at a time."""
 
+import fcntl
 import json
 import math
 import os
@@ -9,6 +10,7 @@ import signal
 import struct
 import subprocess
 import tempfile
+import threading
 import time
 import unittest
 
@@ -304,13 +306,223 @@ class ShardByShard(PullCase):
         self.assertIn("hf_secret", str(hub.requests))
         self.assertNotIn("hf_secret", str(store.requests))
 
+    def refuse(self, hub, is_refused):
+        """Answers 403 where `is_refused(name, begin of the range)`; every other request is counted: {name: [begin]}."""
+        asked = {}
+
+        def answer(handler, kind, name):
+            if kind != "file" or not is_weights(name):
+                return False
+            begin = hub.range_of(handler, b"")[0]
+            if is_refused(name, begin):
+                hub.send(handler, 403)
+                return True
+            if not self.is_downloading():
+                asked.setdefault(name, []).append(begin)
+            return False
+
+        hub.hook = answer
+        return asked
+
+    def test_headers_and_samples_that_came_are_not_asked_for_again(self):
+        files = self.plain_files()
+        hub = self.watched(files)
+        digest = self.expected(hub, "--experts", "keep")
+        command = self.command("--experts", "keep")
+        last = f"model-{SHARDS:05}-of-{SHARDS:05}.safetensors"
+        weights = 8 + int.from_bytes(files[last][:8], "little")  # where they begin
+        asked = self.refuse(hub, lambda name, _: name == last)
+        self.refused(5, *command, hub=hub)
+        self.assertEqual(len(asked), SHARDS - 1)
+        asked = self.refuse(hub, lambda name, begin: name == last and begin >= weights)
+        self.refused(5, *command, hub=hub)
+        self.assertEqual(set(asked.pop(last)), {begin for begin in range(0, weights, int(PIECE) // 16)})
+        self.assertNotIn(0, sum(asked.values(), []))
+        # What is damaged is asked for once more, and what came before it is not.
+        path = os.path.join(self.staged, "samples.bin")
+        with open(path, "r+b") as file:
+            file.seek(os.path.getsize(path) - 100)
+            file.write(b"damaged")
+        asked = self.refuse(hub, lambda name, _: self.is_downloading())
+        self.refused(5, *command, hub=hub)
+        self.assertNotIn(0, sum(asked.values(), []))
+        self.assertGreater(len(asked.pop(last)), 0)
+        self.assertLessEqual(len(asked), 1)
+        asked = self.refuse(hub, lambda *_: False)
+        self.good(*command, hub=hub)
+        self.assertEqual(asked, {})
+        self.expect_done(digest)
+
+    def test_where_a_file_is_the_hub_is_asked_once_until_that_is_out_of_date(self):
+        files = self.plain_files()
+        hub, store = self.watched(files), self.hub(org__m=Repo(files))
+        digest = self.expected(hub, "--experts", "keep")
+        asked, uses, lock = [], {}, threading.Lock()
+        uses_most = 1 << 30
+
+        def redirect(handler, kind, name):
+            if kind != "file":
+                return False
+            with lock:
+                asked.append("later" if self.is_downloading() else name)
+                where = f"{store.url}{handler.path}?signed={len(asked)}"
+            hub.send(handler, 302, fields={"Location": where})
+            return True
+
+        def answer(handler, _kind, _name):
+            if self.is_downloading():
+                return False
+            with lock:
+                uses[handler.path] = uses.get(handler.path, 0) + 1
+                is_old = uses[handler.path] > uses_most
+            if is_old:
+                store.send(handler, 403)
+            return is_old
+
+        hub.hook, store.hook = redirect, answer
+        weights = list(filter(is_weights, files))
+        self.good(*self.command("--experts", "keep"), hub=hub)
+        self.expect_done(digest)
+        self.assertEqual([asked.count(name) for name in weights], [1] * SHARDS)
+        self.assertGreater(max(uses.values()), 2)
+        self.fresh()
+        asked.clear()
+        uses.clear()
+        uses_most = 2
+        self.good(*self.command("--experts", "keep"), hub=hub)
+        self.expect_done(digest)
+        self.assertGreater(max(asked.count(name) for name in weights), 1)
+
+    def told_free(self, hub, free, *flags):
+        """What a run says that is told so many bytes of free disk."""
+        done = subprocess.run([FAULTY, *map(str, self.command("--experts", "keep", *flags))], check=False,
+                              capture_output=True, timeout=TIMEOUT_S, env=self.env(hub, PENSTOCK_TEST_FREE=str(free)))
+        return done.stderr.decode()
+
+    def least_free(self, hub, is_fresh):
+        """Bytes, to 4 KiB, with which a run is not told that the disk is too small."""
+        low, high = 1, 1 << 26
+        while high - low > 4096:
+            free = (low + high) // 2
+            if is_fresh:
+                self.fresh()
+            text = self.told_free(hub, free)
+            if "too small" in text:
+                low = free
+            else:
+                self.assertIn("answered 403", text)
+                high = free
+        return high
+
+    def test_room_that_a_half_file_has_is_not_asked_for_again(self):
+        hub = self.watched(self.plain_files())
+        digest = self.expected(hub, "--experts", "keep")
+        self.refuse(hub, lambda *_: self.is_downloading())
+        fresh = self.least_free(hub, True)
+        self.fresh()
+        self.assertIn("answered 403", self.told_free(hub, fresh))
+        begun = [name for name in os.listdir(self.staged) if name.endswith(".ranges")]
+        self.assertEqual(len(begun), 1, "refused before anything of it came")
+        held = os.stat(os.path.join(self.staged, begun[0])).st_blocks * 512
+        self.assertGreater(held, 1 << 16)
+        self.assertLess(abs(fresh - held - self.least_free(hub, False)), 2 * 4096 + 1)
+        hub.hook = self.watch
+        self.good(*self.command("--experts", "keep"), hub=hub)
+        self.expect_done(digest)
+
+    def test_of_two_that_begin_together_one_begins(self):
+        hub = self.watched(self.plain_files())
+        second = []
+
+        def answer(handler, kind, name):
+            if kind == "file" and is_weights(name):
+                hub.send(handler, 403)
+                return True
+            if kind == "list" and not second:
+                second.append(None)
+                second[0] = self.run_it(*self.command(), hub=hub)
+                hub.repos["org/m"].commits = {"main": commit_of("next"), "old": commit_of("main")}
+            return False
+
+        hub.hook = answer
+        self.refused(5, *self.command(), hub=hub)
+        self.assertEqual(second[0].returncode, 5)
+        self.assertIn(b"lock", second[0].stderr)
+        with open(os.path.join(self.staged, "from.json"), encoding="utf-8") as file:
+            self.assertEqual(json.load(file)["commit"], commit_of("next"))
+
+    def test_a_model_of_something_else_is_not_taken_for_the_one_that_was_begun(self):
+        hub = self.watched(self.plain_files())
+        self.stopped_by_refusals(hub)
+        self.good("pack", os.path.join(SOURCES, "mlx-4"), self.target, "--threads", "1")
+        digest = digest_of_folder(self.target)
+        self.assertIn("exists", self.refused(2, *self.command("--experts", "keep"), hub=hub))
+        self.assertEqual(digest_of_folder(self.target), digest)
+        self.assertTrue(os.path.exists(os.path.join(self.staged, "from.json")))
+
+    def test_what_is_left_beside_the_model_is_removed_by_the_same_command_alone(self):
+        hub = self.watched(self.plain_files())
+        digest = self.expected(hub, "--experts", "keep")
+        note = []
+
+        def read_note(handler, kind, name):
+            if kind == "file" and is_weights(name) and self.is_downloading():
+                note.append(content(self.staged, "from.json"))
+            return False
+
+        hub.hook = read_note
+        self.good(*self.command("--experts", "keep"), hub=hub)
+        self.expect_done(digest)
+        os.mkdir(self.staged)
+        with open(os.path.join(self.staged, "from.json"), "wb") as file:
+            file.write(note[-1])
+        for flags in (("--experts", "4"), (), ("--experts", "keep", "--resident", "8"),
+                      ("--experts", "keep", "--revision", "v2")):
+            self.assertIn("exists", self.refused(2, *self.command(*flags), hub=hub))
+        with open(os.path.join(self.staged, "lock"), "wb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            self.assertIn("lock", self.refused(5, *self.command("--experts", "keep"), hub=hub))
+        self.assertEqual(sorted(os.listdir(self.staged)), ["from.json", "lock"])
+        hub.requests.clear()
+        told = [json.loads(line) for line in
+                self.good(*self.command("--experts", "keep", "--verify", "--json"), hub=hub).splitlines()]
+        self.assertEqual(told[0]["target"], self.target)
+        self.assertEqual(told[1]["num_faults"], 0)
+        self.assertEqual(hub.requests, [])
+        self.expect_done(digest)
+
+    def test_weights_are_weights_in_capitals(self):
+        files = {"M-Q5_K.GGUF": gguf_files()["Tiny-UD-Q5_K.gguf"]}
+        hub = self.watched(files)
+        digest = self.expected(hub)
+        early = []
+
+        def count(handler, kind, name):
+            if kind == "file" and not self.is_downloading():
+                begin, end = hub.range_of(handler, files[name])
+                early.append(end - begin)
+            return False
+
+        hub.hook = count
+        self.good(*self.command(), hub=hub)
+        self.expect_done(digest)
+        self.assertLess(sum(early), len(files["M-Q5_K.GGUF"]))
+
+    def test_a_token_that_is_not_sent_is_told(self):
+        hub = self.watched(self.plain_files())
+        done = self.run_it(*self.command("--experts", "keep"), HF_TOKEN="hf_secret",
+                           HF_ENDPOINT=hub.url.replace("127.0.0.1", "0.0.0.0"))
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertEqual(done.stderr.count(b"the token is not sent"), 1)
+        self.assertNotIn("hf_secret", str(hub.requests))
+
     def test_a_server_without_ranges_is_told_what_else_to_do(self):
         hub = self.watched(self.plain_files())
         hub.ranges = False
         line = self.refused(3, *self.command(), hub=hub)
         self.assertIn("knows no ranges", line)
         self.assertIn("without --shard-by-shard", line)
-        self.assertFalse(os.path.exists(self.target + ".partial"))
+        self.assertEqual(os.listdir(self.folder), ["made"])
 
     def test_ctrl_c_leaves_what_goes_on(self):
         hub = self.watched(self.plain_files())
@@ -401,8 +613,9 @@ class ShardByShard(PullCase):
         files["config.json"] = json.dumps(config).encode()
         hub = self.watched(files)
         self.assertIn("gptq", self.refused(3, *self.command(), hub=hub).lower())
-        self.assertEqual([name for name in os.listdir(self.staged) if is_weights(name)], [])
-        self.assertFalse(os.path.exists(self.target + ".partial"))
+        self.assertEqual(os.listdir(self.folder), ["made"])
+        self.assertIn("check the name", self.refused(3, *self.command(name="org/none"), hub=hub))
+        self.assertEqual(os.listdir(self.folder), ["made"])
 
     def test_flags_that_do_not_go_with_it(self):
         hub = self.watched(self.plain_files())

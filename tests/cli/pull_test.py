@@ -536,6 +536,21 @@ class Interruptions(PullCase):
         self.assertIn("too small", line)
         self.assertEqual(hub.requests_of("file"), [])
 
+    def test_room_that_a_half_file_has_is_not_asked_for_again(self):
+        hub = self.hub(org__one=Repo({"m-Q8_0.gguf": self.DATA}))
+
+        def told_free(free):
+            return subprocess.run([os.environ["PENSTOCK_FAULTY_BINARY"], "pull", "org/one", "--piece-bytes", str(PIECE)],
+                                  env=self.env(hub, PENSTOCK_TEST_FREE=str(free)), capture_output=True, check=False)
+
+        self.assertIn(b"too small", told_free(len(self.DATA) - 1).stderr)
+        hub.hook = lambda handler, kind, name: kind == "file" and (hub.send(handler, 403) or True)
+        self.assertIn(b"answered 403", told_free(len(self.DATA)).stderr)
+        hub.hook = None
+        done = told_free(1)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.expect_whole("org/one", self.DATA)
+
     def test_a_file_that_may_not_grow_ends_it_and_it_is_resumed(self):
         hub = self.hub(org__one=Repo({"m-Q8_0.gguf": self.DATA}))
         done = subprocess.run(

@@ -1,11 +1,12 @@
 // What a hub sends: the head of an answer line by line, a list of files as JSON, redirects; and what lies
-// in the cache: a journal of ranges. The first byte picks.
+// in the cache: a journal of ranges, and ranges that were kept. The first byte picks.
 #include <cstdint>
 #include <string>
 #include <string_view>
 
 #include "base/check.h"
 #include "hub/choice.h"
+#include "hub/kept_ranges.h"
 #include "hub/listing.h"
 #include "hub/range_journal.h"
 #include "hub/response_head.h"
@@ -39,12 +40,21 @@ void read_listing(std::string_view text) {
   static_cast<void>(choose_model(listing->files, {"o", "m", "Q4_0"}, "there").has_value());
 }
 
+// Without its first line, which would be the same for all.
+void read_kept(std::string_view records) {
+  const std::string commit(40, 'a'), text = "PSRANGES" + commit + std::string(records);
+  uint64_t bytes = 0;
+  const auto take = [&](const KeptRange& range) { bytes += range.bytes.size(); };
+  const uint64_t good = parse_kept_ranges(text, commit, take);
+  PENSTOCK_CHECK(good >= text.size() - records.size() && good <= text.size() && bytes <= good);
+}
+
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if (size == 0) return 0;
   const std::string_view text(reinterpret_cast<const char*>(data) + 1, size - 1);
-  switch (data[0] % 4) {
+  switch (data[0] % 5) {
     case 0: read_head(text); break;
     case 1: read_listing(text); break;
     case 2: {
@@ -52,10 +62,12 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
       if (target) PENSTOCK_CHECK(parse_origin(*target)->is_secure());
       break;
     }
-    default: {
+    case 3: {
       const PieceMap map = parse_journal(text, 1000, 7);
       PENSTOCK_CHECK(map.done.size() == 143 && map.bytes_done() <= 1000);
+      break;
     }
+    default: read_kept(text);
   }
   return 0;
 }

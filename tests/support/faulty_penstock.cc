@@ -1,6 +1,7 @@
 // The whole program on a disk that fails: as penstock, but a share of the reads of experts and of kept
 // prefixes goes wrong. PENSTOCK_TEST_ERRORS and PENSTOCK_TEST_FLIPS are these shares ("0.01"). It is
-// killed at its PENSTOCK_TEST_KILLED_AT-th change of the disk.
+// killed at its PENSTOCK_TEST_KILLED_AT-th change of the disk, and told that PENSTOCK_TEST_FREE bytes of
+// the disk are free.
 
 #include <cstdlib>
 #include <span>
@@ -19,6 +20,7 @@ int main(int argc, char** argv) {
                         {.errors = share("PENSTOCK_TEST_ERRORS"),
                          .flips = share("PENSTOCK_TEST_FLIPS"),
                          .path_parts = {"/experts.bin", ".state", ".page"},
-                         .killed_at = static_cast<uint64_t>(share("PENSTOCK_TEST_KILLED_AT"))});
+                         .killed_at = static_cast<uint64_t>(share("PENSTOCK_TEST_KILLED_AT")),
+                         .free_bytes = static_cast<uint64_t>(share("PENSTOCK_TEST_FREE"))});
   return run_program(all.empty() ? all : all.subspan(1), environment, storage);
 }

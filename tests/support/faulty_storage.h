@@ -15,6 +15,7 @@
 #include <string>
 #include <vector>
 
+#include "io/held_bytes.h"
 #include "io/storage.h"
 
 namespace penstock {
@@ -27,15 +28,20 @@ struct FaultRates {
   // The program is killed (SIGKILL) instead of making its n-th call that changes the disk, counted
   // from 1: open to create, write, sync, rename, remove. 0: never.
   uint64_t killed_at = 0;
+  // The disk seems to have so much room beside what there is; 0: as much as it has.
+  uint64_t free_bytes = 0;
 };
 
-class FaultyStorage final : public Storage {
+class FaultyStorage final : public Storage, public HeldRoom {
  public:
   FaultyStorage(Storage& real, FaultRates rates);
   ~FaultyStorage() override;
 
   Result<std::unique_ptr<StorageFile>> open(const std::string& path, OpenMode mode) override;
   Result<FileStat> stat(const std::string& path) const override { return real_.stat(path); }
+  Result<uint64_t> held_bytes(const std::string& path) const override {
+    return penstock::held_bytes(real_, path);
+  }
   Result<bool> is_directory(const std::string& path) const override {
     return real_.is_directory(path);
   }
@@ -63,6 +69,7 @@ class FaultyStorage final : public Storage {
     return real_.sync_directory(path);
   }
   Result<uint64_t> free_bytes(const std::string& path) const override {
+    if (rates_.free_bytes > 0) return rates_.free_bytes;
     return real_.free_bytes(path);
   }
   Result<std::unique_ptr<Lock>> lock(const std::string& path) override { return real_.lock(path); }
