@@ -6,11 +6,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <cerrno>
-
 #include "format/container.h"
 #include "pack/test_consumed.h"
-#include "pack/workspace.h"
 
 namespace penstock {
 namespace {
