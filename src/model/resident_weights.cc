@@ -28,6 +28,16 @@ void ResidentWeights::add_vector(std::string name, int64_t rows, int64_t columns
        .columns = columns});
 }
 
+void ResidentWeights::add_stored(std::string name, const MatrixForm& form, int64_t rows,
+                                 int64_t columns, const std::byte* place,
+                                 const ColumnOrder& order) {
+  if (form.is_plain()) {
+    add_vector(std::move(name), rows, columns, reinterpret_cast<const float*>(place));
+  } else {
+    add_matrix(std::move(name), stored_matrix(form, rows, columns, place, order));
+  }
+}
+
 const ResidentWeight* ResidentWeights::find(std::string_view name) const {
   const auto found = by_name_.find(std::string(name));
   return found == by_name_.end() ? nullptr : &weights_[found->second];
@@ -52,14 +62,8 @@ ResidentWeights packed_weights(const Container& container, std::span<const std::
   ResidentWeights weights;
   for (const ResidentTensor& tensor : container.tensors()) {
     PENSTOCK_CHECK(tensor.offset + tensor.bytes <= resident.size());
-    const std::byte* place = resident.data() + tensor.offset;
-    if (tensor.form.is_plain()) {
-      weights.add_vector(tensor.name, tensor.rows, tensor.columns,
-                         reinterpret_cast<const float*>(place));
-    } else {
-      weights.add_matrix(tensor.name, stored_matrix(tensor.form, tensor.rows, tensor.columns, place,
-                                                    tensor.order));
-    }
+    weights.add_stored(tensor.name, tensor.form, tensor.rows, tensor.columns,
+                       resident.data() + tensor.offset, tensor.order);
   }
   return weights;
 }

@@ -26,6 +26,9 @@ class ResidentWeights {
  public:
   void add_matrix(std::string name, const Matrix& matrix);
   void add_vector(std::string name, int64_t rows, int64_t columns, const float* values);
+  // Whichever it is by its form, at `place`; views that and `order`.
+  void add_stored(std::string name, const MatrixForm& form, int64_t rows, int64_t columns,
+                  const std::byte* place, const ColumnOrder& order);
 
   const ResidentWeight* find(std::string_view name) const;
   const std::vector<ResidentWeight>& all() const { return weights_; }

@@ -47,14 +47,8 @@ ResidentWeights SourceWeights::placed(const ModelSource& source,
   for (size_t i = 0; i < placed_.size(); ++i) {
     const SourceTensor& tensor = source.tensors()[i];
     const Placed& placed = placed_[i];
-    std::byte* place = memory.data() + placed.offset;
-    if (placed.form.is_plain()) {
-      weights.add_vector(tensor.name, tensor.rows, tensor.columns,
-                         reinterpret_cast<const float*>(place));
-    } else {
-      weights.add_matrix(tensor.name, stored_matrix(placed.form, tensor.rows, tensor.columns, place,
-                                                    tensor.order));
-    }
+    weights.add_stored(tensor.name, placed.form, tensor.rows, tensor.columns,
+                       memory.data() + placed.offset, tensor.order);
   }
   return weights;
 }
