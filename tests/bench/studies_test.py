@@ -1,4 +1,4 @@
-"""bench/scaling and bench/frontiers from end to end on tiny models: results, pictures, Ctrl-C."""
+"""The scripts of bench/ that write tables, from end to end on tiny models: results, pictures, Ctrl-C."""
 
 import csv
 import json
@@ -14,6 +14,7 @@ import xml.etree.ElementTree as ElementTree
 from scripts import ROOT, load
 
 BINARY = os.environ["PENSTOCK_BINARY"]
+DEMO_MODEL = os.environ["PENSTOCK_DEMO_MODEL"]
 PROFILE = {
     "profile_version": 2, "date": "2026-11-22T00:00:00Z", "version": "0",
     "machine": {"cpu_model": "test", "processors": 2, "memory_bytes": 1 << 34, "kernel": "Linux"},
@@ -41,8 +42,11 @@ class Studies(unittest.TestCase):
         return os.path.join(self.folder, *names)
 
     def command(self, script, *words):
-        return [sys.executable, "-B", os.path.join(ROOT, "bench", script), "--penstock", BINARY, "--machine", "test",
-                "--no-docs", "--out", self.path("out"), "--profile", self.path("profile.json"), *map(str, words)]
+        return [*self.script(script), "--profile", self.path("profile.json"), *map(str, words)]
+
+    def script(self, name):
+        return [sys.executable, "-B", os.path.join(ROOT, "bench", name), "--penstock", BINARY, "--machine", "test",
+                "--no-docs", "--out", self.path("out")]  # fmt: skip
 
     def scaling(self, *words):
         return self.command("scaling", "--quick", "--models", self.path("models"), *words)
@@ -104,6 +108,19 @@ class Studies(unittest.TestCase):
         for kind in ("prefill", "decode"):
             self.check_picture(f"frontiers-{kind}.svg")
         self.assertEqual(text.count("\n| prompt"), 8)
+
+    def test_the_table_has_a_row_for_each_budget_cache_and_length(self):
+        words = ["--quick", "--demo", DEMO_MODEL, "--shape", ""]
+        text = self.run_to_end([*self.script("performance_table"), *words])
+        with open(self.path("out/test.csv"), encoding="utf-8") as f:
+            rows = list(csv.DictReader(f))
+        self.assertEqual(len(rows), 4 * 2 * 2)
+        self.assertEqual(len({row["logits_hash"] for row in rows if row["n_gen"] == "16"}), 1)
+        for row in rows:
+            self.assertEqual(len(row["samples_ts"].split()), 2)
+            self.assertGreater(float(row["wait_ms_mixer"]), 0)
+            self.assertIn("bytes", json.loads(row["drives"])[0])
+        self.assertEqual(text.count("| prompt 64 |"), 8 + 8, "in both tables")
 
     def test_ctrl_c_leaves_no_result_and_no_model(self):
         running = subprocess.Popen(self.scaling("--rounds", 1), stderr=subprocess.PIPE, stdout=subprocess.PIPE)
