@@ -90,7 +90,9 @@ Result<void> GpuSystem::create_instance(void* loader, const GpuSystemOptions& op
       reinterpret_cast<PFN_vkCreateInstance>(get_function_(nullptr, "vkCreateInstance"));
   const VkResult result = create(&info, nullptr, &instance_);
   if (result == VK_ERROR_INCOMPATIBLE_DRIVER) {
-    return Error{ErrorCode::kUnsupported, "Vulkan finds no driver of a GPU"};
+    return Error{ErrorCode::kUnsupported,
+                 "Vulkan finds no driver of a GPU that starts (docs/gpu.md, 'no driver', for "
+                 "machines without a screen)"};
   }
   PENSTOCK_TRY(gpu_check(result, "starting Vulkan"));
 #define PENSTOCK_LOAD(call)                                                               \
