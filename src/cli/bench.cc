@@ -7,6 +7,7 @@
 #include "base/byte_text.h"
 #include "cli/drive_report.h"
 #include "cli/figures.h"
+#include "cli/gpu_advice.h"
 #include "cli/loading.h"
 #include "cli/program.h"
 #include "cli/progress.h"
@@ -95,6 +96,7 @@ Result<BenchOptions> bench_options(Call& call, const std::vector<BenchTest>& tes
     options.engine.context = std::max(
         options.engine.context, context_of(test, files.config, options.engine.experts_per_token));
   }
+  PENSTOCK_TRY(settle_gpu(call, options.engine));
   return options;
 }
 

@@ -9,6 +9,7 @@
 #include "experts/gpu_tier.h"
 #include "io/output_file.h"
 #include "model/shapes.h"
+#include "survey/gpu_gain.h"
 #include "survey/machine_profile.h"
 #include "survey/svg_chart.h"
 
@@ -108,12 +109,49 @@ Result<std::optional<KnownRates>> known_rates(Call& call, uint64_t read_bytes, D
   return known;
 }
 
-// --gpu and --vram; "auto" where none was measured is a line, as it is where there is none.
+Result<std::vector<GpuCard>> cards_of_profile(Call& call) {
+  const std::string path = profile_path(call);
+  if (path.empty()) return std::vector<GpuCard>();
+  Result<MachineProfile> profile = load_profile(call.storage, path);
+  if (profile) return std::move(profile->gpus);
+  if (profile.error().code == ErrorCode::kNotFound) return std::vector<GpuCard>();
+  return profile.error();
+}
+
+Result<void> forecast_on(Call& call, const GpuCard& card, TrunkOnGpu trunk,
+                         ForecastRequest& request) {
+  PENSTOCK_TRY(use_gpu(card, call.settings.bytes("vram"), trunk, request));
+  call.terminal.note(
+      fmt::format("{}: {}, reads {:.0f} GB/s, copies {:.0f} GB/s, answers in {:.0f} us", card.name,
+                  card.origin, card.read_gbps, card.link_gbps, card.round_trip_us));
+  return {};
+}
+
+// Where nobody asked: what a run on this machine would use. Rates of another machine have no GPU of this one.
+Result<void> apply_own_gpu(Call& call, ForecastRequest& request) {
+  for (const char* flag : {"flash-gbps", "dram-gbps", "gflops", "machine"}) {
+    if (call.settings.is_given(flag)) return {};
+  }
+  const std::vector<GpuCard> cards = PENSTOCK_TRY(cards_of_profile(call));
+  const GpuCard* const card = best_gpu(cards);
+  if (card == nullptr || card->is_unified) return {};
+  const TrunkOnGpu asked = trunk_on_gpu(call.settings.text("gpu-trunk"));
+  const Result<GpuGain> gain = gpu_gain(request, *card, 0, asked);
+  if (gain && gain->pays()) return forecast_on(call, *card, gain->trunk, request);
+  return {};
+}
+
+// --gpu and --vram. "auto" where none was measured is a line, as it is where there is none.
 Result<void> apply_gpu(Call& call, bool can_compute, ForecastRequest& request) {
   const std::string& name = call.settings.text("gpu");
+  const bool has_vram = call.settings.is_given("vram");
   if (name.empty() || name == "off") {
-    if (!call.settings.is_given("vram")) return {};
-    return Error{ErrorCode::kInvalidArgument, "--vram is memory of a GPU: say which with --gpu"};
+    if (!has_vram) return {};
+    return Error{ErrorCode::kInvalidArgument,
+                 "--vram is memory of a GPU, which --gpu off leaves out"};
+  }
+  if (!call.settings.is_given("gpu") && !has_vram) {
+    return can_compute ? apply_own_gpu(call, request) : Result<void>();
   }
   if (!can_compute) {
     return Error{
@@ -121,27 +159,15 @@ Result<void> apply_gpu(Call& call, bool can_compute, ForecastRequest& request) {
         fmt::format("--gpu: this model's experts stay on the processors; a GPU computes {}",
                     kGpuCodingNames)};
   }
-  std::vector<GpuCard> measured;
-  const std::string path = profile_path(call);
-  if (!path.empty()) {
-    Result<MachineProfile> profile = load_profile(call.storage, path);
-    if (!profile && profile.error().code != ErrorCode::kNotFound) return profile.error();
-    if (profile) measured = std::move(profile->gpus);
-  }
+  const std::vector<GpuCard> measured = PENSTOCK_TRY(cards_of_profile(call));
   if (name == "auto" && measured.empty()) {
     call.terminal.note(
         "no GPU is forecast: none of this machine was measured (`penstock doctor MODEL`); --gpu "
-        "NAME "
-        "forecasts a card that is not here");
+        "NAME forecasts a card that is not here");
     return {};
   }
   const GpuCard card = PENSTOCK_TRY(find_gpu_card(name, measured));
-  const TrunkOnGpu trunk = trunk_on_gpu(call.settings.text("gpu-trunk"));
-  PENSTOCK_TRY(use_gpu(card, call.settings.bytes("vram"), trunk, request));
-  call.terminal.note(
-      fmt::format("{}: {}, reads {:.0f} GB/s, copies {:.0f} GB/s, answers in {:.0f} us", card.name,
-                  card.origin, card.read_gbps, card.link_gbps, card.round_trip_us));
-  return {};
+  return forecast_on(call, card, trunk_on_gpu(call.settings.text("gpu-trunk")), request);
 }
 
 Result<void> apply_settings(Call& call, const MachineRates& rates, ForecastRequest& request) {
@@ -351,16 +377,25 @@ bool names_a_shape(const Call& call) {
   return find_model_shape(call.argument(0)).has_value();
 }
 
-Result<std::optional<ForecastRequest>> forecast_of_model(Call& call, const ModelFiles& files,
-                                                         const PlanRequest& plan) {
-  ForecastRequest request;
+Result<ModelForecast> model_forecast(Call& call, const ModelFiles& files, const PlanRequest& plan) {
+  ModelForecast model;
+  ForecastRequest& request = model.request;
   request.plan = plan;
   request.sizes = model_sizes(files);
   request.weights = weights_of(files);
   const std::optional<DType> own = files.experts_dtype();
   request.bits.experts = own ? stored_bits(*own) : expert_bits(files.config, request.sizes);
-  const DType dtype = own.value_or(nearest_dtype(request.bits.experts));
-  const auto known = PENSTOCK_TRY(known_rates(call, request.sizes.record_bytes, dtype));
+  model.is_measured_type = own.has_value();
+  model.priced_as = own.value_or(nearest_dtype(request.bits.experts));
+  model.gpu_computes = own || PENSTOCK_TRY(gpu_computes_experts(call, files));
+  return model;
+}
+
+Result<std::optional<ForecastRequest>> forecast_of_model(Call& call, const ModelFiles& files,
+                                                         const PlanRequest& plan) {
+  ModelForecast model = PENSTOCK_TRY(model_forecast(call, files, plan));
+  ForecastRequest& request = model.request;
+  const auto known = PENSTOCK_TRY(known_rates(call, request.sizes.record_bytes, model.priced_as));
   const std::string& gpu = call.settings.text("gpu");
   if (!known && gpu != "off" && gpu != "auto") {
     return Error{
@@ -370,13 +405,12 @@ Result<std::optional<ForecastRequest>> forecast_of_model(Call& call, const Model
   }
   if (!known) return std::optional<ForecastRequest>();
   call.terminal.note(fmt::format("rates: {}", known->origin));
-  if (!own) {
+  if (!model.is_measured_type) {
     call.terminal.note(fmt::format("products of {} are taken to be as fast as those of {}",
-                                   files.experts_coding(), name_of(dtype)));
+                                   files.experts_coding(), name_of(model.priced_as)));
   }
   PENSTOCK_TRY(apply_settings(call, known->rates, request));
-  const bool can_compute = own || PENSTOCK_TRY(gpu_computes_experts(call, files));
-  PENSTOCK_TRY(apply_gpu(call, can_compute, request));
+  PENSTOCK_TRY(apply_gpu(call, model.gpu_computes, request));
   return std::optional(std::move(request));
 }
 

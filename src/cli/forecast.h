@@ -30,6 +30,15 @@ bool names_a_shape(const Call& call);
 // `plan SHAPE`: all of it.
 Result<int> plan_shape(Call& call);
 
+// What a forecast takes of a model's files; the rates are still to come.
+struct ModelForecast {
+  ForecastRequest request;
+  DType priced_as = DType::kBF16;  // whose rates its experts' products are taken to have
+  bool is_measured_type = true;    // false: their own type has none
+  bool gpu_computes = false;       // whether a GPU can have experts of it
+};
+Result<ModelForecast> model_forecast(Call& call, const ModelFiles& files, const PlanRequest& plan);
+
 // Nothing when no rates are known: neither flags nor a profile.
 Result<std::optional<ForecastRequest>> forecast_of_model(Call& call, const ModelFiles& files,
                                                          const PlanRequest& plan);

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "cli/figures.h"
+#include "cli/gpu_advice.h"
 #include "cli/knobs.h"
 #include "cli/progress.h"
 #include "format/text.h"
@@ -119,10 +120,9 @@ Result<EngineOptions> engine_options(const Settings& settings, Verb running) {
   for (const auto& [flag, what] : {std::pair("vram", "is memory of a GPU"),
                                    std::pair("gpu-trunk", "is for matrices in a GPU's memory")}) {
     // What stands in a file of settings is for the runs that have a GPU.
-    if (settings.get(flag).origin != Origin::kFlag) continue;
-    if (settings.is_given("gpu") && settings.text("gpu") != "off") continue;
+    if (settings.get(flag).origin != Origin::kFlag || options.gpu.is_on()) continue;
     return Error{ErrorCode::kInvalidArgument,
-                 fmt::format("--{} {}: say which with --gpu", flag, what)};
+                 fmt::format("--{} {}, which --gpu off leaves out", flag, what)};
   }
   options.memory_watch.is_on = settings.text("memory-pressure") == "shrink";
   options.simd_target = settings.text("simd");
@@ -169,6 +169,7 @@ Result<std::unique_ptr<Engine>> load_engine(Call& call, const EngineOptions& opt
   if (traces) PENSTOCK_TRY(check_output(call.storage, call.settings.text("trace-routing")));
   Progress progress(call.terminal, "loading", Progress::Unit::kBytes);
   EngineOptions told = options;
+  PENSTOCK_TRY(settle_gpu(call, told));
   told.tell = [&](const std::string& text) { call.terminal.warning(text); };
   told.checksum_file = checksum_file_of(call, options.model);
   std::unique_ptr<Engine> engine =

@@ -294,10 +294,11 @@ constexpr Option kOptions[] = {
      "chat or serve, counts its memory)"},
     {"kv-disk-max", 0, kBytes, kServe | kChat, kMachine, "BYTES", "8G",
      "how large these files may be together; the oldest make room"},
-    {"gpu", 0, kText, kPlans, kMachine, "auto|off|NAME", "off",
+    {"gpu", 0, kText, kPlans, kMachine, "auto|off|NAME", "auto",
      "keep what every token needs and experts in a GPU's memory as well and compute them there "
-     "(Vulkan): auto: the best one; NAME: part of a name, or a number; the answer is the same "
-     "(plan: also of a card that is not here, or memory=24G,gbps=900)"},
+     "(Vulkan): auto: where `penstock doctor` measured that it pays; NAME: part of a name, or a "
+     "number; the answer is the same (plan: also of a card that is not here, or "
+     "memory=24G,gbps=900)"},
     {"vram", 0, kBytes, kPlans, kMachine, "BYTES", "",
      "how much of the GPU's memory to use, such as 12G; default: what is free there, less 1 GiB"},
     {"gpu-trunk", 0, kChoice, kPlans, kMachine, "auto|on|off", "auto",

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "model/shapes.h"
+#include "survey/gpu_gain.h"
 
 namespace penstock {
 namespace {
@@ -164,6 +165,60 @@ TEST(ForecastOfAGpu, refuses_what_the_engine_would_refuse) {
   wide.bits.experts = 16;
   EXPECT_EQ(use_gpu(find_gpu_card("4090", {}).value(), 0, TrunkOnGpu::kAuto, wide).error().code,
             ErrorCode::kUnsupported);
+}
+
+TEST(GpuGain, a_card_that_is_faster_than_memory_pays_and_a_slow_one_does_not) {
+  const GpuCard fast = find_gpu_card("4090", {}).value();
+  const GpuGain gain = gpu_gain(pc_request(), fast, 0, TrunkOnGpu::kAuto).value();
+  EXPECT_TRUE(gain.pays());
+  EXPECT_EQ(gain.trunk, TrunkOnGpu::kOn);
+  EXPECT_DOUBLE_EQ(gain.without_tps, make_forecast(pc_request())->token.overlapped_tps());
+  EXPECT_DOUBLE_EQ(gain.with_tps,
+                   make_forecast(with_gpu("4090", 0).value())->token.overlapped_tps());
+
+  const GpuGain experts = gpu_gain(pc_request(), fast, 0, TrunkOnGpu::kOff).value();
+  EXPECT_EQ(experts.trunk, TrunkOnGpu::kOff);
+  EXPECT_LT(experts.with_tps, gain.with_tps);
+
+  const GpuCard slow = find_gpu_card("memory=8G,gbps=20,link=2,trip=900", {}).value();
+  EXPECT_FALSE(gpu_gain(pc_request(), slow, 0, TrunkOnGpu::kAuto)->pays());
+}
+
+TEST(GpuGain, of_the_two_ways_the_faster_one) {
+  // Experts come from flash and the card is small: what matrices would take is worth more as slots.
+  ForecastRequest request = pc_request();
+  request.rates.flash_gbps = 1;
+  request.rates.memory_gbps = 500;
+  const GpuCard card = find_gpu_card("memory=12G,gbps=600,link=20,trip=60", {}).value();
+  const GpuGain best = gpu_gain(request, card, 0, TrunkOnGpu::kAuto).value();
+  const GpuGain on = gpu_gain(request, card, 0, TrunkOnGpu::kOn).value();
+  const GpuGain off = gpu_gain(request, card, 0, TrunkOnGpu::kOff).value();
+  EXPECT_GT(off.with_tps, on.with_tps);
+  EXPECT_EQ(best.trunk, TrunkOnGpu::kOff);
+  EXPECT_DOUBLE_EQ(best.with_tps, off.with_tps);
+}
+
+TEST(GpuGain, too_little_of_its_memory_gains_nothing_and_too_much_is_refused) {
+  const GpuCard card = find_gpu_card("4090", {}).value();
+  const GpuGain little = gpu_gain(pc_request(), card, 1 << 20, TrunkOnGpu::kAuto).value();
+  EXPECT_EQ(little.with_tps, 0);
+  EXPECT_FALSE(little.pays());
+  EXPECT_EQ(gpu_gain(pc_request(), card, uint64_t{25} << 30, TrunkOnGpu::kAuto).error().code,
+            ErrorCode::kInvalidArgument);
+}
+
+TEST(GpuGain, of_several_cards_the_one_that_an_engine_takes) {
+  std::vector<GpuCard> cards(3);
+  cards[0].name = "of the board";
+  cards[0].memory_bytes = uint64_t{64} << 30;
+  cards[0].is_unified = true;
+  cards[1].name = "small";
+  cards[1].memory_bytes = uint64_t{8} << 30;
+  cards[2].name = "large";
+  cards[2].memory_bytes = uint64_t{24} << 30;
+  EXPECT_EQ(best_gpu(cards)->name, "large");
+  EXPECT_EQ(best_gpu({cards[0]})->name, "of the board");
+  EXPECT_EQ(best_gpu({}), nullptr);
 }
 
 TEST(ForecastOfAGpu, rows_begin_without_it_and_never_get_slower_from_the_next) {

@@ -125,7 +125,7 @@ class PlanOfAGpu(Refusals):
         self.assertIn("gbps=fast", self.refused(2, *self.PC, "--gpu", "memory=24G,gbps=fast"))
         self.assertIn("--vram", self.refused(2, *self.PC, "--gpu", "4090", "--vram", "25G"))
         self.assertIn("--vram", self.refused(2, *self.PC, "--gpu", "4090", "--vram", "1M"))
-        self.assertIn("--gpu", self.refused(2, *self.PC, "--vram", "8G"))
+        self.assertIn("--gpu", self.refused(2, *self.PC, "--gpu", "off", "--vram", "8G"))
         self.assertIn("--vram", self.refused(2, *self.PC, "--gpu", "gb10"))
         self.refused(3, *self.PC, "--gpu", "4090", "--experts", "16")
 

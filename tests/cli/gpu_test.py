@@ -1,18 +1,20 @@
 #!/usr/bin/env python3
 """--gpu and --vram through the program, on the demo model and Mesa's software device (llvmpipe)."""
 
+import json
 import os
+import tempfile
 import unittest
 
-from support import good_json, penstock
+from support import environment, good_json, penstock
 
 DEMO = os.environ["PENSTOCK_DEMO_MODEL"]
 ASK = ("-p", "Tell me a story.", "-n", 8, "--greedy", "--memory", "130M", "--context", 512, "--warm-start", "off")
 
 
 class Gpu(unittest.TestCase):
-    def refused(self, code, *flags):
-        out = penstock("run", DEMO, *ASK, *flags)
+    def refused(self, code, *flags, env=None):
+        out = penstock("run", DEMO, *ASK, *flags, env=env)
         self.assertEqual((out.returncode, out.stdout), (code, b""), out.stderr)
         return out.stderr.decode()
 
@@ -53,13 +55,50 @@ class Gpu(unittest.TestCase):
         self.assertRegex(out.stderr.decode(), "^warning: no GPU is used: .*\n$")
         self.assertEqual(out.stdout, penstock("run", DEMO, *ASK, "-q").stdout)
 
+    def test_auto_goes_by_what_was_measured_here(self):
+        with tempfile.TemporaryDirectory() as state:
+            env = environment(XDG_STATE_HOME=state)
+            good_json("doctor", DEMO, env=env)
+            path = os.path.join(state, "penstock", "profile.json")
+            with open(path, encoding="utf-8") as file:
+                profile = json.load(file)
+
+            profile["flash"] = [{**point, "gbps": 2.0} for point in profile["flash"]]
+
+            def line_of(gpu, *flags, memory_gbps=20.0):
+                profile["memory"] = [{"threads": 1, "read_gbps": memory_gbps, "copy_gbps": memory_gbps / 2}]
+                profile["kernels"] = [{**kernel, "token_gbps": memory_gbps} for kernel in profile["kernels"]]
+                profile["gpus"] = [{"name": "Example 9000", "memory_bytes": 16 << 30, "unified": False, "read_gbps": 900,
+                                    "to_device_gbps": 20, "round_trip_us": 20, "dispatch_us": 5, "experts_gbps": 0, **gpu}]
+                with open(path, "w", encoding="utf-8") as file:
+                    json.dump(profile, file)
+                out = penstock("run", DEMO, *ASK, *flags, env=env)
+                self.assertEqual(out.returncode, 0, out.stderr)
+                return "\n".join(line for line in out.stderr.decode().splitlines() if "used" in line)
+
+            # This model is so small that to ask a card takes longer than to compute all of it.
+            slow = "^Example 9000 is not used: forecast [0-9.]+ tok/s with it, [0-9.]+ without .*$"
+            self.assertRegex(line_of({}), slow)
+            self.assertRegex(line_of({}, "--gpu", "auto"), slow)
+            # Beside slow memory it would be used; and is not here.
+            self.assertRegex(line_of({}, memory_gbps=0.1),
+                             "Example 9000 is used: forecast [0-9.]+ tok/s with it, [0-9.]+ without\n.*no GPU is used: ")
+            self.assertRegex(line_of({"unified": True}), "Example 9000 is not used: .* --vram")
+            self.assertEqual(line_of({}, "--gpu", "off"), "")
+            self.assertEqual(line_of({}, "--arithmetic", "float32"), "")
+            self.assertIn("--vram", self.refused(2, "--vram", "99G", env=env))
+            profile["gpus"][0]["read_gbps"] = -1
+            with open(path, "w", encoding="utf-8") as file:
+                json.dump(profile, file)
+            self.assertIn("gpus[0]", self.refused(3, env=env))
+
     def test_what_cannot_be_is_refused_with_names_and_numbers(self):
         self.assertIn('no GPU is called "nonesuch"', self.refused(2, "--gpu", "nonesuch"))
         self.assertRegex(self.refused(2, "--gpu", "llvmpipe", "--vram", "1M"), "give --vram [0-9]+ or more")
         self.assertRegex(self.refused(2, "--gpu", "llvmpipe", "--vram", "900G"), "900.00 GiB: llvmpipe .* can be had now")
         self.assertIn("--vram", self.refused(2, "--gpu", "llvmpipe"))  # it uses this machine's own memory
-        self.assertIn("say which with --gpu", self.refused(2, "--vram", "12M"))
-        self.assertIn("say which with --gpu", self.refused(2, "--gpu-trunk", "on"))
+        self.assertIn("--gpu off leaves out", self.refused(2, "--gpu", "off", "--vram", "12M"))
+        self.assertIn("--gpu off leaves out", self.refused(2, "--gpu", "off", "--gpu-trunk", "on"))
         self.assertIn("fixed16", self.refused(2, "--gpu", "llvmpipe", "--vram", "12M", "--arithmetic", "float32"))
 
 
