@@ -8,16 +8,28 @@
 namespace penstock {
 namespace {
 
-constexpr VkPipelineStageFlags2 kWork = VK_PIPELINE_STAGE_2_COMPUTE_SHADER_BIT |
-                                        VK_PIPELINE_STAGE_2_COPY_BIT |
-                                        VK_PIPELINE_STAGE_2_CLEAR_BIT;
-constexpr VkPipelineStageFlags2 kCopies =
-    VK_PIPELINE_STAGE_2_COPY_BIT | VK_PIPELINE_STAGE_2_CLEAR_BIT;
-
 struct Step {
   VkPipelineStageFlags2 stages;
   VkAccessFlags2 access;
 };
+
+// By kind.
+constexpr std::array<Step, kGpuCommandKinds> kWrites = {
+    Step{VK_PIPELINE_STAGE_2_COMPUTE_SHADER_BIT, VK_ACCESS_2_SHADER_STORAGE_WRITE_BIT},
+    Step{VK_PIPELINE_STAGE_2_COPY_BIT | VK_PIPELINE_STAGE_2_CLEAR_BIT,
+         VK_ACCESS_2_TRANSFER_WRITE_BIT}};
+constexpr std::array<VkAccessFlags2, kGpuCommandKinds> kReads = {
+    VK_ACCESS_2_SHADER_STORAGE_READ_BIT, VK_ACCESS_2_TRANSFER_READ_BIT};
+
+Step writes_of(uint32_t kinds) {
+  Step step = {};
+  for (uint32_t kind = 0; kind < kGpuCommandKinds; ++kind) {
+    if ((kinds >> kind & 1) == 0) continue;
+    step.stages |= kWrites[kind].stages;
+    step.access |= kWrites[kind].access;
+  }
+  return step;
+}
 
 VkMemoryBarrier2 memory_barrier(const Step& from, const Step& to) {
   return {.sType = VK_STRUCTURE_TYPE_MEMORY_BARRIER_2,
@@ -37,16 +49,28 @@ void record(const VulkanDeviceFunctions& functions, VkCommandBuffer list,
   functions.CmdPipelineBarrier2(list, &info);
 }
 
-constexpr VkAccessFlags2 kWrites = VK_ACCESS_2_MEMORY_WRITE_BIT;
-constexpr VkAccessFlags2 kAll = VK_ACCESS_2_MEMORY_READ_BIT | VK_ACCESS_2_MEMORY_WRITE_BIT;
-
 }  // namespace
+
+void GpuCommands::begin_command(Kind kind) {
+  uint32_t& awaited = order_.awaited[kind];
+  if (awaited != 0) {
+    const Step to = {kWrites[kind].stages, kReads[kind] | kWrites[kind].access};
+    record(*functions_, list_, memory_barrier(writes_of(awaited), to));
+    awaited = 0;
+  }
+  order_.since_barrier |= 1u << kind;
+  kinds_ |= 1u << kind;
+}
 
 void GpuCommands::dispatch_bytes(const GpuKernel& kernel, std::span<const std::byte> arguments,
                                  GpuGroups groups) {
   PENSTOCK_DCHECK(kernel.pipeline != VK_NULL_HANDLE);
   if (groups.x == 0 || groups.y == 0) return;
-  functions_->CmdBindPipeline(list_, VK_PIPELINE_BIND_POINT_COMPUTE, kernel.pipeline);
+  begin_command(kDispatch);
+  if (bound_ != kernel.pipeline) {
+    functions_->CmdBindPipeline(list_, VK_PIPELINE_BIND_POINT_COMPUTE, kernel.pipeline);
+    bound_ = kernel.pipeline;
+  }
   functions_->CmdPushConstants(list_, layout_, VK_SHADER_STAGE_COMPUTE_BIT, 0,
                                static_cast<uint32_t>(arguments.size()), arguments.data());
   functions_->CmdDispatch(list_, groups.x, groups.y, 1);
@@ -56,17 +80,14 @@ void GpuCommands::copy(const GpuBuffer& from, uint64_t from_offset, const GpuBuf
                        uint64_t to_offset, uint64_t bytes) {
   PENSTOCK_CHECK(from_offset + bytes <= from.size() && to_offset + bytes <= to.size());
   if (bytes == 0) return;
+  begin_command(kCopy);
   const VkBufferCopy region = {.srcOffset = from_offset, .dstOffset = to_offset, .size = bytes};
   functions_->CmdCopyBuffer(list_, from.handle(), to.handle(), 1, &region);
 }
 
 void GpuCommands::clear(const GpuBuffer& buffer) {
+  begin_command(kCopy);
   functions_->CmdFillBuffer(list_, buffer.handle(), 0, VK_WHOLE_SIZE, 0);
-}
-
-void GpuCommands::barrier() {
-  const VkPipelineStageFlags2 stages = layout_ != VK_NULL_HANDLE ? kWork : kCopies;
-  record(*functions_, list_, memory_barrier({stages, kWrites}, {stages, kAll}));
 }
 
 Result<std::unique_ptr<GpuQueue>> GpuQueue::create(GpuDevice& device, uint32_t family) {
@@ -119,7 +140,11 @@ Result<GpuCommands> GpuQueue::begin() {
   PENSTOCK_TRY(device_.check(device_.functions().BeginCommandBuffer(commands.list_, &info),
                              "writing commands"));
   is_writing_ = true;
-  commands.barrier();  // what earlier lists have written
+  commands.order_ = order_;
+  // Also what another queue has written: of that this one knows nothing, and any barrier does.
+  commands.order_.since_barrier |=
+      1u << (commands.layout_ != VK_NULL_HANDLE ? GpuCommands::kDispatch : GpuCommands::kCopy);
+  commands.barrier();
   return commands;
 }
 
@@ -131,11 +156,13 @@ Result<void> GpuQueue::end(VkCommandBuffer list) {
 Result<Fence> GpuQueue::submit(const GpuCommands& commands) {
   const VulkanDeviceFunctions& functions = device_.functions();
   PENSTOCK_TRY(device_.count_submit());
-  const VkPipelineStageFlags2 stages = commands.layout_ != VK_NULL_HANDLE ? kWork : kCopies;
-  record(
-      functions, commands.list_,
-      memory_barrier({stages, kWrites}, {VK_PIPELINE_STAGE_2_HOST_BIT, VK_ACCESS_2_HOST_READ_BIT}));
+  if (commands.kinds_ != 0) {
+    record(functions, commands.list_,
+           memory_barrier(writes_of(commands.kinds_),
+                          {VK_PIPELINE_STAGE_2_HOST_BIT, VK_ACCESS_2_HOST_READ_BIT}));
+  }
   PENSTOCK_TRY(end(commands.list_));
+  order_ = commands.order_;
   const VkCommandBufferSubmitInfo list = {.sType = VK_STRUCTURE_TYPE_COMMAND_BUFFER_SUBMIT_INFO,
                                           .pNext = nullptr,
                                           .commandBuffer = commands.list_,

@@ -45,6 +45,21 @@ struct GpuGroups {
   uint32_t x = 1, y = 1;
 };
 
+// Dispatches, and copies with clears: what barriers tell apart. One between dispatches that also names copies
+// stops some devices for longer.
+inline constexpr size_t kGpuCommandKinds = 2;
+
+// What commands of each kind have still to wait for, along a queue: sets of kinds, a bit for each.
+struct GpuOrder {
+  uint32_t since_barrier = 0;
+  std::array<uint32_t, kGpuCommandKinds> awaited = {};  // by those of this kind
+
+  void barrier() {
+    for (uint32_t& kinds : awaited) kinds |= since_barrier;
+    since_barrier = 0;
+  }
+};
+
 // A list while it is written.
 class GpuCommands {
  public:
@@ -57,17 +72,23 @@ class GpuCommands {
   void copy(const GpuBuffer& from, uint64_t from_offset, const GpuBuffer& to, uint64_t to_offset,
             uint64_t bytes);
   void clear(const GpuBuffer& buffer);  // zeros
-  // Commands behind it see what those before it have written, and write only after these have read.
-  void barrier();
+  // Commands behind it see what those before it have written, and write only after these have read. Written
+  // with the next command, whose kind it is for.
+  void barrier() { order_.barrier(); }
 
  private:
   friend class GpuQueue;
+  enum Kind : uint32_t { kDispatch, kCopy };
   void dispatch_bytes(const GpuKernel& kernel, std::span<const std::byte> arguments,
                       GpuGroups groups);
+  void begin_command(Kind kind);
 
   const VulkanDeviceFunctions* functions_ = nullptr;
   VkPipelineLayout layout_ = VK_NULL_HANDLE;
   VkCommandBuffer list_ = VK_NULL_HANDLE;
+  VkPipeline bound_ = VK_NULL_HANDLE;
+  GpuOrder order_;
+  uint32_t kinds_ = 0;  // of its commands
 };
 
 class GpuQueue {
@@ -104,6 +125,7 @@ class GpuQueue {
   VkSemaphore timeline_ = VK_NULL_HANDLE;
   std::array<VkCommandBuffer, kLists> lists_ = {};
   std::function<void(bool)> while_looking_;
+  GpuOrder order_;           // after the lists submitted so far
   uint64_t seen_ = 0;        // the last fence that the host has seen passed
   bool is_writing_ = false;  // a list was begun and not submitted
   uint64_t submitted_ = 0;  // the last fence's number; list i has fences i + 1, i + 1 + kLists, ...
