@@ -461,10 +461,10 @@ void run_all(Bench& bench) {
       for (const DType dtype : kTypes) {
         for (const int64_t tokens : {1, 512}) bench_matmul(bench, model, dtype, tokens, threads);
       }
-      for (const int64_t context : {4096, 32768}) {
+      for (const int64_t context : {4096, 32768, 131072}) {
         bench_attention(bench, model, 1, context, threads);
+        bench_attention(bench, model, 256, context, threads);
       }
-      bench_attention(bench, model, 256, 4096, threads);
       for (const int64_t tokens : {1, 256}) {
         bench_delta_net(bench, model, tokens, threads);
         bench_row_ops(bench, model, tokens, threads);
