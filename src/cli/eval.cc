@@ -7,6 +7,7 @@
 #include <numeric>
 
 #include "cli/drive_report.h"
+#include "cli/figures.h"
 #include "cli/generation.h"
 #include "cli/json_lines.h"
 #include "cli/loading.h"
@@ -178,6 +179,7 @@ class EvalRun {
         PENSTOCK_TRY(check_base_texts(*base_, texts_, window_tokens_, vocab));
       }
       for (const EvalSet& set : sets_) PENSTOCK_TRY(check_base_set(*base_, set, max_tokens()));
+      tell_lossy_base(path);
     }
     const std::string& written = call_.settings.text("write-base");
     if (written.empty()) return {};
@@ -187,6 +189,7 @@ class EvalRun {
     }
     info_ = {.label = label_,
              .model_id = engine_.files().id_text(),
+             .lossy = lossy_words(engine_),
              .vocab_size = vocab,
              .window_tokens = window_tokens_,
              .top = static_cast<int>(std::min(call_.settings.integer("base-top"), vocab)),
@@ -194,6 +197,16 @@ class EvalRun {
              .sets = {}};
     writer_.emplace(PENSTOCK_TRY(BaseWriter::create(call_.storage, written)));
     return {};
+  }
+
+  // What is near to such a base need not be near to the model.
+  void tell_lossy_base(const std::string& path) const {
+    const BaseInfo& info = base_->info();
+    if (info.lossy.empty()) return;
+    call_.terminal.warning(
+        fmt::format("{}: the base is LOSSY, {} with {}; differences from it are not those from the "
+                    "model",
+                    path, info.label, info.lossy));
   }
 
   Result<void> run_texts(Session& session) {
@@ -249,7 +262,11 @@ class EvalRun {
              {"kv_bits", bits_of(engine_.kv_form())},
              {"experts_per_token", traffic_.experts_per_token()},
              {"bytes_per_token", traffic_.bytes_per_token()}};
-    if (base_) row["base"] = base_->info().label;
+    if (base_) {
+      row["base"] = base_->info().label;
+      row["base_lossy"] = !base_->info().lossy.empty();
+      if (!base_->info().lossy.empty()) row["base_lossy_text"] = base_->info().lossy;
+    }
     if (text_) row["texts"] = text_json(*text_);
     for (const SetOutcome& outcome : outcomes_) row["sets"][outcome.name] = set_json(outcome);
     if (endurance_) row["endurance"] = endurance_json(*endurance_);

@@ -88,8 +88,8 @@ std::string gpu_line(const GpuReport& gpu) {
                      format_bytes(gpu.vram_bytes), types_left_text(gpu));
 }
 
-std::string lossy_text(const ModelConfig& config, int64_t experts_per_token,
-                       const ExpertLimits& limits, KvForm kv_form) {
+std::string lossy_words(const ModelConfig& config, int64_t experts_per_token,
+                        const ExpertLimits& limits, KvForm kv_form) {
   const int64_t trained = config.num_experts_per_tok;
   std::string what;
   if (experts_per_token != trained) {
@@ -101,11 +101,22 @@ std::string lossy_text(const ModelConfig& config, int64_t experts_per_token,
   if (kv_form != KvForm::kFloat32) {
     what += fmt::format("{}keys and values of {} bits", what.empty() ? "" : "; ", bits_of(kv_form));
   }
+  return what;
+}
+
+std::string lossy_text(const ModelConfig& config, int64_t experts_per_token,
+                       const ExpertLimits& limits, KvForm kv_form) {
+  const std::string what = lossy_words(config, experts_per_token, limits, kv_form);
   if (what.empty()) return "";
   return fmt::format(
       "LOSSY: {}; answers differ from the model's (what that costs: docs/quality.md, penstock "
       "eval)",
       what);
+}
+
+std::string lossy_words(const Engine& engine) {
+  return lossy_words(engine.config(), engine.experts_per_token(), engine.expert_limits(),
+                     engine.kv_form());
 }
 
 std::string lossy_text(const Engine& engine) {

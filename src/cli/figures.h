@@ -15,8 +15,13 @@ std::string plan_line(Engine& engine);
 std::string gpu_line(const GpuReport& gpu);
 Json gpu_json(const GpuReport& gpu);
 
-// Other experts per token than the trained ones, keys and values in fewer bits, and what that means;
-// empty where nothing is lossy.
+// Other experts per token than the trained ones, keys and values in fewer bits; empty where nothing is
+// lossy.
+std::string lossy_words(const ModelConfig& config, int64_t experts_per_token,
+                        const ExpertLimits& limits, KvForm kv_form);
+std::string lossy_words(const Engine& engine);
+
+// The same, and what that means.
 std::string lossy_text(const ModelConfig& config, int64_t experts_per_token,
                        const ExpertLimits& limits, KvForm kv_form);
 std::string lossy_text(const Engine& engine);

@@ -15,7 +15,7 @@
 namespace penstock {
 namespace {
 
-constexpr int kVersion = 1;
+constexpr int kVersion = 2;  // 1 kept no word of what was lossy
 constexpr std::string_view kMagic = "PNSTBASE";
 constexpr uint64_t kTrailerBytes = 2 * sizeof(uint64_t) + sizeof(Hash128) + 8;
 constexpr uint64_t kInfoBytesMax = uint64_t{64} << 20;
@@ -46,14 +46,10 @@ Json info_json(const BaseInfo& info) {
   Json texts = Json::array(), sets = Json::array();
   for (const BaseText& text : info.texts) texts.push_back(text_json(text));
   for (const BaseSet& set : info.sets) sets.push_back(set_json(set));
-  return {{"version", kVersion},
-          {"label", info.label},
-          {"model_id", info.model_id},
-          {"vocab_size", info.vocab_size},
-          {"window_tokens", info.window_tokens},
-          {"top", info.top},
-          {"texts", std::move(texts)},
-          {"sets", std::move(sets)}};
+  return {
+      {"version", kVersion}, {"label", info.label},           {"model_id", info.model_id},
+      {"lossy", info.lossy}, {"vocab_size", info.vocab_size}, {"window_tokens", info.window_tokens},
+      {"top", info.top},     {"texts", std::move(texts)},     {"sets", std::move(sets)}};
 }
 
 // --- from JSON ---
@@ -123,6 +119,7 @@ Result<BaseInfo> info_of(const Json& json) {
   BaseInfo info;
   info.label = PENSTOCK_TRY(json_string(json, "label", what));
   info.model_id = PENSTOCK_TRY(json_string(json, "model_id", what));
+  info.lossy = PENSTOCK_TRY(json_string(json, "lossy", what));
   info.vocab_size = PENSTOCK_TRY(json_int(json, "vocab_size", what, 1, kPositionVocabMax));
   info.window_tokens = PENSTOCK_TRY(json_int(json, "window_tokens", what, 1, INT32_MAX));
   const int64_t top_max = std::min(int64_t{kBaseTopMax}, info.vocab_size);

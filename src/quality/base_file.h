@@ -7,7 +7,8 @@
 //
 // Positions have a checksum per text, compared when they are read. The file is bound to what it was
 // made from: the hash of every text's tokens and of every prompt's, so of texts, tokenizer and
-// template alike; whoever compares says what differs.
+// template alike; whoever compares says what differs. It also says what was left out of the model when
+// it was made: what is as such a run is not as the model.
 //
 // Threads  one
 // Memory   the JSON, at most kInfoBytesMax, and the positions of one window
@@ -54,6 +55,7 @@ struct BaseSet {
 struct BaseInfo {
   std::string label;
   std::string model_id;
+  std::string lossy;  // what that run left out of the model, in words; empty: nothing
   int64_t vocab_size = 0;
   int64_t window_tokens = 0;
   int top = 0;

@@ -30,6 +30,7 @@ std::vector<std::byte> positions(int count, int seed) {
 BaseInfo info() {
   return {.label = "the \"best\"",
           .model_id = "0123",
+          .lossy = "1 expert per token",
           .vocab_size = kVocab,
           .window_tokens = 4,
           .top = kTop,
@@ -63,6 +64,7 @@ TEST(BaseFile, comes_back_as_it_was_written) {
   write(storage);
   BaseFile base = BaseFile::open(storage, kPath).value();
   EXPECT_EQ(base.info().label, "the \"best\"");
+  EXPECT_EQ(base.info().lossy, "1 expert per token");
   EXPECT_EQ(base.info().top, kTop);
   ASSERT_EQ(base.info().texts.size(), 3u);
   EXPECT_EQ(base.info().texts[2].id, "t2");
@@ -157,14 +159,21 @@ TEST(BaseFile, that_says_what_cannot_be_is_refused) {
            {"\"nll\":2.1", "\"nll\":\"2.1\""},
            {"\"exact\":true", "\"exact\":1"},
            {"\"label\"", "\"lapel\""},
+           {"\"lossy\"", "\"glossy\""},
+           {"\"lossy\":\"1 expert per token\"", "\"lossy\":false"},
            {"\"texts\":[", "\"texts\":[7,"}}) {
     const auto base = open_with(disk, from, to);
     ASSERT_FALSE(base) << to;
     EXPECT_EQ(base.error().code, ErrorCode::kCorrupt) << to;
     EXPECT_NE(base.error().message.find(kPath), std::string::npos) << base.error().message;
   }
-  EXPECT_EQ(open_with(disk, "\"version\":1", "\"version\":2").error().code,
-            ErrorCode::kUnsupported);
+  // The first kept no word of what was lossy: whether it was the model's nobody knows.
+  for (const char* other : {"\"version\":1", "\"version\":3"}) {
+    const auto base = open_with(disk, "\"version\":2", other);
+    ASSERT_FALSE(base) << other;
+    EXPECT_EQ(base.error().code, ErrorCode::kUnsupported);
+    EXPECT_NE(base.error().message.find("--write-base"), std::string::npos);
+  }
 }
 
 TEST(BaseFile, a_token_beyond_the_vocabulary_is_refused_when_it_is_read) {

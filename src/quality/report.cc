@@ -187,10 +187,12 @@ std::vector<Column> columns_of(std::span<const Json> rows) {
       {"model", [](const Json& row) { return text_at(row, "label"); }},
       {"experts/token",
        [](const Json& row) { return formatted("{:.4g}", number_at(row, {"experts_per_token"})); }},
-      {"MB/token", [](const Json& row) {
+      {"MB/token",
+       [](const Json& row) {
          const auto bytes = number_at(row, {"bytes_per_token"});
          return bytes ? fmt::format("{:.3f}", *bytes / 1e6) : "";
-       }}};
+       }},
+      {"against a LOSSY base", [](const Json& row) { return text_at(row, "base_lossy_text"); }}};
   std::ranges::move(text_columns(), std::back_inserter(columns));
   columns.push_back(exchange_column(rows));
   for (const std::string& name : names_under("sets", rows)) {

@@ -24,7 +24,7 @@ Json set_json(const SetOutcome& outcome);
 Json endurance_json(const EnduranceOutcome& outcome);
 Json recall_json(std::span<const RecallOutcome> outcomes);  // by length
 
-// Rows as Markdown. "KL per MB saved" is what a row's mean divergence comes to for each megabyte of
+// Rows as Markdown; a column of its own says of which rows the base was lossy. "KL per MB saved" is what a row's mean divergence comes to for each megabyte of
 // experts per token that it needs less than the row with the most.
 std::string eval_table(std::span<const Json> rows);
 

@@ -45,6 +45,14 @@ TEST(Report, tells_perplexity_and_bits_of_what_was_summed) {
   EXPECT_FALSE(text_json(even).at("change").at("significant").get<bool>());
 }
 
+TEST(Report, says_of_which_rows_the_base_was_lossy) {
+  const std::vector<Json> rows = {{{"label", "a"}, {"base_lossy", false}},
+                                  {{"label", "b"}, {"base_lossy_text", "of 8 | at most 6"}}};
+  EXPECT_THAT(eval_table(rows), HasSubstr("| against a LOSSY base |"));
+  EXPECT_THAT(eval_table(rows), HasSubstr("| a |  |\n| b | of 8 / at most 6 |\n"));
+  EXPECT_THAT(eval_table(std::span(rows).first(1)), Not(HasSubstr("LOSSY")));
+}
+
 TEST(Report, has_a_row_for_each_and_leaves_columns_out_that_are_empty) {
   const std::vector<Json> rows = {row("a|b", 4e6, {}), row("c", 2e6, 0.01)};
   const std::string table = eval_table(rows);

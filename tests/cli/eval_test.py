@@ -84,6 +84,29 @@ class Eval(unittest.TestCase):
         self.assertGreaterEqual(change["kl_999"], change["kl_mean"])
         self.assertLess(change["same_top"]["share"], 1)
 
+    def test_a_lossy_run_that_is_kept_says_so_wherever_it_is_compared_with(self):
+        layers = good_json("show", MODEL.path)["num_hidden_layers"]
+        for flags, words in ((("--experts-per-token", 1), "1 experts per token"),
+                             (("--lossy-expert-weight", 0.7), "0.7"),
+                             (("--lossy-experts-by-layer", f"1*{layers}"), "at most"),
+                             (("--lossy-kv", 8), "8 bits")):
+            with self.subTest(flags[0]):
+                self.eval("--write-base", self.base, *flags)
+                row = self.eval("--base", self.base)
+                self.assertEqual((row["lossy"], row["base_lossy"]), (False, True))
+                self.assertIn(words, row["base_lossy_text"])
+                done = penstock("eval", MODEL.path, "--data", self.data, "--base", self.base, "--quiet")
+                self.assertEqual(done.returncode, 0, done.stderr)
+                self.assertIn("the base is LOSSY", done.stderr.decode())
+                self.assertIn("against a LOSSY base", done.stdout.decode())
+                self.assertIn(row["base_lossy_text"], done.stdout.decode())
+        self.eval("--write-base", self.base)
+        row = self.eval("--base", self.base, "--experts-per-token", 1)
+        self.assertEqual((row["lossy"], row["base_lossy"]), (True, False))
+        self.assertNotIn("base_lossy_text", row)
+        done = penstock("eval", MODEL.path, "--data", self.data, "--base", self.base)
+        self.assertNotIn("LOSSY", done.stderr.decode() + done.stdout.decode())
+
     def test_the_kept_run_is_the_same_file_whatever_the_budget_and_threads(self):
         files = []
         for i, flags in enumerate((("--threads", 1), ("--threads", 3, "--memory", "24M", "-c", 1024))):
