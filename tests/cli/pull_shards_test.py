@@ -15,7 +15,7 @@ import time
 import unittest
 
 from hub_server import Repo, commit_of
-from pull_test import PIECE, SOURCES, PullCase, content, gguf_files
+from pull_case import PIECE, SOURCES, PullCase, content, gguf_files
 from support import BINARY, DATA, IS_SANITIZED, TIMEOUT_S, digest_of_folder, shard_safetensors
 
 FAULTY = os.environ["PENSTOCK_FAULTY_BINARY"]
