@@ -64,6 +64,16 @@ std::string what_happens(const InPlaceFacts& facts, std::string_view between) {
 
 }  // namespace
 
+Result<void> type_name(Call& call, const std::string& what, const std::string& name) {
+  call.interrupt.set_policy(Interrupt::Policy::kExit);
+  call.terminal.show(table_text(fmt::format("{}type {} to do so: ", what, name)));
+  std::string typed;
+  std::getline(std::cin, typed);
+  if (typed == name) return {};
+  return invalid_argument(
+      fmt::format("{} is not {}; nothing was removed", escaped(typed), escaped(name)));
+}
+
 Result<void> consent_in_place(Call& call, const std::string& source, const InPlaceFacts& facts) {
   for (const InPlaceFacts::File& file : facts.files) PENSTOCK_TRY(check_file(file.path));
   if (call.settings.is_on("yes")) {
@@ -76,15 +86,9 @@ Result<void> consent_in_place(Call& call, const std::string& source, const InPla
         fmt::format("{}: {}; agree with --yes", escaped(source), what_happens(facts, "; "))};
   }
   const std::string name = fs::path(source).filename();
-  // Nothing is there yet to tidy up, and Ctrl-C ends it here.
-  call.interrupt.set_policy(Interrupt::Policy::kExit);
-  call.terminal.show(
-      table_text(fmt::format("{}\ntype {} to do so: ", what_happens(facts, "\n"), name)));
-  std::string typed;
-  std::getline(std::cin, typed);
+  PENSTOCK_TRY(type_name(call, what_happens(facts, "\n") + '\n', name));
   call.interrupt.set_policy(Interrupt::Policy::kStop);
-  if (typed == name) return {};
-  return Error{ErrorCode::kCancelled, "nothing was removed"};
+  return {};
 }
 
 }  // namespace penstock

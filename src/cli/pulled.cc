@@ -4,10 +4,10 @@
 
 #include <algorithm>
 #include <ctime>
-#include <iostream>
 #include <string>
 
 #include "base/byte_text.h"
+#include "cli/consent.h"
 #include "cli/hub_access.h"
 #include "cli/program.h"
 #include "hub/inventory.h"
@@ -66,12 +66,7 @@ Result<void> confirm(Call& call, const Removal& removal, const std::string& what
     return Error{ErrorCode::kInvalidArgument,
                  fmt::format("rm would remove {}; say so with --yes", what)};
   }
-  call.terminal.show(
-      table_text(fmt::format("this removes {}; type {} to do so: ", what, removal.name.text())));
-  std::string typed;
-  std::getline(std::cin, typed);
-  if (typed == removal.name.text()) return {};
-  return Error{ErrorCode::kCancelled, "nothing was removed"};
+  return type_name(call, fmt::format("this removes {}; ", what), removal.name.text());
 }
 
 }  // namespace

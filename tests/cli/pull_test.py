@@ -10,6 +10,7 @@ import unittest
 from hub_server import Repo, commit_of, git_hash, sha256
 from pull_case import PIECE, SOURCES, PullCase, content, gguf_files, noise
 from support import BINARY, Model
+from terminal_driver import Terminal
 
 
 class Pulling(PullCase):
@@ -210,6 +211,20 @@ class Keeping(PullCase):
         self.assertEqual([row["name"] for row in self.rows()], ["org/tiny:UD-Q5_K"])
         self.good("rm", "org/tiny", "--yes")
         self.assertFalse(os.path.exists(self.repo_folder("org/tiny")))
+
+    def test_rm_takes_the_typed_name_and_no_other(self):
+        for typed, code in (("org/tiny\n", 2), ("\n", 2), ("\x04", 2), ("\x03", 130)):
+            with self.subTest(typed=typed):
+                terminal = Terminal("rm", "org/tiny:Q4_0", PENSTOCK_CACHE=self.cache)
+                terminal.wait_for("type org/tiny:Q4_0 to do so: ")
+                terminal.type(typed)
+                self.assertEqual(terminal.end(), code)
+                self.assertEqual(len(self.blobs("org/tiny")), 4)
+        terminal = Terminal("rm", "org/tiny:Q4_0", PENSTOCK_CACHE=self.cache)
+        terminal.wait_for("type org/tiny:Q4_0 to do so: ")
+        terminal.type("org/tiny:Q4_0\n")
+        self.assertEqual(terminal.end(), 0)
+        self.assertEqual(len(self.blobs("org/tiny")), 1)
 
     def test_rm_of_a_revision_keeps_what_another_needs(self):
         self.repo.commits["next"] = commit_of("next")
