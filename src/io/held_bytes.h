@@ -1,7 +1,7 @@
 // How much room files take on a real disk, which is not their length: there are holes, and room that is
 // reserved for what comes.
 //
-// A Storage that knows is one of these, too; one that does not, a simulated disk, is asked for lengths.
+// A Storage that knows is one of these, too; one that does not is asked for lengths.
 //
 // Threads  any
 // Errors   kNotFound, kIo, naming the path

@@ -6,6 +6,10 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <memory>
+#include <utility>
+
 #include "format/container.h"
 #include "pack/test_consumed.h"
 
@@ -307,6 +311,73 @@ TEST(InPlace, the_disk_never_holds_more_than_was_told) {
     EXPECT_LE(static_cast<uint64_t>(most), told);
     EXPECT_GE(static_cast<uint64_t>(most) + 60000, told) << "small files are told as well";
   }
+}
+
+// A pack that was killed at its n-th write: what it had written lies there, whether durable or not.
+std::unique_ptr<SimStorage> killed_at_write(const Source& source, uint64_t n) {
+  auto disk = std::make_unique<SimStorage>();
+  test::store_all(*disk, "/source", source.files);
+  disk->inject({.call = SimCall::kWrite, .after = n, .times = kForEver});
+  static_cast<void>(pack(*disk, in_place(source)));
+  disk->clear_faults();
+  return disk;
+}
+
+// Whether it goes on where so many bytes are free; another end than for want of room is a failure.
+bool goes_on_with(const Source& source, uint64_t n, uint64_t free) {
+  const std::unique_ptr<SimStorage> disk = killed_at_write(source, n);
+  disk->set_capacity(UINT64_MAX - *disk->free_bytes("/") + free);
+  const Result<PackReport> packed = pack(*disk, in_place(source));
+  if (packed) {
+    expect_done(*disk, source);
+    return true;
+  }
+  EXPECT_EQ(packed.error().code, ErrorCode::kOutOfMemory) << packed.error().message;
+  EXPECT_THAT(packed.error().message, HasSubstr("too small: packing in place needs"));
+  return false;
+}
+
+uint64_t least_free(const Source& source, uint64_t n) {
+  uint64_t low = 0, high = uint64_t{1} << 26;
+  while (high - low > 1) {
+    const uint64_t free = (low + high) / 2;
+    (goes_on_with(source, n, free) ? high : low) = free;
+  }
+  return high;
+}
+
+// Of moments with the same journal and the same files left, the later ones hold more that is written
+// again over itself, up to what is written between two syncs.
+TEST(InPlace, room_that_a_killed_pack_holds_is_not_asked_for_again) {
+  const Source source = floats();
+  const uint64_t most = in_place(source).sync_bytes;
+  std::pair<uint64_t, size_t> moment;
+  uint64_t least = 0, held_first = 0, num_moments = 0, num_holding = 0, num_holding_most = 0;
+  for (uint64_t n = 0;; ++n) {
+    const std::unique_ptr<SimStorage> killed = killed_at_write(source, n);
+    if (killed->stat("/out/model").has_value()) break;
+    const Result<uint64_t> resident = killed->held_bytes("/out/model.partial/resident.bin");
+    if (!resident) continue;
+    const uint64_t held = *resident + *killed->held_bytes("/out/model.partial/experts.bin");
+    const std::pair<uint64_t, size_t> now = {killed->stat("/out/model.journal")->bytes,
+                                             killed->list("/source")->size()};
+    if (std::exchange(moment, now) != now) {
+      ++num_moments;
+      held_first = held;
+      least = least_free(source, n);
+      continue;
+    }
+    ASSERT_GE(held, held_first);
+    const uint64_t again = std::min(held - held_first, most);
+    num_holding += again > 0;
+    num_holding_most += again == most;
+    EXPECT_TRUE(goes_on_with(source, n, least - again)) << n;
+    EXPECT_FALSE(goes_on_with(source, n, least - again - 1)) << n;
+    if (testing::Test::HasFailure()) FAIL() << "killed at write " << n;
+  }
+  EXPECT_GT(num_moments, 3u);
+  EXPECT_GT(num_holding, 20u);
+  EXPECT_GT(num_holding_most, 0u);
 }
 
 TEST(InPlace, a_model_that_is_there_is_not_replaced) {

@@ -399,13 +399,12 @@ class ShardByShard(PullCase):
                               capture_output=True, timeout=TIMEOUT_S, env=self.env(hub, PENSTOCK_TEST_FREE=str(free)))
         return done.stderr.decode()
 
-    def least_free(self, hub, is_fresh):
-        """Bytes, to 4 KiB, with which a run is not told that the disk is too small."""
+    def least_free(self, hub, before):
+        """Bytes, to 4 KiB, with which a run after `before` is not told that the disk is too small."""
         low, high = 1, 1 << 26
         while high - low > 4096:
             free = (low + high) // 2
-            if is_fresh:
-                self.fresh()
+            before()
             text = self.told_free(hub, free)
             if "too small" in text:
                 low = free
@@ -418,17 +417,57 @@ class ShardByShard(PullCase):
         hub = self.watched(self.plain_files())
         digest = self.expected(hub, "--experts", "keep")
         self.refuse(hub, lambda *_: self.is_downloading())
-        fresh = self.least_free(hub, True)
+        fresh = self.least_free(hub, self.fresh)
         self.fresh()
         self.assertIn("answered 403", self.told_free(hub, fresh))
         begun = [name for name in os.listdir(self.staged) if name.endswith(".ranges")]
         self.assertEqual(len(begun), 1, "refused before anything of it came")
         held = os.stat(os.path.join(self.staged, begun[0])).st_blocks * 512
         self.assertGreater(held, 1 << 16)
-        self.assertLess(abs(fresh - held - self.least_free(hub, False)), 2 * 4096 + 1)
+        self.assertLess(abs(fresh - held - self.least_free(hub, lambda: None)), 2 * 4096 + 1)
         hub.hook = self.watch
         self.good(*self.command("--experts", "keep"), hub=hub)
         self.expect_done(digest)
+
+    def test_room_that_a_killed_pack_holds_is_not_asked_for_again(self):
+        hub = self.watched(self.cut_files())
+        digest = self.expected(hub, "--experts", "keep")
+        made = [os.path.join(self.target + ".partial", name) for name in ("experts.bin", "resident.bin")]
+        held, step = 0, 0
+        while held < 1 << 16:  # killed when so much was packed and nothing of it is in the journal yet
+            step += 3
+            self.fresh()
+            killed = subprocess.run([FAULTY, *map(str, self.command("--experts", "keep"))], capture_output=True,
+                                    timeout=TIMEOUT_S, check=False, env=self.env(hub, PENSTOCK_TEST_KILLED_AT=str(step)))
+            self.assertEqual(killed.returncode, -signal.SIGKILL, killed.stderr)
+            if all(map(os.path.exists, made)):
+                held = sum(os.stat(path).st_blocks * 512 for path in made)
+        self.assertEqual(os.path.getsize(self.target + ".journal"), 64)
+        kept = os.path.join(self.folder, "kept")
+        os.mkdir(kept)
+        self.copy_state(self.folder, kept)
+        self.refuse(hub, lambda *_: self.is_downloading())
+
+        def as_it_was():
+            self.fresh()
+            self.copy_state(kept, self.folder)
+
+        def with_nothing_packed():
+            as_it_was()
+            for path in made:
+                os.truncate(path, 0)
+
+        with_it, without = (self.least_free(hub, before) for before in (as_it_was, with_nothing_packed))
+        self.assertLess(abs(without - held - with_it), 2 * 4096 + 1)
+        as_it_was()
+        hub.hook = self.watch
+        self.good(*self.command("--experts", "keep"), hub=hub)
+        self.expect_done(digest)
+
+    def copy_state(self, here, there):
+        """What an ended pull has left, holes and all."""
+        names = [os.path.join(here, name) for name in os.listdir(here) if name.startswith("model.penstock")]
+        subprocess.run(["cp", "-a", "--sparse=always", *names, there], check=True)
 
     def test_of_two_that_begin_together_one_begins(self):
         hub = self.watched(self.plain_files())

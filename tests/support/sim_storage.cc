@@ -77,7 +77,7 @@ class SimFile final : public StorageFile {
     const std::lock_guard lock(disk_->mutex_);
     PENSTOCK_TRY(begin(SimCall::kWrite, "write"));
     const uint64_t end = offset + source.size();
-    PENSTOCK_TRY(disk_->check_room(path_, *node_, end));
+    PENSTOCK_TRY(disk_->take_room(path_, *node_, offset, end));
     if (node_->bytes.size() < end) node_->bytes.resize(end);
     if (!source.empty()) std::memcpy(node_->bytes.data() + offset, source.data(), source.size());
     node_->unsynced.push_back({offset, {source.begin(), source.end()}});
@@ -88,7 +88,7 @@ class SimFile final : public StorageFile {
   Result<void> reserve(uint64_t bytes) override {
     const std::lock_guard lock(disk_->mutex_);
     PENSTOCK_TRY(begin(SimCall::kReserve, "reserve"));
-    PENSTOCK_TRY(disk_->check_room(path_, *node_, bytes));
+    PENSTOCK_TRY(disk_->take_room(path_, *node_, 0, bytes));
     node_->reserved_bytes = std::max(node_->reserved_bytes, bytes);
     return {};
   }
@@ -231,6 +231,7 @@ void SimStorage::crash() {
     }
     node->unsynced.clear();
     node->synced_bytes = node->bytes;
+    node->held.cut(std::max<uint64_t>(node->bytes.size(), node->reserved_bytes));
   }
 }
 
@@ -246,6 +247,7 @@ void SimStorage::truncate(const std::string& path, uint64_t bytes) {
   const NodePtr node = find(path);
   PENSTOCK_CHECK(node != nullptr);
   node->bytes.resize(bytes);
+  node->held.cut(bytes);
   node->modified_ns = ++clock_ns_;
 }
 
@@ -291,18 +293,19 @@ void SimStorage::change_names(NameChange change) {
 
 uint64_t SimStorage::used_bytes() const {
   uint64_t used = 0;
-  for (const auto& [path, node] : names_) {
-    used += std::max<uint64_t>(node->bytes.size(), node->reserved_bytes);
-  }
+  for (const auto& [path, node] : names_) used += node->held.bytes();
   return used;
 }
 
-Result<void> SimStorage::check_room(const std::string& path, const Node& node, uint64_t end) const {
-  const uint64_t held = std::max<uint64_t>(node.bytes.size(), node.reserved_bytes);
-  const uint64_t missing = end > held ? end - held : 0;
+Result<void> SimStorage::take_room(const std::string& path, Node& node, uint64_t begin,
+                                   uint64_t end) const {
+  const uint64_t missing = node.held.missing(begin, end);
   const uint64_t used = used_bytes();
   const uint64_t free = capacity_bytes_ > used ? capacity_bytes_ - used : 0;
-  if (missing <= free) return {};
+  if (missing <= free) {
+    node.held.add(begin, end);
+    return {};
+  }
   return Error{ErrorCode::kOutOfMemory,
                fmt::format("{}: the disk is too small: needs {} more bytes, {} are free", path,
                            missing, free)};
@@ -324,6 +327,7 @@ Result<std::unique_ptr<StorageFile>> SimStorage::open(const std::string& path, O
     } else {
       node->bytes.clear();
       node->reserved_bytes = 0;
+      node->held = {};
     }
   }
   if (node == nullptr) return system_error("open", path, ENOENT);
@@ -445,6 +449,11 @@ Result<uint64_t> SimStorage::free_bytes(const std::string&) const {
   const std::lock_guard lock(mutex_);
   const uint64_t used = used_bytes();
   return capacity_bytes_ > used ? capacity_bytes_ - used : 0;
+}
+
+Result<uint64_t> SimStorage::held_bytes(const std::string& path) const {
+  const std::lock_guard lock(mutex_);
+  return PENSTOCK_TRY(require("stat", path))->held.bytes();
 }
 
 Result<std::unique_ptr<Storage::Lock>> SimStorage::lock(const std::string& path) {

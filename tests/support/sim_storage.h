@@ -3,7 +3,8 @@
 // It behaves as the strictest real disk may: data survives a loss of power only when the file was
 // synced, a name only when its directory was. What was written since is torn at 512-byte sectors;
 // of the names changed since, a random number of the first changes survives. Files opened
-// kReadDirect insist on aligned reads. Everything random comes from the seed.
+// kReadDirect insist on aligned reads. Room is taken by what was written or reserved, and not by holes.
+// Everything random comes from the seed.
 //
 //   SimStorage disk(seed);
 //   disk.inject({.call = SimCall::kWrite, .after = 7, .error = ENOSPC});   // the 8th write fails
@@ -21,7 +22,9 @@
 #include <random>
 #include <set>
 
+#include "io/held_bytes.h"
 #include "io/storage.h"
+#include "support/extents.h"
 
 namespace penstock {
 
@@ -47,7 +50,7 @@ struct SimFault {
   std::string path_part = {};  // only calls whose path contains it
 };
 
-class SimStorage final : public Storage {
+class SimStorage final : public Storage, public HeldRoom {
  public:
   explicit SimStorage(uint64_t seed = 1, uint64_t capacity_bytes = UINT64_MAX);
   ~SimStorage() override;
@@ -79,6 +82,7 @@ class SimStorage final : public Storage {
   Result<void> remove_tree(const std::string& path) override;
   Result<void> sync_directory(const std::string& path) override;
   Result<uint64_t> free_bytes(const std::string& path) const override;
+  Result<uint64_t> held_bytes(const std::string& path) const override;
   Result<std::unique_ptr<Lock>> lock(const std::string& path) override;
 
  private:
@@ -94,6 +98,7 @@ class SimStorage final : public Storage {
     uint64_t inode = 0;
     int64_t modified_ns = 0;
     uint64_t reserved_bytes = 0;
+    Extents held;
     std::vector<std::byte> bytes;         // as programs see it
     std::vector<std::byte> synced_bytes;  // as it is after a loss of power, at least
     std::vector<Write> unsynced;          // in order
@@ -113,7 +118,8 @@ class SimStorage final : public Storage {
   void change_names(NameChange change);
   NodePtr make_node(bool is_directory);
   uint64_t used_bytes() const;
-  Result<void> check_room(const std::string& path, const Node& node, uint64_t end) const;
+  // Takes room for [begin, end) of a file; kOutOfMemory, and nothing taken, where there is too little.
+  Result<void> take_room(const std::string& path, Node& node, uint64_t begin, uint64_t end) const;
   static void apply(const NameChange& change, Names& names);
 
   mutable std::mutex mutex_;

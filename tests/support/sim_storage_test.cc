@@ -7,6 +7,7 @@
 #include <string>
 #include <thread>
 
+#include "io/held_bytes.h"
 #include "io/test_text.h"
 
 namespace penstock {
@@ -73,6 +74,33 @@ TEST(SimStorage, unsynced_names_and_bytes_may_be_lost_synced_ones_not) {
   EXPECT_GT(lost_names, 0);
   EXPECT_LT(lost_names, 40);
   EXPECT_GT(torn, 0);
+}
+
+TEST(SimStorage, room_is_taken_by_what_was_written_or_reserved_and_not_by_holes) {
+  SimStorage disk(1, 1000);
+  const auto free = [&] { return *disk.free_bytes("/"); };
+  auto file = *disk.open("/f", OpenMode::kCreate);
+  file->write(600, bytes_of(std::string(100, 'a'))).value();
+  EXPECT_EQ(disk.stat("/f")->bytes, 700u);
+  EXPECT_EQ(*held_bytes(disk, "/f"), 100u);
+  EXPECT_EQ(free(), 900u);
+  file->write(100, bytes_of(std::string(300, 'b'))).value();
+  file->write(350, bytes_of(std::string(260, 'c')))
+      .value();  // the hole between them, and some of both
+  EXPECT_EQ(*held_bytes(disk, "/f"), 600u);
+  EXPECT_EQ(text_of(disk, "/f"), std::string(100, '\0') + std::string(250, 'b') +
+                                     std::string(260, 'c') + std::string(90, 'a'));
+  EXPECT_EQ(file->write(650, bytes_of(std::string(451, 'd'))).error().code,
+            ErrorCode::kOutOfMemory);
+  EXPECT_EQ(*held_bytes(disk, "/f"), 600u) << "what does not fit takes nothing";
+  file->reserve(800).value();  // what is missing before it, too
+  EXPECT_EQ(*held_bytes(disk, "/f"), 800u);
+  EXPECT_EQ(free(), 200u);
+  disk.truncate("/f", 650);
+  EXPECT_EQ(*held_bytes(disk, "/f"), 650u);
+  disk.remove("/f").value();
+  EXPECT_EQ(free(), 1000u);
+  EXPECT_EQ(held_bytes(disk, "/f").error().code, ErrorCode::kNotFound);
 }
 
 TEST(SimStorage, a_rename_survives_as_a_whole_or_not_at_all) {
