@@ -5,119 +5,21 @@ import fcntl
 import json
 import math
 import os
-import shutil
 import signal
 import struct
 import subprocess
-import tempfile
-import threading
 import time
 import unittest
 
 from hub_server import Repo, commit_of
-from pull_case import PIECE, SOURCES, PullCase, content, gguf_files
-from support import BINARY, DATA, IS_SANITIZED, TIMEOUT_S, digest_of_folder, shard_safetensors
+from pull_case import SOURCES, content, gguf_files
+from shards_case import SHARDS, ShardCase, is_weights
+from support import BINARY, IS_SANITIZED, TIMEOUT_S, digest_of_folder
 
 FAULTY = os.environ["PENSTOCK_FAULTY_BINARY"]
-SHARDS = 4
 
 
-def is_weights(name):
-    return name.endswith((".safetensors", ".gguf"))
-
-
-class ShardByShard(PullCase):
-    def setUp(self):
-        super().setUp()
-        # In memory where that is possible: many killed programs and each of them syncs.
-        memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
-        folder = tempfile.TemporaryDirectory(prefix="penstock-shards-", dir=memory)
-        self.addCleanup(folder.cleanup)
-        self.folder = folder.name
-        self.cache = os.path.join(self.folder, "cache")
-        self.target = os.path.join(self.folder, "model.penstock")
-        self.staged = self.target + ".source"
-        self.most = 0  # files of weights that were there, whole or begun, when something was asked for
-
-    def folder_files(self, *path, key=None):
-        """A checkpoint of the tests, its weights in SHARDS files: {name: bytes}."""
-        folder = os.path.join(self.folder, "made")
-        shutil.rmtree(folder, ignore_errors=True)
-        shutil.copytree(os.path.join(*path), folder)
-        for name in os.listdir(folder):
-            os.chmod(os.path.join(folder, name), 0o644)
-            if name.startswith(("expected", "case")):
-                os.remove(os.path.join(folder, name))
-        shard_safetensors(folder, SHARDS, key)
-        return {name: content(folder, name) for name in sorted(os.listdir(folder))}
-
-    def plain_files(self):
-        return self.folder_files(DATA, "random", "r0-gva2")
-
-    def cut_files(self):
-        """The halves of every expert in two files."""
-        return self.folder_files(DATA, "random", "r0-gva2", key=lambda name: (
-            not name.endswith("experts.gate_up_proj"), name.endswith("experts.down_proj"), name))
-
-    def watched(self, files):
-        hub = self.hub(org__m=Repo(files))
-        hub.hook = self.watch
-        return hub
-
-    def watch(self, _handler, kind, _name):
-        if kind == "file" and os.path.isdir(self.staged):
-            # A journal that a kill left behind takes no room to speak of.
-            here = {entry.removesuffix(".ranges") for entry in os.listdir(self.staged) if not entry.endswith(".journal")}
-            self.most = max(self.most, sum(map(is_weights, here)))
-        return False
-
-    def is_downloading(self):
-        """Headers and samples are read before."""
-        return os.path.isdir(self.target + ".partial")
-
-    def command(self, *flags, name="org/m"):
-        return ("pull", name, "--pack", self.target, "--shard-by-shard", "--piece-bytes", PIECE, "--threads", "1",
-                *flags)
-
-    def expected(self, hub, *flags, name="org/m"):
-        """The digest of the folder that pull and then pack make."""
-        plain = os.path.join(self.folder, "plain.penstock")
-        shutil.rmtree(plain, ignore_errors=True)
-        hook, hub.hook = hub.hook, None
-        model = self.pull(hub, name)["model"]
-        self.good("pack", model, plain, "--threads", "1", *flags)
-        hub.hook = hook
-        hub.requests.clear()
-        hub.bytes_sent = 0
-        return digest_of_folder(plain)
-
-    def expect_done(self, digest):
-        self.assertEqual(digest_of_folder(self.target), digest)
-        left = [name for name in os.listdir(self.folder) if name.startswith("model.penstock")]
-        self.assertEqual(left, ["model.penstock"])
-
-    def fresh(self):
-        for path in (self.target, self.target + ".partial", self.staged):
-            shutil.rmtree(path, ignore_errors=True)
-        for path in (self.target + ".journal", self.target + ".in-place"):
-            if os.path.exists(path):
-                os.remove(path)
-
-    def expect_same(self, files, *flags, name="org/m"):
-        hub = self.watched(files)
-        digest = self.expected(hub, *flags, name=name)
-        told = [json.loads(line) for line in
-                self.good(*self.command("--json", "--verify", *flags, name=name), hub=hub).splitlines()]
-        self.expect_done(digest)
-        self.assertEqual(told[1]["num_faults"], 0)
-        self.assertEqual(told[2]["commit"], commit_of("main"))
-        self.assertEqual(told[2]["downloaded_bytes"], hub.bytes_sent - len(self.listing_of(hub)))
-        return hub
-
-    def listing_of(self, hub):
-        repo = next(iter(hub.repos.values()))
-        return json.dumps({"id": "org/m", "sha": commit_of("main"), "siblings": repo.siblings()})
-
+class ShardByShard(ShardCase):
     def test_floats_become_the_model_of_pull_and_pack(self):
         for flags in (("--experts", "keep"), ("--experts", "keep", "--resident", "8")):
             with self.subTest(flags):
@@ -197,14 +99,6 @@ class ShardByShard(PullCase):
         self.good(*self.command("--experts", "keep"), hub=hub)
         self.expect_done(digest)
 
-    def stopped_by_refusals(self, hub):
-        """An unfinished pull, with nothing of its weights."""
-        hook = hub.hook
-        hub.hook = lambda handler, kind, name: (
-            kind == "file" and is_weights(name) and (hub.send(handler, 403) or True))
-        self.assertIn("answered 403", self.refused(5, *self.command("--experts", "keep"), hub=hub))
-        hub.hook = hook
-
     def test_another_model_is_not_put_over_it(self):
         hub = self.watched(self.plain_files())
         hub.repos["org/other"] = Repo(gguf_files())
@@ -217,181 +111,6 @@ class ShardByShard(PullCase):
             file.write("mine")
         self.assertIn("mine.txt", self.refused(2, *self.command(), hub=hub))
         self.assertEqual(os.listdir(self.staged), ["mine.txt"])
-
-    def test_another_content_than_is_listed_is_never_packed(self):
-        files = self.plain_files()
-        hub = self.watched(files)
-        digest = self.expected(hub, "--experts", "keep")
-        name = f"model-00002-of-{SHARDS:05}.safetensors"
-        bad = bytearray(files[name])
-        bad[-1] ^= 1
-
-        def send_bad(handler, kind, asked):
-            if kind == "file" and asked == name:
-                hub.send_file(handler, bytes(bad))
-                return True
-            return False
-
-        hub.hook = send_bad
-        line = self.refused(3, *self.command("--experts", "keep"), hub=hub)
-        self.assertIn(name, line)
-        self.assertIn("SHA-256", line)
-        self.assertFalse(os.path.exists(os.path.join(self.staged, name)))
-        self.assertFalse(os.path.exists(self.target))
-        hub.hook = None
-        self.good(*self.command("--experts", "keep"), hub=hub)
-        self.expect_done(digest)
-
-    def test_headers_that_were_told_otherwise_are_found_by_the_hash(self):
-        """Samples of a tensor, which come without a hash."""
-        files = self.plain_files()
-        hub = self.watched(files)
-        digest = self.expected(hub, "--experts", "keep")
-        name = f"model-00002-of-{SHARDS:05}.safetensors"
-        bad = bytearray(files[name])
-        begin = 8 + int.from_bytes(bad[:8], "little")
-        bad[begin] ^= 1
-
-        def send_bad(handler, kind, asked):
-            if kind == "file" and asked == name and not self.is_downloading():
-                hub.send_file(handler, bytes(bad), etag='"one"')
-                return True
-            return False
-
-        hub.hook = send_bad
-        line = self.refused(3, *self.command("--experts", "keep"), hub=hub)
-        self.assertIn("first told other bytes", line)
-        hub.hook = None
-        self.good(*self.command("--experts", "keep"), hub=hub)
-        self.expect_done(digest)
-
-    def test_connections_that_break_and_servers_that_fail_cost_time_alone(self):
-        hub = self.watched(self.plain_files())
-        digest = self.expected(hub, "--experts", "keep")
-        count = {}
-
-        def misbehave(handler, kind, name):
-            if kind != "file":
-                return False
-            self.watch(handler, kind, name)
-            data = hub.repos["org/m"].files[name]
-            count[name] = count.get(name, 0) + 1
-            if count[name] % 5 == 1:
-                hub.send(handler, 503)
-            elif count[name] % 5 == 2:
-                begin, end = hub.range_of(handler, data)
-                hub.send_file(handler, data, short=(end - begin + 1) // 2)
-            else:
-                return False
-            return True
-
-        hub.hook = misbehave
-        self.good(*self.command("--experts", "keep"), hub=hub)
-        self.expect_done(digest)
-        self.assertLessEqual(self.most, 2)
-
-    def test_redirects_to_another_origin_get_no_token(self):
-        files = self.plain_files()
-        hub, store = self.watched(files), self.hub(org__m=Repo(files))
-        digest = self.expected(hub, "--experts", "keep")
-
-        def redirect(handler, kind, name):
-            if kind != "file":
-                return False
-            hub.send(handler, 302, fields={"Location": store.url + handler.path + "?signed=1"})
-            return True
-
-        hub.hook = redirect
-        self.good(*self.command("--experts", "keep"), hub=hub, HF_TOKEN="hf_secret")
-        self.expect_done(digest)
-        self.assertIn("hf_secret", str(hub.requests))
-        self.assertNotIn("hf_secret", str(store.requests))
-
-    def refuse(self, hub, is_refused):
-        """Answers 403 where `is_refused(name, begin of the range)`; every other request is counted: {name: [begin]}."""
-        asked = {}
-
-        def answer(handler, kind, name):
-            if kind != "file" or not is_weights(name):
-                return False
-            begin = hub.range_of(handler, b"")[0]
-            if is_refused(name, begin):
-                hub.send(handler, 403)
-                return True
-            if not self.is_downloading():
-                asked.setdefault(name, []).append(begin)
-            return False
-
-        hub.hook = answer
-        return asked
-
-    def test_headers_and_samples_that_came_are_not_asked_for_again(self):
-        files = self.plain_files()
-        hub = self.watched(files)
-        digest = self.expected(hub, "--experts", "keep")
-        command = self.command("--experts", "keep")
-        last = f"model-{SHARDS:05}-of-{SHARDS:05}.safetensors"
-        weights = 8 + int.from_bytes(files[last][:8], "little")  # where they begin
-        asked = self.refuse(hub, lambda name, _: name == last)
-        self.refused(5, *command, hub=hub)
-        self.assertEqual(len(asked), SHARDS - 1)
-        asked = self.refuse(hub, lambda name, begin: name == last and begin >= weights)
-        self.refused(5, *command, hub=hub)
-        self.assertEqual(set(asked.pop(last)), {begin for begin in range(0, weights, int(PIECE) // 16)})
-        self.assertNotIn(0, sum(asked.values(), []))
-        # What is damaged is asked for once more, and what came before it is not.
-        path = os.path.join(self.staged, "samples.bin")
-        with open(path, "r+b") as file:
-            file.seek(os.path.getsize(path) - 100)
-            file.write(b"damaged")
-        asked = self.refuse(hub, lambda name, _: self.is_downloading())
-        self.refused(5, *command, hub=hub)
-        self.assertNotIn(0, sum(asked.values(), []))
-        self.assertGreater(len(asked.pop(last)), 0)
-        asked = self.refuse(hub, lambda *_: False)
-        self.good(*command, hub=hub)
-        self.assertEqual(asked, {})
-        self.expect_done(digest)
-
-    def test_where_a_file_is_the_hub_is_asked_once_until_that_is_out_of_date(self):
-        files = self.plain_files()
-        hub, store = self.watched(files), self.hub(org__m=Repo(files))
-        digest = self.expected(hub, "--experts", "keep")
-        asked, uses, lock = [], {}, threading.Lock()
-        uses_most = 1 << 30
-
-        def redirect(handler, kind, name):
-            if kind != "file":
-                return False
-            with lock:
-                asked.append("later" if self.is_downloading() else name)
-                where = f"{store.url}{handler.path}?signed={len(asked)}"
-            hub.send(handler, 302, fields={"Location": where})
-            return True
-
-        def answer(handler, _kind, _name):
-            if self.is_downloading():
-                return False
-            with lock:
-                uses[handler.path] = uses.get(handler.path, 0) + 1
-                is_old = uses[handler.path] > uses_most
-            if is_old:
-                store.send(handler, 403)
-            return is_old
-
-        hub.hook, store.hook = redirect, answer
-        weights = list(filter(is_weights, files))
-        self.good(*self.command("--experts", "keep"), hub=hub)
-        self.expect_done(digest)
-        self.assertEqual([asked.count(name) for name in weights], [1] * SHARDS)
-        self.assertGreater(max(uses.values()), 2)
-        self.fresh()
-        asked.clear()
-        uses.clear()
-        uses_most = 2
-        self.good(*self.command("--experts", "keep"), hub=hub)
-        self.expect_done(digest)
-        self.assertGreater(max(asked.count(name) for name in weights), 1)
 
     def told_free(self, hub, free, *flags):
         """What a run says that is told so many bytes of free disk."""
@@ -546,22 +265,6 @@ class ShardByShard(PullCase):
         self.good(*self.command(), hub=hub)
         self.expect_done(digest)
         self.assertLess(sum(early), len(files["M-Q5_K.GGUF"]))
-
-    def test_a_token_that_is_not_sent_is_told(self):
-        hub = self.watched(self.plain_files())
-        done = self.run_it(*self.command("--experts", "keep"), HF_TOKEN="hf_secret",
-                           HF_ENDPOINT=hub.url.replace("127.0.0.1", "0.0.0.0"))
-        self.assertEqual(done.returncode, 0, done.stderr)
-        self.assertEqual(done.stderr.count(b"the token is not sent"), 1)
-        self.assertNotIn("hf_secret", str(hub.requests))
-
-    def test_a_server_without_ranges_is_told_what_else_to_do(self):
-        hub = self.watched(self.plain_files())
-        hub.ranges = False
-        line = self.refused(3, *self.command(), hub=hub)
-        self.assertIn("knows no ranges", line)
-        self.assertIn("without --shard-by-shard", line)
-        self.assertEqual(os.listdir(self.folder), ["made"])
 
     def test_ctrl_c_leaves_what_goes_on(self):
         hub = self.watched(self.plain_files())
