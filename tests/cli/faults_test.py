@@ -8,40 +8,17 @@ import fcntl
 import json
 import os
 import resource
-import shutil
 import signal
 import stat
 import struct
 import subprocess
-import tempfile
 import termios
 import threading
 import time
 import unittest
 
-from support import BINARY, IS_SANITIZED, TIMEOUT_S, Model, environment, good, good_json, penstock, remove_ends
-
-MODEL = None
-FOLDER = None
-
-
-def setUpModule():
-    global MODEL, FOLDER
-    MODEL = Model()
-    FOLDER = tempfile.mkdtemp(prefix="penstock-faults-")
-
-
-def tearDownModule():
-    MODEL.remove()
-    shutil.rmtree(FOLDER)
-
-
-def path(name):
-    return os.path.join(FOLDER, name)
-
-
-def ids_file():
-    return MODEL.file("ids.json", "[1, 2, 3]")
+from faults_case import MODEL, folder, ids_file, path, setUpModule, tearDownModule  # noqa: F401
+from support import BINARY, IS_SANITIZED, TIMEOUT_S, environment, good, good_json, penstock, remove_ends
 
 
 def limited(arguments, **limits):
@@ -129,7 +106,7 @@ class Outputs(unittest.TestCase):
             self.assertEqual(f.read(), self.whole())
 
     def test_a_folder_is_refused_before_the_work(self):
-        done = self.logits(FOLDER)
+        done = self.logits(folder())
         self.assertEqual(done.returncode, 2)
         self.assertIn(b"folder", done.stderr)
 
@@ -264,7 +241,7 @@ class Limits(unittest.TestCase):
         done = limited(("logits", MODEL.path, "--ids", ids_file(), "-o", out), FSIZE=1000)
         self.assertEqual(done.returncode, 5, done.stderr)
         self.assertIn(b"too large", done.stderr)
-        self.assertEqual([n for n in os.listdir(FOLDER) if n.startswith("limited")], [])
+        self.assertEqual([n for n in os.listdir(folder()) if n.startswith("limited")], [])
 
     @unittest.skipIf(os.geteuid() == 0, "root has no limit of tasks")
     def test_threads_by_limit_of_tasks(self):

@@ -7,32 +7,10 @@ import os
 import shutil
 import stat
 import subprocess
-import tempfile
 import unittest
 
-from support import BINARY, IS_SANITIZED, TIMEOUT_S, Model, environment, good, good_json, penstock, remove_ends, spoil
-
-MODEL = None
-FOLDER = None
-
-
-def setUpModule():
-    global MODEL, FOLDER
-    MODEL = Model()
-    FOLDER = tempfile.mkdtemp(prefix="penstock-model-faults-")
-
-
-def tearDownModule():
-    MODEL.remove()
-    shutil.rmtree(FOLDER)
-
-
-def path(name):
-    return os.path.join(FOLDER, name)
-
-
-def ids_file():
-    return MODEL.file("ids.json", "[1, 2, 3]")
+from faults_case import MODEL, folder, ids_file, path, setUpModule, tearDownModule  # noqa: F401
+from support import BINARY, IS_SANITIZED, TIMEOUT_S, environment, good, good_json, penstock, remove_ends, spoil
 
 
 class Ends(unittest.TestCase):
@@ -105,11 +83,11 @@ class Judged(unittest.TestCase):
         ):
             with self.subTest(name):
                 source = self.source(name, **files)
-                before = sorted(os.listdir(FOLDER))
+                before = sorted(os.listdir(folder()))
                 done = self.pack(source)
                 self.assertEqual(done.returncode, 3, done.stderr)
                 self.assertIn(reason, done.stderr.decode())
-                self.assertEqual(sorted(os.listdir(FOLDER)), before)
+                self.assertEqual(sorted(os.listdir(folder())), before)
                 self.assertIn(reason, good("show", source))
 
     def test_what_only_takes_something_away_is_told(self):
@@ -155,14 +133,14 @@ class Judged(unittest.TestCase):
         source = self.source("targets")
         with open(path("a-file"), "w", encoding="utf-8") as f:
             f.write("mine")
-        before = sorted(os.listdir(FOLDER))
-        for target in ("", "/", ".", "..", FOLDER + "/..", path("a-file"), path("a-file") + "/x", "/dev/null",
+        before = sorted(os.listdir(folder()))
+        for target in ("", "/", ".", "..", path(".."), path("a-file"), path("a-file") + "/x", "/dev/null",
                        path("n" * 300)):
             for more in ((), ("--force",)):
                 with self.subTest((target, more)):
                     done = penstock("pack", source, target, *more)
                     self.assertIn(done.returncode, (2, 3, 5), done.stderr)
-                    self.assertEqual(sorted(os.listdir(FOLDER)), before)
+                    self.assertEqual(sorted(os.listdir(folder())), before)
         self.assertTrue(stat.S_ISCHR(os.stat("/dev/null").st_mode))
 
     def test_a_target_that_is_a_link_is_what_it_leads_to(self):
