@@ -1,7 +1,8 @@
 // The table of all options of all verbs: parser, help, completions, environment, configuration file
 // and `config show` are made from it, so that they cannot say different things.
 //
-// To add an option: one row in options.cc, and a line in the verb that uses it.
+// To add an option: one row in options.cc, and a line in the verb that uses it. What verbs say of
+// themselves is in verb_texts.cc, what values an option takes in option_values.cc.
 //
 // Errors  check_value(): kInvalidArgument naming the option and what it takes
 #pragma once
