@@ -175,7 +175,7 @@ class Prober {
     }
     const GpuProducts products = PENSTOCK_TRY(GpuProducts::create(device_, uses));
     for (const GpuProductUse& use : uses) {
-      for (const uint32_t tokens : {1u, kTileTokens}) {
+      for (const uint32_t tokens : {1u, kTileTokens, kWideTokens - 3}) {
         probe.rows.push_back(PENSTOCK_TRY(run_product(products, use, tokens, kLongColumns)));
       }
       if (use.is_gated) continue;

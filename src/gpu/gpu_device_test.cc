@@ -161,7 +161,7 @@ TEST_F(GpuTest, computes_every_primitive_as_the_cpu_does) {
   const Result<BitProbe> probe = probe_bits(*device_, kProbeInputs);
   ASSERT_TRUE(probe.has_value()) << probe.error().message;
   EXPECT_TRUE(probe->is_right()) << probe->refusal();
-  EXPECT_EQ(probe->rows.size(), 15u + 5 * common_gpu_codings().size());
+  EXPECT_EQ(probe->rows.size(), 15u + 7 * common_gpu_codings().size());
   EXPECT_GE(probe->inputs(), 15 * kProbeInputs);
 }
 

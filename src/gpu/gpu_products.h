@@ -2,8 +2,10 @@
 // compute/coded_panels.h (fixed16).
 //
 // Rows are packed into fixed point first, for the coding of the weights that they will meet; then one
-// dispatch does the products of any number of matrices, a tile for each matrix and up to kTileTokens
-// rows. Both only write commands: barriers between them are the caller's.
+// dispatch does the products of any number of matrices, a tile for each matrix and some rows. Kernels
+// are for tiles of one row, of up to kTileTokens, which share a row of a matrix out among many
+// threads, and of up to kWideTokens, which unpack weights once for all of them. Both only write
+// commands: barriers between them are the caller's.
 //
 //   products.pack(commands, {...});
 //   commands.barrier();
@@ -46,8 +48,16 @@ struct GpuTile {
 };
 static_assert(sizeof(GpuTile) == 64);
 
-// Tiles have one row, or up to this many.
-inline constexpr uint32_t kTileTokens = 8;
+// Tiles have one row, or up to this many; wide ones more.
+inline constexpr uint32_t kTileTokens = 8, kWideTokens = 32;
+
+// How many rows of a matrix go together into tiles of at most kWideTokens, as even as can be; of few
+// into tiles of at most kTileTokens.
+constexpr uint32_t tile_tokens_for(uint32_t rows) {
+  if (rows <= kTileTokens) return kTileTokens;
+  const uint32_t tiles = (rows + kWideTokens - 1) / kWideTokens;
+  return (rows + tiles - 1) / tiles;
+}
 
 // What will be asked: kernels are compiled for that alone.
 struct GpuProductUse {
@@ -61,7 +71,7 @@ class GpuProducts {
 
   struct Pack {
     GpuCoding coding = {};  // of the weights
-    uint64_t x = 0;         // f32 [.., stride]
+    uint64_t x = 0;         // f32 [.., stride], rows at multiples of 16 bytes
     uint64_t packed = 0;    // [.., columns / 64] blocks
     uint64_t list = 0;      // of GpuRowPairs, whose `result` is the row to pack; 0: all rows
     int64_t columns = 0, stride = 0, rows = 0;
@@ -80,9 +90,9 @@ class GpuProducts {
   void multiply(GpuCommands& commands, const Multiply& call) const;
 
  private:
-  // Kernels for one row, and for up to kTileTokens.
+  // Kernels for one row, for up to kTileTokens, and for up to kWideTokens.
   struct Kernels {
-    GpuKernel one, many;
+    GpuKernel one, many, wide;
     GpuKernel one_short;  // few columns; not of gated ones
   };
   using Key = std::pair<GpuCoding, bool>;  // is it gated

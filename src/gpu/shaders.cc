@@ -12,6 +12,9 @@ constexpr uint32_t kProbe[] = {
 constexpr uint32_t kProduct[] = {
 #include "product.inc"
 };
+constexpr uint32_t kProductWide[] = {
+#include "product_wide.inc"
+};
 constexpr uint32_t kRead[] = {
 #include "read.inc"
 };
@@ -21,8 +24,11 @@ struct Row {
   std::span<const uint32_t> words;
 };
 // In the order of Shader.
-constexpr Row kRows[] = {
-    {"pack_rows", kPackRows}, {"probe", kProbe}, {"product", kProduct}, {"read", kRead}};
+constexpr Row kRows[] = {{"pack_rows", kPackRows},
+                         {"probe", kProbe},
+                         {"product", kProduct},
+                         {"product_wide", kProductWide},
+                         {"read", kRead}};
 
 }  // namespace
 

@@ -9,9 +9,9 @@
 
 namespace penstock {
 
-enum class Shader : uint8_t { kPackRows, kProbe, kProduct, kRead };
+enum class Shader : uint8_t { kPackRows, kProbe, kProduct, kProductWide, kRead };
 inline constexpr Shader kShaders[] = {Shader::kPackRows, Shader::kProbe, Shader::kProduct,
-                                      Shader::kRead};
+                                      Shader::kProductWide, Shader::kRead};
 
 std::string_view name_of(Shader shader);
 std::span<const uint32_t> spirv_of(Shader shader);

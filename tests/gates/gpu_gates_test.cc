@@ -168,9 +168,9 @@ TEST_P(GpuPlaces, g27_experts_left_out_are_left_out_there_as_well) {
 }
 
 TEST_P(GpuPlaces, g27_a_device_that_is_lost_or_silent_at_any_point) {
-  // The probe of its bits hands over 21 pieces of work.
+  // The probe of its bits hands over 23 pieces of work.
   std::vector<GpuFaults> faults = {{.submits_before_loss = 4}, {.waits_before_silence = 9}};
-  for (const int64_t work : {21, 29, 37, 45, 55}) faults.push_back({.submits_before_loss = work});
+  for (const int64_t work : {23, 31, 39, 47, 57}) faults.push_back({.submits_before_loss = work});
   for (const int64_t waits : {40, 60, 90}) faults.push_back({.waits_before_silence = waits});
   int losses_at_work = 0;
   for (size_t i = 0; i < faults.size(); ++i) {

@@ -207,7 +207,7 @@ TEST_P(GpuTrunkOfOne, g30_drafts) {
   expect_silent_and_within_its_memory(*engine);
 }
 
-// The probe of its bits hands over 21 pieces of work, the copy of the matrices some tens more.
+// The probe of its bits hands over 23 pieces of work, the copy of the matrices some tens more.
 TEST_P(GpuTrunkOfOne, g30_a_device_that_is_lost_or_silent_at_any_point) {
   std::vector<GpuFaults> faults;
   for (const int64_t work : {40, 60, 130, 230}) faults.push_back({.submits_before_loss = work});

@@ -20,6 +20,9 @@ layout(buffer_reference, std430, buffer_reference_align = 16) readonly buffer Wo
 layout(buffer_reference, std430, buffer_reference_align = 4) writeonly buffer WordsOut {
   uint at[];
 };
+layout(buffer_reference, std430, buffer_reference_align = 16) writeonly buffer Words4Out {
+  uvec4 at[];
+};
 layout(buffer_reference, std430, buffer_reference_align = 4) readonly buffer Floats {
   float at[];
 };

@@ -1,6 +1,7 @@
 #version 460
 // Rows of f32 into 16-bit fixed point (fixed.glsl), 16 threads to a block of 64 columns. A group of
-// threads does 16 blocks of one row.
+// threads does 16 blocks of one row. Threads load what lies side by side, since x may be on the other
+// side of a link, and then exchange it.
 #extension GL_GOOGLE_include_directive : require
 #include "common.glsl"
 #include "exact.glsl"
@@ -10,13 +11,14 @@ layout(local_size_x = 16, local_size_y = 16) in;
 layout(constant_id = 0) const uint kFours = 1;  // of codes in a word of the weights
 
 layout(push_constant) uniform Arguments {
-  uvec2 x;       // f32 [rows, stride]
+  uvec2 x;       // f32 [rows, stride], each row at a multiple of 16 bytes
   uvec2 packed;  // [rows, blocks] of fixed.glsl
   uvec2 list;    // pairs of words; the second is the row to pack. 0: rows in their order
   uint blocks;   // of a row
   uint stride;   // of x, in floats
 };
 
+shared uvec4 loaded[16][16];
 shared uint largest_of[16][16];
 shared int sum_of[16][16];
 
@@ -27,11 +29,15 @@ void main() {
   uint row = gl_WorkGroupID.y;
   if ((list.x | list.y) != 0) row = Words(list).at[2 * row + 1];
 
-  uint column = kBlockColumns * block + 4 * kFours * (lane / kFours) + lane % kFours;
+  uint first_column = row * stride + kBlockColumns * block;
+  loaded[part][lane] = is_there ? Words4(x).at[first_column / 4 + lane] : uvec4(0);
+  barrier();
+  uint column = 4 * kFours * (lane / kFours) + lane % kFours;
   float values[4];
   uint largest = 0;
   for (uint k = 0; k < 4; ++k) {
-    values[k] = is_there ? Floats(x).at[row * stride + column + kFours * k] : 0.0;
+    uint of_block = column + kFours * k;
+    values[k] = uintBitsToFloat(loaded[part][of_block / 4][of_block % 4]);
     // Sizes compare as their bits do; what is not a number is larger than all numbers.
     largest = max(largest, floatBitsToUint(values[k]) & 0x7fffffffu);
   }

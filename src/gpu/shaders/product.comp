@@ -13,30 +13,12 @@
 #include "fixed.glsl"
 #include "numbers.glsl"
 #include "weights.glsl"
+#include "tiles.glsl"
 
 layout(local_size_x = 16, local_size_y_id = 4) in;  // parts: at least kTokens, and 2 if gated
 layout(constant_id = 1) const uint kTokens = 1;   // 1, 2, 4 or 8
 layout(constant_id = 2) const uint kDepth = 1;    // blocks of a thread between two barriers
 layout(constant_id = 3) const bool kIsGated = false;
-
-struct Tile {
-  Planes matrix, up;  // of a matrix that is not gated, up is not read
-  uint first, count;  // of the list of rows; at most kTokens
-  uint up_first_row, unused;
-};
-layout(buffer_reference, std430, buffer_reference_align = 8) readonly buffer Tiles {
-  Tile at[];
-};
-
-layout(push_constant) uniform Arguments {
-  uvec2 tiles;   // [gl_NumWorkGroups.y]
-  uvec2 list;    // pairs of words: a row of x, a row of the result
-  uvec2 x;       // packed rows
-  uvec2 result;  // f32 [rows, stride]
-  uint blocks;   // of a row of x, and of the matrices
-  uint rows;     // of the result's that are written
-  uint stride;   // of the result, in floats
-};
 
 const uint kParts = gl_WorkGroupSize.y;
 const uint kAtOnce = kIsGated && kTokens == 1 ? 2 : 1;  // matrices
