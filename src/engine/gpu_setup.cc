@@ -29,7 +29,9 @@ uint64_t gpu_host_bytes(bool uses_host_memory, bool has_trunk, uint64_t vram_byt
                         const PlanRequest& request) {
   if (uses_host_memory) return vram_bytes;
   const uint64_t for_trunk =
-      has_trunk ? GpuBackend::bytes_for_rows(trunk_rows(request.config)).on_host : 0;
+      has_trunk
+          ? GpuBackend::bytes_for_rows(trunk_rows(request.config, request.largest_chunk())).on_host
+          : 0;
   return for_trunk +
          GpuTier::host_bytes(gpu_limits(request, request.largest_chunk()), request.record_bytes);
 }
@@ -63,22 +65,26 @@ Result<void> EngineGpu::make(const Parts& parts, const GpuOptions& options) {
       [&team = parts.team](bool is_looking) { team.keep_awake(is_looking); });
   uint64_t taken = 0;
   if (gpu_.has_trunk && room > 0) taken = PENSTOCK_TRY(make_backend(parts, room, options));
-  tier_ = PENSTOCK_TRY(GpuTier::create(
-      {.gpu = gpu_, .use = use_, .vram_bytes = gpu_.vram_bytes - taken, .codings = codings_},
-      parts.forms, parts.store, parts.limits, options));
+  tier_ = PENSTOCK_TRY(GpuTier::create({.gpu = gpu_,
+                                        .use = use_,
+                                        .vram_bytes = gpu_.vram_bytes - taken,
+                                        .codings = codings_,
+                                        .host = HostRows(&parts.team)},
+                                       parts.forms, parts.store, parts.limits, options));
   return {};
 }
 
 // What it takes of the bytes that are left.
 Result<uint64_t> EngineGpu::make_backend(const Parts& parts, uint64_t left,
                                          const GpuOptions& options) {
-  const TrunkCandidates candidates(parts.config, parts.weights, options);
+  const TrunkCandidates candidates(parts.config, parts.weights, options, parts.limits.tokens);
   const TrunkChoice choice = candidates.choose(left);
   trunk_types_left_ = {candidates.types_left().begin(), candidates.types_left().end()};
   trunk_fit_ = choice.fit;
   if (choice.trunk.matrices.empty()) return uint64_t{0};
   codings_ = gpu_codings_of(choice.trunk.matrices);
-  backend_ = PENSTOCK_TRY(GpuBackend::create(*gpu_.device, use_, cpu_, choice.trunk));
+  backend_ = PENSTOCK_TRY(
+      GpuBackend::create(*gpu_.device, use_, cpu_, choice.trunk, HostRows(&parts.team)));
   return choice.bytes;
 }
 

@@ -11,6 +11,9 @@
 namespace penstock {
 namespace {
 
+// Rows that the device has at a time: two waves, each long enough that its beginning and end are a small part.
+constexpr int64_t kRowsMax = 512;
+
 // What lies there together or not at all.
 struct Candidate {
   std::vector<const TensorSpec*> tensors;
@@ -103,13 +106,14 @@ TrunkWork work_of(std::span<const Matrix> matrices, bool is_ffn) {
 
 }  // namespace
 
-GpuTrunk trunk_rows(const ModelConfig& config) {
+GpuTrunk trunk_rows(const ModelConfig& config, int64_t chunk_tokens) {
   GpuTrunk trunk;
-  trunk.rows = kGpuTokensMax;
-  trunk.call_rows_max = kGpuTokensMax;
+  trunk.rows = std::clamp(chunk_tokens, kGpuFewTokens, kRowsMax);
+  trunk.few_rows = kGpuFewTokens;
   trunk.hidden_size = config.hidden_size;
   const TensorList list = list_tensors(config);
   int64_t widest = 0;
+  std::map<std::string_view, int64_t> of_mixers;  // rows of what has the same input
   for (const Candidate& candidate : candidates(config, list)) {
     for (const TensorSpec* tensor : candidate.tensors) {
       if (candidate.is_ffn) {
@@ -117,10 +121,15 @@ GpuTrunk trunk_rows(const ModelConfig& config) {
       } else {
         trunk.columns = std::max(trunk.columns, tensor->columns);
         widest = std::max(widest, tensor->rows);
+        const bool is_input = !is_head(config, *tensor) && tensor->columns == config.hidden_size;
+        if (is_input) of_mixers[place_of(*tensor)] += tensor->rows;
       }
     }
   }
-  trunk.results = kGpuTokensMax * widest;
+  trunk.results = kGpuFewTokens * widest;
+  for (const auto& [mixer, rows] : of_mixers) {
+    trunk.results = std::max(trunk.results, trunk.rows * rows);
+  }
   if (trunk.ffn_width == 0) trunk.hidden_size = 0;
   return trunk;
 }
@@ -136,8 +145,10 @@ ResidentWeights listed_weights(const ModelConfig& config, DType dtype) {
 }
 
 TrunkCandidates::TrunkCandidates(const ModelConfig& config, const ResidentWeights& weights,
-                                 const GpuOptions& options)
-    : rows_(trunk_rows(config)) {
+                                 const GpuOptions& options, int64_t chunk_tokens)
+    : rows_(trunk_rows(config, chunk_tokens)) {
+  rows_.few_rows = options.few_tokens;
+  rows_.many = options.prompts;
   const TensorList list = list_tensors(config);
   std::map<std::string_view, size_t> mixers;
   for (const Candidate& candidate : candidates(config, list)) {

@@ -20,8 +20,8 @@
 
 namespace penstock {
 
-// Rows of its calls, without matrices.
-GpuTrunk trunk_rows(const ModelConfig& config);
+// Rows of its calls, without matrices. chunk_tokens: of the largest pass.
+GpuTrunk trunk_rows(const ModelConfig& config, int64_t chunk_tokens);
 
 // What a token asks of a device, drafts apart.
 struct TrunkWork {
@@ -48,7 +48,7 @@ class TrunkCandidates {
   TrunkCandidates() = default;
   // config: as planned, without a prediction block where none is used.
   TrunkCandidates(const ModelConfig& config, const ResidentWeights& weights,
-                  const GpuOptions& options);
+                  const GpuOptions& options, int64_t chunk_tokens);
 
   // Of matrices that stay with the processors because of their type.
   const std::set<std::string>& types_left() const { return types_left_; }

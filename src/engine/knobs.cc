@@ -60,6 +60,12 @@ constexpr Knob kKnobs[] = {
     knob(
         "chunk_tokens_max", "prompt", 8, 4096, "tokens of a prompt in one pass, at most",
         [](auto& options) -> auto& { return options.tuning.chunk_tokens_max; }),
+    {"gpu_prompts", "prompt", 0, 2,
+     "calls of many tokens beside a GPU: 0 whichever takes less time, 1 the processors, 2 the GPU",
+     [](const EngineOptions& options) { return static_cast<int64_t>(options.gpu.prompts); },
+     [](EngineOptions& options, int64_t value) {
+       options.gpu.prompts = static_cast<SideRule>(value);
+     }},
     knob(
         "list_ahead_part", "prompt", 1, 16,
         "one part in so many of a prompt's next list is read ahead at a time",

@@ -26,22 +26,23 @@ constexpr bool takes_trunk(TrunkOnGpu trunk, bool is_unified) {
 // read so much of their memory. Of a shared expert all three together.
 inline constexpr uint64_t kTrunkMatrixLeast = uint64_t{4} << 20;
 
-// Calls of more tokens (chunks of prompts) are the processors', as far as what they need is in RAM: there a
-// product takes a device's time for each row, and theirs once for all of them (docs/gpu.md).
-inline constexpr int64_t kGpuTokensMax = 8;
+// Calls of more tokens (chunks of prompts) are whose SideRule says, as far as what they need is in RAM as
+// well: there a product takes a device's time for each row, and the processors' once for all (docs/gpu.md).
+inline constexpr int64_t kGpuFewTokens = 8;
 
 struct GpuOptions {
   std::string device;  // empty, "off": none; "auto": the best; part of a name, or a number
   uint64_t vram_bytes =
       0;  // of its memory, for all that is put there; 0: what is free, less a margin
   TrunkOnGpu trunk = TrunkOnGpu::kAuto;
+  SideRule prompts = SideRule::kCheaper;  // who computes calls of many tokens
 
   // For tests and experiments.
   int64_t num_slots = 0;               // 0: all that fit
   int64_t promotions_max = -1;         // of one call; negative: a quarter of its experts
   bool keeps_best = true;              // false: what comes replaces anybody
   std::function<bool(ExpertId)> uses;  // whether it computes one that it has; empty: always
-  int64_t tokens_max = kGpuTokensMax;  // for experts that are in RAM as well
+  int64_t few_tokens = kGpuFewTokens;
   uint64_t trunk_matrix_least = kTrunkMatrixLeast;
   std::function<bool(const std::string& name)> trunk_takes;  // a resident tensor; empty: any
   int64_t probe_inputs = 0;                                  // 0: as at any start

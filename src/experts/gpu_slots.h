@@ -13,7 +13,7 @@
 //       none of these, so nothing is written over what is being read.
 //   (2) A slot is ready when its copy has ended, not before.
 //
-// Threads  the computing thread
+// Threads  the computing thread; the team copies into staging memory
 // Memory   bytes_for(): all of it allocated in create(), slots in blocks of at most kGpuBlockMax
 // Errors   create(): kOutOfMemory, kIo. fill(), settle(): kIo when the device is lost
 #pragma once
@@ -26,6 +26,7 @@
 
 #include "base/result.h"
 #include "gpu/gpu_device.h"
+#include "gpu/host_rows.h"
 #include "store/expert_cache.h"
 
 namespace penstock {
@@ -50,7 +51,7 @@ class GpuSlots {
   // How many slots fit into so much of the device's memory.
   static int64_t slots_in(uint64_t bytes, uint64_t slot_bytes);
 
-  static Result<GpuSlots> create(GpuDevice& device, const Shape& shape);
+  static Result<GpuSlots> create(GpuDevice& device, const Shape& shape, HostRows host = HostRows());
 
   // Who is where; only fill() and settle() end what claim() begins.
   ExpertCache& cache() { return cache_; }
@@ -70,10 +71,13 @@ class GpuSlots {
     Fence fence;
   };
 
-  GpuSlots(GpuDevice& device, const Shape& shape);
+  GpuSlots(GpuDevice& device, const Shape& shape, HostRows host);
+
+  void copy(std::span<const std::byte> bytes, std::byte* to) const;
 
   GpuDevice* device_;
   Shape shape_;
+  HostRows host_;
   ExpertCache cache_;
   int64_t slots_per_block_;
   std::vector<GpuBuffer> blocks_;

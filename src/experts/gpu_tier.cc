@@ -9,11 +9,12 @@
 #include "base/check.h"
 #include "gpu/bit_probe.h"
 #include "gpu/gpu_buffer.h"
+#include "gpu/gpu_clock.h"
 
 namespace penstock {
 namespace {
 
-// Rows of one call of the device; more come in waves. Enough to keep it busy, and memory for them is
+// Rows that the device has at a time; more come in waves. Enough to keep it busy, and memory for them is
 // memory that slots do not get.
 constexpr int64_t kRowsMax = 2048;
 
@@ -27,9 +28,6 @@ constexpr float kLead = 1.2f;
 
 // Of the experts of a call that do not lie there, so many are copied: copying them is work too.
 constexpr int64_t kCallShare = 4;
-
-// Allocations for rows.
-constexpr uint64_t kAllocations = 6;
 
 GpuExpertLimits rows_of(const GpuTierLimits& limits) {
   return {.tokens = limits.tokens,
@@ -57,7 +55,7 @@ struct Needs {
                                  .slot_bytes = slot_bytes,
                                  .num_staging = num_staging(slot_bytes)};
     const GpuExperts::Bytes bytes = GpuExperts::bytes_for(rows_of(limits));
-    rows = bytes.on_device + bytes.on_host + kAllocations * kGpuRounding;
+    rows = bytes.on_device + bytes.on_host + GpuExperts::kAllocations * kGpuRounding;
     copies = GpuSlots::bytes_for(one).on_host;
     one_slot = GpuSlots::bytes_for(one).on_device;
   }
@@ -68,7 +66,7 @@ struct Needs {
 
 uint64_t GpuTier::host_bytes(const GpuTierLimits& limits, uint64_t slot_bytes) {
   const auto staging = static_cast<uint64_t>(num_staging(slot_bytes)) * slot_bytes;
-  return GpuExperts::bytes_for(rows_of(limits)).on_host + staging + 3 * kGpuRounding;
+  return GpuExperts::bytes_for(rows_of(limits)).on_host + staging + 4 * kGpuRounding;
 }
 
 GpuTier::GpuTier(const Share& share, ExpertStore& store, const GpuTierLimits& limits,
@@ -78,7 +76,8 @@ GpuTier::GpuTier(const Share& share, ExpertStore& store, const GpuTierLimits& li
       vram_bytes_(share.vram_bytes),
       store_(store),
       limits_(limits),
-      options_(options) {}
+      options_(options),
+      side_(options.prompts) {}
 
 GpuTier::~GpuTier() {
   PENSTOCK_CHECK(pinned_.empty());
@@ -103,8 +102,9 @@ Result<std::unique_ptr<GpuTier>> GpuTier::create(const Share& share,
   const GpuSlots::Shape shape = PENSTOCK_TRY(tier->plan_slots(slot_bytes(store.table(), forms)));
   PENSTOCK_TRY(tier->prove(share.codings));
   GpuDevice& device = *tier->gpu_.device;
-  tier->experts_ = PENSTOCK_TRY(GpuExperts::create(device, rows_of(limits), tier->shapes()));
-  tier->slots_ = PENSTOCK_TRY(GpuSlots::create(device, shape));
+  tier->experts_ =
+      PENSTOCK_TRY(GpuExperts::create(device, rows_of(limits), tier->shapes(), share.host));
+  tier->slots_ = PENSTOCK_TRY(GpuSlots::create(device, shape, share.host));
   if (device.allocated_bytes() > tier->gpu_.vram_bytes) {
     return Error{ErrorCode::kOutOfMemory,
                  fmt::format("{} rounds what is asked for up to {}, above the {} that it may use",
@@ -169,8 +169,16 @@ std::optional<int> GpuTier::find_ready(int layer, int expert) const {
   return slot;
 }
 
-bool GpuTier::is_for_processors(const RoutedRows& rows, ExpertId id) const {
-  return rows.num_choices() > options_.tokens_max * limits_.top_k && store_.has(id);
+// Of an expert that the device has. Who computes those of a call is chosen at the first one that both
+// could compute.
+bool GpuTier::is_for_processors(const RoutedRows& rows, ExpertId id) {
+  if (rows.num_choices() <= options_.few_tokens * limits_.top_k || !store_.has(id)) return false;
+  if (!chosen_) {
+    kind_ = {layer().shape.hidden_size, layer().shape.expert_width,
+             CheaperSide::row_class(rows.num_choices())};
+    chosen_ = side_.choose(kind_);
+  }
+  return *chosen_ == Side::kProcessors;
 }
 
 bool GpuTier::has(int layer, int expert) const {
@@ -201,9 +209,12 @@ GpuExpertWork GpuTier::work_for(int slot, const RoutedRows& rows, size_t i) cons
 }
 
 void GpuTier::choose(int layer, const RoutedRows& rows, std::vector<int32_t>& left) {
-  PENSTOCK_CHECK(pinned_.empty() && wave_.empty());
+  PENSTOCK_CHECK(pinned_.empty() && works_.empty());
+  begun_s_ = now_in_seconds();
+  choices_ = static_cast<double>(rows.num_choices());
   layer_ = layer;
-  works_.clear();
+  chosen_.reset();
+  rows_ = 0;
   left.clear();
   int64_t elsewhere = 0;
   if (use_.is_lost()) lose();
@@ -221,6 +232,7 @@ void GpuTier::choose(int layer, const RoutedRows& rows, std::vector<int32_t>& le
     slots_->cache().pin(*slot);
     pinned_.push_back(*slot);
     works_.push_back(work_for(*slot, rows, i));
+    rows_ += std::ssize(works_.back().tokens);
   }
   report_.experts += works_.size();
   promotions_left_ = options_.promotions_max >= 0 ? options_.promotions_max
@@ -231,48 +243,61 @@ void GpuTier::begin(Rows x) {
   x_ = x.first(std::min(x.count, limits_.tokens));
   next_work_ = 0;
   next_row_ = 0;
-  start_wave();
+  if (works_.empty() || is_lost_) return;
+  const Result<void> taken = experts_->take(layer().shape, x_);
+  if (!taken) return lose(taken.error());
+  begin_waves();
 }
 
 // The next rows, as many as one call takes: an expert's may be shared out.
-void GpuTier::start_wave() {
-  wave_.clear();
-  int64_t room = rows_of(limits_).places;
+std::vector<GpuExpertWork> GpuTier::next_wave() {
+  std::vector<GpuExpertWork> wave;
+  int64_t room = experts_->rows_at_once(rows_);
   while (room > 0 && next_work_ < works_.size()) {
     GpuExpertWork part = works_[next_work_];
     const int64_t rows = std::min(room, std::ssize(part.tokens) - next_row_);
     part.tokens = part.tokens.subspan(static_cast<size_t>(next_row_), static_cast<size_t>(rows));
     part.places = part.places.subspan(static_cast<size_t>(next_row_), static_cast<size_t>(rows));
-    wave_.push_back(part);
+    wave.push_back(part);
     room -= rows;
     next_row_ += rows;
     if (next_row_ < std::ssize(works_[next_work_].tokens)) continue;
     ++next_work_;
     next_row_ = 0;
   }
-  if (wave_.empty()) return;
-  const Result<Fence> begun = experts_->begin(layer().shape, x_, wave_);
-  if (!begun) lose(begun.error());
+  return wave;
+}
+
+void GpuTier::begin_waves() {
+  while (!is_lost_ && next_work_ < works_.size() && experts_->under_way() < GpuExperts::kCalls) {
+    const Result<void> begun = experts_->begin(next_wave());
+    if (!begun) lose(begun.error());
+  }
 }
 
 bool GpuTier::finish(Rows out) {
-  while (!is_lost_ && !wave_.empty()) {
+  while (!is_lost_ && experts_->under_way() > 0) {
     const Result<void> done = experts_->finish(out);
     if (done) {
-      start_wave();
+      begin_waves();
     } else {
       lose(done.error());
     }
   }
+  if (!is_lost_) note_time();
   return !is_lost_ || works_.empty();
 }
 
+// How long the layer's experts took, where somebody else could have computed some of them.
+void GpuTier::note_time() {
+  if (chosen_) side_.note(kind_, *chosen_, (now_in_seconds() - begun_s_) / choices_);
+}
+
 void GpuTier::end() {
-  if (!is_lost_ && !wave_.empty()) {
+  if (!is_lost_ && experts_->under_way() > 0) {
     const Result<void> dropped = experts_->drop();
     if (!dropped) lose(dropped.error());
   }
-  wave_.clear();
   works_.clear();
   for (const int slot : pinned_) slots_->cache().unpin(slot);
   pinned_.clear();

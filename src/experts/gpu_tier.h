@@ -6,10 +6,13 @@
 // clearly more often (kLead), so that the line to the device does not carry them back and forth. What
 // lies here stays in the slots below as long as nobody needs these (ExpertStore::set_spare).
 //
+// Calls of many tokens, whose experts processors do well, are done by whichever of both takes less time:
+// the device what it has and the processors meanwhile the others, or the processors all that is in RAM.
+//
 // When the device is lost, answers no more or has no memory, a line says so, the processors compute
 // what it had taken, and it is never asked again. The rows are the same bits either way.
 //
-// Threads  the computing thread; workers never touch the device
+// Threads  the computing thread; workers move rows and bytes of the host's, and never touch the device
 // Memory   of the device, and what it shares with the host, at most what the budget leaves; all of it
 //          allocated in create(). Its drivers' own is not counted
 // Errors   create(), slots_for(): kInvalidArgument (the budget is too small, with the numbers).
@@ -32,6 +35,7 @@
 #include "experts/gpu_choice.h"
 #include "experts/gpu_options.h"
 #include "experts/gpu_slots.h"
+#include "gpu/cheaper_side.h"
 #include "gpu/gpu_experts.h"
 #include "gpu/gpu_use.h"
 #include "store/expert_store.h"
@@ -54,6 +58,7 @@ class GpuTier final : public ExpertTier {
     GpuUse& use;
     uint64_t vram_bytes = 0;
     std::span<const GpuCoding> codings = {};  // of what else is multiplied there: to be proved too
+    HostRows host = HostRows();
   };
   // forms: of the layers of the store's table. GPU and store outlive it.
   static Result<std::unique_ptr<GpuTier>> create(const Share& share,
@@ -107,10 +112,12 @@ class GpuTier final : public ExpertTier {
   bool may_go_there(int expert, std::span<const std::byte* const> parts);
   const Layer& layer() const { return layers_[static_cast<size_t>(layer_)]; }
   std::optional<int> find_ready(int layer, int expert) const;
-  bool is_for_processors(const RoutedRows& rows, ExpertId id) const;
+  bool is_for_processors(const RoutedRows& rows, ExpertId id);
   void settle();
   GpuExpertWork work_for(int slot, const RoutedRows& rows, size_t i) const;
-  void start_wave();
+  void begin_waves();
+  std::vector<GpuExpertWork> next_wave();
+  void note_time();
   bool makes_room_for(int expert);
   void lose(const Error& error);
   void lose();
@@ -129,6 +136,7 @@ class GpuTier final : public ExpertTier {
   std::optional<GpuExperts> experts_;
   bool is_lost_ = false;
   GpuReport report_;
+  CheaperSide side_;
 
   // Of the call.
   int layer_ = 0;
@@ -136,9 +144,14 @@ class GpuTier final : public ExpertTier {
   int64_t promotions_left_ = 0;
   std::vector<int> pinned_;           // slots
   std::vector<GpuExpertWork> works_;  // all that it took
-  std::vector<GpuExpertWork> wave_;   // of these, what is being computed
-  size_t next_work_ = 0;              // after the wave
+  int64_t rows_ = 0;                  // of these
+  size_t next_work_ = 0;              // that no wave has
   int64_t next_row_ = 0;              // of that work
+  // Who computes experts that are in RAM as well; nothing where no such one is among them, or always the
+  // same.
+  std::optional<Side> chosen_;
+  CheaperSide::Kind kind_;
+  double begun_s_ = 0, choices_ = 0;
   std::vector<SlotPiece> pieces_;
 };
 

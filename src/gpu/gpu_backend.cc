@@ -4,14 +4,13 @@
 #include <numeric>
 
 #include "base/check.h"
+#include "gpu/gpu_clock.h"
 
 namespace penstock {
 namespace {
 
 // Of all matrices of a call; what is beyond is the processors'.
 constexpr int64_t kPiecesMax = 32;
-
-constexpr uint64_t kFfnAllocations = 6;
 
 GpuMatmulLimits matmul_limits(const GpuTrunk& trunk) {
   return {
@@ -45,13 +44,18 @@ GpuBackend::Bytes GpuBackend::bytes_for_rows(const GpuTrunk& trunk) {
                  .on_host = products.on_host + 2 * kGpuRounding};
   if (trunk.hidden_size == 0) return bytes;
   const GpuExperts::Bytes ffn = GpuExperts::bytes_for(ffn_limits(trunk));
-  bytes.on_device += ffn.on_device + kFfnAllocations * kGpuRounding;
-  bytes.on_host += ffn.on_host + 2 * kGpuRounding;
+  bytes.on_device += ffn.on_device + GpuExperts::kAllocations * kGpuRounding;
+  bytes.on_host += ffn.on_host + 3 * kGpuRounding;
   return bytes;
 }
 
 GpuBackend::GpuBackend(GpuUse& use, Backend& cpu, const GpuTrunk& trunk)
-    : use_(use), cpu_(cpu), trunk_(trunk), all_rows_(static_cast<size_t>(trunk.rows)) {
+    : use_(use),
+      cpu_(cpu),
+      trunk_(trunk),
+      products_side_(trunk.many),
+      ffn_side_(trunk.many),
+      all_rows_(static_cast<size_t>(trunk.rows)) {
   std::iota(all_rows_.begin(), all_rows_.end(), 0);
   cpu_.set_between_ops([this] { end_op(); });
 }
@@ -61,13 +65,14 @@ GpuBackend::~GpuBackend() {
 }
 
 Result<std::unique_ptr<GpuBackend>> GpuBackend::create(GpuDevice& device, GpuUse& use, Backend& cpu,
-                                                       const GpuTrunk& trunk) {
+                                                       const GpuTrunk& trunk, HostRows host) {
   std::unique_ptr<GpuBackend> made(new GpuBackend(use, cpu, trunk));
   made->matrices_ = PENSTOCK_TRY(GpuMatrices::create(device, trunk.matrices));
   const std::vector<GpuCoding> codings = gpu_codings_of(trunk.matrices);
-  made->matmul_ = PENSTOCK_TRY(GpuMatmul::create(device, matmul_limits(trunk), codings));
+  made->matmul_ = PENSTOCK_TRY(GpuMatmul::create(device, matmul_limits(trunk), codings, host));
   if (trunk.hidden_size > 0) {
-    made->ffn_ = PENSTOCK_TRY(GpuExperts::create(device, ffn_limits(trunk), ffn_shapes(codings)));
+    made->ffn_ =
+        PENSTOCK_TRY(GpuExperts::create(device, ffn_limits(trunk), ffn_shapes(codings), host));
   }
   const Bytes rows = bytes_for_rows(trunk);
   made->report_.bytes = rows.on_device + rows.on_host + GpuMatrices::bytes_for(trunk.matrices);
@@ -98,10 +103,11 @@ void GpuBackend::share_out(Rows x, std::span<const Projection> projections) {
     const std::span<const GpuPiece> found = find(projection.weight);
     const int64_t rows = projection.weight.rows;
     const bool fits =
-        columns_ + rows <= trunk_.results && x.width <= trunk_.columns &&
+        x.count > 0 && x.width <= trunk_.columns &&
+        matmul_->rows_at_once(x.count, columns_ + rows) > 0 &&
         pieces + std::ssize(found) <= kPiecesMax &&
         (there_.empty() || GpuMatmul::go_together(there_[0].weight, projection.weight));
-    if (found.empty() || x.count == 0 || x.count > trunk_.call_rows_max || !fits) {
+    if (found.empty() || !fits) {
       here_.push_back(projection);
       continue;
     }
@@ -112,22 +118,32 @@ void GpuBackend::share_out(Rows x, std::span<const Projection> projections) {
   }
 }
 
-Result<void> GpuBackend::begin_wave(Rows x, int64_t first) {
-  const int64_t count = std::min(matmul_->rows_at_once(columns_), x.count - first);
+// The products with rows of a wave.
+std::span<const GpuProduct> GpuBackend::wave_at(int64_t first) {
   wave_ = products_;
   for (GpuProduct& product : wave_) {
-    product.projection.out = product.projection.out.slice(first, count);
+    Rows& out = product.projection.out;
+    out = out.slice(first, std::min(wave_rows_, out.count - first));
   }
-  return matmul_->begin(x.slice(first, count), wave_);
+  return wave_;
+}
+
+Result<void> GpuBackend::begin_waves(Rows x) {
+  while (begun_ < x.count && matmul_->under_way() < GpuMatmul::kCalls) {
+    const std::span<const GpuProduct> wave = wave_at(begun_);
+    const int64_t count = wave.front().projection.out.count;
+    PENSTOCK_TRY(matmul_->begin(x.slice(begun_, count), wave));
+    begun_ += count;
+  }
+  return {};
 }
 
 Result<void> GpuBackend::finish_waves(Rows x) {
-  for (int64_t first = 0;;) {
-    PENSTOCK_TRY(matmul_->finish(wave_));
-    first += wave_.front().projection.out.count;
-    if (first == x.count) return {};
-    PENSTOCK_TRY(begin_wave(x, first));
+  for (int64_t done = 0; done < x.count; done += wave_rows_) {
+    PENSTOCK_TRY(matmul_->finish(wave_at(done)));
+    PENSTOCK_TRY(begin_waves(x));
   }
+  return {};
 }
 
 void GpuBackend::matmul(Rows x, std::span<const Projection> projections) {
@@ -138,7 +154,23 @@ void GpuBackend::matmul(Rows x, std::span<const Projection> projections) {
     PENSTOCK_CHECK(projection.out.count == x.count &&
                    projection.out.width == projection.weight.rows);
   }
-  const bool has_begun = goes_on(begin_wave(x, 0));
+  if (x.count <= trunk_.few_rows) return multiply_there(x);
+  const CheaperSide::Kind kind = {x.width, columns_, CheaperSide::row_class(x.count)};
+  const Side side = products_side_.choose(kind);
+  const double start = now_in_seconds();
+  if (side == Side::kDevice) {
+    multiply_there(x);
+  } else {
+    cpu_.matmul(x, projections);
+  }
+  products_side_.note(kind, side, (now_in_seconds() - start) / static_cast<double>(x.count));
+}
+
+void GpuBackend::multiply_there(Rows x) {
+  matmul_->forget();
+  wave_rows_ = matmul_->rows_at_once(x.count, columns_);
+  begun_ = 0;
+  const bool has_begun = goes_on(begin_waves(x));
   if (here_.empty()) {
     end_op();
   } else {
@@ -152,8 +184,7 @@ void GpuBackend::matmul(Rows x, std::span<const Projection> projections) {
 }
 
 bool GpuBackend::has_ffn(Rows x, const Matrix& gate, const Matrix& up, const Matrix& down) const {
-  if (!ffn_ || x.count == 0 || x.count > trunk_.call_rows_max || gate.rows > trunk_.ffn_width ||
-      x.width > trunk_.hidden_size) {
+  if (!ffn_ || x.count == 0 || gate.rows > trunk_.ffn_width || x.width > trunk_.hidden_size) {
     return false;
   }
   for (const Matrix* matrix : {&gate, &up, &down}) {
@@ -169,28 +200,53 @@ GpuExpertShape GpuBackend::shape_of(const Matrix& gate, const Matrix& down) {
           .expert_width = gate.rows};
 }
 
-Result<void> GpuBackend::begin_ffn_wave() {
+// The next rows, as many as it takes.
+Result<void> GpuBackend::take_ffn_rows() {
   Ffn& call = *pending_;
   call.count = std::min(trunk_.rows, call.x.count - call.first);
-  const std::span rows = std::span(all_rows_).first(static_cast<size_t>(call.count));
-  const GpuExpertWork work[] = {{.gate = find(call.gate)[0].planes,
-                                 .up = find(call.up)[0].planes,
-                                 .down = find(call.down)[0].planes,
-                                 .tokens = rows,
-                                 .places = rows}};
-  PENSTOCK_TRY(
-      ffn_->begin(shape_of(call.gate, call.down), call.x.slice(call.first, call.count), work));
+  call.begun = call.done = 0;
+  PENSTOCK_TRY(ffn_->take(shape_of(call.gate, call.down), call.x.slice(call.first, call.count)));
+  return begin_ffn_waves();
+}
+
+Result<void> GpuBackend::begin_ffn_waves() {
+  Ffn& call = *pending_;
+  while (call.begun < call.count && ffn_->under_way() < GpuExperts::kCalls) {
+    const int64_t count = std::min(ffn_->rows_at_once(call.count), call.count - call.begun);
+    const std::span rows =
+        std::span(all_rows_).subspan(static_cast<size_t>(call.begun), static_cast<size_t>(count));
+    const GpuExpertWork work[] = {{.gate = find(call.gate)[0].planes,
+                                   .up = find(call.up)[0].planes,
+                                   .down = find(call.down)[0].planes,
+                                   .tokens = rows,
+                                   .places = rows}};
+    PENSTOCK_TRY(ffn_->begin(work));
+    call.begun += count;
+  }
   return {};
 }
 
 Result<void> GpuBackend::finish_ffn_waves() {
   Ffn& call = *pending_;
   for (;;) {
-    PENSTOCK_TRY(ffn_->finish(call.out.slice(call.first, call.count)));
+    const int64_t count = ffn_->rows_at_once(call.count);
+    for (; call.done < call.count; call.done += count) {
+      PENSTOCK_TRY(ffn_->finish(call.out.slice(call.first, call.count)));
+      PENSTOCK_TRY(begin_ffn_waves());
+    }
     call.first += call.count;
     if (call.first == call.x.count) return {};
-    PENSTOCK_TRY(begin_ffn_wave());
+    PENSTOCK_TRY(take_ffn_rows());
   }
+}
+
+// Whether the device has it.
+bool GpuBackend::queue_ffn() {
+  Ffn& call = *pending_;
+  const double start = now_in_seconds();
+  const bool has_begun = goes_on(take_ffn_rows());
+  call.cost = now_in_seconds() - start;
+  return has_begun;
 }
 
 void GpuBackend::dense_ffn(Rows x, const Matrix& gate, const Matrix& up, const Matrix& down,
@@ -199,22 +255,32 @@ void GpuBackend::dense_ffn(Rows x, const Matrix& gate, const Matrix& up, const M
   if (!has_ffn(x, gate, up, down)) return cpu_.dense_ffn(x, gate, up, down, out);
   PENSTOCK_CHECK(gate.rows == up.rows && gate.rows == down.columns && down.rows == out.width &&
                  down.rows == x.width && out.count == x.count);
-  pending_ = Ffn{.x = x, .out = out, .gate = gate, .up = up, .down = down};
-  if (goes_on(begin_ffn_wave())) return end_op();
+  const CheaperSide::Kind kind = {gate.columns, gate.rows, CheaperSide::row_class(x.count)};
+  const bool is_many = x.count > trunk_.few_rows;
+  if (is_many && ffn_side_.choose(kind) == Side::kProcessors) {
+    const double start = now_in_seconds();
+    cpu_.dense_ffn(x, gate, up, down, out);
+    ffn_side_.note(kind, Side::kProcessors,
+                   (now_in_seconds() - start) / static_cast<double>(x.count));
+    return;
+  }
+  pending_ = Ffn{.x = x, .out = out, .gate = gate, .up = up, .down = down, .kind = kind};
+  if (queue_ffn()) return end_op();
   pending_.reset();
   cpu_.dense_ffn(x, gate, up, down, out);
 }
 
 void GpuBackend::settle() {
   if (!pending_) return;
+  const double start = now_in_seconds();
   const bool is_done = !use_.is_lost() && goes_on(finish_ffn_waves());
   const Ffn call = *pending_;
   pending_.reset();
-  if (is_done) {
-    ++report_.ffns;
-  } else {
-    cpu_.dense_ffn(call.x, call.gate, call.up, call.down, call.out);
-  }
+  if (!is_done) return cpu_.dense_ffn(call.x, call.gate, call.up, call.down, call.out);
+  ++report_.ffns;
+  if (call.x.count <= trunk_.few_rows) return;
+  const double cost = call.cost + now_in_seconds() - start;
+  ffn_side_.note(call.kind, Side::kDevice, cost / static_cast<double>(call.x.count));
 }
 
 // Ops that have nothing to do with what is still to come need not wait for it.

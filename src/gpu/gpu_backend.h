@@ -5,13 +5,16 @@
 //   dense_ffn   where gate, up and down lie there; the call only queues it, and the next op that may
 //               look at its rows waits. Experts may be computed meanwhile
 //
+// Calls of many rows, which processors do well, are done by whichever of both takes less time for them
+// (gpu/cheaper_side.h).
+//
 // The host keeps every matrix as well. When the device is lost, the processors compute what it had
 // taken and all that follows.
 //
 //   auto backend = PENSTOCK_TRY(GpuBackend::create(device, use, cpu, trunk));
 //   backend->load();                                        // when the host's matrices are loaded
 //
-// Threads  as Backend
+// Threads  as Backend; rows are moved by the team
 // Memory   bytes_for_rows() and the matrices: all of it allocated in create()
 // Errors   create(): kOutOfMemory, kIo. Later none of its own: the device is lost instead
 #pragma once
@@ -23,6 +26,7 @@
 #include <vector>
 
 #include "compute/backend.h"
+#include "gpu/cheaper_side.h"
 #include "gpu/gpu_experts.h"
 #include "gpu/gpu_matmul.h"
 #include "gpu/gpu_matrices.h"
@@ -33,12 +37,13 @@ namespace penstock {
 // What lies on a device beside experts, and room for rows of its calls.
 struct GpuTrunk {
   std::vector<Matrix> matrices = {};
-  int64_t rows = 1;         // of x, at a time: a call with more goes in waves
-  int64_t columns = 0;      // of the widest x
-  int64_t results = 0;      // floats of products, at a time; at least the widest matrix's
+  int64_t rows = 1;     // of x, at a time: a call with more goes in waves of half as many
+  int64_t columns = 0;  // of the widest x
+  int64_t results = 0;  // floats of products, at a time; at least two rows of the widest matrix's
   int64_t hidden_size = 0;  // of dense_ffn; 0: its matrices are not among these
   int64_t ffn_width = 0;
-  int64_t call_rows_max = INT64_MAX;  // calls with more rows are the processors'
+  int64_t few_rows = INT64_MAX;  // calls of more are whose `many` says
+  SideRule many = SideRule::kCheaper;
 };
 
 struct GpuTrunkReport {
@@ -59,7 +64,8 @@ class GpuBackend final : public Backend {
 
   // Device, use and cpu outlive it.
   static Result<std::unique_ptr<GpuBackend>> create(GpuDevice& device, GpuUse& use, Backend& cpu,
-                                                    const GpuTrunk& trunk);
+                                                    const GpuTrunk& trunk,
+                                                    HostRows host = HostRows());
   ~GpuBackend() override;
   GpuBackend(const GpuBackend&) = delete;
   GpuBackend& operator=(const GpuBackend&) = delete;
@@ -95,7 +101,10 @@ class GpuBackend final : public Backend {
   struct Ffn {
     Rows x, out;
     Matrix gate, up, down;
-    int64_t first = 0, count = 0;  // the rows that it is at
+    CheaperSide::Kind kind;
+    double cost = 0;               // seconds that were spent on it
+    int64_t first = 0, count = 0;  // the rows that the device has taken
+    int64_t begun = 0, done = 0;   // of these
   };
 
   GpuBackend(GpuUse& use, Backend& cpu, const GpuTrunk& trunk);
@@ -103,10 +112,14 @@ class GpuBackend final : public Backend {
   static GpuExpertShape shape_of(const Matrix& gate, const Matrix& down);
   bool goes_on(const Result<void>& result);  // otherwise the device is lost
   void share_out(Rows x, std::span<const Projection> projections);
-  Result<void> begin_wave(Rows x, int64_t first);
+  void multiply_there(Rows x);
+  std::span<const GpuProduct> wave_at(int64_t first);
+  Result<void> begin_waves(Rows x);
   Result<void> finish_waves(Rows x);
   bool has_ffn(Rows x, const Matrix& gate, const Matrix& up, const Matrix& down) const;
-  Result<void> begin_ffn_wave();
+  bool queue_ffn();
+  Result<void> take_ffn_rows();
+  Result<void> begin_ffn_waves();
   Result<void> finish_ffn_waves();
   void settle();  // after it no row is still to come from the device
   void settle_for(Rows read, Rows written);
@@ -118,12 +131,14 @@ class GpuBackend final : public Backend {
   std::optional<GpuMatmul> matmul_;
   std::optional<GpuExperts> ffn_;
   GpuTrunkReport report_;
+  CheaperSide products_side_, ffn_side_;
 
   // Of the call.
   std::vector<Projection> here_, there_;  // who computes which
   std::vector<GpuProduct> products_;      // those there
   std::vector<GpuProduct> wave_;          // some rows of these
   int64_t columns_ = 0;                   // of their results together
+  int64_t wave_rows_ = 0, begun_ = 0;     // of x
 
   std::optional<Ffn> pending_;
   std::vector<int32_t> all_rows_;  // 0, 1, ...

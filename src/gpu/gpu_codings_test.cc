@@ -64,9 +64,9 @@ class GpuCodings : public GpuTest {
     backend_.reset();
     backend_ = GpuBackend::create(*device_, use_, *cpu_,
                                   {.matrices = matrices,
-                                   .rows = 16,
+                                   .rows = 2 * kTokens,
                                    .columns = kColumns,
-                                   .results = 16 * 3 * kColumns,
+                                   .results = 2 * kTokens * 3 * kColumns,
                                    .hidden_size = has_ffn ? kColumns : 0,
                                    .ffn_width = kColumns})
                    .value();
@@ -145,7 +145,7 @@ TEST_F(GpuCodings, ffns_have_the_bits_of_the_cpu) {
                       up = in_panels(random_.matrix(coding, 256, kColumns)),
                       down = in_panels(random_.matrix(of_down, kColumns, 256));
     make({gate.matrix, up.matrix, down.matrix}, true);
-    for (const int64_t rows : {1, 5}) {
+    for (const int64_t rows : {1, 5, 20}) {
       const OwnedRows x(source_, rows, kColumns), expected(rows, kColumns), found(rows, kColumns),
           sum(rows, kColumns);
       cpu_->dense_ffn(x.rows, gate.matrix, up.matrix, down.matrix, expected.rows);
@@ -155,7 +155,7 @@ TEST_F(GpuCodings, ffns_have_the_bits_of_the_cpu) {
         EXPECT_TRUE(same_bits(expected.rows.row(r), sum.rows.row(r))) << name_of(coding);
       }
     }
-    EXPECT_EQ(backend_->report().ffns, 2u) << name_of(coding);
+    EXPECT_EQ(backend_->report().ffns, 3u) << name_of(coding);
   }
 }
 
@@ -219,7 +219,8 @@ TEST_F(GpuCodings, a_matrix_with_planes_may_be_cut_into_blocks) {
   const uint64_t block = 4 * (panel.codes + panel.scales + panel.biases) + 600;
   GpuMatrices matrices = GpuMatrices::create(*device_, one, block).value();
   GpuMatmul matmul =
-      GpuMatmul::create(*device_, {.rows = 9, .columns = kColumns, .results = 9 * 165, .pieces = 6},
+      GpuMatmul::create(*device_,
+                        {.rows = 18, .columns = kColumns, .results = 20 * 165, .pieces = 6},
                         gpu_codings_of(one))
           .value();
   ASSERT_TRUE(matrices.fill(matmul.staging()).has_value());

@@ -1,22 +1,25 @@
 // Experts that lie in a device's memory, computed there: rows of x go to the device, rows of experts
 // come back, with the bits that the CPU gives (fixed16).
 //
-//   PENSTOCK_TRY(experts.begin(shape, x, works));    // queued; the host goes on
-//   PENSTOCK_TRY(experts.finish(out));               // waits; out has a row for each place
+//   PENSTOCK_TRY(experts.take(shape, x));       // x is read
+//   PENSTOCK_TRY(experts.begin(works));         // queued; the host goes on
+//   PENSTOCK_TRY(experts.finish(out));          // waits
 //
-// One list of commands a call: x in fixed point, gate and up, hidden in fixed point, down. The device
-// reads x and lists from the host's memory and writes results there: copies would be steps of their
-// own, and a step costs more than so few bytes. Lists of a large call, which every block of a matrix
-// looks at, are copied. Which rows share a tile, and where a result lies,
-// follows from the call; what a row becomes does not depend on it.
+// One list of commands a call: x in fixed point (the first time), gate and up, hidden in fixed point,
+// down. The device reads x and lists from the host's memory and writes results there: copies would be
+// steps of their own. Lists of a large call, which every block of a matrix looks at, are copied. Many
+// rows go in calls of rows_at_once(), two of which may be under way: while the host takes in the rows
+// of one, the device computes the other. They end in the order in which they began. Which rows share a
+// tile, and where a result lies, follows from the call; what a row becomes does not depend on it.
 //
 // Shapes   x [n, H], hidden [places, I], out [n * K, H]; H and I multiples of 64
-// Threads  as GpuDevice
+// Threads  as GpuDevice; rows are moved by the team
 // Memory   bytes_for(): all of it allocated in create()
-// Errors   create(): kOutOfMemory, kIo. begin(), finish(): kIo (the device is lost); the call is
-//          then over, and nothing of it is in `out`
+// Errors   create(): kOutOfMemory, kIo. take(), begin(), finish(): kIo (the device is lost); all calls
+//          are then over, and nothing of those that were not finished is in `out`
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <span>
 #include <vector>
@@ -24,10 +27,11 @@
 #include "base/result.h"
 #include "compute/backend.h"
 #include "gpu/gpu_products.h"
+#include "gpu/host_rows.h"
 
 namespace penstock {
 
-// What the largest call will need.
+// Of all that is under way at a time.
 struct GpuExpertLimits {
   int64_t tokens = 1;        // rows of x
   int64_t places = 1;        // rows of results: at most tokens * K
@@ -57,51 +61,78 @@ class GpuExperts {
  public:
   // shapes: of all calls; sizes do not matter.
   static Result<GpuExperts> create(GpuDevice& device, const GpuExpertLimits& limits,
-                                   std::span<const GpuExpertShape> shapes);
+                                   std::span<const GpuExpertShape> shapes,
+                                   HostRows host = HostRows());
 
   struct Bytes {
     uint64_t on_device = 0, on_host = 0;
   };
   static Bytes bytes_for(const GpuExpertLimits& limits);
+  static constexpr uint64_t kAllocations = 7;
+  static constexpr int kCalls = 2;
 
-  // x: of the host. The works' spans are read here; their matrices, which the host has seen arrive,
-  // stay as they are until the call has ended.
-  Result<Fence> begin(const GpuExpertShape& shape, Rows x, std::span<const GpuExpertWork> works);
+  // Of so many rows of results, how many one call takes: all, or of many a half of the room.
+  int64_t rows_at_once(int64_t rows) const;
 
-  // out: of the host; only the rows at the works' places are written.
+  // x: of the host, for all calls until the next one. No call is under way.
+  Result<void> take(const GpuExpertShape& shape, Rows x);
+
+  // At most kCalls begin before the first one is finished, each of at most a half of the room. The
+  // works' spans are read here; their matrices, which the host has seen arrive, stay as they are until
+  // the call has ended.
+  Result<void> begin(std::span<const GpuExpertWork> works);
+
+  // Of the first begin() that is not finished. out: of the host; only the rows at the works' places
+  // are written.
   Result<void> finish(Rows out);
-  // In its place: waits, and the results are lost.
-  Result<void> drop() { return device_->compute().wait(fence_); }
+  int under_way() const { return under_way_; }
+  // In place of finish(): waits for all, and their results are lost.
+  Result<void> drop();
 
  private:
-  // Where in the block of inputs of a call what lies; each at a multiple of 256 bytes.
+  // Where in the lists of a call what lies; each at a multiple of 256 bytes.
   struct Layout {
-    uint64_t x = 0, gate_up_list = 0, down_list = 0, gate_up_tiles = 0, down_tiles = 0, end = 0;
-    explicit Layout(const GpuExpertLimits& call);
-    uint64_t list_bytes() const { return end - gate_up_list; }  // and tiles
+    uint64_t gate_up_list = 0, down_list = 0, gate_up_tiles = 0, down_tiles = 0, end = 0;
+    explicit Layout(int64_t places);
+  };
+  // One that is under way, or was.
+  struct Call {
+    Fence fence = {};
+    Layout layout{0};
+    uint64_t lists = 0, results = 0;  // where they begin, in bytes
+    std::vector<GpuRowPair> pairs;    // token and place, by row of the results
+  };
+  // Of the call that begins, those for one kernel.
+  struct Tiles {
+    uint32_t tokens = 1;  // of a tile, at most
+    std::vector<GpuTile> gate_up, down;
   };
 
-  GpuExperts(GpuDevice& device, const GpuExpertLimits& limits, const GpuProducts& products);
-  void write_x(Rows x);
-  void write_tiles(std::span<const GpuExpertWork> works);
-  void add_tiles(const GpuExpertWork& work, uint32_t first, bool alone);
-  void record(GpuCommands& commands, const GpuExpertShape& shape, int64_t tokens) const;
+  GpuExperts(GpuDevice& device, const GpuExpertLimits& limits, const GpuProducts& products,
+             HostRows host);
+  static int64_t half_of(int64_t places);
+  void write_lists(Call& call, std::span<const GpuExpertWork> works);
+  void add_tiles(const GpuExpertWork& work, uint32_t first);
+  void record(GpuCommands& commands, const Call& call);
   void record_product(GpuCommands& commands, GpuProducts::Multiply call, uint64_t tiles) const;
 
   GpuDevice* device_;
   GpuExpertLimits limits_;
-  Layout layout_;
+  HostRows host_;
   GpuProducts products_;
-  GpuBuffer inputs_, results_;  // the host's; x, lists and tiles
-  GpuBuffer lists_;             // of a large call, and its tiles
+  GpuBuffer x_, lists_, results_;  // the host's; lists with their tiles
+  GpuBuffer own_lists_;            // of a large call
   GpuBuffer packed_x_, hidden_, packed_hidden_;
 
-  // Of the call.
-  std::vector<GpuRowPair> pairs_;                    // token and place, by row of the results
-  std::vector<GpuTile> gate_up_tiles_, down_tiles_;  // those of one row first
-  uint32_t lone_tiles_ = 0;
-  Fence fence_;
-  int64_t rows_ = 0, results_width_ = 0;
+  GpuExpertShape shape_;
+  int64_t tokens_ = 0;      // of x
+  bool is_packed_ = false;  // x is
+
+  std::array<Call, kCalls> calls_;
+  int next_ = 0, under_way_ = 0;
+  bool is_alone_ = false;  // what is under way has more than a half of the room
+  Fence last_;             // of what was handed over
+  std::array<Tiles, 3> tiles_;
 };
 
 }  // namespace penstock

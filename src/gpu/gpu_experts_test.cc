@@ -106,7 +106,7 @@ struct TestRouting {
 
 class GpuExpertsTest : public GpuTest {
  protected:
-  static constexpr int64_t kTokensMax = 37;
+  static constexpr int64_t kTokensMax = 75;
 
   void SetUp() override {
     GpuTest::SetUp();
@@ -146,11 +146,16 @@ class GpuExpertsTest : public GpuTest {
     const OwnedRows hidden(places, kWidth), expected(places, kHidden), actual(places, kHidden);
     cpu_->expert_gate_up(x.rows, works, hidden.rows);
     cpu_->expert_down(hidden.rows, works, expected.rows);
-    ASSERT_TRUE(gpu_->begin(experts.shape, x.rows, gpu_works).has_value());
+    begin(experts, x, gpu_works);
     ASSERT_TRUE(gpu_->finish(actual.rows).has_value());
     for (int64_t p = 0; p < places; ++p) {
       EXPECT_TRUE(same_bits(expected.rows.row(p), actual.rows.row(p))) << what << ", place " << p;
     }
+  }
+
+  void begin(const TestExperts& experts, const OwnedRows& x, std::span<const GpuExpertWork> works) {
+    ASSERT_TRUE(gpu_->take(experts.shape, x.rows).has_value());
+    ASSERT_TRUE(gpu_->begin(works).has_value());
   }
 
   std::optional<GpuExperts> gpu_;
@@ -161,7 +166,7 @@ TEST_F(GpuExpertsTest, have_the_bits_of_the_cpu_in_every_type_for_any_number_of_
   for (const DType dtype : {DType::kQ8, DType::kQ4, DType::kQ3, DType::kQ2}) {
     Values source(static_cast<uint32_t>(dtype));
     const TestExperts experts(*device_, source, {.gate_up = dtype, .down = dtype}, true, 5);
-    for (const int64_t tokens : {1, 2, 11, 37}) {
+    for (const int64_t tokens : {1, 2, 11, 37, 75}) {
       const OwnedRows x(source, tokens, kHidden);
       compare(experts, TestRouting(5, tokens, 3), x,
               std::string(name_of(dtype)) + ", tokens " + std::to_string(tokens));
@@ -203,7 +208,7 @@ TEST_F(GpuExpertsTest, what_is_not_finite_stays_so_and_leaves_other_rows_alone) 
     works.back().places = routing.places[e];
   }
   const OwnedRows out(2 * kTopK, kHidden);
-  ASSERT_TRUE(gpu_->begin(experts.shape, x.rows, works).has_value());
+  begin(experts, x, works);
   ASSERT_TRUE(gpu_->finish(out.rows).has_value());
   for (int64_t p = 0; p < 2 * kTopK; ++p) {
     for (const float value : out.rows.row(p)) EXPECT_EQ(std::isfinite(value), p < kTopK);
@@ -223,18 +228,46 @@ TEST_F(GpuExpertsTest, rows_do_not_depend_on_their_company) {
     works.back().tokens = routing.tokens[e];
     works.back().places = routing.places[e];
   }
-  ASSERT_TRUE(gpu_->begin(experts.shape, x.rows, works).has_value());
+  begin(experts, x, works);
   ASSERT_TRUE(gpu_->finish(together.rows).has_value());
   for (const GpuExpertWork& work : works) {
     for (size_t j = 0; j < work.places.size(); ++j) {
       GpuExpertWork one = work;
       one.tokens = work.tokens.subspan(j, 1);
       one.places = work.places.subspan(j, 1);
-      ASSERT_TRUE(gpu_->begin(experts.shape, x.rows, {&one, 1}).has_value());
+      begin(experts, x, {&one, 1});
       ASSERT_TRUE(gpu_->finish(alone.rows).has_value());
     }
   }
   EXPECT_TRUE(same_bits(together.values, alone.values));
+}
+
+// Two calls with rows of the same x may be under way; what a third one would overwrite is taken in first.
+TEST_F(GpuExpertsTest, calls_may_be_under_way_while_another_begins) {
+  Values source(22);
+  const TestExperts experts(*device_, source, {.gate_up = DType::kQ4, .down = DType::kQ4}, true, 4);
+  const OwnedRows x(source, kTokensMax, kHidden);
+  const TestRouting routing(4, kTokensMax, 11);
+  const OwnedRows expected(kTokensMax * kTopK, kHidden), found(kTokensMax * kTopK, kHidden);
+  std::vector<GpuExpertWork> works;
+  for (size_t e = 0; e < 4; ++e) {
+    works.push_back(experts.on_gpu(e));
+    works.back().tokens = routing.tokens[e];
+    works.back().places = routing.places[e];
+    ASSERT_LE(std::ssize(works.back().places), gpu_->rows_at_once(kTokensMax * kTopK));
+  }
+  begin(experts, x, works);
+  ASSERT_TRUE(gpu_->finish(expected.rows).has_value());
+  ASSERT_TRUE(gpu_->take(experts.shape, x.rows).has_value());
+  for (const GpuExpertWork& work : works) {
+    if (gpu_->under_way() == GpuExperts::kCalls) {
+      ASSERT_TRUE(gpu_->finish(found.rows).has_value());
+    }
+    ASSERT_TRUE(gpu_->begin({&work, 1}).has_value());
+  }
+  EXPECT_EQ(gpu_->under_way(), GpuExperts::kCalls);
+  while (gpu_->under_way() > 0) ASSERT_TRUE(gpu_->finish(found.rows).has_value());
+  EXPECT_TRUE(same_bits(expected.values, found.values));
 }
 
 TEST_F(GpuExpertsTest, takes_the_memory_that_it_says) {
@@ -248,7 +281,8 @@ TEST_F(GpuExpertsTest, takes_the_memory_that_it_says) {
 TEST_F(GpuExpertsTest, refused_memory_and_loss_are_errors) {
   Values source(21);
   const OwnedRows x(source, 1, kHidden), out(kTopK, kHidden);
-  for (int64_t allocations = 0; allocations < 6; ++allocations) {
+  for (int64_t allocations = 0; allocations < static_cast<int64_t>(GpuExperts::kAllocations);
+       ++allocations) {
     const auto device = make_device({.allocations_before_failure = allocations});
     const Result<GpuExperts> refused = GpuExperts::create(*device, limits(), {&kShapes[1], 1});
     ASSERT_FALSE(refused.has_value()) << allocations;
@@ -258,9 +292,10 @@ TEST_F(GpuExpertsTest, refused_memory_and_loss_are_errors) {
   const auto device = make_device({.submits_before_loss = 1});
   GpuExperts experts = GpuExperts::create(*device, limits(), {&kShapes[1], 1}).value();
   const TestExperts weights(*device_, source, {.gate_up = DType::kQ4, .down = DType::kQ4}, true, 1);
-  ASSERT_TRUE(experts.begin(weights.shape, x.rows, {}).has_value());
+  ASSERT_TRUE(experts.take(weights.shape, x.rows).has_value());
+  ASSERT_TRUE(experts.begin({}).has_value());
   ASSERT_TRUE(experts.finish(out.rows).has_value());
-  const Result<Fence> lost = experts.begin(weights.shape, x.rows, {});
+  const Result<void> lost = experts.begin({});
   ASSERT_FALSE(lost.has_value());
   EXPECT_EQ(lost.error().code, ErrorCode::kIo);
 }

@@ -49,7 +49,7 @@ EngineOptions on_software_gpu(const std::string& model) {
   with.gpu.vram_bytes = kPlentyOfVram;
   with.gpu.trunk = TrunkOnGpu::kOn;
   with.gpu.trunk_matrix_least = 0;
-  with.gpu.tokens_max = 1 << 20;  // rows of prompts there too
+  with.gpu.prompts = SideRule::kDevice;
   with.gpu.probe_inputs = 64;
   with.gpu.validate = true;
   return with;

@@ -50,7 +50,7 @@ class GpuGate : public ::testing::TestWithParam<GpuModel> {
     with.gpu.device = kSoftwareGpu;
     with.gpu.vram_bytes = kPlentyOfVram;
     with.gpu.num_slots = slots;
-    with.gpu.tokens_max = 1 << 20;  // rows of prompts there too
+    with.gpu.prompts = SideRule::kDevice;
     with.gpu.probe_inputs = 64;
     with.gpu.validate = true;
     with.tell = [this](const std::string& line) { lines_.push_back(line); };
@@ -96,7 +96,8 @@ INSTANTIATE_TEST_SUITE_P(Models, GpuPlaces, ::testing::Values(kModels[1], kModel
 
 TEST_P(GpuPlaces, g27_calls_of_many_tokens_are_the_processors_as_far_as_experts_are_here) {
   EngineOptions with = on_gpu(1000);
-  with.gpu.tokens_max = 0;
+  with.gpu.few_tokens = 0;
+  with.gpu.prompts = SideRule::kProcessors;
   const auto here = open_engine(with);
   for (int i = 0; i < 3; ++i) EXPECT_TRUE(gpu_answer(*here) == without_gpu());
   EXPECT_EQ(here->gpu_report()->experts, 0u);

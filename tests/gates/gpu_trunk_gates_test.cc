@@ -143,6 +143,8 @@ TEST_P(GpuTrunk, g30_none_some_and_all_matrices_and_any_chunk) {
     with.threads = 1 + static_cast<int>(i % 3);
     with.gpu.num_slots = i % 2 == 0 ? 0 : 3;
     with.num_slots = i % 2 == 0 ? 0 : 9;
+    constexpr SideRule kRules[] = {SideRule::kDevice, SideRule::kCheaper, SideRule::kProcessors};
+    with.gpu.prompts = kRules[i % 3];
     const auto engine = open_engine(with);
     EXPECT_TRUE(trunk_answer(*engine) == without_gpu()) << i;
     const GpuReport report = *engine->gpu_report();
@@ -192,7 +194,9 @@ TEST_P(GpuTrunkOfOne, g30_any_memory) {
 
 TEST_P(GpuTrunk, g30_several_sequences) {
   const std::vector<float> expected = logits_together(*open_engine(options()));
-  const auto engine = open_engine(on_gpu());
+  EngineOptions with = on_gpu();
+  with.gpu.prompts = SideRule::kDevice;
+  const auto engine = open_engine(with);
   EXPECT_TRUE(same_bits(logits_together(*engine), expected));
   EXPECT_GT(engine->gpu_report()->trunk.products, 0u);
   expect_silent_and_within_its_memory(*engine);
