@@ -3,7 +3,9 @@
 // Compares every primitive and every product with the CPU on 2^20 inputs first; then reads, copies,
 // round trips; then one token's experts, at the shapes of two models, in every type, for one row and
 // for several, as time of a layer and as share of the bandwidth that a kernel which only reads has
-// on the same device. Every number is a median of many lists of commands.
+// on the same device; then what a prompt asks for: matrices that every token needs with 32, 128 and
+// 512 rows, and all experts of a layer, as products a second. Every number is a median of many lists of
+// commands.
 //
 //   gpu_bench                          # the GPU that `auto` would take
 //   gpu_bench --gpu 0 --json gpu.json
@@ -27,7 +29,7 @@ namespace {
 
 struct Options {
   std::string gpu, json;
-  double seconds = 0.3;
+  double seconds = 0.15;
   uint64_t buffer_mib = 1024;
   int64_t inputs = kProbeInputsMax;
 };
@@ -38,6 +40,12 @@ struct Shape {
   int experts;
 };
 constexpr Shape kShapes[] = {{"397b", 4096, 1024, 10}, {"35b", 2048, 512, 8}};
+
+// Of the 35B shape's matrices that every token needs.
+struct MatrixShape {
+  int64_t rows, columns;
+};
+constexpr MatrixShape kMatrices[] = {{12288, 2048}, {2048, 4096}};
 
 std::string describe(const GpuFacts& gpu) {
   return fmt::format("{} {} ({}), {}, {}, Vulkan {}{}{}", gpu.index, gpu.name, name_of(gpu.kind),
@@ -103,6 +111,50 @@ Result<void> measure_experts(GpuDevice& device, const GpuRatesOptions& options, 
   return {};
 }
 
+Result<void> measure_prompts(GpuDevice& device, const GpuRatesOptions& options, Json& json) {
+  Json matrices = Json::array(), experts = Json::array();
+  for (const DType dtype : {DType::kQ4, DType::kQ8}) {
+    for (const MatrixShape& shape : kMatrices) {
+      for (const int64_t tokens : {8, 32, 128, 512}) {
+        const GpuMatmulCase what = {
+            .dtype = dtype, .rows = shape.rows, .columns = shape.columns, .tokens = tokens};
+        const GpuMatmulRate rate = PENSTOCK_TRY(measure_gpu_matmul(device, what, options, {}));
+        fmt::print(
+            "{:>5} x {:<5} {:<3} {:>3} rows: {:>8.1f} us, {:>7.1f} with rows over the link; "
+            "{:>6.0f} "
+            "10^9 products/s\n",
+            shape.rows, shape.columns, name_of(dtype), tokens, rate.own_us, rate.linked_us,
+            rate.gproducts);
+        std::fflush(stdout);
+        Json line = {{"rows", shape.rows},         {"columns", shape.columns},
+                     {"dtype", name_of(dtype)},    {"tokens", tokens},
+                     {"own_us", rate.own_us},      {"linked_us", rate.linked_us},
+                     {"gproducts", rate.gproducts}};
+        matrices.push_back(std::move(line));
+      }
+    }
+    // Of the 35B shape's 256 experts each has 2, 16 or 32 of the rows of 64, 512 and 1,024 tokens.
+    for (const int rows : {2, 16, 32}) {
+      const GpuExpertCase what = {
+          .dtype = dtype, .hidden_size = 2048, .expert_width = 512, .experts = 256, .rows = rows};
+      const GpuExpertRate rate = PENSTOCK_TRY(measure_gpu_experts(device, what, options, {}));
+      fmt::print(
+          "35b {:<3} 256 experts of {:>2} rows: {:>8.1f} us a layer ({:.1f} gate and up, {:.1f} "
+          "down), "
+          "{:>6.0f} 10^9 products/s\n",
+          name_of(dtype), rows, rate.layer_us, rate.gate_up_us, rate.down_us, rate.gproducts);
+      std::fflush(stdout);
+      Json line = {{"dtype", name_of(dtype)},   {"rows", rows},
+                   {"layer_us", rate.layer_us}, {"gate_up_us", rate.gate_up_us},
+                   {"down_us", rate.down_us},   {"gproducts", rate.gproducts}};
+      experts.push_back(std::move(line));
+    }
+  }
+  json["matrices"] = std::move(matrices);
+  json["prompt_experts"] = std::move(experts);
+  return {};
+}
+
 Result<bool> run(const Options& options) {
   const std::unique_ptr<GpuSystem> system = PENSTOCK_TRY(GpuSystem::open());
   for (const GpuFacts& gpu : system->devices()) fmt::print("{}\n", describe(gpu));
@@ -116,6 +168,7 @@ Result<bool> run(const Options& options) {
                                  .seconds = options.seconds};
   PENSTOCK_TRY(measure_device(*device, rates, json));
   PENSTOCK_TRY(measure_experts(*device, rates, json));
+  PENSTOCK_TRY(measure_prompts(*device, rates, json));
   if (!options.json.empty()) std::ofstream(options.json) << json.dump(2) << "\n";
   return is_right;
 }

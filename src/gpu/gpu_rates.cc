@@ -1,7 +1,6 @@
 #include "gpu/gpu_rates.h"
 
 #include <algorithm>
-#include <chrono>
 #include <functional>
 #include <optional>
 #include <span>
@@ -9,6 +8,7 @@
 
 #include "base/check.h"
 #include "compute/panel.h"
+#include "gpu/gpu_clock.h"
 #include "gpu/gpu_products.h"
 
 namespace penstock {
@@ -23,11 +23,6 @@ struct ReadArguments {
   uint64_t from, result;
   uint32_t vectors, unused;
 };
-
-double now() {
-  using Clock = std::chrono::steady_clock;
-  return std::chrono::duration<double>(Clock::now().time_since_epoch()).count();
-}
 
 double quantile(std::vector<double> values, double part) {
   const auto at = static_cast<size_t>(part * static_cast<double>(values.size() - 1));
@@ -50,8 +45,8 @@ class Stopwatch {
     times_.clear();
     PENSTOCK_TRY(once(record));  // what is made at the first use
     times_.clear();
-    const double start = now();
-    while (times_.size() < 5 || now() - start < seconds_) {
+    const double start = now_in_seconds();
+    while (times_.size() < 5 || now_in_seconds() - start < seconds_) {
       PENSTOCK_TRY(check_stop(stop_));
       PENSTOCK_TRY(once(record));
     }
@@ -63,9 +58,9 @@ class Stopwatch {
   Result<void> once(const std::function<void(GpuCommands&)>& record) {
     GpuCommands commands = PENSTOCK_TRY(queue_.begin());
     record(commands);
-    const double start = now();
+    const double start = now_in_seconds();
     PENSTOCK_TRY(queue_.finish(commands));
-    times_.push_back(now() - start);
+    times_.push_back(now_in_seconds() - start);
     return {};
   }
 
@@ -181,7 +176,8 @@ class ExpertBench {
  private:
   Result<void> write_tables();
   int64_t tiles_of_layer() const {
-    return what_.experts * ((what_.rows + kTileTokens - 1) / kTileTokens);
+    const auto each = static_cast<int>(tile_tokens_for(static_cast<uint32_t>(what_.rows)));
+    return what_.experts * ((what_.rows + each - 1) / each);
   }
 
   GpuDevice& device_;
@@ -234,6 +230,7 @@ Result<void> ExpertBench::write_tables() {
   std::vector<GpuTile> gate_up, down;
   std::vector<GpuRowPair> gate_up_list, down_list;
   const auto rows = static_cast<uint32_t>(what_.rows);
+  const uint32_t each = tile_tokens_for(rows);
   for (int e = 0; e < what_.experts; ++e) {
     for (uint32_t row = 0; row < rows; ++row) {
       const auto at = static_cast<uint32_t>(gate_up_list.size());
@@ -244,11 +241,11 @@ Result<void> ExpertBench::write_tables() {
   uint64_t at = weights_.address();
   for (int64_t index = 0; index < layers_; ++index) {
     for (uint32_t e = 0; e < static_cast<uint32_t>(what_.experts); ++e) {
-      for (uint32_t row = 0; row < rows; row += kTileTokens) {
+      for (uint32_t row = 0; row < rows; row += each) {
         GpuTile tile = {.matrix = {.codes = at},
                         .up = {.codes = at},
                         .first = e * rows + row,
-                        .count = std::min(rows - row, kTileTokens),
+                        .count = std::min(rows - row, each),
                         .up_first_row = static_cast<uint32_t>(what_.expert_width)};
         gate_up.push_back(tile);
         tile.matrix.codes = at + gate_up_bytes();
@@ -272,7 +269,8 @@ void ExpertBench::layer(GpuCommands& commands, int64_t index, bool packs, bool g
   const int64_t hidden_size = what_.hidden_size, width = what_.expert_width;
   const int64_t tiles = tiles_of_layer();
   const uint64_t offset = static_cast<uint64_t>(index % layers_ * tiles) * sizeof(GpuTile);
-  const auto tile_tokens = std::min(static_cast<uint32_t>(what_.rows), kTileTokens);
+  const auto rows = static_cast<uint32_t>(what_.rows);
+  const uint32_t tile_tokens = std::min(rows, tile_tokens_for(rows));
   if (packs) {
     products_->pack(commands, {.coding = what_.dtype,
                                .x = x_.address(),
@@ -332,7 +330,7 @@ Result<GpuExpertRate> measure_gpu_experts(GpuDevice& device, const GpuExpertCase
   const double read_gbps = PENSTOCK_TRY(read_rate(device, bench.weights(), watch));
   // Enough layers that handing over and waiting do not count, and each list goes on where the last
   // one ended.
-  const int64_t layers = 40;
+  const int64_t layers = what.experts * what.rows > 1000 ? 4 : 40;
   int64_t next = 0;
   const auto layer_us = [&](bool packs, bool gate_up, bool down) -> Result<double> {
     const double seconds = PENSTOCK_TRY(watch.median([&](GpuCommands& commands) {
@@ -348,6 +346,76 @@ Result<GpuExpertRate> measure_gpu_experts(GpuDevice& device, const GpuExpertCase
   rate.down_us = PENSTOCK_TRY(layer_us(false, false, true));
   rate.gbps = bench.layer_bytes() / rate.layer_us / 1e3;
   rate.share_of_read = rate.gbps / read_gbps;
+  const int64_t weights = what.experts * 3 * what.hidden_size * what.expert_width;
+  rate.gproducts = static_cast<double>(weights * what.rows) / rate.layer_us / 1e3;
+  return rate;
+}
+
+Result<GpuMatmulRate> measure_gpu_matmul(GpuDevice& device, const GpuMatmulCase& what,
+                                         const GpuRatesOptions& options,
+                                         const std::stop_token& stop) {
+  PENSTOCK_CHECK(is_quantised(what.dtype) && what.columns % kGroupColumns == 0);
+  const GpuProductUse uses[] = {{.coding = what.dtype}};
+  const GpuProducts products = PENSTOCK_TRY(GpuProducts::create(device, uses));
+  const auto bytes_of = [](int64_t count, size_t each) {
+    return static_cast<uint64_t>(count) * each;
+  };
+  const uint64_t x_bytes = bytes_of(what.tokens * what.columns, sizeof(float));
+  const uint64_t result_bytes = bytes_of(what.tokens * what.rows, sizeof(float));
+  const GpuBuffer weights = PENSTOCK_TRY(
+      own_buffer(device, bytes_of(panel_bytes(what.dtype, what.rows, what.columns), 1)));
+  const GpuBuffer packed = PENSTOCK_TRY(
+      own_buffer(device, bytes_of(what.tokens * gpu_fixed_row_bytes(what.columns), 1)));
+  const uint32_t tokens = static_cast<uint32_t>(what.tokens), each = tile_tokens_for(tokens);
+  std::vector<GpuTile> tiles;
+  std::vector<GpuRowPair> list;
+  for (uint32_t t = 0; t < tokens; ++t) list.push_back({t, t});
+  for (uint32_t first = 0; first < tokens; first += each) {
+    tiles.push_back({.matrix = {.codes = weights.address()},
+                     .first = first,
+                     .count = std::min(tokens - first, each)});
+  }
+  const GpuBuffer tile_buffer = PENSTOCK_TRY(own_buffer(device, tiles.size() * sizeof(GpuTile)));
+  const GpuBuffer list_buffer = PENSTOCK_TRY(own_buffer(device, list.size() * sizeof(GpuRowPair)));
+  PENSTOCK_TRY(device.write(tile_buffer, 0, std::as_bytes(std::span(tiles))));
+  PENSTOCK_TRY(device.write(list_buffer, 0, std::as_bytes(std::span(list))));
+  Stopwatch watch(device.compute(), options.seconds, stop);
+  const auto call_us = [&](GpuMemoryKind kind) -> Result<double> {
+    const GpuBuffer x = PENSTOCK_TRY(device.allocate(x_bytes, kind, "measuring a GPU"));
+    const GpuBuffer result = PENSTOCK_TRY(device.allocate(result_bytes, kind, "measuring a GPU"));
+    GpuCommands zeros = PENSTOCK_TRY(device.compute().begin());
+    zeros.clear(x);
+    zeros.clear(weights);
+    PENSTOCK_TRY(device.compute().finish(zeros));
+    constexpr int kTimes = 4;
+    const double seconds = PENSTOCK_TRY(watch.median([&](GpuCommands& commands) {
+      for (int i = 0; i < kTimes; ++i) {
+        products.pack(commands, {.coding = what.dtype,
+                                 .x = x.address(),
+                                 .packed = packed.address(),
+                                 .columns = what.columns,
+                                 .stride = what.columns,
+                                 .rows = what.tokens});
+        commands.barrier();
+        products.multiply(commands, {.coding = what.dtype,
+                                     .tile_tokens = std::min(tokens, each),
+                                     .tiles = tile_buffer.address(),
+                                     .list = list_buffer.address(),
+                                     .packed = packed.address(),
+                                     .result = result.address(),
+                                     .columns = what.columns,
+                                     .rows = what.rows,
+                                     .stride = what.rows,
+                                     .num_tiles = static_cast<uint32_t>(tiles.size())});
+        commands.barrier();
+      }
+    }));
+    return 1e6 * seconds / kTimes;
+  };
+  GpuMatmulRate rate;
+  rate.own_us = PENSTOCK_TRY(call_us(GpuMemoryKind::kDevice));
+  rate.linked_us = PENSTOCK_TRY(call_us(GpuMemoryKind::kShared));
+  rate.gproducts = static_cast<double>(what.rows * what.columns * what.tokens) / rate.own_us / 1e3;
   return rate;
 }
 

@@ -44,9 +44,26 @@ struct GpuExpertCase {
 struct GpuExpertRate {
   double layer_us = 0;                 // one layer's experts, with packing, in a list of many
   double gbps = 0;                     // of weights
+  double gproducts = 0;                // weights times rows, 10^9 a second
   double gate_up_us = 0, down_us = 0;  // the two products by themselves
   double share_of_read = 0;            // of read_gbps, measured just before
 };
+// Rows of a prompt through a matrix that every token needs, with packing, in a list of several.
+struct GpuMatmulCase {
+  DType dtype = DType::kQ4;
+  int64_t rows = 12288, columns = 2048;  // of the matrix
+  int64_t tokens = 512;
+};
+struct GpuMatmulRate {
+  double own_us = 0;  // with x and results in the device's memory
+  double linked_us =
+      0;  // as an engine has them: x read from the host's memory, results written there
+  double gproducts = 0;  // weights times tokens, 10^9 a second, of own_us
+};
+Result<GpuMatmulRate> measure_gpu_matmul(GpuDevice& device, const GpuMatmulCase& what,
+                                         const GpuRatesOptions& options,
+                                         const std::stop_token& stop);
+
 Result<GpuExpertRate> measure_gpu_experts(GpuDevice& device, const GpuExpertCase& what,
                                           const GpuRatesOptions& options,
                                           const std::stop_token& stop);

@@ -30,6 +30,18 @@ TEST_F(GpuTest, experts_are_measured_in_every_type) {
     EXPECT_GT(rate->layer_us, 0);
     EXPECT_GT(rate->gbps, 0);
     EXPECT_GT(rate->share_of_read, 0);
+    EXPECT_GT(rate->gproducts, 0);
+  }
+}
+
+TEST_F(GpuTest, products_of_many_rows_are_measured) {
+  for (const int64_t tokens : {1, 8, 40}) {
+    const GpuMatmulCase small = {.rows = 100, .columns = 128, .tokens = tokens};
+    const Result<GpuMatmulRate> rate = measure_gpu_matmul(*device_, small, kQuick, {});
+    ASSERT_TRUE(rate.has_value()) << rate.error().message;
+    EXPECT_GT(rate->own_us, 0);
+    EXPECT_GT(rate->linked_us, 0);
+    EXPECT_GT(rate->gproducts, 0);
   }
 }
 
