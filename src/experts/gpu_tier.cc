@@ -29,6 +29,10 @@ constexpr float kLead = 1.2f;
 // Of the experts of a call that do not lie there, so many are copied: copying them is work too.
 constexpr int64_t kCallShare = 4;
 
+// Once all slots are full, so many change for a token. Where all are used about equally often there is always
+// one with clearly more uses, by chance; a copy takes as long as tens of uses save.
+constexpr double kExchangesPerToken = 1, kExchangesSaved = 8;
+
 GpuExpertLimits rows_of(const GpuTierLimits& limits) {
   return {.tokens = limits.tokens,
           .places = std::min(limits.tokens * limits.top_k, kRowsMax),
@@ -235,6 +239,10 @@ void GpuTier::choose(int layer, const RoutedRows& rows, std::vector<int32_t>& le
     rows_ += std::ssize(works_.back().tokens);
   }
   report_.experts += works_.size();
+  const double tokens = choices_ / static_cast<double>(limits_.top_k);
+  exchanges_left_ =
+      std::min(kExchangesSaved,
+               exchanges_left_ + kExchangesPerToken * tokens / static_cast<double>(layers_.size()));
   promotions_left_ = options_.promotions_max >= 0 ? options_.promotions_max
                                                   : std::max<int64_t>(1, elsewhere / kCallShare);
 }
@@ -335,6 +343,8 @@ bool GpuTier::may_go_there(int expert, std::span<const std::byte* const> parts) 
 
 // Whether another expert is to go for this one. It is then needed below again.
 bool GpuTier::makes_room_for(int expert) {
+  const bool is_rationed = options_.keeps_best && options_.promotions_max < 0;
+  if (is_rationed && exchanges_left_ < 1) return false;
   ExpertCache& cache = slots_->cache();
   const auto victim = cache.next_victim();
   if (!victim) return false;
@@ -343,6 +353,7 @@ bool GpuTier::makes_room_for(int expert) {
   if (options_.keeps_best && cache.count_of(layer_, expert) < needed) return false;
   store_.set_spare(loser, false);
   ++report_.demotions;
+  if (is_rationed) exchanges_left_ -= 1;
   return true;
 }
 

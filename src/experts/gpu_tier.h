@@ -3,7 +3,8 @@
 // Whoever was just computed by the processors is offered and, where its uses are worth it, copied
 // over while others are computed; from the next call on it is computed there. Nothing waits for that:
 // a copy starts only when staging memory is free. An expert is replaced only by one that was used
-// clearly more often (kLead), so that the line to the device does not carry them back and forth. What
+// clearly more often (kLead), at most one a token, so that the line to the device does not carry them back
+// and forth. What
 // lies here stays in the slots below as long as nobody needs these (ExpertStore::set_spare).
 //
 // Calls of many tokens, whose experts processors do well, are done by whichever of both takes less time:
@@ -134,6 +135,7 @@ class GpuTier final : public ExpertTier {
   std::optional<GpuSlots> slots_;
   std::map<std::pair<int, int>, bool> may_go_;  // [layer, expert], once its scales were looked at
   std::optional<GpuExperts> experts_;
+  double exchanges_left_ = 0;  // of experts there for others
   bool is_lost_ = false;
   GpuReport report_;
   CheaperSide side_;
