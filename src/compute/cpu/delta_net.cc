@@ -41,6 +41,8 @@ DeltaNetScratch::DeltaNetScratch(int threads, const BackendLimits& limits, Scrat
   taps_floats =
       ceil_div(int64_t{shape.conv_kernel} * std::max(shape.key_dim, shape.value_dim), 16) * 16;
   taps = cursor.take<float>(threads * taps_floats);
+  strip_floats = shape.key_dim * kDeltaStripColumns;
+  strips = cursor.take<float>(threads * strip_floats);
 }
 
 DeltaNet::DeltaNet(ThreadPool& pool, int64_t target, const DeltaNetScratch& scratch)
@@ -50,6 +52,7 @@ void DeltaNet::run(const DeltaNetCall& call) {
   const DeltaNetShape& shape = call.shape;
   const int64_t tokens = call.qkv.count;
   PENSTOCK_CHECK(tokens <= scratch_.max_tokens);
+  PENSTOCK_CHECK(shape.key_dim * kDeltaStripColumns <= scratch_.strip_floats);
   PENSTOCK_CHECK(shape.conv_kernel >= 1 && shape.conv_kernel <= kConvKernelMax);
   PENSTOCK_CHECK(shape.key_heads > 0 && shape.value_heads % shape.key_heads == 0);
   PENSTOCK_CHECK(call.qkv.width == shape.conv_channels());
@@ -126,6 +129,7 @@ void DeltaNet::run_head(const DeltaNetCall& call, int64_t head, int worker) cons
          .memory = memory,
          .is_streamed = before != memory && is_large &&
                         reinterpret_cast<uintptr_t>(memory) % kCacheLineBytes == 0,
+         .strip = scratch_.strips + worker * scratch_.strip_floats,
          .values = values + first * call.out.stride,
          .value_stride = call.out.stride});
   };

@@ -2,13 +2,16 @@
 //
 // Two parallel regions. First, per key head: convolution and silu of the channels of q and k, their
 // normalisation, and the product k . q. Then, per value head: convolution of v, gates, the
-// recurrence and the gated norm. A head goes through all tokens by itself, a group of columns of
-// its memory at a time, which stays in the nearest cache meanwhile.
+// recurrence and the gated norm. A head goes through all tokens by itself, a strip of columns of
+// its memory at a time, which lies in one piece in the nearest cache meanwhile.
 //
 // One token in the form that reads the old memory S once and writes it once (docs/model.md):
 //   m = S^T k,  p = S^T q          i ascending, each an fma
 //   d = beta * (v - decay * m)     o = decay * p + (k . q) * d
 //   S = decay * S + k d^T          an fma; the line above without, with exact_exp and its kin
+//
+// From one token to the next S is read and written once: while it is updated, the m and p of the next
+// token are summed.
 //
 // Moves  8 bytes per element of the memories and token of a decode step
 // Costs  two fmas, a product and an fma per element and token
@@ -19,6 +22,9 @@
 #include "compute/cpu/scratch.h"
 
 namespace penstock {
+
+// Of a strip, at most.
+inline constexpr int64_t kDeltaStripColumns = 64;
 
 // One value head, `tokens` rows. Strides in floats.
 struct DeltaRule {
@@ -31,6 +37,7 @@ struct DeltaRule {
   const float* before;  // [key_dim, value_dim]
   float* memory;        // likewise; becomes the state after the last row; may be `before`
   bool is_streamed;     // memory may be written past the caches: not `before`, on a cache line
+  float* strip;         // [key_dim, kDeltaStripColumns]: scratch
   float* values;        // row t at + t * value_stride: v [value_dim]; becomes o
   int64_t value_stride;
 };
@@ -58,6 +65,8 @@ struct DeltaNetScratch {
   float* gates;        // [value_heads, tokens, 2]
   int64_t taps_floats;
   float* taps;  // [threads, conv_kernel, max(key_dim, value_dim)]
+  int64_t strip_floats;
+  float* strips;  // [threads, key_dim, kDeltaStripColumns]
 };
 
 class DeltaNet {

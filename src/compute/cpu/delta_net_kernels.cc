@@ -38,52 +38,68 @@ float DotProduct(const float* x, const float* y, int64_t width) {
   return Dot(x, y, width);
 }
 
-// All tokens of kWidth vectors of columns; the last vector has `columns` columns or more. kStreamed:
-// the memory, whole cache lines of it, is written past the caches.
-template <int kWidth, bool kStreamed = false>
-HWY_INLINE void RunColumns(const DeltaRule& rule, int64_t start, int64_t columns) {
-  const auto load = [columns](const float* place) HWY_ATTR {
-    return kWidth > 1 ? hn::LoadU(Floats(), place) : LoadFirst(place, columns);
-  };
-  const auto store = [columns](FloatVec value, float* place) HWY_ATTR {
-    kWidth > 1 ? hn::StoreU(value, Floats(), place) : StoreFirst(value, place, columns);
-  };
-  for (int64_t t = 0; t < rule.tokens; ++t) {
-    const float* source = (t == 0 ? rule.before : rule.memory) + start;
-    const float* q = rule.queries + t * rule.key_stride;
-    const float* k = q + rule.key_dim;
-    FloatVec from_key[kWidth], from_query[kWidth];
-    PENSTOCK_UNROLL
-    for (int v = 0; v < kWidth; ++v) from_key[v] = from_query[v] = hn::Zero(Floats());
-    for (int64_t i = 0; i < rule.key_dim; ++i) {
-      const float* row = source + i * rule.value_dim;
+// A strip of a head's memory: vectors of columns in all rows.
+struct Strip {
+  const float* data;
+  int64_t stride;
+};
+
+template <int kWidth>
+struct Answers {
+  FloatVec key[kWidth], query[kWidth];  // S^T k, S^T q of a strip
+};
+
+// kWidth vectors of columns from `start` on. The last vector has `columns` columns or more.
+template <int kWidth>
+class Columns {
+ public:
+  Columns(const DeltaRule& rule, int64_t start, int64_t columns)
+      : rule_(rule), start_(start), columns_(columns) {}
+
+  HWY_INLINE Strip before() const { return {rule_.before + start_, rule_.value_dim}; }
+
+  // What the memory says to the key and the query of row t.
+  HWY_INLINE void ask(const Strip& memory, int64_t t, Answers<kWidth>& answers) const {
+    const float* q = rule_.queries + t * rule_.key_stride;
+    const float* k = q + rule_.key_dim;
+    clear(answers);
+    for (int64_t i = 0; i < rule_.key_dim; ++i) {
       const FloatVec key = hn::Set(Floats(), k[i]);
       const FloatVec query = hn::Set(Floats(), q[i]);
       PENSTOCK_UNROLL
       for (int v = 0; v < kWidth; ++v) {
-        const FloatVec old = load(row + v * kLanes);
-        from_key[v] = Fma(old, key, from_key[v]);
-        from_query[v] = Fma(old, query, from_query[v]);
+        const FloatVec old = load(memory.data + i * memory.stride + v * kLanes);
+        answers.key[v] = Fma(old, key, answers.key[v]);
+        answers.query[v] = Fma(old, query, answers.query[v]);
       }
     }
-    const FloatVec decay = hn::Set(Floats(), rule.gates[2 * t]);
-    const FloatVec beta = hn::Set(Floats(), rule.gates[2 * t + 1]);
-    const FloatVec key_dot = hn::Set(Floats(), rule.key_dots[t * rule.key_dot_stride]);
-    float* value = rule.values + t * rule.value_stride + start;
-    FloatVec delta[kWidth];
+  }
+
+  // From these what row t adds to the memory, and its output.
+  HWY_INLINE void answer(int64_t t, const Answers<kWidth>& answers, FloatVec* delta) const {
+    const FloatVec decay = hn::Set(Floats(), rule_.gates[2 * t]);
+    const FloatVec beta = hn::Set(Floats(), rule_.gates[2 * t + 1]);
+    const FloatVec key_dot = hn::Set(Floats(), rule_.key_dots[t * rule_.key_dot_stride]);
+    float* value = rule_.values + t * rule_.value_stride + start_;
     PENSTOCK_UNROLL
     for (int v = 0; v < kWidth; ++v) {
-      const FloatVec surprise = hn::Sub(load(value + v * kLanes), hn::Mul(decay, from_key[v]));
+      const FloatVec surprise = hn::Sub(load(value + v * kLanes), hn::Mul(decay, answers.key[v]));
       delta[v] = hn::Mul(beta, surprise);
-      store(TwiceRounded(key_dot, delta[v], hn::Mul(decay, from_query[v])), value + v * kLanes);
+      store(TwiceRounded(key_dot, delta[v], hn::Mul(decay, answers.query[v])), value + v * kLanes);
     }
-    for (int64_t i = 0; i < rule.key_dim; ++i) {
-      const float* old = source + i * rule.value_dim;
-      float* row = rule.memory + start + i * rule.value_dim;
+  }
+
+  // The memory after row t, the last one.
+  template <bool kStreamed>
+  HWY_INLINE void finish(const Strip& memory, int64_t t, const FloatVec* delta) const {
+    const float* k = rule_.queries + t * rule_.key_stride + rule_.key_dim;
+    const FloatVec decay = hn::Set(Floats(), rule_.gates[2 * t]);
+    for (int64_t i = 0; i < rule_.key_dim; ++i) {
       const FloatVec key = hn::Set(Floats(), k[i]);
+      float* row = rule_.memory + start_ + i * rule_.value_dim;
       PENSTOCK_UNROLL
       for (int v = 0; v < kWidth; ++v) {
-        const FloatVec kept = hn::Mul(decay, load(old + v * kLanes));
+        const FloatVec kept = hn::Mul(decay, load(memory.data + i * memory.stride + v * kLanes));
         const FloatVec updated = Fma(key, delta[v], kept);
         if constexpr (kStreamed) {
           hn::Stream(updated, Floats(), row + v * kLanes);
@@ -93,31 +109,101 @@ HWY_INLINE void RunColumns(const DeltaRule& rule, int64_t start, int64_t columns
       }
     }
   }
+
+  // The memory after row t into the strip `next`, of whole vectors, and what it says to row t + 1.
+  HWY_INLINE void step(const Strip& memory, int64_t t, const FloatVec* delta, float* next,
+                       Answers<kWidth>& answers) const {
+    const float* k = rule_.queries + t * rule_.key_stride + rule_.key_dim;
+    const float* next_q = rule_.queries + (t + 1) * rule_.key_stride;
+    const float* next_k = next_q + rule_.key_dim;
+    const FloatVec decay = hn::Set(Floats(), rule_.gates[2 * t]);
+    clear(answers);
+    for (int64_t i = 0; i < rule_.key_dim; ++i) {
+      const FloatVec key = hn::Set(Floats(), k[i]);
+      const FloatVec next_key = hn::Set(Floats(), next_k[i]);
+      const FloatVec next_query = hn::Set(Floats(), next_q[i]);
+      PENSTOCK_UNROLL
+      for (int v = 0; v < kWidth; ++v) {
+        const FloatVec kept = hn::Mul(decay, load(memory.data + i * memory.stride + v * kLanes));
+        const FloatVec updated = Fma(key, delta[v], kept);
+        hn::StoreU(updated, Floats(), next + (i * kWidth + v) * kLanes);
+        answers.key[v] = Fma(updated, next_key, answers.key[v]);
+        answers.query[v] = Fma(updated, next_query, answers.query[v]);
+      }
+    }
+  }
+
+ private:
+  HWY_INLINE FloatVec load(const float* place) const {
+    return kWidth > 1 ? hn::LoadU(Floats(), place) : LoadFirst(place, columns_);
+  }
+  HWY_INLINE void store(FloatVec value, float* place) const {
+    kWidth > 1 ? hn::StoreU(value, Floats(), place) : StoreFirst(value, place, columns_);
+  }
+  static HWY_INLINE void clear(Answers<kWidth>& answers) {
+    PENSTOCK_UNROLL
+    for (int v = 0; v < kWidth; ++v) answers.key[v] = answers.query[v] = hn::Zero(Floats());
+  }
+
+  const DeltaRule& rule_;
+  const int64_t start_, columns_;
+};
+
+// The only row. kStreamed: the memory, whole cache lines of it, is written past the caches.
+template <int kWidth, bool kStreamed>
+HWY_INLINE void RunRow(const DeltaRule& rule, int64_t start) {
+  const Columns<kWidth> strip(rule, start, kWidth * kLanes);
+  Answers<kWidth> answers;
+  FloatVec delta[kWidth];
+  strip.ask(strip.before(), 0, answers);
+  strip.answer(0, answers, delta);
+  strip.template finish<kStreamed>(strip.before(), 0, delta);
 }
 
-// One token streams whole rows of the memory; many tokens keep a narrow strip of it in the nearest
-// cache. The accumulators, two per vector of columns, have to fit into the registers.
+// Any number of rows. From the first to the last the strip lies in one piece: in the memory its rows
+// are so far apart, by a power of two, that the nearest cache has places for few of them.
+template <int kWidth>
+HWY_INLINE void RunRows(const DeltaRule& rule, int64_t start, int64_t columns) {
+  const Columns<kWidth> strip(rule, start, columns);
+  Answers<kWidth> answers;
+  FloatVec delta[kWidth];
+  Strip memory = strip.before();
+  strip.ask(memory, 0, answers);
+  for (int64_t t = 0; t + 1 < rule.tokens; ++t) {
+    strip.answer(t, answers, delta);
+    strip.step(memory, t, delta, rule.strip, answers);
+    memory = {rule.strip, kWidth * kLanes};
+  }
+  strip.answer(rule.tokens - 1, answers, delta);
+  strip.template finish<false>(memory, rule.tokens - 1, delta);
+}
+
+// One row streams whole rows of the memory; many keep a narrow strip of it in the nearest cache.
+// The accumulators, two per vector of columns, have to fit into the registers.
 void RunDeltaRule(const DeltaRule& rule) {
   constexpr int kStream = HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_NEON ? 8 : 4;
   constexpr int kStrip = 4;
+  static_assert(kStrip * kLanes <= kDeltaStripColumns);
+  if (rule.tokens == 0) return;
+  const bool is_single = rule.tokens == 1;
   int64_t start = 0;
-  if (rule.tokens == 1 && rule.is_streamed && rule.value_dim % (kStream * kLanes) == 0) {
+  if (is_single && rule.is_streamed && rule.value_dim % (kStream * kLanes) == 0) {
     for (; start < rule.value_dim; start += kStream * kLanes) {
-      RunColumns<kStream, true>(rule, start, kLanes);
+      RunRow<kStream, true>(rule, start);
     }
     hwy::FlushStream();  // before anybody else reads it
     return;
   }
-  if (rule.tokens == 1) {
+  if (is_single) {
     for (; start + kStream * kLanes <= rule.value_dim; start += kStream * kLanes) {
-      RunColumns<kStream>(rule, start, kLanes);
+      RunRow<kStream, false>(rule, start);
     }
   }
   for (; start + kStrip * kLanes <= rule.value_dim; start += kStrip * kLanes) {
-    RunColumns<kStrip>(rule, start, kLanes);
+    RunRows<kStrip>(rule, start, kLanes);
   }
   for (; start < rule.value_dim; start += kLanes) {
-    RunColumns<1>(rule, start, rule.value_dim - start);
+    RunRows<1>(rule, start, rule.value_dim - start);
   }
 }
 
