@@ -26,7 +26,8 @@ constexpr uint64_t kStagingBytes = uint64_t{32} << 20;
 // more: a copy takes as long as a few uses save.
 constexpr float kLead = 1.2f;
 
-// Of the experts of a call that do not lie there, so many are copied: copying them is work too.
+// While slots are free, all that a call has computed are copied. Afterwards so many of those that do not
+// lie there: copying them is work too.
 constexpr int64_t kCallShare = 4;
 
 // Once all slots are full, so many change for a token. Where all are used about equally often there is always
@@ -243,8 +244,10 @@ void GpuTier::choose(int layer, const RoutedRows& rows, std::vector<int32_t>& le
   exchanges_left_ =
       std::min(kExchangesSaved,
                exchanges_left_ + kExchangesPerToken * tokens / static_cast<double>(layers_.size()));
+  const bool is_full = is_lost_ || slots_->cache().num_free() == 0;
   promotions_left_ = options_.promotions_max >= 0 ? options_.promotions_max
-                                                  : std::max<int64_t>(1, elsewhere / kCallShare);
+                     : is_full                    ? std::max<int64_t>(1, elsewhere / kCallShare)
+                                                  : elsewhere;
 }
 
 void GpuTier::begin(Rows x) {

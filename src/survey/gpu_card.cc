@@ -151,6 +151,10 @@ double share_of(DType dtype) {
 Result<GpuCard> find_gpu_card(const std::string& text, const std::vector<GpuCard>& measured) {
   if (text.find('=') != std::string::npos) return card_of_spec(text);
   if (text == "auto" && !measured.empty()) return measured.front();
+  // Software devices, which have no rates, are the last ones that a system lists.
+  for (size_t number = 0; number < measured.size(); ++number) {
+    if (text == std::to_string(number)) return measured[number];
+  }
   const std::string wanted = folded(text);
   if (wanted.size() >= kNamePart) {
     for (const GpuCard& card : measured) {

@@ -35,7 +35,7 @@ struct GpuCard {
   std::string origin;       // "data sheet", "measured here", "as given"
 };
 
-// Measured ones before those of data sheets; "auto" is the first measured one.
+// Measured ones before those of data sheets; "auto" is the first measured one, a number counts these.
 Result<GpuCard> find_gpu_card(const std::string& text, const std::vector<GpuCard>& measured);
 
 // For experts of this type; read_gbps is 0 where devices do not compute it.

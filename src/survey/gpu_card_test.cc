@@ -29,6 +29,8 @@ TEST(GpuCard, is_found_by_a_part_of_its_name) {
 TEST(GpuCard, what_was_measured_goes_before_data_sheets) {
   EXPECT_EQ(find_gpu_card("4090", {here()}).value().read_gbps, 950);
   EXPECT_EQ(find_gpu_card("auto", {here()}).value().read_gbps, 950);
+  EXPECT_EQ(find_gpu_card("0", {here()}).value().read_gbps, 950);
+  EXPECT_FALSE(find_gpu_card("1", {here()}).has_value());
   EXPECT_EQ(find_gpu_card("3060", {here()}).value().origin, "data sheet");
 }
 
