@@ -31,6 +31,10 @@ namespace penstock {
 // and its row of `out` is 0.
 inline constexpr int32_t kNoExpert = -1;
 
+// Stands for a choice that somebody else computes (experts/split_experts.h): its row of `out` is theirs
+// to write.
+inline constexpr int32_t kElsewhere = -2;
+
 // Where the time of a run went.
 struct ExpertTimes {
   int64_t compute_ns = 0;

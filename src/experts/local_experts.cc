@@ -67,7 +67,7 @@ LocalExperts::LocalExperts(ExpertStore& store, Backend& backend, std::vector<Exp
   for (size_t layer = 0; layer < forms_.size(); ++layer) {
     check_form(forms_[layer], store.table().layers[layer], hidden.width);
   }
-  backend_.set_between_ops([this] { store_.keep_reading(); });
+  backend_.set_between_ops([this] { keep_reading(); });
 }
 
 LocalExperts::~LocalExperts() {

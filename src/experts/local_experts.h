@@ -39,6 +39,10 @@ class LocalExperts final : public Experts {
   bool wants_foresight() const override { return store_.wants_prefetch(); }
   void foresee(int layer, const Routing& guess) override;
 
+  // Between ops: what has come is taken in, and the next reads start. Whoever stands before several of
+  // these has it called for each (experts/split_experts.h).
+  void keep_reading() { store_.keep_reading(); }
+
  protected:
   void start(int layer, const Routing& routing, Rows x) override;
   Result<ExpertTimes> finish(Rows out, const std::stop_token& stop) override;

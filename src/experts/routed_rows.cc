@@ -12,6 +12,10 @@ std::span<const int32_t> choices_of(const Routing& routing) {
       .first(static_cast<size_t>(routing.num_tokens) * static_cast<size_t>(routing.top_k));
 }
 
+bool is_expert(int32_t choice) {
+  return choice != kNoExpert && choice != kElsewhere;
+}
+
 }  // namespace
 
 void RoutedRows::turn_around(const Routing& routing, int num_experts) {
@@ -20,8 +24,8 @@ void RoutedRows::turn_around(const Routing& routing, int num_experts) {
   experts_.clear();
   left_out_.clear();
   for (size_t place = 0; place < chosen.size(); ++place) {
-    if (chosen[place] == kNoExpert) {
-      left_out_.push_back(static_cast<int32_t>(place));
+    if (!is_expert(chosen[place])) {
+      if (chosen[place] == kNoExpert) left_out_.push_back(static_cast<int32_t>(place));
       continue;
     }
     index_of_[static_cast<size_t>(chosen[place])] = 0;
@@ -38,7 +42,7 @@ void RoutedRows::turn_around(const Routing& routing, int num_experts) {
   // Counting sort of the choices by expert; within an expert, tokens stay in order.
   first_.assign(experts_.size() + 1, 0);
   for (const int32_t expert : chosen) {
-    if (expert == kNoExpert) continue;
+    if (!is_expert(expert)) continue;
     ++first_[static_cast<size_t>(index_of_[static_cast<size_t>(expert)]) + 1];
   }
   for (size_t i = 0; i < experts_.size(); ++i) first_[i + 1] += first_[i];
@@ -46,7 +50,7 @@ void RoutedRows::turn_around(const Routing& routing, int num_experts) {
   tokens_.resize(chosen.size());
   places_.resize(chosen.size());
   for (size_t place = 0; place < chosen.size(); ++place) {
-    if (chosen[place] == kNoExpert) continue;
+    if (!is_expert(chosen[place])) continue;
     const auto i = static_cast<size_t>(index_of_[static_cast<size_t>(chosen[place])]);
     const auto at = static_cast<size_t>(next_[i]++);
     tokens_[at] = static_cast<int32_t>(place) / routing.top_k;
@@ -59,7 +63,7 @@ void rank_by_votes(const Routing& routing, int num_experts, std::vector<int32_t>
   votes.assign(static_cast<size_t>(num_experts), 0);
   ranked.clear();
   for (const int32_t expert : choices_of(routing)) {
-    if (expert == kNoExpert) continue;
+    if (!is_expert(expert)) continue;
     if (votes[static_cast<size_t>(expert)]++ == 0) ranked.push_back(expert);
   }
   if (routing.num_tokens == 1) return;

@@ -16,14 +16,16 @@ class RoutedRows {
  public:
   // A single token's experts come in the router's order, so that the strongest is read first; those
   // of more tokens by number. The rows of an expert are in the order of the tokens. Choices that are
-  // left out (kNoExpert) are none of anybody's.
+  // left out (kNoExpert) are none of anybody's, and those of others (kElsewhere) not ours.
   void turn_around(const Routing& routing, int num_experts);
 
   std::span<const int32_t> experts() const { return experts_; }
   // Of experts()[i].
   std::span<const int32_t> tokens(size_t i) const { return rows_of(tokens_, i); }  // rows of x
   std::span<const int32_t> places(size_t i) const { return rows_of(places_, i); }  // token * K + k
-  int64_t num_choices() const { return std::ssize(places_); }      // tokens * K, also left out
+  int64_t num_choices() const {
+    return std::ssize(places_);
+  }  // tokens * K, also those that are not ours
   std::span<const int32_t> left_out() const { return left_out_; }  // places
 
  private:

@@ -56,6 +56,22 @@ TEST(RoutedRows, choices_that_are_left_out_are_nobodys) {
   EXPECT_EQ(ranked, (Ids{4, 1}));
 }
 
+TEST(RoutedRows, choices_of_others_are_neither_computed_nor_left_out) {
+  RoutedRows rows;
+  rows.turn_around(routing_of(2, 3, {4, kElsewhere, kNoExpert, kElsewhere, 1, 4}), 8);
+  EXPECT_EQ(ids(rows.experts()), (Ids{1, 4}));
+  EXPECT_EQ(ids(rows.places(0)), (Ids{4}));
+  EXPECT_EQ(ids(rows.tokens(1)), (Ids{0, 1}));
+  EXPECT_EQ(ids(rows.places(1)), (Ids{0, 5}));
+  EXPECT_EQ(ids(rows.left_out()), (Ids{2}));
+  rows.turn_around(routing_of(1, 2, {kElsewhere, kElsewhere}), 8);
+  EXPECT_TRUE(rows.experts().empty());
+  EXPECT_TRUE(rows.left_out().empty());
+  Ids votes, ranked;
+  rank_by_votes(routing_of(2, 2, {4, kElsewhere, kElsewhere, 4}), 8, votes, ranked);
+  EXPECT_EQ(ranked, (Ids{4}));
+}
+
 // A routing is kept at the size of the largest call: what lies behind it is nobody's choice.
 TEST(RoutedRows, only_the_choices_of_the_tokens_count) {
   RoutedRows rows;
