@@ -25,6 +25,12 @@ class Histogram {
     sum_ += seconds;
   }
 
+  Histogram& operator+=(const Histogram& other) {
+    for (size_t i = 0; i < counts_.size(); ++i) counts_[i] += other.counts_[i];
+    sum_ += other.sum_;
+    return *this;
+  }
+
   // Of bucket i alone; the last one is beyond all bounds.
   uint64_t count(size_t bucket) const { return counts_[bucket]; }
   double sum() const { return sum_; }

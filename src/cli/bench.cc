@@ -152,9 +152,10 @@ Result<int> bench_verb(Call& call) {
   BenchOptions options = PENSTOCK_TRY(bench_options(call, tests));
   const ExpertLimits limits = options.engine.expert_limits;
   const KvForm kv_form = options.engine.kv_form;
+  const LowBitOptions low_bits = options.engine.low_bits;
   Bench bench = PENSTOCK_TRY(Bench::create(call.storage, std::move(options)));
-  const std::string lossy =
-      lossy_text(bench.files().config, bench.experts_per_token(), limits, kv_form);
+  const std::string lossy = lossy_text(bench.files().config, bench.experts_per_token(), limits,
+                                       kv_form, low_bits_text(bench.files(), low_bits));
   if (!lossy.empty()) call.terminal.warning(lossy);
   const std::vector<uint64_t> budgets = PENSTOCK_TRY(budgets_of(call.settings, bench));
   call.interrupt.set_policy(Interrupt::Policy::kStop);

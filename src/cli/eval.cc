@@ -142,7 +142,9 @@ class EvalRun {
         engine_(engine),
         label_(std::move(label)),
         stop_(call.interrupt.token()),
-        traffic_(engine.experts().table()) {}
+        traffic_(engine.experts().table(),
+                 engine.low_bits().is_on() ? &engine.low_bit_experts()->table() : nullptr,
+                 engine.low_bits().from_rank) {}
 
   Result<Json> run(const std::vector<RawSet>& raw) {
     PENSTOCK_TRY(prepare(raw));
@@ -266,6 +268,9 @@ class EvalRun {
       row["base"] = base_->info().label;
       row["base_lossy"] = !base_->info().lossy.empty();
       if (!base_->info().lossy.empty()) row["base_lossy_text"] = base_->info().lossy;
+    }
+    if (engine_.low_bits().is_on()) {
+      row["low_bits"] = low_bits_text(engine_.files(), engine_.low_bits());
     }
     if (text_) row["texts"] = text_json(*text_);
     for (const SetOutcome& outcome : outcomes_) row["sets"][outcome.name] = set_json(outcome);

@@ -64,17 +64,34 @@ std::string types_left_text(const GpuReport& gpu) {
   return fmt::format("; on the processors because of their type: {}", fmt::join(left, " and "));
 }
 
+// The copy's own figures, which those of the run have in their sums.
+Json low_bits_json(Engine& engine) {
+  const ExpertStore& store = *engine.low_bit_experts();
+  const StoreStats stats = store.stats();
+  const Container& copy = *engine.files().low_bit_copy;
+  return Json{{"from_rank", engine.low_bits().from_rank},
+              {"experts", copy.experts().codings()},
+              {"model_id", copy.id_text()},
+              {"slots", engine.plan().copy_slots},
+              {"slots_now", store.num_slots()},
+              {"expert_hits", stats.hits},
+              {"expert_misses", stats.misses},
+              {"bytes_read", stats.bytes_read}};
+}
+
 }  // namespace
 
 std::string plan_line(Engine& engine) {
   const MemoryPlan& plan = engine.plan();
+  const std::string of_copy =
+      plan.copy_slots == 0 ? "" : fmt::format(", {} of the copy", plan.copy_slots);
   return fmt::format(
-      "{}: {} model; {} of a budget of {} ({}); {} of {} experts in memory ({:.0f} %); {}; {}",
+      "{}: {} model; {} of a budget of {} ({}); {} of {} experts in memory ({:.0f} %){}; {}; {}",
       name_of_model(engine), format_bytes(model_bytes(engine)), format_bytes(plan.total_bytes),
       format_bytes(engine.plan_request().budget_bytes), engine.budget_reason(), plan.num_slots,
       plan.num_experts,
       percent(static_cast<uint64_t>(plan.num_slots), static_cast<uint64_t>(plan.num_experts)),
-      engine.backend().description(), reader_text(engine));
+      of_copy, engine.backend().description(), reader_text(engine));
 }
 
 std::string gpu_line(const GpuReport& gpu) {
@@ -89,7 +106,7 @@ std::string gpu_line(const GpuReport& gpu) {
 }
 
 std::string lossy_words(const ModelConfig& config, int64_t experts_per_token,
-                        const ExpertLimits& limits, KvForm kv_form) {
+                        const ExpertLimits& limits, KvForm kv_form, const std::string& low_bits) {
   const int64_t trained = config.num_experts_per_tok;
   std::string what;
   if (experts_per_token != trained) {
@@ -98,6 +115,7 @@ std::string lossy_words(const ModelConfig& config, int64_t experts_per_token,
     what = fmt::format("of {} experts per token", trained);
   }
   if (!limits.is_off()) what += ", at most " + to_text(limits);
+  if (!low_bits.empty()) what += (what.empty() ? "" : "; ") + low_bits;
   if (kv_form != KvForm::kFloat32) {
     what += fmt::format("{}keys and values of {} bits", what.empty() ? "" : "; ", bits_of(kv_form));
   }
@@ -105,8 +123,8 @@ std::string lossy_words(const ModelConfig& config, int64_t experts_per_token,
 }
 
 std::string lossy_text(const ModelConfig& config, int64_t experts_per_token,
-                       const ExpertLimits& limits, KvForm kv_form) {
-  const std::string what = lossy_words(config, experts_per_token, limits, kv_form);
+                       const ExpertLimits& limits, KvForm kv_form, const std::string& low_bits) {
+  const std::string what = lossy_words(config, experts_per_token, limits, kv_form, low_bits);
   if (what.empty()) return "";
   return fmt::format(
       "LOSSY: {}; answers differ from the model's (what that costs: docs/quality.md, penstock "
@@ -116,12 +134,12 @@ std::string lossy_text(const ModelConfig& config, int64_t experts_per_token,
 
 std::string lossy_words(const Engine& engine) {
   return lossy_words(engine.config(), engine.experts_per_token(), engine.expert_limits(),
-                     engine.kv_form());
+                     engine.kv_form(), low_bits_text(engine.files(), engine.low_bits()));
 }
 
 std::string lossy_text(const Engine& engine) {
   return lossy_text(engine.config(), engine.experts_per_token(), engine.expert_limits(),
-                    engine.kv_form());
+                    engine.kv_form(), low_bits_text(engine.files(), engine.low_bits()));
 }
 
 std::string last_line(const GenerationMetrics& metrics) {
@@ -152,10 +170,10 @@ std::string last_line(const GenerationMetrics& metrics) {
 }
 
 std::string shrink_text(Engine& engine) {
-  const uint64_t slots = engine.experts().stats().slots_given_back;
+  const ExpertSlots::GivenBack given_back = engine.slots().given_back();
   return fmt::format("memory ran short: {} slots ({}) were given back; {} of {} are in use now",
-                     slots, format_bytes(slots * engine.plan_request().record_bytes),
-                     engine.experts().num_slots(), engine.plan().num_slots);
+                     given_back.slots, format_bytes(given_back.bytes), engine.slots().num_slots(),
+                     engine.slots().limits().full);
 }
 
 std::string waits_text(const GenerationMetrics& metrics) {
@@ -192,7 +210,7 @@ Json gpu_json(const GpuReport& gpu) {
 }
 
 Json engine_json(Engine& engine) {
-  const StoreStats& store = engine.experts().stats();
+  const StoreStats store = engine.parts().stats();
   Json json{{"memory_peak_bytes", peak_resident_bytes()},
             {"memory_budget_bytes", engine.plan_request().budget_bytes},
             {"memory_planned_bytes", engine.plan().total_bytes},
@@ -212,6 +230,7 @@ Json engine_json(Engine& engine) {
             {"model_id", engine.files().id_text()}};
   json["drives"] = drives_json(engine.experts().drives());
   if (!engine.expert_limits().is_off()) json["expert_limits"] = to_text(engine.expert_limits());
+  if (engine.low_bits().is_on()) json["low_bits"] = low_bits_json(engine);
   if (const auto gpu = engine.gpu_report()) json["gpu"] = gpu_json(*gpu);
   return json;
 }

@@ -15,15 +15,15 @@ std::string plan_line(Engine& engine);
 std::string gpu_line(const GpuReport& gpu);
 Json gpu_json(const GpuReport& gpu);
 
-// Other experts per token than the trained ones, keys and values in fewer bits; empty where nothing is
-// lossy.
+// Other experts per token than the trained ones, some of them or keys and values in fewer bits; empty where
+// nothing is lossy. low_bits: as low_bits_text() has it.
 std::string lossy_words(const ModelConfig& config, int64_t experts_per_token,
-                        const ExpertLimits& limits, KvForm kv_form);
+                        const ExpertLimits& limits, KvForm kv_form, const std::string& low_bits);
 std::string lossy_words(const Engine& engine);
 
 // The same, and what that means.
 std::string lossy_text(const ModelConfig& config, int64_t experts_per_token,
-                       const ExpertLimits& limits, KvForm kv_form);
+                       const ExpertLimits& limits, KvForm kv_form, const std::string& low_bits);
 std::string lossy_text(const Engine& engine);
 
 // "prompt 12 tokens, 35.2 tok/s; answer 64 tokens, 8.1 tok/s; ..."

@@ -314,10 +314,15 @@ Result<ForecastRequest> shape_request(Call& call) {
   }
   plan.context = context > 0 ? context : std::min(kShapeContext, config.context_max());
   if (chosen > 0) plan.experts_per_token = chosen;
+  if (PENSTOCK_TRY(low_bits(settings)).is_on()) {
+    return Error{ErrorCode::kInvalidArgument,
+                 fmt::format("{}: {} is a shape, which has no copy; plan a folder", kLowBitCopyFlag,
+                             shape.name)};
+  }
   const ExpertLimits limits = PENSTOCK_TRY(expert_limits(settings));
   PENSTOCK_TRY(check_limits(limits, config.num_expert_layers(), plan.experts_per_token));
   plan.kv_form = kv_form(settings);
-  const std::string lossy = lossy_text(config, plan.experts_per_token, limits, plan.kv_form);
+  const std::string lossy = lossy_text(config, plan.experts_per_token, limits, plan.kv_form, "");
   if (!lossy.empty()) call.terminal.warning(lossy);
   if (!limits.is_off()) call.terminal.note(kForecastOfAll);
   plan.threads = std::max(1, static_cast<int>(settings.integer("threads")));

@@ -24,6 +24,11 @@ std::string profile_in(const std::string& state_folder);
 inline constexpr const char* kForecastOfAll =
     "the forecast is that of all experts that routers choose; without those left out it is faster";
 
+// Said in place of a forecast.
+inline constexpr const char* kNoForecastOfCopy =
+    "there is no forecast with --lossy-low-bits-copy, whose reads it does not know; the memory is "
+    "planned";
+
 // The argument of `plan` is a shape's name and no folder.
 bool names_a_shape(const Call& call);
 

@@ -78,6 +78,41 @@ KvForm kv_form(const Settings& settings) {
   return settings.text("lossy-kv") == "8" ? KvForm::kCodes8 : KvForm::kFloat32;
 }
 
+Result<LowBitOptions> low_bits(const Settings& settings) {
+  LowBitOptions options;
+  options.folder = settings.text("lossy-low-bits-copy");
+  options.from_rank = settings.integer("lossy-low-bits-from");
+  if (options.is_on() != (options.from_rank > 0)) {
+    return Error{ErrorCode::kInvalidArgument,
+                 fmt::format("{} and {} go together: which copy, and from which of a token's "
+                             "experts on, by falling weight, it is used",
+                             kLowBitCopyFlag, kLowBitFromFlag)};
+  }
+  if (!options.is_on()) return options;
+  const auto refuse = [&](const std::string& flag, const char* why) {
+    return Error{ErrorCode::kInvalidArgument,
+                 fmt::format("{} does not go with {}: {}", kLowBitCopyFlag, flag, why)};
+  };
+  const auto has = [&](const char* flag) { return find_option(settings.verb(), flag) != nullptr; };
+  for (const char* flag : {"gpu", "vram", "gpu-trunk"}) {
+    if (!has(flag) || settings.get(flag).origin != Origin::kFlag) continue;
+    if (settings.text(flag) == "off") continue;
+    return refuse(fmt::format("--{}", flag),
+                  "a GPU computes the model's own experts alone; leave one of them out");
+  }
+  if (has("warm-start") && settings.text("warm-start") == "eager") {
+    return refuse("--warm-start eager",
+                  "what earlier runs used is known of the model's own experts alone; leave it at "
+                  "auto, which does nothing here");
+  }
+  if (has("trace-routing") && settings.is_given("trace-routing")) {
+    return refuse("--trace-routing",
+                  "a trace is of experts that are all in one place; record it without the copy, "
+                  "the routers choose first and are the same");
+  }
+  return options;
+}
+
 Result<EngineOptions> engine_options(const Call& call) {
   EngineOptions options = PENSTOCK_TRY(engine_options(call.settings, running_verb(call.settings)));
   PENSTOCK_TRY(apply_knobs(call, options));
@@ -93,6 +128,7 @@ Result<EngineOptions> engine_options(const Settings& settings, Verb running) {
   options.experts_per_token = settings.integer("experts-per-token");
   options.expert_limits = PENSTOCK_TRY(expert_limits(settings));
   options.kv_form = kv_form(settings);
+  options.low_bits = PENSTOCK_TRY(low_bits(settings));
   options.chunk_tokens = settings.integer("chunk-tokens");
   options.num_slots = settings.integer("slots");
   options.speculation = speculation_of(settings, running);
@@ -114,7 +150,8 @@ Result<EngineOptions> engine_options(const Settings& settings, Verb running) {
   options.verify = settings.is_on("verify");
   options.mirrors = settings.list("mirror");
   options.prefetch = settings.text("prefetch") != "off";
-  options.gpu.device = settings.text("gpu");
+  // What a copy of few bits does not go with was refused where it was asked for; auto comes to none.
+  options.gpu.device = options.low_bits.is_on() ? "off" : settings.text("gpu");
   options.gpu.vram_bytes = settings.bytes("vram");
   options.gpu.trunk = trunk_on_gpu(settings.text("gpu-trunk"));
   for (const auto& [flag, what] : {std::pair("vram", "is memory of a GPU"),

@@ -21,6 +21,9 @@ Result<ExpertLimits> expert_limits(const Settings& settings);
 
 KvForm kv_form(const Settings& settings);  // --lossy-kv
 
+// --lossy-low-bits-copy and --lossy-low-bits-from, and that no flag asks for what they do not go with.
+Result<LowBitOptions> low_bits(const Settings& settings);
+
 // The options of the table's group "Machine", and the knobs; the model is the verb's first argument.
 Result<EngineOptions> engine_options(const Call& call);
 // As `running` would have them, for a plan of it: what its knobs are does not matter there.

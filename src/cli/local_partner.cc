@@ -97,7 +97,7 @@ void LocalPartner::tell_news() {
     tell_drives(call_, drives);
   }
   drive_failures_told_ = failures;
-  const uint64_t shrinks = engine_->experts().stats().shrinks;
+  const uint64_t shrinks = engine_->parts().stats().shrinks;
   if (shrinks > shrinks_told_) call_.terminal.note(shrink_text(*engine_));
   shrinks_told_ = shrinks;
 }

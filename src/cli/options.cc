@@ -149,6 +149,14 @@ constexpr Option kOptions[] = {
                     "LOSSY: leave a token's weakest experts out once the others have this share of "
                     "the weight; 1: none"},
              1e-6, 1),
+    {"lossy-low-bits-copy", 0, kText, kPlans, kMachine, "FOLDER", "",
+     "LOSSY: a second packed model of the same checkpoint, with experts in fewer bits, from "
+     "which a token's last experts come; without GPU, warm starts and mirrors of its own"},
+    in_range(
+        Option{"lossy-low-bits-from", 0, kInteger, kPlans, kMachine, "RANK", "0",
+               "the first of a token's experts, by falling weight, that comes from that copy; 1: "
+               "all of them"},
+        0, 1 << 16),
     {"lossy-kv", 0, kChoice, kPlans, kMachine, "32|8", "32",
      "LOSSY: bits of keys and values; 8: a quarter of the memory for each position of the context; "
      "32: exact",

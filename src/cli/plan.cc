@@ -12,15 +12,19 @@
 namespace penstock {
 namespace {
 
-Json plan_json(const MemoryPlan& plan, const ResolvedOptions& resolved,
-               const ExpertLimits& limits) {
+// What is lossy of it.
+struct Lossy {
+  ExpertLimits limits;
+  std::string low_bits;  // low_bits_text()
+  std::string text;      // lossy_text()
+};
+
+Json plan_json(const MemoryPlan& plan, const ResolvedOptions& resolved, const Lossy& lossy) {
   Json items = Json::array();
   for (const PlanItem& item : plan.items) {
     items.push_back(Json{{"purpose", item.purpose}, {"bytes", item.bytes}});
   }
   const PlanRequest& request = resolved.request;
-  const std::string lossy =
-      lossy_text(request.config, request.experts_per_token, limits, request.kv_form);
   Json json{{"memory_min_bytes", plan.minimum_bytes},
             {"memory_total_bytes", plan.total_bytes},
             {"memory_all_resident_bytes", plan.all_resident_bytes},
@@ -32,12 +36,17 @@ Json plan_json(const MemoryPlan& plan, const ResolvedOptions& resolved,
             {"context", request.context},
             {"threads", request.threads},
             {"experts_per_token", request.experts_per_token},
-            {"lossy", !lossy.empty()},
+            {"lossy", !lossy.text.empty()},
             {"kv_bits", bits_of(request.kv_form)},
             {"kv_bytes_per_position", plan.kv_bytes_per_position},
             {"budget_bytes", request.budget_bytes},
             {"budget_reason", resolved.budget_reason}};
-  if (!limits.is_off()) json["expert_limits"] = to_text(limits);
+  if (!lossy.limits.is_off()) json["expert_limits"] = to_text(lossy.limits);
+  if (request.has_copy()) {
+    json["low_bits"] = {{"text", lossy.low_bits},
+                        {"slots", plan.copy_slots},
+                        {"expert_bytes", request.copy.record_bytes}};
+  }
   return json;
 }
 
@@ -70,12 +79,12 @@ Result<MemoryPlan> smallest_plan(PlanRequest request) {
   return plan_memory(request);
 }
 
-Result<int> report_refusal(Call& call, const ResolvedOptions& resolved, const ExpertLimits& limits,
+Result<int> report_refusal(Call& call, const ResolvedOptions& resolved, const Lossy& lossy,
                            const Error& refusal) {
   const MemoryPlan needs = PENSTOCK_TRY(smallest_plan(resolved.request));
   if (call.json()) {
     Json json{{"error", {{"code", name_of(refusal.code)}, {"message", refusal.message}}}};
-    json.update(plan_json(needs, resolved, limits));
+    json.update(plan_json(needs, resolved, lossy));
     call.output.write_line(json);
   }
   call.terminal.note(
@@ -95,25 +104,31 @@ Result<int> plan_verb(Call& call) {
     return Error{ErrorCode::kNotFound, fmt::format("{}, and no shape of that name; {}",
                                                    found.error().message, known_shapes())};
   }
-  const ModelFiles files =
+  ModelFiles files =
       PENSTOCK_TRY(open_model(call.storage, options.model, options.chat_template_file));
+  PENSTOCK_TRY(open_low_bit_copy(call.storage, options, files));
   ResolvedOptions resolved = PENSTOCK_TRY(resolve_options(files, options));
-  const ExpertLimits& limits = options.expert_limits;
   PlanRequest& request = resolved.request;
-  const std::string lossy =
-      lossy_text(request.config, request.experts_per_token, limits, request.kv_form);
-  if (!lossy.empty()) call.terminal.warning(lossy);
+  Lossy lossy{options.expert_limits, low_bits_text(files, options.low_bits), {}};
+  lossy.text = lossy_text(request.config, request.experts_per_token, lossy.limits, request.kv_form,
+                          lossy.low_bits);
+  if (!lossy.text.empty()) call.terminal.warning(lossy.text);
   Result<MemoryPlan> plan = plan_memory(request);
-  if (!plan) return report_refusal(call, resolved, limits, plan.error());
-  const auto forecast = PENSTOCK_TRY(forecast_of_model(call, files, request));
+  if (!plan) return report_refusal(call, resolved, lossy, plan.error());
+  std::optional<ForecastRequest> forecast;
+  if (request.has_copy()) {
+    call.terminal.note(kNoForecastOfCopy);
+  } else {
+    forecast = PENSTOCK_TRY(forecast_of_model(call, files, request));
+  }
   if (forecast && forecast->gpu) {
     request.gpu_bytes = forecast->plan.gpu_bytes;
     plan = plan_memory(request);
-    if (!plan) return report_refusal(call, resolved, limits, plan.error());
+    if (!plan) return report_refusal(call, resolved, lossy, plan.error());
   }
-  if (forecast && !limits.is_off()) call.terminal.note(kForecastOfAll);
+  if (forecast && !lossy.limits.is_off()) call.terminal.note(kForecastOfAll);
   if (call.json()) {
-    Json json = plan_json(*plan, resolved, limits);
+    Json json = plan_json(*plan, resolved, lossy);
     json["memory_min_bytes_of"] = PENSTOCK_TRY(floors(call, files));
     if (forecast) json.update(PENSTOCK_TRY(forecast_json(call, *forecast, options.model)));
     call.output.write_line(json);

@@ -127,6 +127,11 @@ ServedModel served_model(const Call& call, const Engine& engine, const SamplingO
   if (engine.kv_form() != KvForm::kFloat32) {
     model.fingerprint += fmt::format("-lossy-kv{}", bits_of(engine.kv_form()));
   }
+  if (engine.low_bits().is_on()) {
+    const std::string identity = low_bits_identity(engine.files(), engine.low_bits());
+    model.fingerprint +=
+        fmt::format("-lossy-low-bits-{:016x}", checksum(std::as_bytes(std::span(identity)), 0).low);
+  }
   if (settings.text("think") != "auto") model.thinking = settings.text("think") == "on";
   model.max_tokens_default = settings.integer("max-tokens");
   if (settings.is_given("reasoning-budget")) {

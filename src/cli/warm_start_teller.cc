@@ -12,6 +12,8 @@ namespace {
 
 std::string usage_path(const Call& call, const Engine& engine) {
   if (call.settings.text("warm-start") == "off") return "";
+  // Of what the copy computes the model's counts say nothing, nor the other way round.
+  if (engine.low_bits().is_on()) return "";
   const auto folder = call.environment.state_directory();
   return folder ? fmt::format("{}/usage/{}", *folder, engine.files().id_text()) : "";
 }

@@ -102,7 +102,7 @@ Result<PassFigures> Batch::run(const std::stop_token& stop, const PassObservers&
       if (observers.on_route) observers.on_route(layer, routing, inputs);
     };
   }
-  const StoreStats before = parts_.store.stats();
+  const StoreStats before = parts_.stats();
   const int64_t ends_before = parts_.team.ends_ns();
   Step step{parts_.backend, parts_.experts, parts_.scratch,    parts_.moe,           figures.times,
             stop,           on_route,       observers.reroute, parts_.between_layers};
@@ -111,7 +111,8 @@ Result<PassFigures> Batch::run(const std::stop_token& stop, const PassObservers&
                                                    return keep_logits(segment, row, logits);
                                                  });
   parts_.store.advance_token();
-  figures.store = parts_.store.stats() - before;
+  if (parts_.copy != nullptr) parts_.copy->advance_token();
+  figures.store = parts_.stats() - before;
   figures.loop_ends_ns = parts_.team.ends_ns() - ends_before;
   for (size_t i = 0; i < added_.size(); ++i) {
     finish(added_[i], static_cast<bool>(done));

@@ -45,8 +45,13 @@ struct PassParts {
   PrefixCache& prefixes;
   BetweenLayers between_layers;
   PrefixStore* prefix_store = nullptr;  // on disk, where there is one
+  ExpertStore* copy = nullptr;          // of the experts in fewer bits, where there is one
 
   int64_t rows_max() const { return scratch.shape().chunk_tokens; }
+  // Of both stores. Steps and what slots did are counted by each.
+  StoreStats stats() const {
+    return copy == nullptr ? store.stats() : store.stats() + copy->stats();
+  }
 };
 
 // A timeline of tokens and what it has left behind.

@@ -50,7 +50,7 @@ int64_t widest_input(const ModelConfig& config) {
 // that slots would use better), so nothing is set aside for it.
 bool may_draft(const PlanRequest& request) {
   const Result<MemoryPlan> plan = plan_memory(request);
-  return plan && 2 * plan->num_slots >= plan->num_experts;
+  return plan && 2 * plan->slots_of_each >= plan->num_experts;
 }
 
 // Tokenizer and template are read before their size is known: parsing takes up to so much for each
@@ -62,10 +62,21 @@ uint64_t bytes_to_read_texts(Storage& storage, const std::string& model) {
   return kBesides + (stat ? kForEachByte * stat->bytes : 0);
 }
 
-SlotLimits slot_limits(const MemoryPlan& plan, uint64_t slot_bytes) {
-  return {.floor = static_cast<int>(plan.floor_slots),
-          .full = static_cast<int>(plan.num_slots),
-          .slot_bytes = slot_bytes};
+StoreOptions store_options(const EngineOptions& options, int64_t num_slots, ThreadPool& team) {
+  StoreOptions made;
+  made.num_slots = static_cast<int>(num_slots);
+  made.policy = options.policy;
+  made.verify = options.verify;
+  made.prefetch = options.prefetch;
+  made.team = &team;
+  made.ahead = options.tuning.ahead;
+  made.half_life_runs = options.tuning.half_life_runs;
+  return made;
+}
+
+Result<std::unique_ptr<Reader>> reader_of(const EngineOptions& options, std::string* note) {
+  if (options.reader_factory) return options.reader_factory();
+  return make_reader(options.reader, note);
 }
 
 uint64_t not_yet_in_use(uint64_t planned_bytes) {
@@ -85,26 +96,28 @@ Result<MemoryAvailability> look_at_memory(const EngineOptions& options) {
 
 // For all that was planned but slots beyond the floor; also for what is planned and comes as it is
 // used, the KV cache.
-Result<void> make_room_for_floor(const MemoryPlan& plan, uint64_t slot_bytes,
+Result<void> make_room_for_floor(const MemoryPlan& plan, const PlanRequest& request,
                                  const EngineOptions& options) {
   if (!options.memory_watch.is_on) return {};
-  const auto slots_beyond = static_cast<uint64_t>(plan.num_slots - plan.floor_slots);
-  return make_room(not_yet_in_use(plan.total_bytes - slots_beyond * slot_bytes),
+  const auto beyond = static_cast<uint64_t>(plan.num_slots - plan.floor_slots);
+  const auto beyond_of_copy = static_cast<uint64_t>(plan.copy_slots - plan.copy_floor_slots);
+  return make_room(not_yet_in_use(plan.total_bytes - beyond * request.record_bytes -
+                                  beyond_of_copy * request.copy.record_bytes),
                    {.probe = [&] { return look_at_memory(options); }, .tell = options.tell});
 }
 
-void take_slots(ExpertStore& store, const SlotLimits& limits, const MemoryPlan& plan,
-                const EngineOptions& options) {
-  store.resize(1);  // none is present yet; those that are added become so
-  store.resize(std::max(1, std::min(limits.full, limits.floor)));
-  const auto missing = static_cast<uint64_t>(limits.full - store.num_slots());
-  add_slots(store, limits, not_yet_in_use(plan.total_bytes - missing * limits.slot_bytes),
+void take_slots(ExpertSlots& slots, const MemoryPlan& plan, const EngineOptions& options) {
+  const SlotLimits limits = slots.limits();
+  slots.resize(1);  // none is present yet; those that are added become so
+  slots.resize(std::max(1, std::min(limits.full, limits.floor)));
+  const auto missing = static_cast<uint64_t>(limits.full - slots.num_slots());
+  add_slots(slots, not_yet_in_use(plan.total_bytes - missing * limits.slot_bytes),
             options.memory_watch);
-  if (!options.tell || store.num_slots() == limits.full) return;
+  if (!options.tell || slots.num_slots() == limits.full) return;
   options.tell(
       fmt::format("memory is short: {} of {} slots of experts for now; the others follow "
                   "when there is room",
-                  store.num_slots(), limits.full));
+                  slots.num_slots(), limits.full));
 }
 
 // One engine after the other: see host/memory_turn.h.
@@ -130,6 +143,9 @@ Result<ResolvedOptions> resolve_options(const ModelFiles& files, const EngineOpt
   const int64_t chosen =
       options.experts_per_token > 0 ? options.experts_per_token : config.num_experts_per_tok;
   PENSTOCK_TRY(check_limits(options.expert_limits, config.num_expert_layers(), chosen));
+  if (options.low_bits.is_on()) {
+    PENSTOCK_TRY(check_option(kLowBitFromFlag, options.low_bits.from_rank, 1, chosen + 1));
+  }
   PENSTOCK_TRY(check_option("--context", options.context, 0, config.context_max()));
   PENSTOCK_TRY(check_option("--threads", options.threads, 0, 1024));
   PENSTOCK_TRY(check_option("--parallel", options.parallel, 1, 256));
@@ -143,9 +159,19 @@ Result<ResolvedOptions> resolve_options(const ModelFiles& files, const EngineOpt
   request.record_bytes = experts.slot_bytes;
   request.checksum_bytes = experts.checksum_bytes;
   request.layout_bytes = experts.layout_bytes;
-  if (files.has_codes()) request.coded_columns = widest_input(config);
+  PENSTOCK_CHECK(files.low_bit_copy.has_value() == options.low_bits.is_on());
+  const bool has_codes =
+      files.has_codes() ||
+      (files.low_bit_copy && files.low_bit_copy->manifest().version() > kFormatVersion);
+  if (has_codes) request.coded_columns = widest_input(config);
   request.text_bytes = files.texts.bytes();
   request.experts_per_token = chosen;
+  if (files.low_bit_copy) {
+    const ExpertParts& copy = files.low_bit_copy->experts();
+    request.copy = {.record_bytes = copy.largest_record(),
+                    .checksum_bytes = copy.num_sums() * sizeof(Hash128),
+                    .experts_per_token = chosen + 1 - options.low_bits.from_rank};
+  }
   request.context =
       options.context > 0 ? options.context : std::min(kContextDefault, config.context_max());
   request.parallel = options.parallel;
@@ -188,6 +214,7 @@ Result<std::unique_ptr<Engine>> Engine::open(Storage& storage, const EngineOptio
     static_cast<void>(make_room(bytes, {.probe = probe, .looks_max = kLooks}));
   }
   ModelFiles files = PENSTOCK_TRY(open_model(storage, options.model, options.chat_template_file));
+  PENSTOCK_TRY(open_low_bit_copy(storage, options, files));
   turn.reset();
   std::optional<ChosenGpu> gpu = PENSTOCK_TRY(choose_engine_gpu(options));
   const ResolvedOptions resolved =
@@ -196,6 +223,7 @@ Result<std::unique_ptr<Engine>> Engine::open(Storage& storage, const EngineOptio
   engine->storage_ = &storage;
   engine->request_ = resolved.request;
   engine->moe_scratch_.limits = options.expert_limits;
+  engine->low_bits_ = options.low_bits;
   engine->budget_reason_ = resolved.budget_reason;
   PENSTOCK_TRY(engine->open_expert_source(storage, options));
   PENSTOCK_TRY(engine->open_mirrors(storage, options));
@@ -208,7 +236,7 @@ Result<std::unique_ptr<Engine>> Engine::open(Storage& storage, const EngineOptio
   const MemoryPlan& plan = engine->plan_;
   const ModelConfig& config = resolved.request.config;
   turn = take_turn(options);
-  PENSTOCK_TRY(make_room_for_floor(plan, engine->request_.record_bytes, options));
+  PENSTOCK_TRY(make_room_for_floor(plan, engine->request_, options));
   const ScratchShape shape = scratch_shape(plan.chunk_tokens, resolved.request.experts_per_token,
                                            resolved.request.parallel);
   const BackendLimits backend_sizes =
@@ -229,9 +257,11 @@ Result<std::unique_ptr<Engine>> Engine::open(Storage& storage, const EngineOptio
       memory.take(engine->files_.resident_bytes(), "resident weights", Prefault::kYes));
   PENSTOCK_TRY(engine->open_store(options, team));
   PENSTOCK_TRY(engine->open_experts(options, team, std::move(gpu)));
-  const SlotLimits limits = slot_limits(plan, engine->request_.record_bytes);
-  take_slots(*engine->store_, limits, plan, options);
-  engine->memory_watch_.emplace(options.memory_watch, limits, plan.total_bytes, resident_bytes());
+  PENSTOCK_TRY(engine->open_copy(storage, options, team));
+  engine->slots_.emplace(engine->request_, plan, *engine->store_, engine->low_bit_experts());
+  take_slots(*engine->slots_, plan, options);
+  engine->memory_watch_.emplace(options.memory_watch, engine->slots_->limits(), plan.total_bytes,
+                                resident_bytes());
   turn.reset();
   // Loading takes long enough for another engine to start.
   const auto on_step = [&engine = *engine, &on_load](uint64_t done, uint64_t total) {
@@ -241,17 +271,19 @@ Result<std::unique_ptr<Engine>> Engine::open(Storage& storage, const EngineOptio
   PENSTOCK_TRY(engine->load_weights(team, on_step));
   PENSTOCK_TRY(engine->open_prefix_store(storage, options));
   engine->prefixes_.emplace(resolved.request.num_checkpoints);
-  engine->parts_.emplace(PassParts{.model = *engine->model_,
-                                   .backend = engine->ops(),
-                                   .team = team,
-                                   .experts = *engine->experts_,
-                                   .store = *engine->store_,
-                                   .scratch = *engine->scratch_,
-                                   .moe = engine->moe_scratch_,
-                                   .memory = *engine->sequence_memory_,
-                                   .prefixes = *engine->prefixes_,
-                                   .between_layers = [&engine = *engine] { engine.watch_memory(); },
-                                   .prefix_store = engine->prefix_store_.get()});
+  engine->parts_.emplace(
+      PassParts{.model = *engine->model_,
+                .backend = engine->ops(),
+                .team = team,
+                .experts = engine->copy_ ? engine->copy_->experts() : *engine->experts_,
+                .store = *engine->store_,
+                .scratch = *engine->scratch_,
+                .moe = engine->moe_scratch_,
+                .memory = *engine->sequence_memory_,
+                .prefixes = *engine->prefixes_,
+                .between_layers = [&engine = *engine] { engine.watch_memory(); },
+                .prefix_store = engine->prefix_store_.get(),
+                .copy = engine->low_bit_experts()});
   return engine;
 }
 
@@ -328,6 +360,7 @@ Result<void> Engine::open_prefix_store(Storage& storage, const EngineOptions& op
       request_.experts_per_token, request_.config.mtp_num_hidden_layers, kKvPagePositions);
   if (!expert_limits().is_off()) identity += " " + to_text(expert_limits());
   if (kv_form() != KvForm::kFloat32) identity += fmt::format(" kv{}", bits_of(kv_form()));
+  if (low_bits_.is_on()) identity += " " + low_bits_identity(files_, low_bits_);
   Storage* own = options.prefix_store.storage;
   prefix_store_ =
       PENSTOCK_TRY(PrefixStore::open(own == nullptr ? storage : *own, options.prefix_store,
@@ -356,19 +389,19 @@ Result<void> Engine::keep_checksums() {
 }
 
 Result<void> Engine::open_store(const EngineOptions& options, ThreadPool& team) {
-  StoreOptions store_options;
-  store_options.num_slots = static_cast<int>(plan_.num_slots);
-  store_options.policy = options.policy;
-  store_options.verify = options.verify;
-  store_options.prefetch = options.prefetch;
-  store_options.team = &team;
-  store_options.ahead = options.tuning.ahead;
-  store_options.half_life_runs = options.tuning.half_life_runs;
-  std::unique_ptr<Reader> reader = options.reader_factory
-                                       ? options.reader_factory()
-                                       : PENSTOCK_TRY(make_reader(options.reader, &reader_note_));
-  store_ =
-      PENSTOCK_TRY(ExpertStore::create(std::move(source_.table), std::move(reader), store_options));
+  std::unique_ptr<Reader> reader = PENSTOCK_TRY(reader_of(options, &reader_note_));
+  store_ = PENSTOCK_TRY(ExpertStore::create(std::move(source_.table), std::move(reader),
+                                            store_options(options, plan_.num_slots, team)));
+  return {};
+}
+
+Result<void> Engine::open_copy(Storage& storage, const EngineOptions& options, ThreadPool& team) {
+  if (!files_.low_bit_copy) return {};
+  std::unique_ptr<Reader> reader = PENSTOCK_TRY(reader_of(options, nullptr));
+  copy_ = PENSTOCK_TRY(EngineCopy::open(
+      storage, *files_.low_bit_copy, static_cast<int>(request_.config.num_moe_layers()),
+      std::move(reader), store_options(options, plan_.copy_slots, team)));
+  copy_->stand_before(*experts_, *backend_, scratch_->rows().expert_hidden, low_bits_.from_rank);
   return {};
 }
 
@@ -411,6 +444,9 @@ Result<ResidentWeights> Engine::load_resident(ThreadPool& team, const LoadObserv
 
 Result<void> Engine::load_weights(ThreadPool& team, const LoadObserver& on_load) {
   const ResidentWeights weights = PENSTOCK_TRY(load_resident(team, on_load));
+  if (files_.low_bit_copy) {
+    PENSTOCK_TRY(check_routers(*storage_, *files_.low_bit_copy, config(), weights));
+  }
 
   const auto half = static_cast<size_t>(request_.context * config().rotary_dim() / 2);
   rope_ = PENSTOCK_TRY(backend_->memory().take(2 * half * sizeof(float), "rotary tables"));
@@ -428,10 +464,10 @@ Result<void> Engine::load_weights(ThreadPool& team, const LoadObserver& on_load)
 void Engine::watch_memory() {
   if (!memory_watch_->is_on()) return;
   // Several engines see the same room: the one whose turn it is takes it, another looks again later.
-  const bool may_grow = store_->num_slots() < plan_.num_slots;
+  const bool may_grow = slots_->num_slots() < slots_->limits().full;
   const auto turn = may_grow ? MemoryTurn::take(std::chrono::nanoseconds(0)) : std::nullopt;
-  const auto slots = memory_watch_->look(store_->num_slots(), MemoryWatch::Clock::now());
-  if (slots && (turn || *slots < store_->num_slots())) store_->resize(*slots);
+  const auto slots = memory_watch_->look(slots_->num_slots(), MemoryWatch::Clock::now());
+  if (slots && (turn || *slots < slots_->num_slots())) slots_->resize(*slots);
 }
 
 int64_t Engine::sampled_vocab() const {

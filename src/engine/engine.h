@@ -19,6 +19,8 @@
 
 #include "compute/backend.h"
 #include "engine/batch.h"
+#include "engine/expert_slots.h"
+#include "engine/low_bit_copy.h"
 #include "engine/memory_plan.h"
 #include "engine/memory_watch.h"
 #include "engine/model_files.h"
@@ -66,6 +68,8 @@ class Engine {
   const std::string& reader_note() const { return reader_note_; }
   Backend& backend() { return *backend_; }
   ExpertStore& experts() { return *store_; }
+  ExpertStore* low_bit_experts() { return copy_ ? &copy_->store() : nullptr; }  // of a copy
+  const ExpertSlots& slots() const { return *slots_; }                          // of both
   const EngineGpu* gpu() const { return gpu_.get(); }  // nullptr: none is used
   std::optional<GpuReport> gpu_report() const;
   bool reads_direct() const { return source_.reads_direct(); }
@@ -84,9 +88,10 @@ class Engine {
   Speculation speculation() const { return speculation_; }  // kOff where it cannot
   const ExpertLimits& expert_limits() const { return moe_scratch_.limits; }
   KvForm kv_form() const { return request_.kv_form; }
+  const LowBitOptions& low_bits() const { return low_bits_; }
   bool is_lossy() const {
     return experts_per_token() != config().num_experts_per_tok || !expert_limits().is_off() ||
-           kv_form() != KvForm::kFloat32;
+           kv_form() != KvForm::kFloat32 || low_bits().is_on();
   }
 
   const ModelTexts& texts() const { return files_.texts; }
@@ -110,6 +115,7 @@ class Engine {
   Result<void> open_prefix_store(Storage& storage, const EngineOptions& options);
   Result<void> load_checksums(const std::string& path);
   Result<void> open_store(const EngineOptions& options, ThreadPool& team);
+  Result<void> open_copy(Storage& storage, const EngineOptions& options, ThreadPool& team);
   Result<void> open_experts(const EngineOptions& options, ThreadPool& team,
                             std::optional<ChosenGpu> gpu);
   Backend& ops();  // with what a GPU computes of them
@@ -121,6 +127,7 @@ class Engine {
   Storage* storage_ = nullptr;
   std::string checksum_file_;
   KeptChecksums kept_checksums_;
+  LowBitOptions low_bits_;
   Speculation speculation_ = Speculation::kOff;
   SamplingOptions sampling_defaults_;
   std::vector<TokenId> stop_ids_;
@@ -133,6 +140,8 @@ class Engine {
   std::unique_ptr<ExpertStore> store_;
   std::unique_ptr<EngineGpu> gpu_;
   std::optional<LocalExperts> experts_;
+  std::unique_ptr<EngineCopy> copy_;
+  std::optional<ExpertSlots> slots_;
   std::optional<MemoryWatch> memory_watch_;
   std::unique_ptr<Model> model_;
   MoeScratch moe_scratch_;

@@ -13,6 +13,8 @@ namespace {
 
 // Code, stacks, the heap's own needs, tables of the reader: measured at 9 to 12 MiB.
 constexpr uint64_t kProgramBytes = 16ull << 20;
+// A second store with its reader, its lists of experts and a manifest.
+constexpr uint64_t kCopyProgramBytes = 4ull << 20;
 constexpr int64_t kChunkTokensFloor = 8;  // of the smallest workable budget
 
 uint64_t rope_bytes(const PlanRequest& request) {
@@ -44,27 +46,93 @@ uint64_t layout_bytes(const PlanRequest& request) {
   return static_cast<uint64_t>(request.threads) * request.layout_bytes;
 }
 
+uint64_t program_bytes(const PlanRequest& request) {
+  return kProgramBytes + (request.has_copy() ? kCopyProgramBytes : 0);
+}
+
 uint64_t fixed_bytes(const PlanRequest& request) {
   return layout_bytes(request) + request.resident_bytes + request.checksum_bytes +
-         request.text_bytes + kProgramBytes + request.prefix_store_bytes + request.gpu_bytes +
-         rope_bytes(request) + logits_bytes(request) +
-         sequence_bytes(request, request.num_checkpoints);
+         request.copy.checksum_bytes + request.text_bytes + program_bytes(request) +
+         request.prefix_store_bytes + request.gpu_bytes + rope_bytes(request) +
+         logits_bytes(request) + sequence_bytes(request, request.num_checkpoints);
 }
 
-int64_t floor_slots(const PlanRequest& request) {
-  return request.experts_per_token * request.config.num_moe_layers();
+// Of the model, and of its copy where there is one.
+struct SlotCounts {
+  int64_t model = 0, copy = 0;
+
+  uint64_t bytes(const PlanRequest& request) const {
+    return static_cast<uint64_t>(model) * request.record_bytes +
+           static_cast<uint64_t>(copy) * request.copy.record_bytes;
+  }
+};
+
+// What a token asks for in each layer.
+SlotCounts asked_by_token(const PlanRequest& request) {
+  return {request.experts_per_token - request.copy.experts_per_token,
+          request.copy.experts_per_token};
 }
 
-int64_t all_slots(const PlanRequest& request) {
+// A store has a slot, also when nobody asks it for anything.
+SlotCounts floor_slots(const PlanRequest& request) {
+  const SlotCounts asked = asked_by_token(request);
+  const int64_t layers = request.config.num_moe_layers();
+  return {std::max<int64_t>(1, asked.model * layers),
+          request.has_copy() ? std::max<int64_t>(1, asked.copy * layers) : 0};
+}
+
+int64_t all_experts(const PlanRequest& request) {
   return request.config.num_experts * request.config.num_moe_layers();
+}
+
+SlotCounts all_slots(const PlanRequest& request) {
+  const SlotCounts asked = asked_by_token(request);
+  return {asked.model > 0 ? all_experts(request) : 1, asked.copy > 0       ? all_experts(request)
+                                                      : request.has_copy() ? 1
+                                                                           : 0};
+}
+
+// Slots of the copy for its share of what a token asks for, all others of the model; what neither
+// needs the other one has. `bytes` suffice for the floor.
+SlotCounts share_slots(const PlanRequest& request, uint64_t bytes) {
+  const SlotCounts least = floor_slots(request), most = all_slots(request);
+  const SlotCounts asked = asked_by_token(request);
+  const auto that_fit = [&](uint64_t taken, uint64_t each) {
+    return static_cast<int64_t>((bytes - taken) / each);
+  };
+  if (!request.has_copy()) {
+    return {std::min(most.model, that_fit(0, request.record_bytes)), 0};
+  }
+  const uint64_t rounds = (bytes - least.bytes(request)) / asked.bytes(request);
+  SlotCounts slots;
+  slots.copy = std::min(most.copy, least.copy + static_cast<int64_t>(rounds) * asked.copy);
+  slots.model = std::min(most.model, that_fit(slots.bytes(request), request.record_bytes));
+  const SlotCounts of_model{slots.model, 0};
+  slots.copy = std::min(most.copy, that_fit(of_model.bytes(request), request.copy.record_bytes));
+  return slots;
+}
+
+// "32 slots of 1.2 MiB", with those of the copy.
+std::string slots_text(const PlanRequest& request, const SlotCounts& slots) {
+  std::string text = fmt::format("{} slots of {}", slots.model, format_bytes(request.record_bytes));
+  if (request.has_copy()) {
+    text += fmt::format(" and {} of {}", slots.copy, format_bytes(request.copy.record_bytes));
+  }
+  return text;
+}
+
+int64_t slots_of_each(const PlanRequest& request, const SlotCounts& slots) {
+  const SlotCounts asked = asked_by_token(request);
+  if (asked.copy == 0) return slots.model;
+  return asked.model == 0 ? slots.copy : std::min(slots.model, slots.copy);
 }
 
 // The largest power of two of tokens that takes at most an eighth of what is left for chunk and
 // slots: beyond that, slots save more reads than a longer chunk does. Where every expert fits
 // beside the longest chunk, that is taken.
 int64_t choose_chunk(const PlanRequest& request, uint64_t left) {
-  const uint64_t slots_floor = static_cast<uint64_t>(floor_slots(request)) * request.record_bytes;
-  const uint64_t slots_all = static_cast<uint64_t>(all_slots(request)) * request.record_bytes;
+  const uint64_t slots_floor = floor_slots(request).bytes(request);
+  const uint64_t slots_all = all_slots(request).bytes(request);
   int64_t chunk = std::min(kChunkTokensFloor, request.context);
   for (int64_t next = chunk * 2; next <= std::min(request.chunk_tokens_max, request.context);
        next *= 2) {
@@ -92,41 +160,41 @@ Result<MemoryPlan> plan_memory(const PlanRequest& request) {
                                   ? request.chunk_tokens
                                   : std::min(kChunkTokensFloor, request.context);
   const int64_t chunk_largest = request.largest_chunk();
-  const int64_t slots_floor = request.num_slots > 0 ? request.num_slots : floor_slots(request);
+  const SlotCounts as_said{request.num_slots, request.has_copy() ? request.num_slots : 0};
+  const SlotCounts slots_floor = request.num_slots > 0 ? as_said : floor_slots(request);
   const uint64_t fixed = fixed_bytes(request);
-  plan.num_experts = all_slots(request);
+  plan.num_experts = all_experts(request);
   plan.kv_bytes_per_position = SequenceMemory::bytes_per_position(request.config, request.kv_form);
-  plan.minimum_bytes = fixed + chunk_bytes(request, chunk_floor) +
-                       static_cast<uint64_t>(slots_floor) * request.record_bytes;
-  plan.all_resident_bytes = fixed + chunk_bytes(request, chunk_largest) +
-                            static_cast<uint64_t>(plan.num_experts) * request.record_bytes;
+  plan.minimum_bytes = fixed + chunk_bytes(request, chunk_floor) + slots_floor.bytes(request);
+  plan.all_resident_bytes =
+      fixed + chunk_bytes(request, chunk_largest) + all_slots(request).bytes(request);
   if (request.budget_bytes < plan.minimum_bytes) {
     return Error{
         ErrorCode::kOutOfMemory,
         fmt::format("a budget of {} is too small: {} for what every token needs, {} for "
-                    "activations and {} for one token's experts ({} slots of {}) make "
+                    "activations and {} for one token's experts ({}) make "
                     "{}; give --memory {} or more, or a smaller --context",
                     format_bytes(request.budget_bytes), format_bytes(fixed),
                     format_bytes(chunk_bytes(request, chunk_floor)),
-                    format_bytes(static_cast<uint64_t>(slots_floor) * request.record_bytes),
-                    slots_floor, format_bytes(request.record_bytes),
+                    format_bytes(slots_floor.bytes(request)), slots_text(request, slots_floor),
                     format_bytes(plan.minimum_bytes), plan.minimum_bytes)};
   }
   const uint64_t left = request.budget_bytes - fixed;
   plan.chunk_tokens = request.chunk_tokens > 0 ? request.chunk_tokens : choose_chunk(request, left);
   const uint64_t for_slots = left - chunk_bytes(request, plan.chunk_tokens);
-  plan.num_slots = request.num_slots > 0
-                       ? request.num_slots
-                       : std::min<int64_t>(plan.num_experts,
-                                           static_cast<int64_t>(for_slots / request.record_bytes));
-  plan.floor_slots = std::min(plan.num_slots, floor_slots(request));
+  const SlotCounts slots = request.num_slots > 0 ? as_said : share_slots(request, for_slots);
+  plan.num_slots = slots.model;
+  plan.copy_slots = slots.copy;
+  plan.slots_of_each = slots_of_each(request, slots);
+  plan.floor_slots = std::min(plan.num_slots, floor_slots(request).model);
+  plan.copy_floor_slots = std::min(plan.copy_slots, floor_slots(request).copy);
   const ScratchShape shape =
       scratch_shape(plan.chunk_tokens, request.experts_per_token, request.parallel);
   const BackendLimits limits = backend_limits(request.config, shape, request.context,
                                               request.coded_columns, request.kv_form);
   plan.items = {
       {"resident weights", request.resident_bytes},
-      {"expert slots", static_cast<uint64_t>(plan.num_slots) * request.record_bytes},
+      {std::string(kSlotsItem), static_cast<uint64_t>(plan.num_slots) * request.record_bytes},
       {"KV cache and states", sequence_bytes(request, 0)},
       {"state checkpoints",
        sequence_bytes(request, request.num_checkpoints) - sequence_bytes(request, 0)},
@@ -134,10 +202,14 @@ Result<MemoryPlan> plan_memory(const PlanRequest& request) {
       {"activations", Scratch::bytes_needed(request.config, shape)},
       {"kernel scratch", static_cast<uint64_t>(CpuBackend::scratch_bytes(request.threads, limits))},
       {"rotary tables", rope_bytes(request)},
-      {"expert checksums", request.checksum_bytes},
+      {"expert checksums", request.checksum_bytes + request.copy.checksum_bytes},
       {"tokenizer and template", request.text_bytes},
-      {"program", kProgramBytes + request.prefix_store_bytes},
+      {"program", program_bytes(request) + request.prefix_store_bytes},
   };
+  if (request.has_copy()) {
+    const uint64_t bytes = static_cast<uint64_t>(plan.copy_slots) * request.copy.record_bytes;
+    plan.items.insert(plan.items.begin() + 2, {std::string(kCopySlotsItem), bytes});
+  }
   if (request.layout_bytes > 0) plan.items.push_back({"laying out experts", layout_bytes(request)});
   if (request.gpu_bytes > 0) plan.items.push_back({"used by the GPU", request.gpu_bytes});
   for (const PlanItem& item : plan.items) plan.total_bytes += item.bytes;
@@ -156,6 +228,10 @@ std::string to_table(const MemoryPlan& plan, uint64_t budget_bytes) {
       plan.num_slots, plan.num_experts,
       100.0 * static_cast<double>(plan.num_slots) / static_cast<double>(plan.num_experts),
       plan.chunk_tokens);
+  if (plan.copy_slots > 0) {
+    table += fmt::format("  {} of {} experts of the copy stay in memory\n", plan.copy_slots,
+                         plan.num_experts);
+  }
   table += fmt::format("  keys and values take {} per position\n",
                        format_bytes(plan.kv_bytes_per_position));
   table += fmt::format("  smallest workable budget {}; every expert in memory from {}\n",

@@ -87,31 +87,31 @@ Result<void> make_room(uint64_t bytes, const RoomOptions& options) {
   }
 }
 
-void add_slots(ExpertStore& store, const SlotLimits& limits, uint64_t promised_bytes,
-               const MemoryWatchOptions& watch) {
+void add_slots(ExpertSlots& slots, uint64_t promised_bytes, const MemoryWatchOptions& watch) {
   constexpr uint64_t kPieces = 32;
+  const SlotLimits limits = slots.limits();
   const auto missing_bytes = [&] {
-    return static_cast<uint64_t>(limits.full - store.num_slots()) * limits.slot_bytes;
+    return static_cast<uint64_t>(limits.full - slots.num_slots()) * limits.slot_bytes;
   };
   Result<MemoryReading> reading =
       watch.is_on ? watch.probe() : Error{ErrorCode::kNotFound, "not asked"};
   const auto spare = [&](uint64_t wanted) { return above(reading->available_bytes, wanted); };
   const uint64_t reserve =
       reading ? memory_reserve(spare(promised_bytes + missing_bytes()), reading->limit_bytes) : 0;
-  while (store.num_slots() < limits.full) {
+  while (slots.num_slots() < limits.full) {
     uint64_t piece = missing_bytes();
     if (reading) {
       const uint64_t kept = reserve + promised_bytes;
       piece = std::max(reserve / 8, spare(kept + missing_bytes()) / kPieces);
       if (spare(kept) < std::min(piece, missing_bytes())) break;
     }
-    const int before = store.num_slots();
+    const int before = slots.num_slots();
     const auto more = static_cast<int64_t>(piece / limits.slot_bytes) + 1;
     const int wanted = static_cast<int>(std::min<int64_t>(limits.full, before + more));
-    if (store.resize(wanted) == before) break;
+    if (slots.resize(wanted) == before) break;
     if (reading) reading = watch.probe();
   }
-  store.reset_stats();  // of a store that has done nothing yet
+  slots.reset_stats();  // of stores that have done nothing yet
 }
 
 }  // namespace penstock

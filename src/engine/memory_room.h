@@ -22,9 +22,9 @@
 #include <string>
 
 #include "base/result.h"
+#include "engine/expert_slots.h"
 #include "engine/memory_watch.h"
 #include "host/memory_limits.h"
-#include "store/expert_store.h"
 
 namespace penstock {
 
@@ -39,10 +39,9 @@ struct RoomOptions {
 
 Result<void> make_room(uint64_t bytes, const RoomOptions& options);
 
-// The slots beyond the floor, of a store that has the floor: piece by piece, as long as the machine
+// The slots beyond the floor, of stores that have the floor: piece by piece, as long as the machine
 // keeps what the watch of this engine and `promised_bytes` (planned, not touched yet) will want.
 // Those that are left out come when the watch finds room.
-void add_slots(ExpertStore& store, const SlotLimits& limits, uint64_t promised_bytes,
-               const MemoryWatchOptions& watch);
+void add_slots(ExpertSlots& slots, uint64_t promised_bytes, const MemoryWatchOptions& watch);
 
 }  // namespace penstock

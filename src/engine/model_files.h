@@ -35,6 +35,8 @@ struct ModelFiles {
   ModelConfig config;
   ModelTexts texts;
   Json generation_config = Json::object();  // {}: there is none
+  // The same experts in fewer bits, where the options name them (engine/low_bit_copy.h).
+  std::optional<Container> low_bit_copy;
 
   const std::string& path() const;
   std::string path_of(std::string_view name) const;  // of a text, for messages

@@ -34,6 +34,15 @@ struct EngineTuning {
   int64_t chunk_tokens_max = kChunkTokensMax;
 };
 
+// Lossy: of a token's experts, by falling weight, those from a rank on come from a copy of the model in
+// fewer bits (engine/low_bit_copy.h).
+struct LowBitOptions {
+  std::string folder;     // a packed model of the same checkpoint; empty: off
+  int64_t from_rank = 0;  // 1: all of them; K + 1: none
+
+  bool is_on() const { return !folder.empty(); }
+};
+
 struct EngineOptions {
   std::string model;              // folder of a penstock model, GGUF file, folder of a checkpoint
   uint64_t memory_bytes = 0;      // the whole budget; 0: what is available less a reserve
@@ -43,6 +52,7 @@ struct EngineOptions {
   int num_checkpoints = 0;        // kept places, for going back to a shared prefix
   int64_t experts_per_token = 0;  // 0: the trained number; any other is lossy
   ExpertLimits expert_limits;     // lossy; off
+  LowBitOptions low_bits;         // lossy; off
   KvForm kv_form = KvForm::kFloat32;  // keys and values; kCodes8 is lossy
   bool verify = true;                 // checksums of experts at every read
   // Of a checkpoint run in place: where the checksums that its first reads make are kept. Empty: they
@@ -68,7 +78,7 @@ struct EngineOptions {
 
   // For tests and experiments; 0: planned.
   int64_t chunk_tokens = 0;
-  int64_t num_slots = 0;
+  int64_t num_slots = 0;  // of the model, and as many of a copy in fewer bits
   std::function<std::unique_ptr<Reader>()> reader_factory;  // in place of `reader`
   ExpertSourceFactory expert_source;                        // in place of the model's own file
 };

@@ -15,8 +15,10 @@ namespace penstock {
 
 class ExpertTraffic {
  public:
-  // The table outlives it.
-  explicit ExpertTraffic(const ExpertTable& table);
+  // copy: of the experts in fewer bits, from which a token's choices from `from_rank` on come; nullptr:
+  // none. The tables outlive it.
+  explicit ExpertTraffic(const ExpertTable& table, const ExpertTable* copy = nullptr,
+                         int64_t from_rank = 0);
 
   RouteObserver observer();
   bool is_empty() const { return tokens_.empty() || tokens_.front() == 0; }
@@ -29,8 +31,10 @@ class ExpertTraffic {
   void add(int64_t layer, const Routing& routing);
 
   const ExpertTable& table_;
-  std::vector<int64_t> tokens_;  // [layer]
-  std::vector<int64_t> chosen_;  // [layer]
+  const ExpertTable* const copy_;
+  const int64_t from_rank_;
+  std::vector<int64_t> tokens_;            // [layer]
+  std::vector<int64_t> chosen_, of_copy_;  // [layer]
 };
 
 }  // namespace penstock

@@ -302,18 +302,23 @@ void BatchGenerator::note_fault(const std::optional<Error>& error) {
 // What only the computing thread may look at, for those who ask from elsewhere.
 void BatchGenerator::take_figures() {
   const ExpertStore& store = engine_.experts();
+  const ExpertStore* copy = engine_.low_bit_experts();
   const std::scoped_lock lock(mutex_);
   for (Slot& slot : slots_) {
     if (slot.run) figures_.answer_tokens += slot.run->take_new_tokens();
   }
-  figures_.store = store.stats();
+  figures_.store = engine_.parts().stats();
   figures_.drives = store.drives();
   figures_.expert_reads = store.read_times();
+  if (copy != nullptr) figures_.expert_reads += copy->read_times();
   figures_.seconds = times_;
   if (const PrefixStore* prefixes = engine_.parts().prefix_store) {
     figures_.prefixes = prefixes->figures();
   }
-  if (figures_.num_slots != store.num_slots()) take_memory(store.num_slots());
+  const int64_t copy_slots = copy == nullptr ? 0 : copy->num_slots();
+  if (figures_.num_slots != store.num_slots() || figures_.copy_slots != copy_slots) {
+    take_memory(store.num_slots(), copy_slots);
+  }
   figures_.num_experts = engine_.plan().num_experts;
   figures_.memory_budget_bytes = engine_.plan_request().budget_bytes;
   figures_.held_tokens = 0;
@@ -328,15 +333,19 @@ void BatchGenerator::take_figures() {
 
 // What the plan says, with the slots that there are now: other programs may have got some. mutex_ is
 // held.
-void BatchGenerator::take_memory(int64_t num_slots) {
-  const uint64_t planned = static_cast<uint64_t>(engine_.plan().num_slots);
+void BatchGenerator::take_memory(int64_t num_slots, int64_t copy_slots) {
+  const MemoryPlan& plan = engine_.plan();
+  const auto share = [](uint64_t bytes, int64_t planned, int64_t now) {
+    return bytes / static_cast<uint64_t>(planned) * static_cast<uint64_t>(now);
+  };
   figures_.num_slots = num_slots;
+  figures_.copy_slots = copy_slots;
   figures_.memory_parts.clear();
   figures_.memory_used_bytes = 0;
-  for (const PlanItem& item : engine_.plan().items) {
-    const bool is_slots = item.purpose == "expert slots";
-    const uint64_t bytes =
-        is_slots ? item.bytes / planned * static_cast<uint64_t>(num_slots) : item.bytes;
+  for (const PlanItem& item : plan.items) {
+    uint64_t bytes = item.bytes;
+    if (item.purpose == kSlotsItem) bytes = share(bytes, plan.num_slots, num_slots);
+    if (item.purpose == kCopySlotsItem) bytes = share(bytes, plan.copy_slots, copy_slots);
     figures_.memory_parts.push_back({item.purpose, bytes});
     figures_.memory_used_bytes += bytes;
   }

@@ -78,7 +78,7 @@ class BatchGenerator : public Generator {
   void finish(Slot& slot);
   void note_fault(const std::optional<Error>& error);
   void take_figures();
-  void take_memory(int64_t num_slots);
+  void take_memory(int64_t num_slots, int64_t copy_slots);
   void do_actions(bool is_last);
   SlotOutcome carry_out(const SlotAction& action);
 

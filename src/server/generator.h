@@ -173,6 +173,7 @@ struct GeneratorFigures {
   uint64_t memory_budget_bytes = 0, memory_used_bytes = 0;
   std::vector<MemoryPart> memory_parts;    // of memory_used_bytes
   int64_t num_slots = 0, num_experts = 0;  // of experts
+  int64_t copy_slots = 0;                  // of a copy in fewer bits
   int64_t held_tokens = 0;                 // of all sequences
   std::vector<SlotFigures> slots;
   std::string storage_fault;  // of the last request that met one; empty after one that did not

@@ -39,10 +39,10 @@ Result<uint64_t> budget_for_slots(PlanRequest request, int64_t slots) {
   const MemoryPlan largest = PENSTOCK_TRY(plan_memory(request));
   uint64_t low = largest.minimum_bytes, high = largest.all_resident_bytes;
   request.budget_bytes = low;
-  if (PENSTOCK_TRY(plan_memory(request)).num_slots >= slots) return low;
+  if (PENSTOCK_TRY(plan_memory(request)).slots_of_each >= slots) return low;
   while (high - low > 4096) {
     request.budget_bytes = low + (high - low) / 2;
-    const bool is_enough = PENSTOCK_TRY(plan_memory(request)).num_slots >= slots;
+    const bool is_enough = PENSTOCK_TRY(plan_memory(request)).slots_of_each >= slots;
     (is_enough ? high : low) = request.budget_bytes;
   }
   return high;
@@ -106,6 +106,7 @@ int64_t context_of(const BenchTest& test, const ModelConfig& config, int64_t exp
 
 Result<Bench> Bench::create(Storage& storage, BenchOptions options) {
   ModelFiles files = PENSTOCK_TRY(open_model(storage, options.engine.model));
+  PENSTOCK_TRY(open_low_bit_copy(storage, options.engine, files));
   PlanRequest request = PENSTOCK_TRY(resolve_options(files, options.engine)).request;
   const RoutingShape shape = {files.config.num_expert_layers(), files.config.num_experts,
                               request.experts_per_token};
@@ -179,7 +180,9 @@ Result<double> Bench::probe_disk(double seconds, std::stop_token stop) {
 }
 
 Result<void> Bench::drop_file_cache() {
-  for (const std::string& path : model_.files.expert_paths()) {
+  std::vector<std::string> paths = model_.files.expert_paths();
+  if (model_.files.low_bit_copy) paths.push_back(model_.files.low_bit_copy->experts_path());
+  for (const std::string& path : paths) {
     const std::unique_ptr<StorageFile> file = PENSTOCK_TRY(storage_->open(path, OpenMode::kRead));
     file->drop_cached(0, PENSTOCK_TRY(file->stat()).bytes);
   }
@@ -267,7 +270,7 @@ Result<BenchSample> Bench::repeat(const BenchTest& test, Session& session, uint6
 }
 
 Result<void> Bench::warm_up(const BenchTest& test, Session& session, std::stop_token stop) {
-  if (engine_->plan().num_slots >= engine_->plan().num_experts) {
+  if (engine_->plan().slots_of_each >= engine_->plan().num_experts) {
     RouteTable routes = routes_through_all(model_.shape);
     const int64_t tokens = routes.num_tokens;
     RoutePlayer player(std::move(routes));
@@ -290,7 +293,9 @@ void Bench::describe(BenchRow& row) const {
   row.chunk_tokens = plan.chunk_tokens;
   row.num_slots = plan.num_slots;
   row.num_experts = plan.num_experts;
-  row.cache_bytes = static_cast<uint64_t>(plan.num_slots) * engine_->plan_request().record_bytes;
+  const PlanRequest& request = engine_->plan_request();
+  row.cache_bytes = static_cast<uint64_t>(plan.num_slots) * request.record_bytes +
+                    static_cast<uint64_t>(plan.copy_slots) * request.copy.record_bytes;
   // Of the first drive: with more of them it is no limit, and nobody's share.
   if (options_.engine.mirrors.empty()) {
     row.flash_gbps = flash_gbps_;

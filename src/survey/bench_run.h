@@ -2,7 +2,8 @@
 // from a cold or a warm cache, several times over.
 //
 //   warm  One engine for all repetitions. Before the clock runs, as many experts as fit are read
-//         (but those that limits of experts per token leave out of the passes that read them), and
+//         (but those that limits of experts per token, or ranks that go to a copy in fewer bits, leave out of
+//         the passes that read them), and
 //         one repetition is thrown away.
 //   cold  An engine of its own for every repetition: no expert is in memory, and the file is not in
 //         the page cache. At a depth above 0 the context before it has been through the cache.

@@ -169,6 +169,16 @@ class Eval(unittest.TestCase):
         self.refused(2, "--lossy-experts-by-layer", "--lossy-experts-by-layer", "1,x")
         self.refused(2, "lossy-expert-weight", "--lossy-expert-weight", "1.5")
 
+    def test_experts_from_a_copy_are_lossy_and_counted(self):
+        self.eval("--write-base", self.base)
+        exact = self.eval()
+        row = self.eval("--base", self.base, "--lossy-low-bits-copy", MODEL.path, "--lossy-low-bits-from", 2)
+        self.assertTrue(row["lossy"])
+        self.assertIn("from rank 2", row["low_bits"])
+        self.assertEqual(row["bytes_per_token"], exact["bytes_per_token"], "a copy with the model's own bits")
+        self.assertLess(row["texts"]["change"]["kl_mean"], 1e-6)
+        self.refused(2, "--lossy-low-bits-from", "--lossy-low-bits-copy", MODEL.path)
+
     def test_rows_are_kept_one_for_each_label_and_drawn(self):
         rows, svg = self.path("rows.jsonl"), self.path("chart.svg")
         self.eval("--write-base", self.base, "--rows", rows, "--label", "all")

@@ -48,6 +48,14 @@ def tearDownModule():
     MODEL.remove()
 
 
+def synthetic(bits, *flags):
+    """A small model of random weights whose experts have so many bits; the rest is the same for all of a seed."""
+    path = MODEL.file("-".join(("synthetic", bits, *map(str, flags))))
+    if not os.path.exists(path):
+        good("synth", "demo", path, "--layers", 4, "--num-experts", 24, "--experts", bits[1:], *flags)
+    return path
+
+
 class Refusals(unittest.TestCase):
     def refused(self, code, *arguments, **options):
         done = penstock(*arguments, **options)
@@ -325,6 +333,88 @@ class Run(Refusals):
         exact = good_json("bench", MODEL.path, "-p", 0, "-n", 2, "-r", 1, "--disk-seconds", 0)
         self.assertFalse(exact["lossy"])
         self.assertNotIn("lossy_text", exact)
+
+    def test_experts_from_a_copy_are_told_in_every_output(self):
+        model, copy = synthetic("q4"), synthetic("q2")
+        flags = ("--lossy-low-bits-copy", copy, "--lossy-low-bits-from", 5)
+        words = "experts from rank 5 on in q2"
+        exact, plan = good_json("plan", model), good_json("plan", model, *flags)
+        self.assertEqual((exact["lossy"], plan["lossy"]), (False, True))
+        self.assertNotIn("low_bits", exact)
+        self.assertEqual(plan["low_bits"]["text"], words)
+        self.assertEqual(plan["low_bits"]["slots"], plan["experts"])
+        self.assertLess(plan["low_bits"]["expert_bytes"], plan["expert_bytes"])
+        self.assertIn("slots of the copy", good("plan", model, *flags))
+        floor = plan["memory_min_bytes"]
+        run = ("run", model, "--ids", PROMPT, "--greedy", "-n", 4)
+        told = good_json(*run, *flags, "--memory", floor + (1 << 20))["penstock"]
+        self.assertTrue(told["lossy"])
+        self.assertEqual(told["low_bits"]["from_rank"], 5)
+        self.assertEqual(told["low_bits"]["model_id"], good_json("show", copy)["id"])
+        self.assertGreater(told["low_bits"]["bytes_read"], 0)
+        self.assertLess(told["low_bits"]["bytes_read"], told["bytes_read"])
+        self.assertEqual(told["logits_hash"], good_json(*run, *flags)["penstock"]["logits_hash"])
+        self.assertNotEqual(told["logits_hash"], good_json(*run)["penstock"]["logits_hash"])
+        bench = ("bench", model, "-p", 0, "-n", 2, "-r", 1, "--disk-seconds", 0, "--budgets", "50%", *flags)
+        row = good_json(*bench)
+        self.assertTrue(row["lossy"])
+        self.assertIn(words, row["lossy_text"])
+        for verb in ((*run, *flags), ("plan", model, *flags), bench):
+            for more, text in (((), words), (("--lossy-kv", 8, "--experts-per-token", 6), "keys and values of 8 bits")):
+                done = penstock(*verb, *more, "--quiet")
+                self.assertEqual(done.returncode, 0, done.stderr)
+                for expected in ("LOSSY", words, text):
+                    self.assertIn(expected, done.stderr.decode(), verb)
+        refused = penstock("plan", model, *flags, "--memory", floor - 1)
+        self.assertNotEqual(refused.returncode, 0)
+        self.assertIn("slots of", refused.stderr.decode())
+
+    def test_the_ends_of_the_ranks_are_the_model_and_its_copy(self):
+        model, copy = synthetic("q4"), synthetic("q2")
+
+        def hash_of(folder, *flags):
+            run = ("run", folder, "--ids", PROMPT, "--greedy", "-n", 4)
+            return good_json(*run, *flags)["penstock"]["logits_hash"]
+
+        def from_rank(rank):
+            return hash_of(model, "--lossy-low-bits-copy", copy, "--lossy-low-bits-from", rank)
+
+        self.assertEqual(from_rank(9), hash_of(model))
+        self.assertEqual(from_rank(1), hash_of(copy))
+        # A checkpoint as it is beside its packed form: the same experts.
+        packed = ("--lossy-low-bits-copy", MODEL.path, "--lossy-low-bits-from", 2)
+        self.assertEqual(hash_of(MODEL.source, *packed), hash_of(MODEL.source))
+
+    def test_copies_that_cannot_be_used_are_refused_by_their_flag(self):
+        model, copy = synthetic("q4"), synthetic("q2")
+        name, rank = "--lossy-low-bits-copy", "--lossy-low-bits-from"
+        shape = ("35b", "--memory", "8G", "--flash-gbps", 2, "--dram-gbps", 20)
+        for verb in (("run", model, "--ids", PROMPT, "-n", 1), ("plan", model), ("bench", model, "-p", 0, "-n", 1)):
+            for flags, told in (
+                ((name, copy), rank),
+                ((rank, 3), name),
+                ((name, copy, rank, 10), rank),
+                ((name, copy, rank, -1), rank),
+                ((name, copy, rank, "x"), rank),
+                ((name, copy, rank, 8, "--experts-per-token", 6), rank),
+                ((name, MODEL.source, rank, 3), "penstock pack"),
+                ((name, MODEL.path, rank, 3), "another model"),
+                ((name, copy, rank, 3, "--gpu", "auto"), "--gpu"),
+                ((name, copy, rank, 3, "--vram", "1G"), "--vram"),
+            ):
+                text = self.refused(2, *verb, *flags)
+                self.assertIn(told, text, flags)
+                self.assertIn("--lossy-low-bits", text, flags)
+        self.assertIn(name, self.refused(3, "plan", model, name, MODEL.file("nobody"), rank, 3))
+        run = ("run", model, "--ids", PROMPT, "-n", 1, name, copy, rank, 3)
+        self.assertIn("--warm-start", self.refused(2, *run, "--warm-start", "eager"))
+        self.assertIn("--trace-routing", self.refused(2, *run, "--trace-routing", MODEL.file("trace-of-copy")))
+        other = synthetic("q2", "--seed", 2)
+        self.assertIn("checkpoint", self.refused(2, "run", model, "--ids", PROMPT, "-n", 1, name, other, rank, 3))
+        self.assertIn("shape", self.refused(2, "plan", *shape, name, copy, rank, 3))
+        done = penstock("plan", model, *shape[1:], name, copy, rank, 3)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertIn(b"no forecast", done.stderr)
 
     def test_keys_and_values_in_eight_bits_are_told_in_every_output(self):
         flags = ("--lossy-kv", "8")

@@ -13,8 +13,8 @@
 //   G10 the decode path, token by token == the prompt path
 //   G11 quantised weights: G1, G3, G4 and G9 again, in each arithmetic (weights_gates_test.cc)
 //   G12 any budget that the plan accepts
-//   G13 fewer experts per token, and keys and values in codes, are another model, and say so
-//       (weights_gates_test.cc, kv_gates_test.cc)
+//   G13 fewer experts per token, some of them from a copy in fewer bits, and keys and values in codes
+//       are another model, and say so (weights_gates_test.cc, low_bits_gates_test.cc, kv_gates_test.cc)
 //   G14 any allocation that fails while loading is an error, and the next attempt works
 //       (weights_gates_test.cc)
 //   G15 experts read ahead or not, right or wrong, in time or not, or not at all because the read

@@ -239,6 +239,18 @@ TEST_P(OnDisk, g22_states_of_other_experts_are_not_taken) {
   }
 }
 
+TEST_P(OnDisk, g22_states_of_experts_from_a_copy_are_not_taken) {
+  fill();
+  EngineOptions with = options();
+  for (const int64_t rank : {1, 2}) {
+    with.low_bits = {with.model, rank};
+    const auto engine = open_engine(with);
+    EXPECT_EQ(answer(*engine, branch(*engine, 1100), kPlaces).metrics.cached_tokens, 0) << rank;
+  }
+  const auto engine = open_engine(with);
+  EXPECT_GT(answer(*engine, branch(*engine, 1100)).metrics.cached_tokens, 0) << "those of its own";
+}
+
 TEST_P(OnDisk, g22_keys_and_values_in_codes_are_kept_for_themselves) {
   fill();
   EngineOptions with = options();

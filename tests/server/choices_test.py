@@ -6,7 +6,7 @@ import signal
 import time
 import unittest
 
-from support import LONG, Server, chat, user
+from support import LONG, MODEL, Server, chat, user
 
 QUESTION = "What is the capital of Portugal?"
 LOOK = {"type": "function", "function": {"name": "look", "parameters": {
@@ -224,14 +224,15 @@ class WaitingTest(unittest.TestCase):
 
     def test_what_decides_the_bits_is_in_the_fingerprint(self):
         told = []
-        for flags in ((), ("--arithmetic", "float32"), ("--lossy-expert-weight", "0.6"), ("--lossy-expert-weight", "0.7"), ("--lossy-kv", "8")):
+        for flags in ((), ("--arithmetic", "float32"), ("--lossy-expert-weight", "0.6"), ("--lossy-expert-weight", "0.7"), ("--lossy-kv", "8"),
+                      ("--lossy-low-bits-copy", MODEL, "--lossy-low-bits-from", "3"), ("--lossy-low-bits-copy", MODEL, "--lossy-low-bits-from", "4")):
             server = Server(*flags)
             try:
                 self.assertEqual(server.get("/props")[2]["model"]["lossy"], "lossy" in "".join(flags))
                 told.append(server.post("/v1/chat/completions", chat(QUESTION, max_tokens=1))[2]["system_fingerprint"])
             finally:
                 self.assertEqual(server.stop(), 0)
-        self.assertEqual(len(set(told)), 5)
+        self.assertEqual(len(set(told)), 7)
 
 
 if __name__ == "__main__":

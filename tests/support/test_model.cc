@@ -69,19 +69,21 @@ std::string packed_random(const std::string& name) {
   return packed(data_path("random/" + name));
 }
 
-std::string model_with_block() {
-  static const std::string made = [] {
-    SynthOptions options;
-    options.target = temporary_folder() + "/model";
-    options.name = "small, with a prediction block";
-    options.config = value_of(config_of(value_of(find_model_shape("demo")), 4));
-    options.config.num_experts = 24;
-    options.config.vocab_size = 640;
-    options.config.mtp_num_hidden_layers = 1;
-    value_of(synthesise_model(posix_storage(), options, {}, {}));
-    return options.target;
-  }();
-  return made;
+std::string model_with_block(DType experts, uint64_t seed) {
+  static std::map<std::pair<DType, uint64_t>, std::string> made;
+  auto [place, is_new] = made.try_emplace({experts, seed});
+  if (!is_new) return place->second;
+  SynthOptions options;
+  options.target = temporary_folder() + "/model";
+  options.name = "small, with a prediction block";
+  options.config = value_of(config_of(value_of(find_model_shape("demo")), 4));
+  options.config.num_experts = 24;
+  options.config.vocab_size = 640;
+  options.config.mtp_num_hidden_layers = 1;
+  options.experts = experts;
+  options.seed = seed;
+  value_of(synthesise_model(posix_storage(), options, {}, {}));
+  return place->second = options.target;
 }
 
 EngineOptions small_options(const std::string& model) {

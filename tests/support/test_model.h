@@ -40,8 +40,9 @@ std::string packed(const std::string& source, std::optional<DType> experts = std
 std::string packed_random(const std::string& name);
 
 // A small synthetic model with a prediction block, made once per program. Its weights are random, so
-// its drafts are hardly ever right; the block has keys and values of its own in a state.
-std::string model_with_block();
+// its drafts are hardly ever right; the block has keys and values of its own in a state. Models of one
+// seed differ in their experts alone.
+std::string model_with_block(DType experts = DType::kQ4, uint64_t seed = 1);
 
 // Options for a small model: one thread, no budget to speak of, no eye on the machine's memory.
 EngineOptions small_options(const std::string& model);
