@@ -73,6 +73,12 @@ Result<Advice> advise(Call& call, const EngineOptions& options, const MachinePro
 }  // namespace
 
 Result<void> settle_gpu(Call& call, EngineOptions& options) {
+  const std::string& asked = call.settings.text("gpu");
+  if (options.low_bits.is_on() && asked != "off" && asked != "auto") {
+    call.terminal.warning(
+        "no GPU is used: it computes the model's own experts alone, and none of the copy "
+        "in fewer bits");
+  }
   if (!options.gpu.is_auto()) return {};
   const bool is_asked = call.settings.is_given("gpu") || call.settings.is_given("vram");
   if (options.arithmetic != Arithmetic::kFixed16) {

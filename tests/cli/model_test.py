@@ -409,6 +409,10 @@ class Run(Refusals):
         run = ("run", model, "--ids", PROMPT, "-n", 1, name, copy, rank, 3)
         self.assertIn("--warm-start", self.refused(2, *run, "--warm-start", "eager"))
         self.assertIn("--trace-routing", self.refused(2, *run, "--trace-routing", MODEL.file("trace-of-copy")))
+        # What stands in settings is for other runs; that it does nothing here is told.
+        done = penstock(*run, env=environment(PENSTOCK_GPU="4090"))
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertIn(b"no GPU is used", done.stderr)
         other = synthetic("q2", "--seed", 2)
         self.assertIn("checkpoint", self.refused(2, "run", model, "--ids", PROMPT, "-n", 1, name, other, rank, 3))
         self.assertIn("shape", self.refused(2, "plan", *shape, name, copy, rank, 3))
