@@ -9,7 +9,8 @@
 namespace penstock {
 namespace {
 
-constexpr double kRound = 0x1.8p52;  // x + kRound - kRound: the nearest even integer
+constexpr double kRoundDouble =
+    0x1.8p52;  // x + kRoundDouble - kRoundDouble: the nearest even integer
 
 // c[0] + x (c[1] + x (c[2] + ...))
 template <int kCount>
@@ -39,8 +40,8 @@ double exact_exp64(double x) {
   if (x < -700) return 0;
   if (!(x <= 700)) return x + std::numeric_limits<double>::infinity();  // or no number
   constexpr Taylor<14> kSeries(0, 1, false);
-  const double shifted = x * 0x1.71547652b82fep+0 + kRound;
-  const double exponent = shifted - kRound;
+  const double shifted = x * 0x1.71547652b82fep+0 + kRoundDouble;
+  const double exponent = shifted - kRoundDouble;
   const double r = (x - exponent * 0x1.62e42feep-1) - exponent * 0x1.a39ef35793c76p-33;
   const uint64_t power = (std::bit_cast<uint64_t>(shifted) << 52) + 0x3ff0000000000000u;
   return polynomial(kSeries.c, r) * std::bit_cast<double>(power);
@@ -72,8 +73,8 @@ SineCosine exact_sine_cosine64(double angle) {
   PENSTOCK_CHECK(angle >= -0x1p31 && angle <= 0x1p31);
   constexpr Taylor<8> kSine(1, 2, true);
   constexpr Taylor<9> kCosine(0, 2, true);
-  const double shifted = angle * 0x1.45f306dc9c883p-1 + kRound;  // 2 / pi
-  const double quarters = shifted - kRound;
+  const double shifted = angle * 0x1.45f306dc9c883p-1 + kRoundDouble;  // 2 / pi
+  const double quarters = shifted - kRoundDouble;
   // Parts of 22 bits: their products with `quarters`, below 2^31, are exact.
   double r = angle - quarters * 0x1.921fbp+0;
   r = r - quarters * 0x1.5110bp-22;

@@ -2,12 +2,13 @@
 
 #include <gtest/gtest.h>
 
+#include "engine/test_sizes.h"
 #include "model/shapes.h"
 
 namespace penstock {
 namespace {
 
-constexpr uint64_t kMiB = 1 << 20;
+using test::kMiB;
 
 // A shape of 8 of 256 experts in 40 layers; of these `of_copy` from a copy of half the bytes.
 PlanRequest request_with(int64_t of_copy) {

@@ -77,11 +77,11 @@ class GpuGate : public ::testing::TestWithParam<GpuModel> {
   std::vector<std::string> lines_;
 };
 
-constexpr GpuModel kModels[] = {{"small_q8", DType::kQ8},
-                                {"small_q4", DType::kQ4},
-                                {"small_q3", DType::kQ3},
-                                {"small_q2", DType::kQ2},
-                                {"eight_of_24", DType::kQ4, false}};
+constexpr GpuModel kGpuModels[] = {{"small_q8", DType::kQ8},
+                                   {"small_q4", DType::kQ4},
+                                   {"small_q3", DType::kQ3},
+                                   {"small_q2", DType::kQ2},
+                                   {"eight_of_24", DType::kQ4, false}};
 
 std::string name_of_model(const ::testing::TestParamInfo<GpuModel>& test) {
   return test.param.name;
@@ -89,9 +89,9 @@ std::string name_of_model(const ::testing::TestParamInfo<GpuModel>& test) {
 
 // Those of all types, and what does not depend on the type.
 using GpuTypes = GpuGate;
-INSTANTIATE_TEST_SUITE_P(Models, GpuTypes, ::testing::ValuesIn(kModels), name_of_model);
+INSTANTIATE_TEST_SUITE_P(Models, GpuTypes, ::testing::ValuesIn(kGpuModels), name_of_model);
 class GpuPlaces : public GpuGate {};
-INSTANTIATE_TEST_SUITE_P(Models, GpuPlaces, ::testing::Values(kModels[1], kModels[4]),
+INSTANTIATE_TEST_SUITE_P(Models, GpuPlaces, ::testing::Values(kGpuModels[1], kGpuModels[4]),
                          name_of_model);
 
 TEST_P(GpuPlaces, g27_calls_of_many_tokens_are_the_processors_as_far_as_experts_are_here) {

@@ -25,7 +25,7 @@ namespace {
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 
-constexpr int kSequences = 3;
+constexpr int kTrunkSequences = 3;
 
 using Answer = GpuAnswer;
 
@@ -36,12 +36,12 @@ Answer trunk_answer(Engine& engine) {
 // Logits of several sequences in one pass, with prompts of several lengths, and in a second one.
 std::vector<float> logits_together(Engine& engine) {
   std::vector<Session> sessions;
-  for (int i = 0; i < kSequences; ++i) sessions.push_back(value_of(engine.new_session()));
+  for (int i = 0; i < kTrunkSequences; ++i) sessions.push_back(value_of(engine.new_session()));
   std::vector<float> logits;
   for (int pass = 0; pass < 2; ++pass) {
     Batch batch(engine.parts());
     std::vector<std::vector<TokenId>> tokens;
-    for (int i = 0; i < kSequences; ++i) {
+    for (int i = 0; i < kTrunkSequences; ++i) {
       tokens.push_back(random_tokens(pass == 0 ? 1 + 4 * i : 1, engine.config().vocab_size,
                                      static_cast<uint64_t>(10 * pass + i)));
     }
@@ -86,7 +86,7 @@ class GpuTrunk : public ::testing::TestWithParam<int> {  // of kTrunkModels
   static const TrunkModel& model() { return kTrunkModels[GetParam()]; }
   static EngineOptions options() {
     EngineOptions with = small_options(model().path());
-    with.parallel = kSequences;
+    with.parallel = kTrunkSequences;
     return with;
   }
   // Told lines go to lines_.

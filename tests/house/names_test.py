@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""A function that a file keeps for itself has a name and parameters of its own.
+"""A function that a file keeps for itself has a name and parameters of its own, a constant or a type a name.
 
 Where another file of its room, or a header, has the same, the two meet as soon as the files are built
 together (cmake/from_nothing.cmake) or the header is included: CI's build fails where the everyday one
@@ -17,6 +17,9 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 # A function that begins at the margin: what it returns, its name, its parameters, how it goes on.
 FUNCTION = re.compile(r"^(?!return\b|else\b|using\b|#)([A-Za-z_][\w:<>,&*\s]*[\s&*])(\w+)\(([^;{}]*?)\)"
                       r"\s*(?:const)?\s*(?:noexcept)?\s*[{;]", re.MULTILINE)
+# A constant or a type that is defined at the margin.
+LASTING = re.compile(r"^(?:inline )?constexpr [\w:<>,\s*]+?[\s*](k\w+)(?:\[\w*\])?\s*[={]|"
+                     r"^(?:struct|class|enum class) (\w+)\b[^;()]*?\{", re.MULTILINE)
 OWN = re.compile(r"^namespace \{\n(.*?)^\}  // namespace$", re.MULTILINE | re.DOTALL)
 SPACE = re.compile(r"^namespace (penstock[\w:]*) \{$", re.MULTILINE)
 
@@ -41,6 +44,21 @@ def functions_of(text, part):
     space = SPACE.search(text)
     for match in FUNCTION.finditer(part):
         yield (space.group(1) if space else "", match.group(2), types_of(match.group(3)))
+
+
+def lasting_clashes(files):
+    """[(name, where)] of constants and types that a file keeps and its room has too: their name alone counts."""
+    of_rooms = collections.defaultdict(set)
+    for path, text in files.items():
+        # Tests of a room are a program of their own, which sees its headers.
+        for part in [text] if path.suffix == ".h" else OWN.findall(text):
+            for match in LASTING.finditer(part):
+                name = match.group(1) or match.group(2)
+                is_test = path.stem.endswith("_test")
+                for program in (False, True) if path.suffix == ".h" else (is_test,):
+                    of_rooms[path.parent, program, name].add(path)
+    return [((name,), sorted(paths)) for (_, _, name), paths in of_rooms.items()
+            if len(paths) > 1 and any(path.suffix == ".cc" for path in paths)]
 
 
 def clashes(files):
@@ -86,12 +104,31 @@ class Names(unittest.TestCase):
         self.assertEqual(len(clashes(files("penstock::test", a0x_cc=one, a0y_h=other))), 1)
         self.assertEqual(clashes(files(a0x_cc=one, b0y_h="struct A {\n  std::string f(const std::string& a);\n};")), [])
 
+    def test_constants_and_types_are_found_by_their_names(self):
+        def own(text):
+            return f"namespace penstock {{\nnamespace {{\n\n{text}\n\n}}  // namespace\n}}  // namespace penstock\n"
+
+        def found(*files):
+            texts = {pathlib.Path(name): text for name, text in files}
+            return [name for (name,), _ in lasting_clashes(texts)]
+
+        constant, header = own("constexpr uint64_t kMiB = 1 << 20;"), "inline constexpr uint64_t kMiB = 2;\n"
+        self.assertEqual(found(("a/x_test.cc", constant), ("a/sizes.h", header)), ["kMiB"])
+        self.assertEqual(found(("a/x.cc", constant), ("a/y.cc", constant)), ["kMiB"])
+        self.assertEqual(found(("a/x.cc", constant), ("a/y_test.cc", constant)), [])
+        self.assertEqual(found(("a/x.cc", constant), ("b/sizes.h", header)), [])
+        self.assertEqual(found(("a/x.cc", own("struct Step {\n  int a;\n};")), ("a/y.cc", own("class Step {\n};"))), ["Step"])
+        self.assertEqual(found(("a/x.cc", own("struct Step;")), ("a/y.cc", own("class Step {\n};"))), [])
+
     def test_no_file_keeps_what_another_has(self):
         # A program of its own is each file of bench/ and tests/fuzz/.
         paths = [path for folder in ("src", "tests") for path in (ROOT / folder).rglob("*.*")
                  if path.suffix in (".h", ".cc") and path.parent.name != "fuzz"]
         self.assertGreater(len(paths), 500)
-        found = clashes({path: path.read_text() for path in paths})
+        texts = {path: path.read_text() for path in paths}
+        found = clashes(texts)
+        self.assertEqual([(name, [str(path.relative_to(ROOT)) for path in where])
+                          for (name,), where in lasting_clashes(texts)], [])
         self.assertEqual([(f"{name}({types})", [str(path.relative_to(ROOT)) for path in where])
                           for (_, name, types), where in found], [])
 

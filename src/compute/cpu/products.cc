@@ -8,7 +8,7 @@ namespace penstock {
 namespace {
 
 constexpr int64_t kProjectionsMax = 16;          // of one matmul
-constexpr int64_t kParallelElements = 16 << 10;  // from here on, rows are prepared by the team
+constexpr int64_t kPreparedElements = 16 << 10;  // from here on, rows are prepared by the team
 constexpr int64_t kCodedPanels = 4;              // of one task, of a matrix in coded rows
 
 // Decoded panels of a matrix that do not begin with its first row need one more.
@@ -136,7 +136,7 @@ void Products::prepare_row(int64_t row) {
 }
 
 void Products::prepare_rows() {
-  if (num_needed_ > 1 && num_needed_ * x_.width >= kParallelElements) {
+  if (num_needed_ > 1 && num_needed_ * x_.width >= kPreparedElements) {
     pool_.run(num_needed_, [&](int64_t i, int) { prepare_row(scratch_.needed[i]); });
   } else {
     for (int64_t i = 0; i < num_needed_; ++i) prepare_row(scratch_.needed[i]);
