@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "base/byte_text.h"
+#include "engine/gpu_setup.h"
 #include "host/memory_limits.h"
 #include "host/peak_memory.h"
 #include "io/checksum.h"
@@ -104,10 +105,22 @@ int64_t context_of(const BenchTest& test, const ModelConfig& config, int64_t exp
   return std::max(needed, warm_up + 1);
 }
 
+namespace {
+
+// With the share of this machine's memory that a GPU has, as the engine will count it. The GPU is given
+// back: what cannot be is told when the engine opens it.
+Result<PlanRequest> request_of(const ModelFiles& files, EngineOptions options) {
+  options.tell = {};
+  const std::optional<ChosenGpu> gpu = PENSTOCK_TRY(choose_engine_gpu(options));
+  return PENSTOCK_TRY(resolve_options(files, options, gpu ? &*gpu : nullptr)).request;
+}
+
+}  // namespace
+
 Result<Bench> Bench::create(Storage& storage, BenchOptions options) {
   ModelFiles files = PENSTOCK_TRY(open_model(storage, options.engine.model));
   PENSTOCK_TRY(open_low_bit_copy(storage, options.engine, files));
-  PlanRequest request = PENSTOCK_TRY(resolve_options(files, options.engine)).request;
+  PlanRequest request = PENSTOCK_TRY(request_of(files, options.engine));
   const RoutingShape shape = {files.config.num_expert_layers(), files.config.num_experts,
                               request.experts_per_token};
   RoutingSource routing =
@@ -119,7 +132,7 @@ Result<Bench> Bench::create(Storage& storage, BenchOptions options) {
                    "experts that a generated or recorded routing does not have"};
     }
     options.engine.speculation = Speculation::kOff;
-    request = PENSTOCK_TRY(resolve_options(files, options.engine)).request;
+    request = PENSTOCK_TRY(request_of(files, options.engine));
   }
   std::vector<TokenId> text;
   if (!options.text.empty()) {

@@ -49,6 +49,13 @@ class Gpu(unittest.TestCase):
         table = penstock(*flags, "--gpu", "llvmpipe", "--vram", "12M")
         self.assertRegex(table.stderr.decode(), "llvmpipe.* slots for [0-9]+ experts")
 
+    def test_budgets_of_a_benchmark_have_room_for_the_gpus_share(self):
+        flags = ("bench", DEMO, "-p", 0, "-n", 2, "-r", 1, "--disk-seconds", 0, "--gpu", "llvmpipe", "--vram", "12M")
+        for words in ("floor", "25%"):
+            row = good_json(*flags, "--budgets", words)
+            self.assertGreaterEqual(row["slots"], row["experts"] // 4 if words == "25%" else 64)
+            self.assertGreater(row["gpu"]["slots"], 0)
+
     def test_auto_takes_no_software_device_and_says_so(self):
         out = penstock("run", DEMO, *ASK, "--gpu", "auto", "-q")
         self.assertEqual(out.returncode, 0, out.stderr)
