@@ -100,6 +100,15 @@ double device_hits(const CostInput& input, double hits) {
                   hit_rate(input.hits, input.config, input.experts_per_token, input.device_slots));
 }
 
+// Of a layer's ops, those that the processors still have: a device takes the two of experts, two of
+// projections, and the shared expert's.
+double host_share(const CostInput& input, double device_hit_rate) {
+  const auto layers = static_cast<double>(input.config.num_hidden_layers);
+  const double projections = std::min(2.0, input.trunk.calls / layers);
+  const double away = 2 * device_hit_rate + projections + input.trunk.ffns / layers;
+  return 1 - away / kCostOpsPerLayer;
+}
+
 void add_device(const CostInput& input, double used, TokenCost& cost) {
   if (input.device_slots == 0) return;
   const DeviceRates& device = input.device;
@@ -215,7 +224,9 @@ TokenCost token_cost(const CostInput& input) {
       hits_in_place_ms + (rates.copy_gbps > 0 ? ms_at(in_memory * read, rates.copy_gbps) : 0);
   cost.misses_ms = ms_at(missed * used, weights);
   cost.state_ms = ms_at(state_bytes(input, input.position), rates.memory_gbps);
-  cost.fixed_ms = (layers * rates.layer_us + waiting_layers * rates.pause_us) / 1e3;
+  cost.fixed_ms = (layers * rates.layer_us * host_share(input, cost.device_hit_rate) +
+                   waiting_layers * rates.pause_us) /
+                  1e3;
   add_device(input, used, cost);
   const double shared_ms =
       ms_at(static_cast<double>(input.sizes.shared_bytes) - input.trunk.shared_bytes, weights);

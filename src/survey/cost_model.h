@@ -8,7 +8,8 @@
 //   hits    h G / B_weights  (+ h G / B_copy)         experts that were in memory
 //   misses  (1 - h) G / B_weights                     experts that came, read once more by the CPU
 //   state   (2 S + KV) / B_memory                     delta-net states, attention over the context
-//   fixed   L * tau + L' * pause                      handing out ops, waking after a wait
+//   fixed   L * tau + L' * pause                      handing out ops, waking after a wait; ops that
+//                                                     a device does are not handed out
 //   device  g G / B_device + L * start                experts in a GPU's memory, g of the hits
 //   calls   L * (round trip + host) + rows / B_link   what a layer costs that asks the GPU for experts
 //   trunk   T / B_device + C * (round trip + start)   matrices of D in a GPU's memory, T bytes in C
@@ -46,6 +47,10 @@
 #include "survey/model_sizes.h"
 
 namespace penstock {
+
+// Ops of one layer of the forward pass: two norms, two projections, mixer, two additions, router,
+// choice, shared expert, gate and up, down, combination.
+inline constexpr double kCostOpsPerLayer = 13;
 
 struct MachineRates {
   double flash_gbps = 0;      // of reads of the engine's size, one after the other without a gap

@@ -43,17 +43,17 @@ constexpr Sheet kSheets[] = {
 // What one H100 80 GB and one H200 showed (docs/gpu.md).
 constexpr double kShareOfMemory = 0.87;  // 2,900 of 3,350 GB/s
 constexpr double kShareOfLink = 0.73;    // 46 of 63 GB/s
-constexpr double kRoundTripUs = 18;
-constexpr double kDispatchUs = 5.6;
-// A layer's experts took 27 us and so much of the rate of reading, over types and two shapes.
-constexpr double kStartDispatches = 4.8;
+constexpr double kRoundTripUs = 15;
+constexpr double kDispatchUs = 2.2;
+// A layer's experts took 14 us and so much of the rate of reading, over types and two shapes.
+constexpr double kStartDispatches = 6.3;
 // Of these four kernels products have two: packing and multiplying. Not measured apart.
 constexpr double kProductShare = 0.5;
-constexpr double kShareQ8 = 0.95, kShareQ4 = 0.85, kShareQ3 = 0.77, kShareQ2 = 0.70;
-// The 35B shape with all experts and matrices there, and copies over: a layer's experts took 79 us and
-// the router after a mixer 15 us longer, of which trip and kernels explain 47. A call of products took
-// about 75 us, of which they explain 32.
-constexpr double kHostUs = 45, kProductHostUs = 40;
+constexpr double kShareQ8 = 0.91, kShareQ4 = 0.78, kShareQ3 = 0.64, kShareQ2 = 0.54;
+// The 35B shape with all experts and matrices there and no copies under way: a layer's experts and shared one
+// took 44 us, of which trip and kernels explain 32; a mixer 124 us, of which 2 trips and kernels explain 45 and
+// the processors' part 65.
+constexpr double kHostUs = 8, kProductHostUs = 5;
 // Ten experts in q4, 3 x 4096 x 1024 weights each, 4.5 bits a weight: what doctor measures.
 constexpr double kMeasuredLayerBytes = 10.0 * 3 * 4096 * 1024 * 4.5 / 8;
 

@@ -14,10 +14,6 @@ namespace {
 constexpr uint64_t kProfileBytesMax = 1 << 20;
 constexpr double kRateMax = 1e6;  // GB/s, GFLOP/s, microseconds: beyond it a number is a mistake
 
-// Ops of one layer of the forward pass: two norms, two projections, mixer, two additions, router,
-// choice, shared expert, gate and up, down, combination.
-constexpr double kOpsPerLayer = 13;
-
 enum class Zero { kIsAnError, kMeansNotMeasured };
 
 // Reads the members of one object; the first failure stays.
@@ -359,7 +355,7 @@ Result<MachineRates> rates_of(const MachineProfile& profile, uint64_t read_bytes
   }
   rates.weights_gbps = std::min(product.token_gbps, rates.memory_gbps);
   rates.prefill_gflops = product.prompt_gflops;
-  rates.layer_us = kOpsPerLayer * profile.op_us;
+  rates.layer_us = kCostOpsPerLayer * profile.op_us;
   rates.pause_us = product.pause_us;
   // A read alone, as the first of a layer is.
   const auto alone = std::ranges::find_if(profile.flash, [&](const FlashPoint& point) {
