@@ -264,6 +264,7 @@ class EvalRun {
              {"kv_bits", bits_of(engine_.kv_form())},
              {"experts_per_token", traffic_.experts_per_token()},
              {"bytes_per_token", traffic_.bytes_per_token()}};
+    if (engine_.is_lossy()) row["lossy_text"] = lossy_words(engine_);
     if (base_) {
       row["base"] = base_->info().label;
       row["base_lossy"] = !base_->info().lossy.empty();

@@ -192,6 +192,7 @@ std::vector<Column> columns_of(std::span<const Json> rows) {
          const auto bytes = number_at(row, {"bytes_per_token"});
          return bytes ? fmt::format("{:.3f}", *bytes / 1e6) : "";
        }},
+      {"LOSSY", [](const Json& row) { return text_at(row, "lossy_text"); }},
       {"against a LOSSY base", [](const Json& row) { return text_at(row, "base_lossy_text"); }}};
   std::ranges::move(text_columns(), std::back_inserter(columns));
   columns.push_back(exchange_column(rows));

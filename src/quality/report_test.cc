@@ -53,6 +53,14 @@ TEST(Report, says_of_which_rows_the_base_was_lossy) {
   EXPECT_THAT(eval_table(std::span(rows).first(1)), Not(HasSubstr("LOSSY")));
 }
 
+TEST(Report, says_which_rows_are_lossy_themselves) {
+  const std::vector<Json> rows = {{{"label", "a"}, {"lossy", false}},
+                                  {{"label", "b"}, {"lossy_text", "6 experts per token"}}};
+  EXPECT_THAT(eval_table(rows), HasSubstr("| LOSSY |"));
+  EXPECT_THAT(eval_table(rows), HasSubstr("| a |  |\n| b | 6 experts per token |\n"));
+  EXPECT_THAT(eval_table(std::span(rows).first(1)), Not(HasSubstr("LOSSY")));
+}
+
 TEST(Report, has_a_row_for_each_and_leaves_columns_out_that_are_empty) {
   const std::vector<Json> rows = {row("a|b", 4e6, {}), row("c", 2e6, 0.01)};
   const std::string table = eval_table(rows);

@@ -104,6 +104,10 @@ class Eval(unittest.TestCase):
         row = self.eval("--base", self.base, "--experts-per-token", 1)
         self.assertEqual((row["lossy"], row["base_lossy"]), (True, False))
         self.assertNotIn("base_lossy_text", row)
+        self.assertIn("1 experts per token", row["lossy_text"])
+        table = penstock("eval", MODEL.path, "--data", self.data, "--experts-per-token", 1).stdout.decode()
+        self.assertIn("| LOSSY |", table)
+        self.assertIn(row["lossy_text"], table)
         done = penstock("eval", MODEL.path, "--data", self.data, "--base", self.base)
         self.assertNotIn("LOSSY", done.stderr.decode() + done.stdout.decode())
 
