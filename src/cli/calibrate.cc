@@ -129,11 +129,14 @@ Result<Calibration> calibrate(Call& call, const std::string& path) {
   EngineOptions options;
   options.model = call.argument(0);
   options.threads = static_cast<int>(call.settings.integer("threads"));
-  options.context = kWindowTokens;
+  {
+    const ModelFiles files = PENSTOCK_TRY(open_model(call.storage, options.model));
+    options.context = std::min(kWindowTokens, files.config.context_max());
+  }
   options.checksum_file = checksum_file_of(call, options.model);
   const std::unique_ptr<Engine> engine = PENSTOCK_TRY(load_engine(call, options));
   const std::vector<Window> windows =
-      windows_of(PENSTOCK_TRY(read_texts(call, engine->texts())), kWindowTokens,
+      windows_of(PENSTOCK_TRY(read_texts(call, engine->texts())), options.context,
                  call.settings.integer("calibrate-tokens"));
   uint64_t total = 0;
   for (const Window& window : windows) total += window.size();

@@ -24,13 +24,19 @@ bool machine_has_gpu() {
   return false;
 }
 
-Result<std::optional<MachineProfile>> own_profile(Call& call) {
+// Nothing: there is none of this machine. One that cannot be read is an error for whoever asked for a GPU; others
+// have heard of it with its knobs (cli/knobs.h), and of one of another machine likewise.
+Result<std::optional<MachineProfile>> own_profile(Call& call, bool is_asked) {
   const auto folder = call.environment.state_directory();
   if (!folder) return std::optional<MachineProfile>();
   Result<MachineProfile> profile = load_profile(call.storage, profile_in(*folder));
-  if (profile) return std::optional(std::move(*profile));
-  if (profile.error().code == ErrorCode::kNotFound) return std::optional<MachineProfile>();
-  return profile.error();
+  if (!profile) {
+    if (is_asked && profile.error().code != ErrorCode::kNotFound) return profile.error();
+    return std::optional<MachineProfile>();
+  }
+  if (!differences(profile->machine, this_machine()).empty())
+    return std::optional<MachineProfile>();
+  return std::optional(std::move(*profile));
 }
 
 struct Advice {
@@ -57,11 +63,13 @@ Result<Advice> advise(Call& call, const EngineOptions& options, const MachinePro
   model.request.rates = *rates;
   const Result<GpuGain> gain =
       gpu_gain(model.request, card, options.gpu.vram_bytes, options.gpu.trunk);
-  // A budget that does not work is refused by whoever loads the model.
-  if (!gain && gain.error().code == ErrorCode::kOutOfMemory) {
+  if (!gain) {
+    // What --vram asks and the card has not. A budget that does not work is refused by whoever loads the model.
+    const bool is_refused =
+        options.gpu.vram_bytes > 0 && gain.error().code == ErrorCode::kInvalidArgument;
+    if (is_refused) return gain.error();
     return left_out(card, gain.error().message);
   }
-  if (!gain) return gain.error();
   const std::string figures = fmt::format("forecast {:.1f} tok/s with it, {:.1f} without",
                                           gain->with_tps, gain->without_tps);
   if (!gain->pays()) {
@@ -73,29 +81,34 @@ Result<Advice> advise(Call& call, const EngineOptions& options, const MachinePro
 }  // namespace
 
 Result<void> settle_gpu(Call& call, EngineOptions& options) {
-  const std::string& asked = call.settings.text("gpu");
-  if (options.low_bits.is_on() && asked != "off" && asked != "auto") {
-    call.terminal.warning(
-        "no GPU is used: it computes the model's own experts alone, and none of the copy "
-        "in fewer bits");
+  if (options.low_bits.is_on()) {
+    const std::string& named = call.settings.text("gpu");
+    if (named != "off" && named != "auto") {
+      call.terminal.warning(
+          "no GPU is used: it computes the model's own experts alone, and none of the copy in "
+          "fewer bits");
+    }
   }
   if (!options.gpu.is_auto()) return {};
-  const bool is_asked = call.settings.is_given("gpu") || call.settings.is_given("vram");
+  // What stands in a file of settings is for the runs that can use it.
+  const bool is_asked = call.settings.get("gpu").origin == Origin::kFlag ||
+                        call.settings.get("vram").origin == Origin::kFlag;
   if (options.arithmetic != Arithmetic::kFixed16) {
     if (!is_asked) options.gpu.device = "off";  // otherwise the engine refuses the two together
     return {};
   }
-  const auto profile = PENSTOCK_TRY(own_profile(call));
+  const auto profile = PENSTOCK_TRY(own_profile(call, is_asked));
   const GpuCard* const card = profile ? best_gpu(profile->gpus) : nullptr;
   if (card == nullptr) {
     options.gpu.device = "off";
     const char* const line =
-        "no GPU is used: none was measured here; `penstock doctor MODEL` does, and --gpu NAME "
-        "needs "
-        "no measurement";
+        profile ? "no GPU is used: `penstock doctor` has found none here that it could measure"
+                : "no GPU is used: none was measured here; `penstock doctor MODEL` does, and --gpu "
+                  "NAME "
+                  "needs no measurement";
     if (is_asked) {
       call.terminal.warning(line);
-    } else if (machine_has_gpu()) {
+    } else if (!profile && machine_has_gpu()) {
       call.terminal.note(line);
     }
     return {};

@@ -100,7 +100,8 @@ Result<LowBitOptions> low_bits(const Settings& settings) {
     return refuse(fmt::format("--{}", flag),
                   "a GPU computes the model's own experts alone; leave one of them out");
   }
-  if (has("warm-start") && settings.text("warm-start") == "eager") {
+  if (has("warm-start") && settings.text("warm-start") == "eager" &&
+      settings.get("warm-start").origin == Origin::kFlag) {
     return refuse("--warm-start eager",
                   "what earlier runs used is known of the model's own experts alone; leave it at "
                   "auto, which does nothing here");

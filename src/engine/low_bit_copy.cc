@@ -3,9 +3,10 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <array>
 #include <cstring>
+#include <memory>
 #include <utility>
+#include <vector>
 
 #include "model/registry.h"
 
@@ -55,22 +56,42 @@ Result<void> check_architecture(const Container& copy, const ModelFiles& files) 
       expected.num_layers, expected.num_experts, expected.intermediate_size, expected.hidden_size));
 }
 
+// Where the bytes of a matrix begin that lies as `alike` does, whose bytes begin at `base`. nullptr: it
+// lies otherwise.
+const std::byte* beginning_of(const Matrix& matrix, const Matrix& alike, const std::byte* base) {
+  const auto &coded = matrix.coded, &other = alike.coded;
+  if (matrix.dtype != alike.dtype || (matrix.panels == nullptr) != (alike.panels == nullptr)) {
+    return nullptr;
+  }
+  if (matrix.panels != nullptr) return matrix.panels - (alike.panels - base);
+  const auto is_same_plane = [&](const std::byte* plane, const std::byte* of_other) {
+    if (plane == nullptr || of_other == nullptr) return plane == of_other;
+    return plane - coded.codes == of_other - other.codes;
+  };
+  if (coded.codes == nullptr || other.codes == nullptr || !(coded.coding == other.coding) ||
+      !is_same_plane(coded.scales, other.scales) || !is_same_plane(coded.biases, other.biases)) {
+    return nullptr;
+  }
+  return coded.codes - (other.codes - base);
+}
+
 // Whether a tensor of the copy has the bytes of a matrix that is loaded.
 Result<bool> has_same_bytes(const StorageFile& file, const ResidentTensor& tensor,
                             const ResidentWeight& weight) {
-  const Matrix& matrix = weight.matrix;
-  const bool is_alike = !weight.is_vector && matrix.panels != nullptr &&
-                        tensor.form == panel_form(matrix.dtype) && tensor.rows == weight.rows &&
-                        tensor.columns == weight.columns;
-  if (!is_alike) return false;
-  std::array<std::byte, 64 << 10> piece;
-  for (uint64_t at = 0; at < tensor.bytes; at += piece.size()) {
-    const auto bytes = static_cast<size_t>(std::min<uint64_t>(piece.size(), tensor.bytes - at));
-    PENSTOCK_TRY(read_exactly(file, tensor.offset + at, std::span(piece).first(bytes)));
-    if (std::memcmp(piece.data(), matrix.panels + at, bytes) != 0) return false;
-  }
+  if (weight.rows != tensor.rows || weight.columns != tensor.columns) return false;
+  std::vector<std::byte> room(tensor.bytes + kPanelAlignment);
+  void* start = room.data();
+  size_t left = room.size();
+  auto* const base =
+      static_cast<std::byte*>(std::align(kPanelAlignment, tensor.bytes, start, left));
+  PENSTOCK_TRY(read_exactly(file, tensor.offset, std::span(base, tensor.bytes)));
+  ResidentWeights of_copy;
+  of_copy.add_stored(tensor.name, tensor.form, tensor.rows, tensor.columns, base, tensor.order);
+  const ResidentWeight& other = *of_copy.find(tensor.name);
+  if (weight.is_vector || other.is_vector) return false;
+  const std::byte* const own = beginning_of(weight.matrix, other.matrix, base);
   file.drop_cached(tensor.offset, tensor.bytes);
-  return true;
+  return own != nullptr && std::memcmp(own, base, tensor.bytes) == 0;
 }
 
 }  // namespace

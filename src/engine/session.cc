@@ -218,11 +218,11 @@ Result<TokenId> Session::draft_after(TokenId token, const GenerateOptions& optio
   const Clock::time_point start = Clock::now();
   PhaseMetrics& phase = metrics.answer;
   PassParts& parts = engine_->parts();
-  const StoreStats before = parts.store.stats();
+  const StoreStats before = parts.stats();
   const int64_t ends_before = parts.team.ends_ns();
   Step step{parts.backend, parts.experts, parts.scratch, parts.moe, phase.times, stop, {}, {}, {}};
   const Result<Rows> logits = parts.model.draft(step, token, sequence_.state);
-  phase.store = phase.store + (parts.store.stats() - before);
+  phase.store = phase.store + (parts.stats() - before);
   phase.loop_ends_ns += parts.team.ends_ns() - ends_before;
   phase.wall_ns += since_ns(start);
   if (!logits) return logits.error();

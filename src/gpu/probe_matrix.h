@@ -17,7 +17,7 @@
 namespace penstock {
 
 struct ProbeMatrix {
-  static constexpr int64_t kRows = 50;
+  static constexpr int64_t kRows = 100;
 
   GpuCoding coding;
   int64_t columns;                               // whole units of every coding

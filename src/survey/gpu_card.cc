@@ -148,9 +148,20 @@ double share_of(DType dtype) {
 
 }  // namespace
 
+const GpuCard* best_gpu(const std::vector<GpuCard>& cards) {
+  const GpuCard* best = nullptr;
+  for (const GpuCard& card : cards) {
+    const bool is_better =
+        best == nullptr || (best->is_unified && !card.is_unified) ||
+        (best->is_unified == card.is_unified && card.memory_bytes > best->memory_bytes);
+    if (is_better) best = &card;
+  }
+  return best;
+}
+
 Result<GpuCard> find_gpu_card(const std::string& text, const std::vector<GpuCard>& measured) {
   if (text.find('=') != std::string::npos) return card_of_spec(text);
-  if (text == "auto" && !measured.empty()) return measured.front();
+  if (text == "auto" && !measured.empty()) return *best_gpu(measured);
   // Software devices, which have no rates, are the last ones that a system lists.
   for (size_t number = 0; number < measured.size(); ++number) {
     if (text == std::to_string(number)) return measured[number];

@@ -35,7 +35,10 @@ struct GpuCard {
   std::string origin;       // "data sheet", "measured here", "as given"
 };
 
-// Measured ones before those of data sheets; "auto" is the first measured one, a number counts these.
+// Of several the one that an engine takes: of its own memory before others, then the largest. nullptr of none.
+const GpuCard* best_gpu(const std::vector<GpuCard>& cards);
+
+// Measured ones before those of data sheets; "auto" is the best measured one, a number counts these.
 Result<GpuCard> find_gpu_card(const std::string& text, const std::vector<GpuCard>& measured);
 
 // For experts of this type; read_gbps is 0 where devices do not compute it.

@@ -30,15 +30,4 @@ Result<GpuGain> gpu_gain(const ForecastRequest& without, const GpuCard& card, ui
   return gain;
 }
 
-const GpuCard* best_gpu(const std::vector<GpuCard>& cards) {
-  const GpuCard* best = nullptr;
-  for (const GpuCard& card : cards) {
-    const bool is_better =
-        best == nullptr || (best->is_unified && !card.is_unified) ||
-        (best->is_unified == card.is_unified && card.memory_bytes > best->memory_bytes);
-    if (is_better) best = &card;
-  }
-  return best;
-}
-
 }  // namespace penstock

@@ -17,14 +17,11 @@ struct GpuGain {
   TrunkOnGpu trunk = TrunkOnGpu::kAuto;  // the better way, or the only one that was asked for
 
   // A forecast is right within some per cent; for less nothing is put onto a card.
-  bool pays() const { return with_tps >= 1.05 * without_tps; }
+  bool pays() const { return with_tps > 0 && with_tps >= 1.05 * without_tps; }
 };
 
 // without: rates and a plan that have no GPU yet.
 Result<GpuGain> gpu_gain(const ForecastRequest& without, const GpuCard& card, uint64_t vram_bytes,
                          TrunkOnGpu asked);
-
-// Of several the one that an engine takes: of its own memory before others, then the largest. nullptr of none.
-const GpuCard* best_gpu(const std::vector<GpuCard>& cards);
 
 }  // namespace penstock

@@ -92,12 +92,29 @@ class Gpu(unittest.TestCase):
                              "Example 9000 is used: forecast [0-9.]+ tok/s with it, [0-9.]+ without\n.*no GPU is used: ")
             self.assertRegex(line_of({"unified": True}), "Example 9000 is not used: .* --vram")
             self.assertEqual(line_of({}, "--gpu", "off"), "")
+            self.assertRegex(line_of({"memory_bytes": 1 << 29}), "Example 9000 is not used: .*--vram")
+            # Experts of a type that it does not compute: no error where nobody asked for it.
+            model = os.path.join(state, "model")
+            good_json("synth", "demo", model, "--layers", 4, "--experts", "keep", env=env)
+            done = penstock("bench", model, "-p", 0, "-n", 2, "-r", 1, "--disk-seconds", 0, env=env)
+            self.assertEqual(done.returncode, 0, done.stderr)
+            self.assertIn(b"Example 9000 is not used: ", done.stderr)
             self.assertEqual(line_of({}, "--arithmetic", "float32"), "")
             self.assertIn("--vram", self.refused(2, "--vram", "99G", env=env))
             profile["gpus"][0]["read_gbps"] = -1
             with open(path, "w", encoding="utf-8") as file:
                 json.dump(profile, file)
-            self.assertIn("gpus[0]", self.refused(3, env=env))
+            self.assertIn("gpus[0]", self.refused(3, "--gpu", "auto", env=env))
+            done = penstock("run", DEMO, *ASK, env=env)
+            self.assertEqual(done.returncode, 0, done.stderr)
+            self.assertIn(b"gpus[0]", done.stderr)
+            # Of another machine: as if nobody had measured.
+            profile["gpus"][0]["read_gbps"] = 900
+            profile["machine"]["cpu_model"] = "another"
+            with open(path, "w", encoding="utf-8") as file:
+                json.dump(profile, file)
+            done = penstock("run", DEMO, *ASK, "--gpu", "auto", env=env)
+            self.assertIn(b"none was measured here", done.stderr)
 
     def test_what_cannot_be_is_refused_with_names_and_numbers(self):
         self.assertIn('no GPU is called "nonesuch"', self.refused(2, "--gpu", "nonesuch"))

@@ -128,6 +128,17 @@ class Pack(Refusals):
         self.assertIn(f"mixed, at most {most} bytes", good("show", target))
         self.assertIn("as they were packed", good("pack", "--verify", target))
 
+    def test_experts_are_calibrated_with_what_a_text_gives(self):
+        source, text = MODEL.file("to-calibrate"), MODEL.file("to-calibrate.txt")
+        write_zero_checkpoint(source, experts=4, intermediate=64)
+        write_text_files(source)
+        with open(text, "w", encoding="utf-8") as f:
+            f.write("the quick brown fox jumps over the lazy dog " * 40)
+        target = MODEL.file("calibrated-by-text")
+        good("pack", source, target, "--experts", "2", "--calibrate", text)
+        self.assertIn("as they were packed", good("pack", "--verify", target))
+        self.assertFalse(os.path.exists(target + ".calibration"))
+
     def test_one_folder_without_verify_is_a_usage_error(self):
         self.refused(2, "pack", MODEL.source)
         target = MODEL.file("calibrated")
@@ -413,6 +424,8 @@ class Run(Refusals):
         done = penstock(*run, env=environment(PENSTOCK_GPU="4090"))
         self.assertEqual(done.returncode, 0, done.stderr)
         self.assertIn(b"no GPU is used", done.stderr)
+        done = penstock(*run, env=environment(PENSTOCK_WARM_START="eager"))
+        self.assertEqual(done.returncode, 0, done.stderr)
         other = synthetic("q2", "--seed", 2)
         self.assertIn("checkpoint", self.refused(2, "run", model, "--ids", PROMPT, "-n", 1, name, other, rank, 3))
         self.assertIn("shape", self.refused(2, "plan", *shape, name, copy, rank, 3))
