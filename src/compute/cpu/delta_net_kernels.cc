@@ -44,12 +44,9 @@ struct Strip {
   int64_t stride;
 };
 
-template <int kWidth>
-struct Answers {
-  FloatVec key[kWidth], query[kWidth];  // S^T k, S^T q of a strip
-};
-
-// kWidth vectors of columns from `start` on. The last vector has `columns` columns or more.
+// kWidth vectors of columns from `start` on. The last vector has `columns` columns or more. What a strip says
+// to a key and a query, S^T k and S^T q, are arrays of kWidth vectors: a struct's own constructor would not be
+// compiled for the target.
 template <int kWidth>
 class Columns {
  public:
@@ -59,33 +56,34 @@ class Columns {
   HWY_INLINE Strip before() const { return {rule_.before + start_, rule_.value_dim}; }
 
   // What the memory says to the key and the query of row t.
-  HWY_INLINE void ask(const Strip& memory, int64_t t, Answers<kWidth>& answers) const {
+  HWY_INLINE void ask(const Strip& memory, int64_t t, FloatVec* of_key, FloatVec* of_query) const {
     const float* q = rule_.queries + t * rule_.key_stride;
     const float* k = q + rule_.key_dim;
-    clear(answers);
+    clear(of_key, of_query);
     for (int64_t i = 0; i < rule_.key_dim; ++i) {
       const FloatVec key = hn::Set(Floats(), k[i]);
       const FloatVec query = hn::Set(Floats(), q[i]);
       PENSTOCK_UNROLL
       for (int v = 0; v < kWidth; ++v) {
         const FloatVec old = load(memory.data + i * memory.stride + v * kLanes);
-        answers.key[v] = Fma(old, key, answers.key[v]);
-        answers.query[v] = Fma(old, query, answers.query[v]);
+        of_key[v] = Fma(old, key, of_key[v]);
+        of_query[v] = Fma(old, query, of_query[v]);
       }
     }
   }
 
   // From these what row t adds to the memory, and its output.
-  HWY_INLINE void answer(int64_t t, const Answers<kWidth>& answers, FloatVec* delta) const {
+  HWY_INLINE void answer(int64_t t, const FloatVec* of_key, const FloatVec* of_query,
+                         FloatVec* delta) const {
     const FloatVec decay = hn::Set(Floats(), rule_.gates[2 * t]);
     const FloatVec beta = hn::Set(Floats(), rule_.gates[2 * t + 1]);
     const FloatVec key_dot = hn::Set(Floats(), rule_.key_dots[t * rule_.key_dot_stride]);
     float* value = rule_.values + t * rule_.value_stride + start_;
     PENSTOCK_UNROLL
     for (int v = 0; v < kWidth; ++v) {
-      const FloatVec surprise = hn::Sub(load(value + v * kLanes), hn::Mul(decay, answers.key[v]));
+      const FloatVec surprise = hn::Sub(load(value + v * kLanes), hn::Mul(decay, of_key[v]));
       delta[v] = hn::Mul(beta, surprise);
-      store(TwiceRounded(key_dot, delta[v], hn::Mul(decay, answers.query[v])), value + v * kLanes);
+      store(TwiceRounded(key_dot, delta[v], hn::Mul(decay, of_query[v])), value + v * kLanes);
     }
   }
 
@@ -112,12 +110,12 @@ class Columns {
 
   // The memory after row t into the strip `next`, of whole vectors, and what it says to row t + 1.
   HWY_INLINE void step(const Strip& memory, int64_t t, const FloatVec* delta, float* next,
-                       Answers<kWidth>& answers) const {
+                       FloatVec* of_key, FloatVec* of_query) const {
     const float* k = rule_.queries + t * rule_.key_stride + rule_.key_dim;
     const float* next_q = rule_.queries + (t + 1) * rule_.key_stride;
     const float* next_k = next_q + rule_.key_dim;
     const FloatVec decay = hn::Set(Floats(), rule_.gates[2 * t]);
-    clear(answers);
+    clear(of_key, of_query);
     for (int64_t i = 0; i < rule_.key_dim; ++i) {
       const FloatVec key = hn::Set(Floats(), k[i]);
       const FloatVec next_key = hn::Set(Floats(), next_k[i]);
@@ -127,8 +125,8 @@ class Columns {
         const FloatVec kept = hn::Mul(decay, load(memory.data + i * memory.stride + v * kLanes));
         const FloatVec updated = Fma(key, delta[v], kept);
         hn::StoreU(updated, Floats(), next + (i * kWidth + v) * kLanes);
-        answers.key[v] = Fma(updated, next_key, answers.key[v]);
-        answers.query[v] = Fma(updated, next_query, answers.query[v]);
+        of_key[v] = Fma(updated, next_key, of_key[v]);
+        of_query[v] = Fma(updated, next_query, of_query[v]);
       }
     }
   }
@@ -140,9 +138,9 @@ class Columns {
   HWY_INLINE void store(FloatVec value, float* place) const {
     kWidth > 1 ? hn::StoreU(value, Floats(), place) : StoreFirst(value, place, columns_);
   }
-  static HWY_INLINE void clear(Answers<kWidth>& answers) {
+  static HWY_INLINE void clear(FloatVec* of_key, FloatVec* of_query) {
     PENSTOCK_UNROLL
-    for (int v = 0; v < kWidth; ++v) answers.key[v] = answers.query[v] = hn::Zero(Floats());
+    for (int v = 0; v < kWidth; ++v) of_key[v] = of_query[v] = hn::Zero(Floats());
   }
 
   const DeltaRule& rule_;
@@ -153,10 +151,9 @@ class Columns {
 template <int kWidth, bool kStreamed>
 HWY_INLINE void RunRow(const DeltaRule& rule, int64_t start) {
   const Columns<kWidth> strip(rule, start, kWidth * kLanes);
-  Answers<kWidth> answers;
-  FloatVec delta[kWidth];
-  strip.ask(strip.before(), 0, answers);
-  strip.answer(0, answers, delta);
+  FloatVec of_key[kWidth], of_query[kWidth], delta[kWidth];
+  strip.ask(strip.before(), 0, of_key, of_query);
+  strip.answer(0, of_key, of_query, delta);
   strip.template finish<kStreamed>(strip.before(), 0, delta);
 }
 
@@ -165,16 +162,15 @@ HWY_INLINE void RunRow(const DeltaRule& rule, int64_t start) {
 template <int kWidth>
 HWY_INLINE void RunRows(const DeltaRule& rule, int64_t start, int64_t columns) {
   const Columns<kWidth> strip(rule, start, columns);
-  Answers<kWidth> answers;
-  FloatVec delta[kWidth];
+  FloatVec of_key[kWidth], of_query[kWidth], delta[kWidth];
   Strip memory = strip.before();
-  strip.ask(memory, 0, answers);
+  strip.ask(memory, 0, of_key, of_query);
   for (int64_t t = 0; t + 1 < rule.tokens; ++t) {
-    strip.answer(t, answers, delta);
-    strip.step(memory, t, delta, rule.strip, answers);
+    strip.answer(t, of_key, of_query, delta);
+    strip.step(memory, t, delta, rule.strip, of_key, of_query);
     memory = {rule.strip, kWidth * kLanes};
   }
-  strip.answer(rule.tokens - 1, answers, delta);
+  strip.answer(rule.tokens - 1, of_key, of_query, delta);
   strip.template finish<false>(memory, rule.tokens - 1, delta);
 }
 
