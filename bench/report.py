@@ -175,10 +175,12 @@ def records_in(text):
 
 
 def bench_rows(penstock, model, *words):
-    """Rows of `penstock bench`, with the model's name in place of where it lay."""
+    """Rows of `penstock bench`, with names of the model and of its files in place of where they lay."""
     rows = list(records_in(output_of([penstock, "bench", model, *words, "--json", "--quiet"])))
     for row in rows:
         row["model_filename"] = os.path.basename(os.path.normpath(row["model_filename"]))
+        for drive in row["drives"]:
+            drive["path"] = os.path.basename(drive["path"])
     return rows
 
 

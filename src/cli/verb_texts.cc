@@ -73,7 +73,7 @@ constexpr VerbText kVerbs[] = {
     {Verb::kDoctor, "doctor", "[MODEL]", 0, 1, "measure this machine and say what makes it slow",
      "Takes about a minute. The disk is measured where MODEL lies, with its own experts. GPUs are\n"
      "listed with their memory, their rates, and whether they compute the bits that the CPU does.\n"
-     "The rates of the rest are kept for `penstock plan`."},
+     "The rates of the rest are kept for `penstock plan` and --gpu auto."},
     {Verb::kBench, "bench", "MODEL", 1, 1, "measure the speed of a model on this machine",
      "Prompts (-p) and answers (-n) of these lengths, at these depths of the context, at these\n"
      "budgets. A warm cache has run before; a cold one is empty at every repetition. The rows are\n"

@@ -39,7 +39,7 @@ struct GpuOptions {
 
   // For tests and experiments.
   int64_t num_slots = 0;               // 0: all that fit
-  int64_t promotions_max = -1;         // of one call; negative: a quarter of its experts
+  int64_t promotions_max = -1;         // of one call; negative: all for free slots, then a quarter
   bool keeps_best = true;              // false: what comes replaces anybody
   std::function<bool(ExpertId)> uses;  // whether it computes one that it has; empty: always
   int64_t few_tokens = kGpuFewTokens;

@@ -4,8 +4,7 @@
 // over while others are computed; from the next call on it is computed there. Nothing waits for that:
 // a copy starts only when staging memory is free. An expert is replaced only by one that was used
 // clearly more often (kLead), at most one a token, so that the line to the device does not carry them back
-// and forth. What
-// lies here stays in the slots below as long as nobody needs these (ExpertStore::set_spare).
+// and forth. What lies here stays in the slots below as long as nobody needs these (ExpertStore::set_spare).
 //
 // Calls of many tokens, whose experts processors do well, are done by whichever of both takes less time:
 // the device what it has and the processors meanwhile the others, or the processors all that is in RAM.

@@ -120,6 +120,7 @@ class Studies(unittest.TestCase):
             self.assertEqual(len(row["samples_ts"].split()), 2)
             self.assertGreater(float(row["wait_ms_mixer"]), 0)
             self.assertIn("bytes", json.loads(row["drives"])[0])
+            self.assertEqual(json.loads(row["drives"])[0]["path"], "experts.bin", "no folder of this machine")
         self.assertEqual(text.count("| prompt 64 |"), 8 + 8, "in both tables")
 
     def test_ctrl_c_leaves_no_result_and_no_model(self):
