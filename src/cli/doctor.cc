@@ -7,7 +7,7 @@
 #include <algorithm>
 
 #include "base/byte_text.h"
-#include "cli/forecast.h"
+#include "cli/kept_profile.h"
 #include "cli/loading.h"
 #include "cli/program.h"
 #include "engine/engine.h"

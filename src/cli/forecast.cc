@@ -5,12 +5,12 @@
 #include <charconv>
 
 #include "cli/figures.h"
+#include "cli/kept_profile.h"
 #include "cli/loading.h"
 #include "experts/gpu_tier.h"
 #include "io/output_file.h"
 #include "model/shapes.h"
 #include "survey/gpu_gain.h"
-#include "survey/machine_profile.h"
 #include "survey/svg_chart.h"
 
 namespace penstock {
@@ -63,22 +63,19 @@ Result<std::optional<KnownRates>> rates_of_one_drive(Call& call, uint64_t read_b
   }
   const bool any = flash > 0 || memory > 0 || gflops > 0;
   const std::string path = profile_path(call);
-  const Result<MachineProfile> profile =
-      path.empty() ? Error{ErrorCode::kNotFound, "there is no place for a profile"}
-                   : load_profile(call.storage, path);
-  if (!profile) {
-    const bool is_missing = profile.error().code == ErrorCode::kNotFound;
-    if (!is_missing || settings.is_given("machine")) return profile.error();
+  const std::optional<KeptProfile> kept = PENSTOCK_TRY(kept_profile(call, path));
+  if (!kept) {
+    if (settings.is_given("machine")) return load_profile(call.storage, path).error();
     if (!any) return std::optional<KnownRates>();
     return Error{ErrorCode::kInvalidArgument,
                  "a forecast needs --flash-gbps and --dram-gbps (and knows prompts better with "
                  "--gflops), or a profile of the machine: run `penstock doctor MODEL`"};
   }
-  for (const std::string& difference : differences(profile->machine, this_machine())) {
+  for (const std::string& difference : kept->differences) {
     call.terminal.note(fmt::format("{} is of another machine: {}", path, difference));
   }
-  KnownRates known{PENSTOCK_TRY(rates_of(*profile, read_bytes, experts)),
-                   fmt::format("{}, measured {}", path, profile->date)};
+  KnownRates known{PENSTOCK_TRY(rates_of(kept->profile, read_bytes, experts)),
+                   fmt::format("{}, measured {}", path, kept->profile.date)};
   if (flash > 0) {
     known.rates.flash_gbps = flash;
     known.rates.first_read_us = 0;
@@ -110,12 +107,8 @@ Result<std::optional<KnownRates>> known_rates(Call& call, uint64_t read_bytes, D
 }
 
 Result<std::vector<GpuCard>> cards_of_profile(Call& call) {
-  const std::string path = profile_path(call);
-  if (path.empty()) return std::vector<GpuCard>();
-  Result<MachineProfile> profile = load_profile(call.storage, path);
-  if (profile) return std::move(profile->gpus);
-  if (profile.error().code == ErrorCode::kNotFound) return std::vector<GpuCard>();
-  return profile.error();
+  std::optional<KeptProfile> kept = PENSTOCK_TRY(kept_profile(call, profile_path(call)));
+  return kept ? std::move(kept->profile.gpus) : std::vector<GpuCard>();
 }
 
 Result<void> forecast_on(Call& call, const GpuCard& card, TrunkOnGpu trunk,
@@ -364,17 +357,6 @@ Result<bool> gpu_computes_experts(Call& call, const ModelFiles& files) {
 }
 
 }  // namespace
-
-std::string profile_path(const Call& call) {
-  const std::string& given = call.settings.text("machine");
-  if (!given.empty()) return given;
-  const auto folder = call.environment.state_directory();
-  return folder ? profile_in(*folder) : "";
-}
-
-std::string profile_in(const std::string& state_folder) {
-  return state_folder + "/profile.json";
-}
 
 bool names_a_shape(const Call& call) {
   const Result<bool> is_folder = call.storage.is_directory(call.argument(0));

@@ -13,13 +13,6 @@
 
 namespace penstock {
 
-// Where the rates of this machine are kept: --machine, or $XDG_STATE_HOME/penstock/profile.json.
-// Empty when there is no place.
-std::string profile_path(const Call& call);
-
-// Of the machine that this is, in the folder of its state.
-std::string profile_in(const std::string& state_folder);
-
 // Said where experts are left out by --lossy-experts-by-layer or --lossy-expert-weight.
 inline constexpr const char* kForecastOfAll =
     "the forecast is that of all experts that routers choose; without those left out it is faster";

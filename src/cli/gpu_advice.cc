@@ -8,8 +8,8 @@
 #include <utility>
 
 #include "cli/forecast.h"
+#include "cli/kept_profile.h"
 #include "survey/gpu_gain.h"
-#include "survey/machine_profile.h"
 
 namespace penstock {
 namespace {
@@ -27,16 +27,10 @@ bool machine_has_gpu() {
 // Nothing: there is none of this machine. One that cannot be read is an error for whoever asked for a GPU; others
 // have heard of it with its knobs (cli/knobs.h), and of one of another machine likewise.
 Result<std::optional<MachineProfile>> own_profile(Call& call, bool is_asked) {
-  const auto folder = call.environment.state_directory();
-  if (!folder) return std::optional<MachineProfile>();
-  Result<MachineProfile> profile = load_profile(call.storage, profile_in(*folder));
-  if (!profile) {
-    if (is_asked && profile.error().code != ErrorCode::kNotFound) return profile.error();
-    return std::optional<MachineProfile>();
-  }
-  if (!differences(profile->machine, this_machine()).empty())
-    return std::optional<MachineProfile>();
-  return std::optional(std::move(*profile));
+  Result<std::optional<KeptProfile>> kept = kept_profile(call, own_profile_path(call));
+  if (!kept && is_asked) return kept.error();
+  if (!kept || !*kept || !(*kept)->differences.empty()) return std::optional<MachineProfile>();
+  return std::optional(std::move((*kept)->profile));
 }
 
 struct Advice {

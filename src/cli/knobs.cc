@@ -2,9 +2,8 @@
 
 #include <fmt/format.h>
 
-#include "cli/forecast.h"
+#include "cli/kept_profile.h"
 #include "engine/knobs.h"
-#include "survey/machine_profile.h"
 
 namespace penstock {
 namespace {
@@ -15,26 +14,23 @@ struct KeptKnobs {
 };
 
 KeptKnobs kept_knobs(const Call& call) {
-  const auto folder = call.environment.state_directory();
-  if (!folder) return {};
-  const std::string path = profile_in(*folder);
-  const Result<MachineProfile> profile = load_profile(call.storage, path);
-  if (!profile) {
-    if (profile.error().code != ErrorCode::kNotFound) {
-      call.terminal.warning(fmt::format("the knobs of this machine's profile are not used: {}",
-                                        profile.error().message));
-    }
+  const std::string path = own_profile_path(call);
+  const Result<std::optional<KeptProfile>> found = kept_profile(call, path);
+  if (!found) {
+    call.terminal.warning(
+        fmt::format("the knobs of this machine's profile are not used: {}", found.error().message));
     return {};
   }
-  if (profile->knobs.empty()) return {};
-  const std::vector<std::string> others = differences(profile->machine, this_machine());
-  if (!others.empty()) {
-    call.terminal.warning(fmt::format(
-        "the knobs of {} are not used: they were found on another machine ({})", path, others[0]));
+  if (!*found || (*found)->profile.knobs.empty()) return {};
+  const KeptProfile& own = **found;
+  if (!own.differences.empty()) {
+    call.terminal.warning(
+        fmt::format("the knobs of {} are not used: they were found on another machine ({})", path,
+                    own.differences[0]));
     return {};
   }
   KeptKnobs kept = {.settings = {}, .path = path};
-  for (const KnobSetting& setting : profile->knobs) {
+  for (const KnobSetting& setting : own.profile.knobs) {
     if (const Result<void> checked = check_knob(setting)) {
       kept.settings.push_back(setting);
     } else {
