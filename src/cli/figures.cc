@@ -206,7 +206,8 @@ Json gpu_json(const GpuReport& gpu) {
               {"expert_types_left", gpu.expert_types_left},
               {"trunk_types_left", gpu.trunk_types_left},
               {"trunk_products", gpu.trunk.products},
-              {"trunk_ffns", gpu.trunk.ffns}};
+              {"trunk_ffns", gpu.trunk.ffns},
+              {"trunk_delta_nets", gpu.trunk.delta_nets}};
 }
 
 Json engine_json(Engine& engine) {

@@ -81,6 +81,17 @@ struct DeltaNetCall {
   Rows out;             // [n, value_heads * value_dim]
 };
 
+// A delta-net layer from its input to what is added to the residual: projections of x, the op above for
+// each sequence's rows, the projection of what these give.
+struct DeltaNetBlock {
+  Rows x;                   // [n, H]
+  Projection qkv, z, b, a;  // outputs: those of the calls, of all rows
+  std::span<const DeltaNetCall>
+      calls;          // one for each sequence, in the order of the rows; at least one
+  Rows mixed;         // [n, value_heads * value_dim]: the calls' outs
+  Projection output;  // of mixed; [n, H]
+};
+
 struct AttentionShape {
   int heads = 0, kv_heads = 0, head_dim = 0, rotary_dim = 0;
   float rms_norm_eps = 0;
@@ -232,6 +243,15 @@ class Backend {
   // each, everything else once for all rows.
   virtual void delta_net(const DeltaNetCall& call) = 0;
   virtual void attention(const AttentionCall& call) = 0;
+
+  // The ops that it consists of, one after the other; a device may do them in one go. Only the states and
+  // output.out are what they would be: of the rows in between nothing is said.
+  virtual void delta_net_block(const DeltaNetBlock& block) {
+    const Projection inputs[] = {block.qkv, block.z, block.b, block.a};
+    matmul(block.x, inputs);
+    for (const DeltaNetCall& call : block.calls) delta_net(call);
+    matmul(block.mixed, {&block.output, 1});
+  }
 
   // out = down * (silu(gate x) .* (up x)). gate, up: [Is, H], down: [H, Is]; x, out: [n, H].
   virtual void dense_ffn(Rows x, const Matrix& gate, const Matrix& up, const Matrix& down,

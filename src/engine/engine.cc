@@ -257,6 +257,7 @@ Result<std::unique_ptr<Engine>> Engine::open(Storage& storage, const EngineOptio
       memory.take(engine->files_.resident_bytes(), "resident weights", Prefault::kYes));
   PENSTOCK_TRY(engine->open_store(options, team));
   PENSTOCK_TRY(engine->open_experts(options, team, std::move(gpu)));
+  engine->sequence_memory_->set_backend(engine->ops());
   PENSTOCK_TRY(engine->open_copy(storage, options, team));
   engine->slots_.emplace(engine->request_, plan, *engine->store_, engine->low_bit_experts());
   take_slots(*engine->slots_, plan, options);

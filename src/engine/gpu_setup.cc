@@ -10,7 +10,8 @@ GpuTierLimits gpu_limits(const PlanRequest& request, int64_t chunk_tokens) {
   return {.tokens = chunk_tokens,
           .top_k = request.experts_per_token,
           .hidden_size = request.config.hidden_size,
-          .expert_width = request.config.moe_intermediate_size};
+          .expert_width = request.config.moe_intermediate_size,
+          .sequences = request.parallel};
 }
 
 Result<std::optional<ChosenGpu>> choose_engine_gpu(const EngineOptions& options) {
@@ -29,9 +30,10 @@ uint64_t gpu_host_bytes(bool uses_host_memory, bool has_trunk, uint64_t vram_byt
                         const PlanRequest& request) {
   if (uses_host_memory) return vram_bytes;
   const uint64_t for_trunk =
-      has_trunk
-          ? GpuBackend::bytes_for_rows(trunk_rows(request.config, request.largest_chunk())).on_host
-          : 0;
+      has_trunk ? GpuBackend::bytes_for_rows(
+                      trunk_rows(request.config, request.largest_chunk(), request.parallel))
+                      .on_host
+                : 0;
   return for_trunk +
          GpuTier::host_bytes(gpu_limits(request, request.largest_chunk()), request.record_bytes);
 }
@@ -77,7 +79,8 @@ Result<void> EngineGpu::make(const Parts& parts, const GpuOptions& options) {
 // What it takes of the bytes that are left.
 Result<uint64_t> EngineGpu::make_backend(const Parts& parts, uint64_t left,
                                          const GpuOptions& options) {
-  const TrunkCandidates candidates(parts.config, parts.weights, options, parts.limits.tokens);
+  const TrunkCandidates candidates(parts.config, parts.weights, options, parts.limits.tokens,
+                                   parts.limits.sequences);
   const TrunkChoice choice = candidates.choose(left);
   trunk_types_left_ = {candidates.types_left().begin(), candidates.types_left().end()};
   trunk_fit_ = choice.fit;
@@ -85,7 +88,7 @@ Result<uint64_t> EngineGpu::make_backend(const Parts& parts, uint64_t left,
   codings_ = gpu_codings_of(choice.trunk.matrices);
   backend_ = PENSTOCK_TRY(
       GpuBackend::create(*gpu_.device, use_, cpu_, choice.trunk, HostRows(&parts.team)));
-  return choice.bytes;
+  return backend_->report().bytes;
 }
 
 void EngineGpu::load() {

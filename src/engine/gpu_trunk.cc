@@ -5,6 +5,7 @@
 #include <span>
 #include <string_view>
 
+#include "model/op_shapes.h"
 #include "model/registry.h"
 #include "model/tensors.h"
 
@@ -13,6 +14,9 @@ namespace {
 
 // Rows that the device has at a time: two waves, each long enough that its beginning and end are a small part.
 constexpr int64_t kRowsMax = 512;
+
+// Of the memory there is, states take at most one part in so many.
+constexpr uint64_t kStatesShare = 4;
 
 // What lies there together or not at all.
 struct Candidate {
@@ -58,9 +62,16 @@ std::vector<Candidate> candidates(const ModelConfig& config, const TensorList& l
   return head;
 }
 
+// The two small projections of a delta-net, which do not count where it is done in one go.
+bool is_gate(const TensorSpec& tensor) {
+  return tensor.part == ModelPart::kDeltaNet &&
+         (tensor.name.ends_with("in_proj_b") || tensor.name.ends_with("in_proj_a"));
+}
+constexpr int kLargeOfDeltaNet = 3;
+
 // The matrices of a candidate; none where they stay with the processors.
 std::vector<Matrix> matrices_of(const Candidate& candidate, const ResidentWeights& weights,
-                                const GpuOptions& options) {
+                                const GpuOptions& options, bool takes_gates) {
   std::vector<Matrix> matrices;
   uint64_t bytes = 0;
   for (const TensorSpec* tensor : candidate.tensors) {
@@ -73,7 +84,8 @@ std::vector<Matrix> matrices_of(const Candidate& candidate, const ResidentWeight
     bytes += gpu_matrix_bytes(matrix);
     matrices.push_back(matrix);
   }
-  if (bytes < options.trunk_matrix_least) return {};
+  const bool is_part = takes_gates && is_gate(*candidate.tensors[0]);
+  if (bytes < options.trunk_matrix_least && !is_part) return {};
   // Gate and up go through together.
   if (candidate.is_ffn && gpu_coding_of(matrices[0]) != gpu_coding_of(matrices[1])) return {};
   return matrices;
@@ -104,10 +116,25 @@ TrunkWork work_of(std::span<const Matrix> matrices, bool is_ffn) {
   return work;
 }
 
+// Of a pass of few rows; its sequences have a row at least each.
+GpuDeltaNetLimits delta_nets_of(const ModelConfig& config, int sequences) {
+  const auto layers = std::ranges::count(config.layer_types, LayerType::kLinearAttention);
+  const int64_t together = std::min<int64_t>(sequences, kGpuFewTokens);
+  const bool has_trial = config.mtp_num_hidden_layers > 0;
+  GpuDeltaNetLimits limits = {.shape = delta_net_shape(config),
+                              .layers = layers,
+                              .rows = kGpuFewTokens,
+                              .states = together * (has_trial ? 3 : 2),
+                              .hidden_size = config.hidden_size};
+  if (!limits.can_be_computed()) limits.layers = 0;
+  return limits;
+}
+
 }  // namespace
 
-GpuTrunk trunk_rows(const ModelConfig& config, int64_t chunk_tokens) {
+GpuTrunk trunk_rows(const ModelConfig& config, int64_t chunk_tokens, int sequences) {
   GpuTrunk trunk;
+  trunk.delta_nets = delta_nets_of(config, sequences);
   trunk.rows = std::clamp(chunk_tokens, kGpuFewTokens, kRowsMax);
   trunk.few_rows = kGpuFewTokens;
   trunk.hidden_size = config.hidden_size;
@@ -145,14 +172,17 @@ ResidentWeights listed_weights(const ModelConfig& config, DType dtype) {
 }
 
 TrunkCandidates::TrunkCandidates(const ModelConfig& config, const ResidentWeights& weights,
-                                 const GpuOptions& options, int64_t chunk_tokens)
-    : rows_(trunk_rows(config, chunk_tokens)) {
+                                 const GpuOptions& options, int64_t chunk_tokens, int sequences)
+    : rows_(trunk_rows(config, chunk_tokens, sequences)) {
+  rows_.delta_nets.sums = options.delta_net_sums;
+  if (!options.delta_nets) rows_.delta_nets.layers = 0;
   rows_.few_rows = options.few_tokens;
   rows_.many = options.prompts;
   const TensorList list = list_tensors(config);
   std::map<std::string_view, size_t> mixers;
   for (const Candidate& candidate : candidates(config, list)) {
-    Group group{.matrices = matrices_of(candidate, weights, options), .work = {}};
+    const bool takes_gates = rows_.delta_nets.layers > 0;
+    Group group{.matrices = matrices_of(candidate, weights, options, takes_gates), .work = {}};
     note_types_left(candidate, weights, types_left_);
     if (group.matrices.empty()) continue;
     const TensorSpec& first = *candidate.tensors.front();
@@ -160,6 +190,9 @@ TrunkCandidates::TrunkCandidates(const ModelConfig& config, const ResidentWeight
       group.work = work_of(group.matrices, candidate.is_ffn);
       if (!candidate.is_ffn) {
         group.mixer = mixers.try_emplace(place_of(first), mixers.size() + 1).first->second;
+        group.is_large_of_delta_net = first.part == ModelPart::kDeltaNet && !is_gate(first);
+        group.is_small_gate =
+            is_gate(first) && gpu_matrix_bytes(group.matrices[0]) < options.trunk_matrix_least;
       }
     }
     groups_.push_back(std::move(group));
@@ -168,24 +201,53 @@ TrunkCandidates::TrunkCandidates(const ModelConfig& config, const ResidentWeight
 
 TrunkChoice TrunkCandidates::choose(uint64_t vram_bytes) const {
   TrunkChoice choice{.trunk = rows_};
-  const GpuBackend::Bytes rows = GpuBackend::bytes_for_rows(rows_);
+  // States are worth their memory only beside the matrices of their layers.
+  if (rows_.delta_nets.layers > 0 &&
+      kStatesShare * GpuDeltaNets::bytes_for(rows_.delta_nets).on_device > vram_bytes) {
+    choice.trunk.delta_nets.layers = 0;
+  }
+  const GpuBackend::Bytes rows = GpuBackend::bytes_for_rows(choice.trunk);
   const uint64_t for_rows = rows.on_device + rows.on_host;
   std::vector<Matrix>& chosen = choice.trunk.matrices;
-  std::map<size_t, int> calls;  // of a mixer: its inputs share one, its output has another
-  for (const Group& group : groups_) {
+  struct Mixer {
+    int matrices = 0, large = 0;  // the latter of a delta-net
+  };
+  std::map<size_t, Mixer> mixers;
+  const auto fits = [&](const Group& group) {
     choice.fit += std::ssize(group.matrices);
     chosen.insert(chosen.end(), group.matrices.begin(), group.matrices.end());
-    if (for_rows + GpuMatrices::bytes_for(chosen) > vram_bytes) {
-      chosen.resize(chosen.size() - group.matrices.size());
-      continue;
-    }
+    if (for_rows + GpuMatrices::bytes_for(chosen) <= vram_bytes) return true;
+    chosen.resize(chosen.size() - group.matrices.size());
+    return false;
+  };
+  for (const Group& group : groups_) {
+    if (group.is_small_gate || !fits(group)) continue;
     choice.work.bytes += group.work.bytes;
     choice.work.ffn_bytes += group.work.ffn_bytes;
     choice.work.row_bytes += group.work.row_bytes;
     choice.work.ffns += group.work.ffns;
-    if (group.mixer > 0 && ++calls[group.mixer] <= 2) ++choice.work.calls;
+    if (group.mixer == 0) continue;
+    ++mixers[group.mixer].matrices;
+    mixers[group.mixer].large += group.is_large_of_delta_net ? 1 : 0;
   }
-  if (!chosen.empty()) choice.bytes = for_rows + GpuMatrices::bytes_for(chosen);
+  const bool has_states = choice.trunk.delta_nets.layers > 0;
+  choice.trunk.delta_nets.layers = 0;
+  for (const auto& [number, mixer] : mixers) {
+    // Its inputs share a call, its output has another, but where all of it is one.
+    const bool is_block = has_states && mixer.large == kLargeOfDeltaNet;
+    choice.trunk.delta_nets.layers += is_block ? 1 : 0;
+    choice.work.calls += is_block ? 1 : std::min(mixer.matrices, 2);
+  }
+  for (const Group& group : groups_) {
+    if (!group.is_small_gate || !has_states) continue;
+    if (mixers[group.mixer].large == kLargeOfDeltaNet && fits(group)) {
+      choice.work.bytes += group.work.bytes;
+    }
+  }
+  if (!chosen.empty()) {
+    const GpuBackend::Bytes taken = GpuBackend::bytes_for_rows(choice.trunk);
+    choice.bytes = taken.on_device + taken.on_host + GpuMatrices::bytes_for(chosen);
+  }
   return choice;
 }
 

@@ -20,8 +20,8 @@
 
 namespace penstock {
 
-// Rows of its calls, without matrices. chunk_tokens: of the largest pass.
-GpuTrunk trunk_rows(const ModelConfig& config, int64_t chunk_tokens);
+// Rows of its calls, without matrices. chunk_tokens, sequences: of the largest pass.
+GpuTrunk trunk_rows(const ModelConfig& config, int64_t chunk_tokens, int sequences);
 
 // What a token asks of a device, drafts apart.
 struct TrunkWork {
@@ -48,7 +48,7 @@ class TrunkCandidates {
   TrunkCandidates() = default;
   // config: as planned, without a prediction block where none is used.
   TrunkCandidates(const ModelConfig& config, const ResidentWeights& weights,
-                  const GpuOptions& options, int64_t chunk_tokens);
+                  const GpuOptions& options, int64_t chunk_tokens, int sequences);
 
   // Of matrices that stay with the processors because of their type.
   const std::set<std::string>& types_left() const { return types_left_; }
@@ -61,7 +61,9 @@ class TrunkCandidates {
   struct Group {
     std::vector<Matrix> matrices;
     TrunkWork work;
-    size_t mixer = 0;  // whose projection it is; of FFNs and of the prediction block none
+    bool is_large_of_delta_net = false;
+    bool is_small_gate = false;  // there only beside all that is large of its delta-net
+    size_t mixer = 0;            // whose projection it is; of FFNs and of the prediction block none
   };
 
   GpuTrunk rows_;

@@ -1,7 +1,6 @@
 #include "experts/gpu_slots.h"
 
 #include <algorithm>
-#include <cstring>
 
 #include "base/check.h"
 
@@ -11,8 +10,6 @@ namespace {
 int64_t slots_per_block(uint64_t slot_bytes) {
   return static_cast<int64_t>((kGpuBlockMax - kGpuRounding) / slot_bytes);
 }
-
-constexpr size_t kPiece = 32 << 10;  // of a copy by a team
 
 // A slot that few uses are left of goes first; a copy costs too much to follow the latest use.
 constexpr EvictionPolicy kPolicy = EvictionPolicy::kLfu;
@@ -63,14 +60,6 @@ uint64_t GpuSlots::address(int slot) const {
   return block.address() + static_cast<uint64_t>(slot % slots_per_block_) * shape_.slot_bytes;
 }
 
-void GpuSlots::copy(std::span<const std::byte> bytes, std::byte* to) const {
-  const auto count = static_cast<int64_t>((bytes.size() + kPiece - 1) / kPiece);
-  host_.each(count, kPiece, [&](int64_t i) {
-    const size_t at = static_cast<size_t>(i) * kPiece;
-    std::memcpy(to + at, bytes.data() + at, std::min(kPiece, bytes.size() - at));
-  });
-}
-
 Result<void> GpuSlots::fill(int slot, std::span<const SlotPiece> pieces) {
   PENSTOCK_CHECK(has_room() && cache_.state(slot) == SlotState::kFilling);
   const uint64_t from = static_cast<uint64_t>(next_staging_) * shape_.slot_bytes;
@@ -78,7 +67,7 @@ Result<void> GpuSlots::fill(int slot, std::span<const SlotPiece> pieces) {
   uint64_t end = 0;
   for (const SlotPiece& piece : pieces) {
     PENSTOCK_CHECK(piece.offset + piece.bytes.size() <= shape_.slot_bytes);
-    copy(piece.bytes, staging_.host_bytes().data() + from + piece.offset);
+    host_.copy(piece.bytes, staging_.host_bytes().data() + from + piece.offset);
     end = std::max(end, piece.offset + piece.bytes.size());
   }
   const uint64_t to = static_cast<uint64_t>(slot % slots_per_block_) * shape_.slot_bytes;

@@ -73,8 +73,6 @@ class GpuSlots {
 
   GpuSlots(GpuDevice& device, const Shape& shape, HostRows host);
 
-  void copy(std::span<const std::byte> bytes, std::byte* to) const;
-
   GpuDevice* device_;
   Shape shape_;
   HostRows host_;

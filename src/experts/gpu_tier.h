@@ -48,6 +48,7 @@ struct GpuTierLimits {
   int64_t top_k = 0;         // K
   int64_t hidden_size = 0;   // H
   int64_t expert_width = 0;  // I
+  int sequences = 1;
 };
 
 class GpuTier final : public ExpertTier {

@@ -47,7 +47,8 @@ int32_t byte_of(uint32_t word, int i) {
   return static_cast<int8_t>(word >> (8 * i));
 }
 
-// In the order of `op` in shaders/probe.comp. In these domains no result is subnormal.
+// In the order of `op` in shaders/probe.comp. In these domains no result is subnormal, but of whole
+// numbers made.
 constexpr Primitive kPrimitives[] = {
     {"sum",
      false,
@@ -123,6 +124,12 @@ constexpr Primitive kPrimitives[] = {
      {},
      [](uint32_t x, uint32_t, uint32_t) {
        return to_bits(half_of_e8m0(static_cast<uint8_t>(2 + (x & 0x7fu))));
+     }},
+    {"fused product and sum",
+     false,
+     {-127, 126},
+     [](uint32_t x, uint32_t y, uint32_t z) {
+       return to_bits(exact_fma(to_float(x), to_float(y), to_float(z)));
      }},
 };
 
@@ -223,7 +230,11 @@ Result<BitProbeRow> Prober::run_primitive(size_t op) {
   for (size_t i = 0; i < count && !primitive.takes_any_bits; ++i) {
     // Every eighth pair nearly cancels, where what was fused or kept too long shows.
     if (i % 8 == 3) second[i] = x[i] ^ 0x80000000u ^ (y[i] & 3u);
-    if (i % 8 == 5) third[i] = to_bits(-(to_float(x[i]) * to_float(y[i])));
+    const float product = to_float(x[i]) * to_float(y[i]);
+    if (i % 8 == 5) third[i] = to_bits(-product);
+    // And every eighth third is up to 2^32 times as large or small as a product.
+    if (i % 8 == 7)
+      third[i] = to_bits(std::ldexp(product * 1.37f, static_cast<int>(i / 8 % 65) - 32));
   }
   std::copy(x.begin(), x.end(), words(a_).begin());
   std::copy(second.begin(), second.end(), words(b_).begin());

@@ -36,12 +36,22 @@ bool overlap(Rows a, Rows b) {
   return a.count > 0 && b.count > 0 && a.data < end_of(b) && b.data < end_of(a);
 }
 
+// Where they lie in one piece; of others, which states are not, a little too much is asked.
+int64_t floats_of(Rows rows) {
+  return rows.count > 0 ? (rows.count - 1) * rows.stride + rows.width : 0;
+}
+
 }  // namespace
 
 GpuBackend::Bytes GpuBackend::bytes_for_rows(const GpuTrunk& trunk) {
   const GpuMatmul::Bytes products = GpuMatmul::bytes_for(matmul_limits(trunk));
   Bytes bytes = {.on_device = products.on_device + GpuMatmul::kAllocations * kGpuRounding,
                  .on_host = products.on_host + 2 * kGpuRounding};
+  if (trunk.delta_nets.layers > 0) {
+    const GpuDeltaNets::Bytes nets = GpuDeltaNets::bytes_for(trunk.delta_nets);
+    bytes.on_device += nets.on_device + kGpuRounding;
+    bytes.on_host += nets.on_host + kGpuRounding;
+  }
   if (trunk.hidden_size == 0) return bytes;
   const GpuExperts::Bytes ffn = GpuExperts::bytes_for(ffn_limits(trunk));
   bytes.on_device += ffn.on_device + GpuExperts::kAllocations * kGpuRounding;
@@ -74,7 +84,13 @@ Result<std::unique_ptr<GpuBackend>> GpuBackend::create(GpuDevice& device, GpuUse
     made->ffn_ =
         PENSTOCK_TRY(GpuExperts::create(device, ffn_limits(trunk), ffn_shapes(codings), host));
   }
-  const Bytes rows = bytes_for_rows(trunk);
+  if (trunk.delta_nets.layers > 0) {
+    made->delta_nets_ = PENSTOCK_TRY(GpuDeltaNets::create(device, trunk.delta_nets, codings, host));
+    if (!made->delta_nets_->pays()) made->delta_nets_.reset();
+  }
+  GpuTrunk counted = trunk;
+  if (!made->delta_nets_) counted.delta_nets.layers = 0;
+  const Bytes rows = bytes_for_rows(counted);
   made->report_.bytes = rows.on_device + rows.on_host + GpuMatrices::bytes_for(trunk.matrices);
   return made;
 }
@@ -302,23 +318,69 @@ void GpuBackend::expert_down(Rows hidden, std::span<const ExpertWork> work, Rows
   cpu_.expert_down(hidden, work, out);
 }
 
+void GpuBackend::settle_states() {
+  if (use_.is_lost() || !goes_on(delta_nets_->settle())) delta_nets_->recover(cpu_);
+}
+
+void GpuBackend::before_host_reads(const float* begin, int64_t floats) {
+  if (delta_nets_ && delta_nets_->is_awaited(begin, floats)) settle_states();
+}
+
+void GpuBackend::before_host_writes(const float* begin, int64_t floats) {
+  if (!delta_nets_) return;
+  if (delta_nets_->needs(begin, floats)) settle_states();
+  delta_nets_->forget(begin, floats);
+}
+
+bool GpuBackend::run_block_there(const DeltaNetBlock& block) {
+  if (!delta_nets_ || use_.is_lost() || block.x.count > trunk_.few_rows) return false;
+  const GpuBlockPieces pieces = {.qkv = find(block.qkv.weight),
+                                 .z = find(block.z.weight),
+                                 .b = find(block.b.weight),
+                                 .a = find(block.a.weight),
+                                 .output = find(block.output.weight)};
+  if (!delta_nets_->takes(block, pieces)) return false;
+  here_.clear();
+  if (pieces.b.empty()) here_.push_back(block.b);
+  if (pieces.a.empty()) here_.push_back(block.a);
+  if (!here_.empty()) cpu_.matmul(block.x, here_);
+  if (!goes_on(delta_nets_->begin(block, pieces))) return false;
+  end_op();
+  return goes_on(delta_nets_->finish(block));
+}
+
+void GpuBackend::delta_net_block(const DeltaNetBlock& block) {
+  settle();
+  if (run_block_there(block)) {
+    ++report_.delta_nets;
+    return;
+  }
+  if (delta_nets_ && use_.is_lost()) delta_nets_->recover(cpu_);
+  Backend::delta_net_block(block);
+}
+
 void GpuBackend::copy(Rows from, Rows to) {
   settle();
+  before_host_reads(from.data, floats_of(from));
+  before_host_writes(to.data, floats_of(to));
   cpu_.copy(from, to);
 }
 
 void GpuBackend::clear(Rows rows) {
   settle();
+  before_host_writes(rows.data, floats_of(rows));
   cpu_.clear(rows);
 }
 
 Fence GpuBackend::upload(std::span<const float> from, Rows to) {
   settle();
+  before_host_writes(to.data, floats_of(to));
   return cpu_.upload(from, to);
 }
 
 Result<void> GpuBackend::read_back(Rows from, std::span<float> to) {
   settle();
+  before_host_reads(from.data, floats_of(from));
   return cpu_.read_back(from, to);
 }
 
@@ -348,6 +410,16 @@ void GpuBackend::add(Rows x, Rows y, Rows out) {
 
 void GpuBackend::delta_net(const DeltaNetCall& call) {
   settle();
+  const int64_t history = (call.shape.conv_kernel - 1) * call.shape.conv_channels();
+  const int64_t memory =
+      int64_t{call.shape.value_heads} * call.shape.key_dim * call.shape.value_dim;
+  before_host_reads(call.before.conv_history, history);
+  before_host_reads(call.before.memory, memory);
+  for (const DeltaNetState& written : {call.after, call.ahead}) {
+    if (written.memory == nullptr) continue;
+    before_host_writes(written.conv_history, history);
+    before_host_writes(written.memory, memory);
+  }
   cpu_.delta_net(call);
 }
 

@@ -2,6 +2,8 @@
 // are computed there, all else by the backend that it stands before, and the bits are that one's.
 //
 //   matmul      those of the call's projections that lie there, while the processors do the others
+//   delta_net_block   the whole of it, with its states, where it has few rows and its large matrices lie
+//               there (gpu_delta_nets.h)
 //   dense_ffn   where gate, up and down lie there; the call only queues it, and the next op that may
 //               look at its rows waits. Experts may be computed meanwhile
 //
@@ -27,6 +29,7 @@
 
 #include "compute/backend.h"
 #include "gpu/cheaper_side.h"
+#include "gpu/gpu_delta_nets.h"
 #include "gpu/gpu_experts.h"
 #include "gpu/gpu_matmul.h"
 #include "gpu/gpu_matrices.h"
@@ -42,7 +45,8 @@ struct GpuTrunk {
   int64_t results = 0;  // floats of products, at a time; at least two rows of the widest matrix's
   int64_t hidden_size = 0;  // of dense_ffn; 0: its matrices are not among these
   int64_t ffn_width = 0;
-  int64_t few_rows = INT64_MAX;  // calls of more are whose `many` says
+  GpuDeltaNetLimits delta_nets = {};  // no layers: their ops are the processors'
+  int64_t few_rows = INT64_MAX;       // calls of more are whose `many` says
   SideRule many = SideRule::kCheaper;
 };
 
@@ -51,6 +55,7 @@ struct GpuTrunkReport {
   uint64_t bytes = 0;     // of the device's memory, rows and copies included
   uint64_t products = 0;  // computed there, over all calls
   uint64_t ffns = 0;
+  uint64_t delta_nets = 0;  // whole blocks
 };
 
 class GpuBackend final : public Backend {
@@ -88,6 +93,7 @@ class GpuBackend final : public Backend {
   void matmul(Rows x, std::span<const Projection> projections) override;
   void delta_net(const DeltaNetCall& call) override;
   void attention(const AttentionCall& call) override;
+  void delta_net_block(const DeltaNetBlock& block) override;
   void dense_ffn(Rows x, const Matrix& gate, const Matrix& up, const Matrix& down,
                  Rows out) override;
   Result<void> route_top_k(Rows logits, const RoutingRule& rule, Routing& routing) override;
@@ -121,6 +127,11 @@ class GpuBackend final : public Backend {
   Result<void> take_ffn_rows();
   Result<void> begin_ffn_waves();
   Result<void> finish_ffn_waves();
+  bool run_block_there(const DeltaNetBlock& block);
+  // Before the host reads such floats, or writes them: where they are of states that lie there.
+  void settle_states();
+  void before_host_reads(const float* begin, int64_t floats);
+  void before_host_writes(const float* begin, int64_t floats);
   void settle();  // after it no row is still to come from the device
   void settle_for(Rows read, Rows written);
 
@@ -130,6 +141,7 @@ class GpuBackend final : public Backend {
   std::optional<GpuMatrices> matrices_;
   std::optional<GpuMatmul> matmul_;
   std::optional<GpuExperts> ffn_;
+  std::optional<GpuDeltaNets> delta_nets_;
   GpuTrunkReport report_;
   CheaperSide products_side_, ffn_side_;
 

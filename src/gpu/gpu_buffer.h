@@ -31,6 +31,10 @@ constexpr uint64_t gpu_aligned(uint64_t bytes) {
   return (bytes + kGpuAlignment - 1) / kGpuAlignment * kGpuAlignment;
 }
 
+constexpr uint64_t gpu_float_bytes(int64_t count) {
+  return static_cast<uint64_t>(count) * sizeof(float);
+}
+
 enum class GpuMemoryKind : uint8_t { kDevice, kShared };
 
 class GpuBuffer {

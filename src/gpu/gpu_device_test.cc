@@ -161,8 +161,8 @@ TEST_F(GpuTest, computes_every_primitive_as_the_cpu_does) {
   const Result<BitProbe> probe = probe_bits(*device_, kProbeInputs);
   ASSERT_TRUE(probe.has_value()) << probe.error().message;
   EXPECT_TRUE(probe->is_right()) << probe->refusal();
-  EXPECT_EQ(probe->rows.size(), 15u + 7 * common_gpu_codings().size());
-  EXPECT_GE(probe->inputs(), 15 * kProbeInputs);
+  EXPECT_EQ(probe->rows.size(), 16u + 7 * common_gpu_codings().size());
+  EXPECT_GE(probe->inputs(), 16 * kProbeInputs);
 }
 
 TEST(BitProbe, one_wrong_result_refuses_the_device_by_the_name_of_what_is_wrong) {

@@ -9,10 +9,6 @@
 namespace penstock {
 namespace {
 
-uint64_t float_bytes(int64_t count) {
-  return static_cast<uint64_t>(count) * sizeof(float);
-}
-
 int64_t tiles_for(int64_t rows) {
   const int64_t each = tile_tokens_for(static_cast<uint32_t>(rows));
   return (rows + each - 1) / each;
@@ -56,7 +52,7 @@ GpuMatmulLimits half_of(GpuMatmulLimits limits) {
 // Fewer rows never make more tiles.
 GpuMatmul::Layout::Layout(const GpuMatmulLimits& call) {
   const auto rows = static_cast<uint64_t>(call.rows);
-  list = x + gpu_aligned(float_bytes(call.rows * call.columns));
+  list = x + gpu_aligned(gpu_float_bytes(call.rows * call.columns));
   tiles = list + gpu_aligned(rows * sizeof(GpuRowPair));
   const auto num_tiles = static_cast<uint64_t>(call.pieces * tiles_for(call.rows));
   end = tiles + gpu_aligned(num_tiles * sizeof(GpuTile));
@@ -64,13 +60,13 @@ GpuMatmul::Layout::Layout(const GpuMatmulLimits& call) {
 
 GpuMatmul::Bytes GpuMatmul::bytes_for(const GpuMatmulLimits& limits) {
   const uint64_t inputs = std::max(Layout(limits).end, 2 * Layout(half_of(limits)).end);
-  return {.on_device = fixed_bytes(limits), .on_host = inputs + float_bytes(limits.results)};
+  return {.on_device = fixed_bytes(limits), .on_host = inputs + gpu_float_bytes(limits.results)};
 }
 
 GpuMatmul::GpuMatmul(GpuDevice& device, const GpuMatmulLimits& limits, HostRows host)
     : device_(&device), limits_(limits), half_(half_of(limits)), host_(host) {
   calls_[1].inputs = Layout(half_).end;
-  calls_[1].results = float_bytes(half_.results);
+  calls_[1].results = gpu_float_bytes(half_.results);
 }
 
 Result<GpuMatmul> GpuMatmul::create(GpuDevice& device, const GpuMatmulLimits& limits,
@@ -82,7 +78,7 @@ Result<GpuMatmul> GpuMatmul::create(GpuDevice& device, const GpuMatmulLimits& li
     return {};
   };
   const auto own = GpuMemoryKind::kDevice, shared = GpuMemoryKind::kShared;
-  const uint64_t results = float_bytes(limits.results);
+  const uint64_t results = gpu_float_bytes(limits.results);
   PENSTOCK_TRY(take(made.inputs_, bytes_for(limits).on_host - results, shared));
   PENSTOCK_TRY(take(made.packed_x_, fixed_bytes(limits), own));
   PENSTOCK_TRY(take(made.results_, results, shared));
@@ -111,7 +107,7 @@ void GpuMatmul::write_inputs(const Call& call, Rows x, std::span<const GpuProduc
     }
   }
   std::byte* to = inputs_.host_bytes().data() + call.inputs;
-  const auto bytes = static_cast<size_t>(float_bytes(x.width));
+  const auto bytes = static_cast<size_t>(gpu_float_bytes(x.width));
   const ColumnOrder* order = products[0].projection.weight.coded.order;
   host_.each(x.count, bytes, [&](int64_t t) {
     put_row(order, x.row(t), to + call.layout.x + static_cast<size_t>(t) * bytes);
@@ -146,7 +142,7 @@ void GpuMatmul::record_packed(GpuCommands& commands, const Call& call, const Gpu
              .tiles = tiles,
              .list = inputs + call.layout.list,
              .packed = packed_x_.address(),
-             .result = results + float_bytes(floats + piece.first_row),
+             .result = results + gpu_float_bytes(floats + piece.first_row),
              .columns = x.width,
              .rows = piece.rows,
              .stride = weight.rows,
@@ -213,7 +209,7 @@ Result<void> GpuMatmul::finish(std::span<const GpuProduct> products) {
     const Projection& projection = product.projection;
     PENSTOCK_CHECK(projection.out.count == call.rows);
     const int64_t width = projection.out.width;
-    host_.each(call.rows, float_bytes(width), [&](int64_t t) {
+    host_.each(call.rows, gpu_float_bytes(width), [&](int64_t t) {
       const std::span<float> out = projection.out.row(t);
       std::copy_n(from + t * width, out.size(), out.begin());
       if (projection.bias == nullptr) return;

@@ -5,7 +5,10 @@
 #pragma once
 
 #include <algorithm>
+#include <cstddef>
 #include <cstdint>
+#include <cstring>
+#include <span>
 
 #include "base/thread_pool.h"
 
@@ -31,7 +34,16 @@ class HostRows {
     });
   }
 
+  void copy(std::span<const std::byte> from, std::byte* to) const {
+    const auto count = static_cast<int64_t>((from.size() + kPiece - 1) / kPiece);
+    each(count, kPiece, [&](int64_t i) {
+      const size_t at = static_cast<size_t>(i) * kPiece;
+      std::memcpy(to + at, from.data() + at, std::min(kPiece, from.size() - at));
+    });
+  }
+
  private:
+  static constexpr size_t kPiece = 32 << 10;  // of a copy by the team
   // One thread copies so much while a team wakes.
   static constexpr int64_t kAlone = 256 << 10, kTaskBytes = 64 << 10;
 

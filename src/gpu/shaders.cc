@@ -3,11 +3,17 @@
 namespace penstock {
 namespace {
 
+constexpr uint32_t kDeltaNet[] = {
+#include "delta_net.inc"
+};
 constexpr uint32_t kPackRows[] = {
 #include "pack_rows.inc"
 };
 constexpr uint32_t kProbe[] = {
 #include "probe.inc"
+};
+constexpr uint32_t kProbeFused[] = {
+#include "probe_fused.inc"
 };
 constexpr uint32_t kProduct[] = {
 #include "product.inc"
@@ -24,10 +30,9 @@ struct Row {
   std::span<const uint32_t> words;
 };
 // In the order of Shader.
-constexpr Row kRows[] = {{"pack_rows", kPackRows},
-                         {"probe", kProbe},
-                         {"product", kProduct},
-                         {"product_wide", kProductWide},
+constexpr Row kRows[] = {{"delta_net", kDeltaNet}, {"pack_rows", kPackRows},
+                         {"probe", kProbe},        {"probe_fused", kProbeFused},
+                         {"product", kProduct},    {"product_wide", kProductWide},
                          {"read", kRead}};
 
 }  // namespace

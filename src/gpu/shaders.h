@@ -9,9 +9,22 @@
 
 namespace penstock {
 
-enum class Shader : uint8_t { kPackRows, kProbe, kProduct, kProductWide, kRead };
-inline constexpr Shader kShaders[] = {Shader::kPackRows, Shader::kProbe, Shader::kProduct,
-                                      Shader::kProductWide, Shader::kRead};
+enum class Shader : uint8_t {
+  kDeltaNet,
+  kPackRows,
+  kProbe,
+  kProbeFused,
+  kProduct,
+  kProductWide,
+  kRead
+};
+inline constexpr Shader kShaders[] = {Shader::kDeltaNet,   Shader::kPackRows, Shader::kProbe,
+                                      Shader::kProbeFused, Shader::kProduct,  Shader::kProductWide,
+                                      Shader::kRead};
+// Those with the device's own fused multiply-add, which is used where it was seen to be right.
+constexpr bool has_own_fused(Shader shader) {
+  return shader == Shader::kDeltaNet || shader == Shader::kProbeFused;
+}
 
 std::string_view name_of(Shader shader);
 std::span<const uint32_t> spirv_of(Shader shader);

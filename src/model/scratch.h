@@ -5,8 +5,11 @@
 // Errors   create(): kOutOfMemory
 #pragma once
 
+#include <vector>
+
 #include "base/place.h"
 #include "base/result.h"
+#include "compute/backend.h"
 #include "compute/rows.h"
 #include "model/config.h"
 
@@ -46,6 +49,8 @@ class Scratch {
 
   const ScratchRows& rows() const { return rows_; }
   const ScratchShape& shape() const { return shape_; }
+  // A layer's calls, one for each sequence; kept, so that layers allocate nothing.
+  std::vector<DeltaNetCall>& delta_net_calls() { return delta_net_calls_; }
 
  private:
   Scratch() = default;
@@ -53,6 +58,7 @@ class Scratch {
   Buffer buffer_;
   ScratchRows rows_;
   ScratchShape shape_;
+  std::vector<DeltaNetCall> delta_net_calls_;
 };
 
 // `rows` cut to a width: two uses of one buffer differ only in that.

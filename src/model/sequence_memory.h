@@ -41,6 +41,10 @@ class SequenceMemory {
   static Result<SequenceMemory> create(const ModelConfig& config, const SequenceLimits& limits,
                                        Backend& backend);
 
+  // Through which states are cleared, read and written from now on: the one that computes with them, since
+  // they may be elsewhere as well.
+  void set_backend(Backend& backend) { backend_ = &backend; }
+
   // What one position takes: keys and values of all attention layers, and of the prediction block's.
   static uint64_t bytes_per_position(const ModelConfig& config, KvForm form);
 

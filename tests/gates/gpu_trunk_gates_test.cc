@@ -96,6 +96,7 @@ class GpuTrunk : public ::testing::TestWithParam<int> {  // of kTrunkModels
     with.gpu.vram_bytes = kPlentyOfVram;
     with.gpu.trunk = TrunkOnGpu::kOn;
     with.gpu.trunk_matrix_least = 0;
+    with.gpu.delta_net_sums = DeltaNetSums::kWhole;
     with.gpu.probe_inputs = 64;
     with.gpu.validate = true;
     with.tell = [this](const std::string& line) { lines_.push_back(line); };
@@ -150,6 +151,9 @@ TEST_P(GpuTrunk, g30_none_some_and_all_matrices_and_any_chunk) {
     const GpuReport report = *engine->gpu_report();
     EXPECT_EQ(report.trunk.matrices, report.trunk_fit) << i;
     EXPECT_EQ(report.trunk.products > 0, i != 1 && i != 4) << i;
+    if (GetParam() < 2 && i != 5) {  // what belongs to a delta-net lies there together, or not
+      EXPECT_EQ(report.trunk.delta_nets > 0, i == 0 || i == 3) << i;
+    }
     if (GetParam() < 2 && i != 5) {  // of the odd one's shared experts a matrix is no whole block
       EXPECT_EQ(report.trunk.ffns > 0, i == 0 || i == 3 || i == 4) << i;
     }
@@ -202,6 +206,20 @@ TEST_P(GpuTrunk, g30_several_sequences) {
   expect_silent_and_within_its_memory(*engine);
 }
 
+// States that lie there are those of whoever goes on from them: the next conversation, one that was
+// begun before, one that is found again on disk.
+TEST_P(GpuTrunk, g30_states_of_one_conversation_after_another) {
+  EngineOptions with = on_gpu();
+  with.gpu.prompts = SideRule::kDevice;
+  with.num_checkpoints = 2;
+  with.prefix_store.directory = temporary_folder();
+  for (int opened = 0; opened < 2; ++opened) {
+    const auto engine = open_engine(with);
+    for (int i = 0; i < 4; ++i) EXPECT_TRUE(trunk_answer(*engine) == without_gpu()) << i;
+    expect_silent_and_within_its_memory(*engine);
+  }
+}
+
 TEST_P(GpuTrunkOfOne, g30_drafts) {
   EngineOptions with = on_gpu();
   with.speculation = Speculation::kOn;
@@ -238,7 +256,7 @@ TEST_P(GpuTrunkOfOne, g30_a_device_that_is_lost_or_silent_at_any_point) {
 
 TEST_P(GpuTrunkOfOne, g30_memory_that_is_refused_at_any_allocation) {
   int refused = 0;
-  for (int64_t n = 0;; n += 5) {  // each one: gpu/gpu_backend_test.cc
+  for (int64_t n = 0;; n += 10) {  // each one: gpu/gpu_backend_test.cc
     EngineOptions with = on_gpu();
     with.gpu.faults.allocations_before_failure = n;
     lines_.clear();

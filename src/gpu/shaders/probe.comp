@@ -5,6 +5,7 @@
 #include "common.glsl"
 #include "exact.glsl"
 #include "numbers.glsl"
+#include "fused.glsl"
 
 layout(local_size_x = 64) in;
 layout(push_constant) uniform Arguments {
@@ -31,6 +32,7 @@ uint result_of(uint x_bits, uint y_bits, uint z_bits) {
     case 12: return uint(packed_dot(x_bits, y_bits));
     case 13: return floatBitsToUint(half_of(x_bits & 0xbfffu));
     case 14: return floatBitsToUint(half_of_e8m0(2 + (x_bits & 0x7fu)));
+    case 15: return fused(x_bits, y_bits, z_bits);
   }
   return 0;
 }

@@ -114,28 +114,31 @@ void Qwen35Moe::delta_net(Step& step, const Layer& layer, int64_t index,
   const Rows z = with_width(rows.mixer_gate.first(tokens), weights.in_proj_z.rows);
   const Rows b = rows.beta.first(tokens), a = rows.decay.first(tokens);
   const Rows out = with_width(rows.mixer_out.first(tokens), weights.out_proj.columns);
-  const Projection inputs[] = {{weights.in_proj_qkv, nullptr, qkv},
-                               {weights.in_proj_z, nullptr, z},
-                               {weights.in_proj_b, nullptr, b},
-                               {weights.in_proj_a, nullptr, a}};
-  step.backend.matmul(rows.h.first(tokens), inputs);
+  std::vector<DeltaNetCall>& calls = step.scratch.delta_net_calls();
+  calls.clear();
   int64_t first = 0;
   for (const Segment& segment : segments) {
     const int64_t count = segment.state->rows();
-    step.backend.delta_net({.shape = delta_net_shape_,
-                            .weights = weights.weights,
-                            .before = segment.state->before(index),
-                            .after = segment.state->after(index),
-                            .ahead = segment.state->ahead(index),
-                            .qkv = qkv.slice(first, count),
-                            .z = z.slice(first, count),
-                            .b = b.slice(first, count),
-                            .a = a.slice(first, count),
-                            .out = out.slice(first, count)});
+    calls.push_back({.shape = delta_net_shape_,
+                     .weights = weights.weights,
+                     .before = segment.state->before(index),
+                     .after = segment.state->after(index),
+                     .ahead = segment.state->ahead(index),
+                     .qkv = qkv.slice(first, count),
+                     .z = z.slice(first, count),
+                     .b = b.slice(first, count),
+                     .a = a.slice(first, count),
+                     .out = out.slice(first, count)});
     first += count;
   }
-  const Projection output[] = {{weights.out_proj, nullptr, rows.y.first(tokens)}};
-  step.backend.matmul(out, output);
+  step.backend.delta_net_block({.x = rows.h.first(tokens),
+                                .qkv = {weights.in_proj_qkv, nullptr, qkv},
+                                .z = {weights.in_proj_z, nullptr, z},
+                                .b = {weights.in_proj_b, nullptr, b},
+                                .a = {weights.in_proj_a, nullptr, a},
+                                .calls = calls,
+                                .mixed = out,
+                                .output = {weights.out_proj, nullptr, rows.y.first(tokens)}});
 }
 
 }  // namespace penstock

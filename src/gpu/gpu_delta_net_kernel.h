@@ -1,0 +1,71 @@
+// The kernel of the delta-net op (shaders/delta_net.comp), with the bits of the CPU's.
+//
+// Its sums are fused, and its numbers may be subnormal. A device's own fused sums need not be the processors',
+// and devices may take subnormal numbers for zeros. Of whole numbers everything is right on every device, but
+// some twenty times as slow (one H200). So where a device was seen to give the processors' bits for numbers that
+// are not subnormal, the kernel computes as the device does and does once more, with whole numbers, what may
+// have gone through a subnormal one. Both are compared on one op before that: a driver may do in one kernel
+// what it does not do in another.
+//
+//   const auto kernel = PENSTOCK_TRY(GpuDeltaNetKernel::create(device, shape));
+//   kernel.run(commands, {.qkv = ..., .rows = 1});
+//
+// Threads  as GpuDevice
+// Memory   what the comparison takes, while it runs; addresses of calls are the caller's buffers'
+// Errors   create(): kIo, kOutOfMemory
+#pragma once
+
+#include <cstdint>
+
+#include "base/result.h"
+#include "compute/backend.h"
+#include "gpu/gpu_device.h"
+
+namespace penstock {
+
+// Floats of the weights as the kernel has them: convolution, decay, dt_bias, norm.
+int64_t delta_net_weight_floats(const DeltaNetShape& shape);
+// Of what comes into a state with a row: inputs of the convolution, b, a.
+int64_t delta_net_journal_floats(const DeltaNetShape& shape);
+
+// Whether the device's own fused sums, products and sums have the CPU's bits, but for subnormal numbers.
+Result<bool> has_right_fused(GpuDevice& device, int64_t inputs);
+
+// How the kernel computes; by the numbers of shaders/delta_net.comp. kPretended: whole numbers that are lost
+// as a device loses subnormal ones, for tests of what is then done.
+enum class DeltaNetSums : uint8_t { kWhole, kOwn, kPretended };
+
+class GpuDeltaNetKernel {
+ public:
+  // Whether a kernel can be made for heads of this shape.
+  static bool suits(const DeltaNetShape& shape);
+
+  GpuDeltaNetKernel() = default;
+  // wanted: kOwn, and kWhole where that is not right.
+  static Result<GpuDeltaNetKernel> create(GpuDevice& device, const DeltaNetShape& shape,
+                                          DeltaNetSums wanted);
+
+  // Addresses. A state is its history, and its memory memory_at floats behind.
+  struct Call {
+    uint64_t qkv = 0, z = 0, b = 0, a = 0;  // f32 [rows, ..], rows side by side
+    uint64_t result = 0;                    // f32 [rows, value_heads * value_dim]
+    uint64_t weights = 0;
+    uint64_t before = 0, after = 0;
+    uint64_t ahead = 0;    // 0: no row is on trial; else rows is at least 2
+    uint64_t journal = 0;  // f32 [rows, delta_net_journal_floats()]: is written
+    int64_t rows = 0, memory_at = 0;
+  };
+  void run(GpuCommands& commands, const Call& call) const;
+
+  DeltaNetSums sums() const { return sums_; }
+
+ private:
+  static Result<bool> agree(GpuDevice& device, const GpuDeltaNetKernel& a,
+                            const GpuDeltaNetKernel& b);
+
+  DeltaNetShape shape_;
+  GpuKernel kernel_;
+  DeltaNetSums sums_ = DeltaNetSums::kWhole;
+};
+
+}  // namespace penstock

@@ -1,0 +1,429 @@
+#include "gpu/gpu_delta_nets.h"
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+#include <utility>
+
+#include "base/check.h"
+#include "gpu/gpu_buffer.h"
+
+namespace penstock {
+namespace {
+
+constexpr int64_t kBlockPiecesMax = 32;  // of its matrices
+
+int64_t value_width(const DeltaNetShape& shape) {
+  return int64_t{shape.value_heads} * shape.value_dim;
+}
+
+int64_t fixed_bytes(int64_t columns) {
+  return gpu_fixed_row_bytes((columns + kGroupColumns - 1) / kGroupColumns * kGroupColumns);
+}
+
+std::vector<GpuProductUse> uses_of(std::span<const GpuCoding> codings) {
+  std::vector<GpuProductUse> uses;
+  for (const GpuCoding& coding : codings) uses.push_back({.coding = coding});
+  return uses;
+}
+
+// The matrices of a block in its order, with their pieces.
+struct BlockMatrix {
+  const Matrix* matrix;
+  std::span<const GpuPiece> pieces;
+  uint64_t result;  // of its product
+};
+
+}  // namespace
+
+bool GpuDeltaNetLimits::can_be_computed() const {
+  return layers > 0 && GpuDeltaNetKernel::suits(shape) && value_width(shape) % kGroupColumns == 0 &&
+         hidden_size % kGroupColumns == 0;
+}
+
+GpuStatesShape GpuDeltaNetLimits::of_states() const {
+  return {.layers = layers,
+          .slots = states,
+          .history_floats = (shape.conv_kernel - 1) * shape.conv_channels(),
+          .memory_floats = value_width(shape) * shape.key_dim};
+}
+
+GpuDeltaNets::Layout::Layout(const GpuDeltaNetLimits& limits) {
+  const DeltaNetShape& shape = limits.shape;
+  const int64_t rows = limits.rows;
+  const auto take = [](uint64_t& so_far, uint64_t& begin, uint64_t bytes) {
+    begin = so_far;
+    so_far += gpu_aligned(bytes);
+  };
+  const uint64_t heads = gpu_float_bytes(rows * shape.value_heads);
+  const auto mixed_width = value_width(shape);
+  take(end, packed_x, static_cast<uint64_t>(rows * fixed_bytes(limits.hidden_size)));
+  take(end, qkv, gpu_float_bytes(rows * shape.conv_channels()));
+  take(end, z, gpu_float_bytes(rows * mixed_width));
+  take(end, b, heads);
+  take(end, a, heads);
+  take(end, mixed, gpu_float_bytes(rows * mixed_width));
+  take(end, packed_mixed, static_cast<uint64_t>(rows * fixed_bytes(mixed_width)));
+  take(end, weights, gpu_float_bytes(limits.layers * delta_net_weight_floats(shape)));
+
+  take(host_end, x, gpu_float_bytes(rows * limits.hidden_size));
+  take(host_end, y, gpu_float_bytes(rows * limits.hidden_size));
+  take(host_end, host_b, heads);
+  take(host_end, host_a, heads);
+  take(host_end, list, static_cast<uint64_t>(rows) * sizeof(GpuRowPair));
+  take(host_end, tiles, kBlockPiecesMax * sizeof(GpuTile));
+  take(host_end, journal, gpu_float_bytes(rows * delta_net_journal_floats(shape)));
+  take(host_end, new_weights, gpu_float_bytes(delta_net_weight_floats(shape)));
+}
+
+GpuDeltaNets::Bytes GpuDeltaNets::bytes_for(const GpuDeltaNetLimits& limits) {
+  const Layout layout(limits);
+  const GpuStates::Bytes states = GpuStates::bytes_for(limits.of_states());
+  const uint64_t journals =
+      gpu_float_bytes(limits.layers * kJournalRows * delta_net_journal_floats(limits.shape) +
+                      limits.rows * value_width(limits.shape)) +
+      static_cast<uint64_t>(limits.layers * kJournalRows) * sizeof(Owed);
+  return {.on_device = layout.end + states.on_device,
+          .on_host = layout.host_end + journals + states.on_host};
+}
+
+GpuDeltaNets::GpuDeltaNets(GpuDevice& device, const GpuDeltaNetLimits& limits)
+    : device_(&device),
+      limits_(limits),
+      layout_(limits),
+      journals_(static_cast<size_t>(limits.layers * kJournalRows *
+                                    delta_net_journal_floats(limits.shape))),
+      rows_in_use_(static_cast<size_t>(limits.layers)),
+      answers_(static_cast<size_t>(limits.rows * value_width(limits.shape))) {}
+
+Result<GpuDeltaNets> GpuDeltaNets::create(GpuDevice& device, const GpuDeltaNetLimits& limits,
+                                          std::span<const GpuCoding> codings, HostRows host) {
+  const DeltaNetShape& shape = limits.shape;
+  PENSTOCK_CHECK(limits.rows >= 1 && limits.rows <= kTileTokens && limits.can_be_computed());
+  GpuDeltaNets nets(device, limits);
+  nets.owed_.reserve(static_cast<size_t>(limits.layers * kJournalRows));
+  nets.states_ = PENSTOCK_TRY(GpuStates::create(device, limits.of_states(), host));
+  nets.work_ =
+      PENSTOCK_TRY(device.allocate(nets.layout_.end, GpuMemoryKind::kDevice, "rows of delta-nets"));
+  nets.rows_ = PENSTOCK_TRY(
+      device.allocate(nets.layout_.host_end, GpuMemoryKind::kShared, "rows of delta-nets"));
+  nets.products_ = PENSTOCK_TRY(GpuProducts::create(device, uses_of(codings)));
+  nets.kernel_ = PENSTOCK_TRY(GpuDeltaNetKernel::create(device, shape, limits.sums));
+  return nets;
+}
+
+float* GpuDeltaNets::journal_of(int64_t layer, int64_t row) {
+  return journals_.data() + (layer * kJournalRows + row) * delta_net_journal_floats(limits_.shape);
+}
+
+bool GpuDeltaNets::takes(const DeltaNetBlock& block, const GpuBlockPieces& pieces) const {
+  const int64_t rows = block.x.count;
+  if (rows < 1 || rows > limits_.rows || block.x.width != limits_.hidden_size ||
+      block.output.out.width > limits_.hidden_size) {
+    return false;
+  }
+  if (pieces.qkv.empty() || pieces.z.empty() || pieces.output.empty()) return false;
+  const int64_t all = std::ssize(pieces.qkv) + std::ssize(pieces.z) + std::ssize(pieces.b) +
+                      std::ssize(pieces.a) + std::ssize(pieces.output);
+  if (all > kBlockPiecesMax || block.output.bias != nullptr) return false;
+  for (const Projection* projection : {&block.qkv, &block.z, &block.b, &block.a, &block.output}) {
+    if (projection->bias != nullptr || projection->weight.coded.order != nullptr) return false;
+  }
+  int64_t states = 0;
+  for (const DeltaNetCall& call : block.calls) {
+    const bool is_on_trial = call.ahead.memory != nullptr;
+    states += is_on_trial ? 3 : 2;
+    if (call.before.memory == call.after.memory || (is_on_trial && call.qkv.count < 2)) {
+      return false;
+    }
+  }
+  const bool has_room =
+      layers_.contains(block.calls[0].weights.conv) || std::ssize(layers_) < limits_.layers;
+  return has_room && states <= limits_.states;
+}
+
+// Its weights are copied over when it is seen first.
+int64_t GpuDeltaNets::layer_of(GpuCommands& commands, const DeltaNetWeights& weights) {
+  const auto [place, is_new] = layers_.try_emplace(weights.conv, std::ssize(layers_));
+  if (!is_new) return place->second;
+  const DeltaNetShape& shape = limits_.shape;
+  std::byte* to = host(layout_.new_weights);
+  const auto append = [&](const float* data, int64_t count) {
+    std::memcpy(to, data, static_cast<size_t>(gpu_float_bytes(count)));
+    to += gpu_float_bytes(count);
+  };
+  append(weights.conv, shape.conv_channels() * shape.conv_kernel);
+  append(weights.decay, shape.value_heads);
+  append(weights.dt_bias, shape.value_heads);
+  append(weights.norm, shape.value_dim);
+  commands.copy(rows_, layout_.new_weights, work_, weights_at(place->second),
+                gpu_float_bytes(delta_net_weight_floats(shape)));
+  return place->second;
+}
+
+uint64_t GpuDeltaNets::weights_at(int64_t layer) const {
+  return layout_.weights + gpu_float_bytes(layer * delta_net_weight_floats(limits_.shape));
+}
+
+void GpuDeltaNets::write_inputs(const DeltaNetBlock& block, const GpuBlockPieces& pieces) {
+  const auto rows = static_cast<uint32_t>(block.x.count);
+  const auto copy = [this](Rows from, uint64_t to) {
+    for (int64_t t = 0; t < from.count; ++t) {
+      const std::span<const float> row = from.row(t);
+      std::memcpy(host(to) + static_cast<size_t>(t) * row.size_bytes(), row.data(),
+                  row.size_bytes());
+    }
+  };
+  copy(block.x, layout_.x);
+  if (pieces.b.empty()) copy(block.b.out, layout_.host_b);
+  if (pieces.a.empty()) copy(block.a.out, layout_.host_a);
+  std::byte* to = host(layout_.list);
+  for (uint32_t t = 0; t < rows; ++t, to += sizeof(GpuRowPair)) {
+    const GpuRowPair pair = {t, t};
+    std::memcpy(to, &pair, sizeof(pair));
+  }
+  to = host(layout_.tiles);
+  for (const auto& of_matrix : {pieces.qkv, pieces.z, pieces.b, pieces.a, pieces.output}) {
+    for (const GpuPiece& piece : of_matrix) {
+      const GpuTile tile = {.matrix = piece.planes, .first = 0, .count = rows};
+      std::memcpy(to, &tile, sizeof(tile));
+      to += sizeof(tile);
+    }
+  }
+}
+
+void GpuDeltaNets::record_inputs(GpuCommands& commands, const DeltaNetBlock& block,
+                                 const GpuBlockPieces& pieces) const {
+  const uint64_t work = work_.address(), shared = rows_.address();
+  const BlockMatrix matrices[] = {{&block.qkv.weight, pieces.qkv, work + layout_.qkv},
+                                  {&block.z.weight, pieces.z, work + layout_.z},
+                                  {&block.b.weight, pieces.b, work + layout_.b},
+                                  {&block.a.weight, pieces.a, work + layout_.a}};
+  // Those whose codes lie so that x is packed for them alike go together.
+  std::array<uint32_t, std::size(matrices)> packed = {};
+  size_t num_packed = 0;
+  for (const BlockMatrix& first : matrices) {
+    const GpuCoding packed_for = gpu_coding_of(*first.matrix);
+    const bool is_done =
+        first.pieces.empty() || std::ranges::count(packed, packed_for.fours_in_word()) > 0;
+    if (is_done) continue;
+    if (num_packed > 0) commands.barrier();
+    packed[num_packed++] = packed_for.fours_in_word();
+    products_.pack(commands, {.coding = packed_for,
+                              .x = shared + layout_.x,
+                              .packed = work + layout_.packed_x,
+                              .columns = block.x.width,
+                              .stride = block.x.width,
+                              .rows = block.x.count});
+    commands.barrier();
+    uint64_t tile = shared + layout_.tiles;
+    for (const BlockMatrix& each : matrices) {
+      const bool is_alike = !each.pieces.empty() && gpu_coding_of(*each.matrix).fours_in_word() ==
+                                                        packed_for.fours_in_word();
+      for (const GpuPiece& piece : each.pieces) {
+        if (is_alike) {
+          products_.multiply(commands, {.coding = gpu_coding_of(*each.matrix),
+                                        .tile_tokens = block.x.count > 1 ? kTileTokens : 1,
+                                        .tiles = tile,
+                                        .list = shared + layout_.list,
+                                        .packed = work + layout_.packed_x,
+                                        .result = each.result + gpu_float_bytes(piece.first_row),
+                                        .columns = block.x.width,
+                                        .rows = piece.rows,
+                                        .stride = each.matrix->rows,
+                                        .num_tiles = 1});
+        }
+        tile += sizeof(GpuTile);
+      }
+    }
+  }
+  commands.barrier();
+}
+
+void GpuDeltaNets::record_op(GpuCommands& commands, const DeltaNetBlock& block,
+                             const GpuBlockPieces& pieces, int64_t layer) {
+  const DeltaNetShape& shape = limits_.shape;
+  const uint64_t work = work_.address(), shared = rows_.address();
+  const int64_t heads = shape.value_heads, width = value_width(shape);
+  const uint64_t b = pieces.b.empty() ? shared + layout_.host_b : work + layout_.b;
+  const uint64_t a = pieces.a.empty() ? shared + layout_.host_a : work + layout_.a;
+  places_.clear();
+  states_->begin(layer);
+  for (const DeltaNetCall& call : block.calls) {
+    places_.push_back({states_->read(commands, call.before), states_->write(call.after),
+                       call.ahead.memory == nullptr ? 0 : states_->write(call.ahead)});
+  }
+  commands.barrier();
+  int64_t first = 0;
+  for (size_t i = 0; i < block.calls.size(); ++i) {
+    const int64_t rows = block.calls[i].qkv.count;
+    kernel_.run(commands,
+                {.qkv = work + layout_.qkv + gpu_float_bytes(first * shape.conv_channels()),
+                 .z = work + layout_.z + gpu_float_bytes(first * width),
+                 .b = b + gpu_float_bytes(first * heads),
+                 .a = a + gpu_float_bytes(first * heads),
+                 .result = work + layout_.mixed + gpu_float_bytes(first * width),
+                 .weights = work + weights_at(layer),
+                 .before = places_[i].before,
+                 .after = places_[i].after,
+                 .ahead = places_[i].ahead,
+                 .journal = shared + layout_.journal +
+                            gpu_float_bytes(first * delta_net_journal_floats(shape)),
+                 .rows = rows,
+                 .memory_at = limits_.of_states().memory_at()});
+    first += rows;
+  }
+  commands.barrier();
+}
+
+void GpuDeltaNets::record_output(GpuCommands& commands, const DeltaNetBlock& block,
+                                 const GpuBlockPieces& pieces) const {
+  const uint64_t work = work_.address(), shared = rows_.address();
+  const Matrix& weight = block.output.weight;
+  const GpuCoding coding = gpu_coding_of(weight);
+  products_.pack(commands, {.coding = coding,
+                            .x = work + layout_.mixed,
+                            .packed = work + layout_.packed_mixed,
+                            .columns = weight.columns,
+                            .stride = weight.columns,
+                            .rows = block.x.count});
+  commands.barrier();
+  const auto before = static_cast<uint64_t>(std::ssize(pieces.qkv) + std::ssize(pieces.z) +
+                                            std::ssize(pieces.b) + std::ssize(pieces.a));
+  uint64_t tile = shared + layout_.tiles + before * sizeof(GpuTile);
+  for (const GpuPiece& piece : pieces.output) {
+    products_.multiply(commands, {.coding = coding,
+                                  .tile_tokens = block.x.count > 1 ? kTileTokens : 1,
+                                  .tiles = tile,
+                                  .list = shared + layout_.list,
+                                  .packed = work + layout_.packed_mixed,
+                                  .result = shared + layout_.y + gpu_float_bytes(piece.first_row),
+                                  .columns = weight.columns,
+                                  .rows = piece.rows,
+                                  .stride = weight.rows,
+                                  .num_tiles = 1});
+    tile += sizeof(GpuTile);
+  }
+}
+
+Result<void> GpuDeltaNets::begin(const DeltaNetBlock& block, const GpuBlockPieces& pieces) {
+  PENSTOCK_DCHECK(takes(block, pieces));
+  const DeltaNetShape& shape = block.calls[0].shape;
+  PENSTOCK_CHECK(shape.conv_channels() == limits_.shape.conv_channels() &&
+                 shape.value_dim == limits_.shape.value_dim);
+  PENSTOCK_TRY(device_->compute().wait(fence_));  // of a call that nobody finished
+  const auto known = layers_.find(block.calls[0].weights.conv);
+  if (known != layers_.end() && !has_room(known->second, block)) {
+    PENSTOCK_TRY(settle(known->second));
+  }
+  GpuCommands commands = PENSTOCK_TRY(device_->compute().begin());
+  layer_ = layer_of(commands, block.calls[0].weights);
+  write_inputs(block, pieces);
+  record_inputs(commands, block, pieces);
+  record_op(commands, block, pieces, layer_);
+  record_output(commands, block, pieces);
+  fence_ = PENSTOCK_TRY(device_->compute().submit(commands));
+  return {};
+}
+
+// Whether the layer's journal takes the rows, and its slots the states beside those that lie there alone.
+bool GpuDeltaNets::has_room(int64_t layer, const DeltaNetBlock& block) {
+  if (rows_in_use_[static_cast<size_t>(layer)] + block.x.count > kJournalRows) return false;
+  seen_.clear();
+  const auto add = [this](const DeltaNetState& state) {
+    const bool is_new =
+        state.memory != nullptr && std::ranges::find(seen_, state.memory) == seen_.end();
+    if (is_new) seen_.push_back(state.memory);
+  };
+  for (const DeltaNetCall& call : block.calls) {
+    for (const DeltaNetState& state : {call.before, call.after, call.ahead}) add(state);
+  }
+  for (const Owed& owed : owed_) {
+    if (owed.layer != layer) continue;
+    for (const DeltaNetState& state : {owed.after, owed.ahead}) add(state);
+  }
+  return std::ssize(seen_) <= limits_.states;
+}
+
+bool GpuDeltaNets::is_awaited(const float* begin, int64_t floats) const {
+  const GpuStatesShape shape = limits_.of_states();
+  return std::ranges::any_of(owed_, [&](const Owed& owed) {
+    return shape.meets(owed.after, begin, floats) || shape.meets(owed.ahead, begin, floats);
+  });
+}
+
+bool GpuDeltaNets::needs(const float* begin, int64_t floats) const {
+  const GpuStatesShape shape = limits_.of_states();
+  return is_awaited(begin, floats) || std::ranges::any_of(owed_, [&](const Owed& owed) {
+           return shape.meets(owed.before, begin, floats);
+         });
+}
+
+Result<void> GpuDeltaNets::finish(const DeltaNetBlock& block) {
+  PENSTOCK_TRY(device_->compute().wait(fence_));
+  const Rows& y = block.output.out;
+  for (int64_t t = 0; t < y.count; ++t) {
+    const std::span<float> row = y.row(t);
+    std::memcpy(row.data(), host(layout_.y) + static_cast<size_t>(t) * row.size_bytes(),
+                row.size_bytes());
+  }
+  int64_t& first = rows_in_use_[static_cast<size_t>(layer_)];
+  std::memcpy(
+      journal_of(layer_, first), host(layout_.journal),
+      static_cast<size_t>(gpu_float_bytes(y.count * delta_net_journal_floats(limits_.shape))));
+  for (const DeltaNetCall& call : block.calls) {
+    owed_.push_back({.layer = layer_,
+                     .weights = call.weights,
+                     .before = call.before,
+                     .after = call.after,
+                     .ahead = call.ahead,
+                     .first = first,
+                     .rows = call.qkv.count});
+    first += call.qkv.count;
+  }
+  return {};
+}
+
+Result<void> GpuDeltaNets::settle(int64_t layer) {
+  written_.clear();
+  for (const Owed& owed : owed_) {
+    if (owed.layer != layer) continue;
+    for (const DeltaNetState& state : {owed.after, owed.ahead}) {
+      const bool is_known = std::ranges::any_of(
+          written_, [&](const DeltaNetState& other) { return other.memory == state.memory; });
+      if (state.memory != nullptr && !is_known) written_.push_back(state);
+    }
+  }
+  if (written_.empty()) return {};
+  PENSTOCK_TRY(states_->bring_back(layer, written_));
+  std::erase_if(owed_, [layer](const Owed& owed) { return owed.layer == layer; });
+  rows_in_use_[static_cast<size_t>(layer)] = 0;
+  return {};
+}
+
+Result<void> GpuDeltaNets::settle() {
+  while (!owed_.empty()) PENSTOCK_TRY(settle(owed_.front().layer));
+  return {};
+}
+
+void GpuDeltaNets::recover(Backend& cpu) {
+  const DeltaNetShape& shape = limits_.shape;
+  const int64_t channels = shape.conv_channels(), heads = shape.value_heads;
+  const int64_t floats = delta_net_journal_floats(shape), width = value_width(shape);
+  states_->forget_all();
+  for (const Owed& owed : std::exchange(owed_, {})) {
+    const Rows inputs = {journal_of(owed.layer, owed.first), owed.rows, floats, floats};
+    cpu.delta_net({.shape = shape,
+                   .weights = owed.weights,
+                   .before = owed.before,
+                   .after = owed.after,
+                   .ahead = owed.ahead,
+                   .qkv = inputs.columns(0, channels),
+                   .z = inputs.columns(0, width),  // of answers that nobody wants
+                   .b = inputs.columns(channels, heads),
+                   .a = inputs.columns(channels + heads, heads),
+                   .out = {answers_.data(), owed.rows, width, width}});
+  }
+}
+
+}  // namespace penstock
