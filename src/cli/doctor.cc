@@ -98,16 +98,11 @@ std::string report_text(const DoctorReport& report) {
 }
 
 // Knobs are found by trial, not measured here: those of this machine stay.
-std::vector<KnobSetting> knobs_kept_in(const Call& call, const std::string& path,
-                                       const MachineProfile& measured) {
-  if (path.empty()) return {};
-  const Result<MachineProfile> before = load_profile(call.storage, path);
-  if (!before) {
-    if (before.error().code != ErrorCode::kNotFound) call.terminal.warning(before.error().message);
-    return {};
-  }
-  return differences(before->machine, measured.machine).empty() ? before->knobs
-                                                                : std::vector<KnobSetting>();
+std::vector<KnobSetting> knobs_kept_in(const Call& call, const std::string& path) {
+  const Result<std::optional<KeptProfile>> before = kept_profile(call, path);
+  if (!before) call.terminal.warning(before.error().message);
+  if (!before || !*before || !(*before)->differences.empty()) return {};
+  return (*before)->profile.knobs;
 }
 
 }  // namespace
@@ -125,7 +120,7 @@ Result<int> doctor_verb(Call& call) {
       },
       call.interrupt.token()));
   const std::string path = profile_path(call);
-  report.profile.knobs = knobs_kept_in(call, path, report.profile);
+  report.profile.knobs = knobs_kept_in(call, path);
   // Rates without a disk are no use to `plan`, and must not replace those that have one.
   const bool is_kept = !path.empty() && !report.profile.flash.empty();
   if (is_kept) PENSTOCK_TRY(save_profile(call.storage, path, report.profile));

@@ -1,7 +1,7 @@
 // The profile that `penstock doctor` keeps: where it lies, what it says, and whether it is of this machine.
 //
 // Threads  plain functions
-// Errors   kept_profile(), own_profile(): those of load_profile(), but kNotFound
+// Errors   kept_profile(): those of load_profile(), but kNotFound
 #pragma once
 
 #include <optional>

@@ -175,7 +175,6 @@ TrunkCandidates::TrunkCandidates(const ModelConfig& config, const ResidentWeight
                                  const GpuOptions& options, int64_t chunk_tokens, int sequences)
     : rows_(trunk_rows(config, chunk_tokens, sequences)) {
   rows_.delta_nets.sums = options.delta_net_sums;
-  if (!options.delta_nets) rows_.delta_nets.layers = 0;
   rows_.few_rows = options.few_tokens;
   rows_.many = options.prompts;
   const TensorList list = list_tensors(config);

@@ -44,7 +44,6 @@ struct GpuOptions {
   std::function<bool(ExpertId)> uses;  // whether it computes one that it has; empty: always
   int64_t few_tokens = kGpuFewTokens;
   uint64_t trunk_matrix_least = kTrunkMatrixLeast;
-  bool delta_nets = true;  // false: between their projections they are the processors'
   DeltaNetSums delta_net_sums = DeltaNetSums::kOwn;
   std::function<bool(const std::string& name)> trunk_takes;  // a resident tensor; empty: any
   int64_t probe_inputs = 0;                                  // 0: as at any start

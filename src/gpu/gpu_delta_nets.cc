@@ -27,14 +27,14 @@ std::vector<GpuProductUse> uses_of(std::span<const GpuCoding> codings) {
   return uses;
 }
 
-// The matrices of a block in its order, with their pieces.
-struct BlockMatrix {
+}  // namespace
+
+// A matrix of a block with its pieces.
+struct GpuDeltaNets::BlockMatrix {
   const Matrix* matrix;
   std::span<const GpuPiece> pieces;
   uint64_t result;  // of its product
 };
-
-}  // namespace
 
 bool GpuDeltaNetLimits::can_be_computed() const {
   return layers > 0 && GpuDeltaNetKernel::suits(shape) && value_width(shape) % kGroupColumns == 0 &&
@@ -125,7 +125,7 @@ bool GpuDeltaNets::takes(const DeltaNetBlock& block, const GpuBlockPieces& piece
   if (pieces.qkv.empty() || pieces.z.empty() || pieces.output.empty()) return false;
   const int64_t all = std::ssize(pieces.qkv) + std::ssize(pieces.z) + std::ssize(pieces.b) +
                       std::ssize(pieces.a) + std::ssize(pieces.output);
-  if (all > kBlockPiecesMax || block.output.bias != nullptr) return false;
+  if (all > kBlockPiecesMax) return false;
   for (const Projection* projection : {&block.qkv, &block.z, &block.b, &block.a, &block.output}) {
     if (projection->bias != nullptr || projection->weight.coded.order != nullptr) return false;
   }
@@ -192,6 +192,24 @@ void GpuDeltaNets::write_inputs(const DeltaNetBlock& block, const GpuBlockPieces
   }
 }
 
+// Products of packed rows, a tile for each piece from `tile` on.
+void GpuDeltaNets::multiply(GpuCommands& commands, int64_t rows, const BlockMatrix& matrix,
+                            uint64_t packed, uint64_t tile) const {
+  for (const GpuPiece& piece : matrix.pieces) {
+    products_.multiply(commands, {.coding = gpu_coding_of(*matrix.matrix),
+                                  .tile_tokens = rows > 1 ? kTileTokens : 1,
+                                  .tiles = tile,
+                                  .list = rows_.address() + layout_.list,
+                                  .packed = packed,
+                                  .result = matrix.result + gpu_float_bytes(piece.first_row),
+                                  .columns = matrix.matrix->columns,
+                                  .rows = piece.rows,
+                                  .stride = matrix.matrix->rows,
+                                  .num_tiles = 1});
+    tile += sizeof(GpuTile);
+  }
+}
+
 void GpuDeltaNets::record_inputs(GpuCommands& commands, const DeltaNetBlock& block,
                                  const GpuBlockPieces& pieces) const {
   const uint64_t work = work_.address(), shared = rows_.address();
@@ -220,21 +238,8 @@ void GpuDeltaNets::record_inputs(GpuCommands& commands, const DeltaNetBlock& blo
     for (const BlockMatrix& each : matrices) {
       const bool is_alike = !each.pieces.empty() && gpu_coding_of(*each.matrix).fours_in_word() ==
                                                         packed_for.fours_in_word();
-      for (const GpuPiece& piece : each.pieces) {
-        if (is_alike) {
-          products_.multiply(commands, {.coding = gpu_coding_of(*each.matrix),
-                                        .tile_tokens = block.x.count > 1 ? kTileTokens : 1,
-                                        .tiles = tile,
-                                        .list = shared + layout_.list,
-                                        .packed = work + layout_.packed_x,
-                                        .result = each.result + gpu_float_bytes(piece.first_row),
-                                        .columns = block.x.width,
-                                        .rows = piece.rows,
-                                        .stride = each.matrix->rows,
-                                        .num_tiles = 1});
-        }
-        tile += sizeof(GpuTile);
-      }
+      if (is_alike) multiply(commands, block.x.count, each, work + layout_.packed_x, tile);
+      tile += each.pieces.size() * sizeof(GpuTile);
     }
   }
   commands.barrier();
@@ -290,20 +295,8 @@ void GpuDeltaNets::record_output(GpuCommands& commands, const DeltaNetBlock& blo
   commands.barrier();
   const auto before = static_cast<uint64_t>(std::ssize(pieces.qkv) + std::ssize(pieces.z) +
                                             std::ssize(pieces.b) + std::ssize(pieces.a));
-  uint64_t tile = shared + layout_.tiles + before * sizeof(GpuTile);
-  for (const GpuPiece& piece : pieces.output) {
-    products_.multiply(commands, {.coding = coding,
-                                  .tile_tokens = block.x.count > 1 ? kTileTokens : 1,
-                                  .tiles = tile,
-                                  .list = shared + layout_.list,
-                                  .packed = work + layout_.packed_mixed,
-                                  .result = shared + layout_.y + gpu_float_bytes(piece.first_row),
-                                  .columns = weight.columns,
-                                  .rows = piece.rows,
-                                  .stride = weight.rows,
-                                  .num_tiles = 1});
-    tile += sizeof(GpuTile);
-  }
+  multiply(commands, block.x.count, {&weight, pieces.output, shared + layout_.y},
+           work + layout_.packed_mixed, shared + layout_.tiles + before * sizeof(GpuTile));
 }
 
 Result<void> GpuDeltaNets::begin(const DeltaNetBlock& block, const GpuBlockPieces& pieces) {
@@ -326,23 +319,30 @@ Result<void> GpuDeltaNets::begin(const DeltaNetBlock& block, const GpuBlockPiece
   return {};
 }
 
+void GpuDeltaNets::note(const DeltaNetState& state) {
+  const bool is_known = std::ranges::any_of(
+      noted_, [&](const DeltaNetState& other) { return other.memory == state.memory; });
+  if (state.memory != nullptr && !is_known) noted_.push_back(state);
+}
+
+// States of a layer that lie there alone.
+void GpuDeltaNets::note_written(int64_t layer) {
+  for (const Owed& owed : owed_) {
+    if (owed.layer != layer) continue;
+    note(owed.after);
+    note(owed.ahead);
+  }
+}
+
 // Whether the layer's journal takes the rows, and its slots the states beside those that lie there alone.
 bool GpuDeltaNets::has_room(int64_t layer, const DeltaNetBlock& block) {
   if (rows_in_use_[static_cast<size_t>(layer)] + block.x.count > kJournalRows) return false;
-  seen_.clear();
-  const auto add = [this](const DeltaNetState& state) {
-    const bool is_new =
-        state.memory != nullptr && std::ranges::find(seen_, state.memory) == seen_.end();
-    if (is_new) seen_.push_back(state.memory);
-  };
+  noted_.clear();
+  note_written(layer);
   for (const DeltaNetCall& call : block.calls) {
-    for (const DeltaNetState& state : {call.before, call.after, call.ahead}) add(state);
+    for (const DeltaNetState& state : {call.before, call.after, call.ahead}) note(state);
   }
-  for (const Owed& owed : owed_) {
-    if (owed.layer != layer) continue;
-    for (const DeltaNetState& state : {owed.after, owed.ahead}) add(state);
-  }
-  return std::ssize(seen_) <= limits_.states;
+  return std::ssize(noted_) <= limits_.states;
 }
 
 bool GpuDeltaNets::is_awaited(const float* begin, int64_t floats) const {
@@ -385,17 +385,10 @@ Result<void> GpuDeltaNets::finish(const DeltaNetBlock& block) {
 }
 
 Result<void> GpuDeltaNets::settle(int64_t layer) {
-  written_.clear();
-  for (const Owed& owed : owed_) {
-    if (owed.layer != layer) continue;
-    for (const DeltaNetState& state : {owed.after, owed.ahead}) {
-      const bool is_known = std::ranges::any_of(
-          written_, [&](const DeltaNetState& other) { return other.memory == state.memory; });
-      if (state.memory != nullptr && !is_known) written_.push_back(state);
-    }
-  }
-  if (written_.empty()) return {};
-  PENSTOCK_TRY(states_->bring_back(layer, written_));
+  noted_.clear();
+  note_written(layer);
+  if (noted_.empty()) return {};
+  PENSTOCK_TRY(states_->bring_back(layer, noted_));
   std::erase_if(owed_, [layer](const Owed& owed) { return owed.layer == layer; });
   rows_in_use_[static_cast<size_t>(layer)] = 0;
   return {};

@@ -103,9 +103,14 @@ class GpuDeltaNets {
   GpuDeltaNets(GpuDevice& device, const GpuDeltaNetLimits& limits);
   int64_t layer_of(GpuCommands& commands, const DeltaNetWeights& weights);
   uint64_t weights_at(int64_t layer) const;
+  void note(const DeltaNetState& state);
+  void note_written(int64_t layer);
   bool has_room(int64_t layer, const DeltaNetBlock& block);
   Result<void> settle(int64_t layer);
   void write_inputs(const DeltaNetBlock& block, const GpuBlockPieces& pieces);
+  struct BlockMatrix;
+  void multiply(GpuCommands& commands, int64_t rows, const BlockMatrix& matrix, uint64_t packed,
+                uint64_t tile) const;
   void record_inputs(GpuCommands& commands, const DeltaNetBlock& block,
                      const GpuBlockPieces& pieces) const;
   void record_op(GpuCommands& commands, const DeltaNetBlock& block, const GpuBlockPieces& pieces,
@@ -132,8 +137,7 @@ class GpuDeltaNets {
     uint64_t before, after, ahead;
   };
   std::vector<Places> places_;
-  std::vector<const float*> seen_;
-  std::vector<DeltaNetState> written_;
+  std::vector<DeltaNetState> noted_;  // each once
   int64_t layer_ = 0;
   Fence fence_;
 };
