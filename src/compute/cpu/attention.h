@@ -9,7 +9,9 @@
 //   M' = max(M, m),  L = L exp(M - M') + l exp(m - M'),  O = O exp(M - M') + o exp(m - M')
 // exp and the division by the sum are those of exact_math.h, joining is without fma.
 // The cuts depend on positions alone: a row has the same bits in any chunk of a prompt. Long
-// contexts at decode are shared among the threads by segments.
+// contexts at decode are shared among the threads by segments; short ones, with fewer segments than
+// threads, by positions while scores are made and by components while values are mixed (caches of floats,
+// up to four tokens; each thread then makes the queries and weights that it needs by itself).
 //
 // Keys and values in codes (kv_codes.h) become floats again segment by segment, and from there on all is
 // the same.
@@ -37,12 +39,14 @@ static_assert(kSegmentPositions == kKvPagePositions);  // a segment lies in one 
 struct AttentionSegment {
   int lanes;  // 8 or 16
   int64_t head_dim, positions;
-  const float* queries;   // [head_dim, lanes], scaled
-  const float* keys;      // [positions, head_dim]; in codes: [positions, row]
-  const float* values;    // likewise
+  int64_t first_component, end_component;  // that are mixed
+  const float* queries;                    // [head_dim, lanes], scaled
+  const float* keys;                       // [positions, head_dim]; in codes: [positions, row]
+  const float* values;                     // likewise
   float* decoded;         // [positions, head_dim]: scratch; nullptr: they are not in codes
   const int32_t* limits;  // [lanes]: positions of the segment that the row may see
   float* scores;          // [positions, lanes]: scratch
+  float* weights;         // likewise; may be the scores
   float* maxima;          // [lanes] out
   float* sums;            // [lanes] out
   float* mixed;           // [lanes, head_dim] out
@@ -50,6 +54,9 @@ struct AttentionSegment {
 
 struct AttentionKernels {
   void (*segment)(const AttentionSegment& segment);
+  // Its two halves, not of codes: queries and keys to scores; these to weights, and values mixed with them.
+  void (*scores)(const AttentionSegment& segment);
+  void (*mix)(const AttentionSegment& segment);
   // Joins a segment's (m, l, o) to a row's running (M, L, O).
   void (*join)(float m, float l, const float* o, int64_t head_dim, float* maximum, float* sum,
                float* mixed);
@@ -79,17 +86,22 @@ class Attention {
 
  private:
   struct Tile;
+  struct Slice;
 
   void append(const AttentionCall& call, int64_t token, int64_t kv_head, int worker) const;
   void rotated_norm(const AttentionCall& call, const float* x, const float* weight,
                     int64_t position, float* out) const;
   Tile make_tile(const AttentionCall& call, int64_t kv_head, int64_t first_row, int worker) const;
-  void run_segment(const AttentionCall& call, Tile& tile, int64_t segment) const;
+  void take_queries(const AttentionCall& call, Tile& tile) const;
+  AttentionSegment segment_of(const AttentionCall& call, Tile& tile, int64_t segment) const;
+  void run_slices(const AttentionCall& call, int64_t tiles, int64_t segments, int64_t slices) const;
+  void score_slice(const AttentionCall& call, const Slice& slice, int worker) const;
+  void mix_slice(const AttentionCall& call, const Slice& slice, int worker) const;
   void run_tile(const AttentionCall& call, int64_t kv_head, int64_t first_row, int worker) const;
   void run_part(const AttentionCall& call, int64_t kv_head, int64_t first_row, int64_t segment,
                 int worker) const;
-  void finish(const AttentionCall& call, int64_t token, int64_t head, const float* mixed,
-              float sum) const;
+  void finish(const AttentionCall& call, int64_t token, int64_t head, const float* mixed, float sum,
+              int64_t first_component, int64_t end_component) const;
   float* part_of(const AttentionCall& call, int64_t token, int64_t head, int64_t segment) const;
   void join_parts(const AttentionCall& call, int64_t token, int64_t head, int worker) const;
 

@@ -64,7 +64,8 @@ struct QueryLanes {
     const hn::RebindToSigned<D> ints;
     const V nothing = hn::Set(D(), kNothingSeen);
     for (int v = 0; v < kParts; ++v) {
-      float* scores = s.scores + v * kWidth;
+      const float* scores = s.scores + v * kWidth;
+      float* weights = s.weights + v * kWidth;
       const V limit = hn::ConvertTo(D(), hn::LoadU(ints, s.limits + v * kWidth));
       V maximum = nothing;
       for (int64_t p = 0; p < s.positions; ++p) {
@@ -78,18 +79,17 @@ struct QueryLanes {
         const V difference = hn::Sub(hn::Load(D(), scores + p * kRows), maximum);
         const V weight = hn::IfThenElseZero(seen, Exp(D(), difference));
         sum = hn::Add(sum, weight);
-        hn::Store(weight, D(), scores + p * kRows);
+        hn::Store(weight, D(), weights + p * kRows);
       }
       hn::StoreU(maximum, D(), s.maxima + v * kWidth);
       hn::StoreU(sum, D(), s.sums + v * kWidth);
     }
   }
 
-  static HWY_INLINE void Run(const AttentionSegment& s) {
+  static HWY_INLINE void AllScores(const AttentionSegment& s) {
     const int64_t distance = s.positions / kSideBySide;
     for (int64_t p = 0; p < distance; ++p) Scores<kSideBySide>(s, p, distance);
     for (int64_t p = kSideBySide * distance; p < s.positions; ++p) Scores<1>(s, p, 0);
-    Weights(s);
   }
 };
 
@@ -97,7 +97,7 @@ struct QueryLanes {
 // first + 63, ..., for kRows rows and kWidth vectors of components.
 template <int kRows, int kWidth>
 HWY_INLINE void MixStrip(const AttentionSegment& s, int row, int64_t i, int64_t first) {
-  const int64_t count = kWidth > 1 ? kLanes : s.head_dim - i;
+  const int64_t count = kWidth > 1 ? kLanes : s.end_component - i;
   FloatVec sums[kRows][kWidth];
   float* mixed = s.mixed + row * s.head_dim + i;
   PENSTOCK_UNROLL
@@ -109,7 +109,7 @@ HWY_INLINE void MixStrip(const AttentionSegment& s, int row, int64_t i, int64_t 
   }
   for (int64_t p = first; p < s.positions; p += kStreamPositions) {
     const float* value = s.values + p * s.head_dim + i;
-    const float* weights = s.scores + p * s.lanes + row;
+    const float* weights = s.weights + p * s.lanes + row;
     FloatVec values[kWidth];
     PENSTOCK_UNROLL
     for (int v = 0; v < kWidth; ++v) values[v] = LoadFirst(value + v * kLanes, count);
@@ -131,16 +131,36 @@ HWY_INLINE void MixStrip(const AttentionSegment& s, int row, int64_t i, int64_t 
 
 void Mix(const AttentionSegment& s) {
   constexpr int kRows = HWY_TARGET == HWY_AVX3 ? 8 : 4;
-  std::fill_n(s.mixed, s.lanes * s.head_dim, 0.0f);
+  for (int row = 0; row < s.lanes; ++row) {
+    float* mixed = s.mixed + row * s.head_dim;
+    std::fill(mixed + s.first_component, mixed + s.end_component, 0.0f);
+  }
   for (int64_t first = 0; first < std::min(kStreamPositions, s.positions); ++first) {
-    int64_t i = 0;
-    for (; i + 2 * kLanes <= s.head_dim; i += 2 * kLanes) {
+    int64_t i = s.first_component;
+    for (; i + 2 * kLanes <= s.end_component; i += 2 * kLanes) {
       for (int row = 0; row < s.lanes; row += kRows) MixStrip<kRows, 2>(s, row, i, first);
     }
-    for (; i < s.head_dim; i += kLanes) {
+    for (; i < s.end_component; i += kLanes) {
       for (int row = 0; row < s.lanes; row += kRows) MixStrip<kRows, 1>(s, row, i, first);
     }
   }
+}
+
+void MakeScores(const AttentionSegment& s) {
+  if (s.lanes == 8) {
+    QueryLanes<8>::AllScores(s);
+  } else {
+    QueryLanes<16>::AllScores(s);
+  }
+}
+
+void WeighAndMix(const AttentionSegment& s) {
+  if (s.lanes == 8) {
+    QueryLanes<8>::Weights(s);
+  } else {
+    QueryLanes<16>::Weights(s);
+  }
+  Mix(s);
 }
 
 // Rows of kv_codes.h to floats: out[p] = code * scale, one rounding each.
@@ -169,16 +189,12 @@ void RunSegment(const AttentionSegment& segment) {
     Decode(segment.keys, s.positions, s.head_dim, s.decoded);
     s.keys = s.decoded;
   }
-  if (s.lanes == 8) {
-    QueryLanes<8>::Run(s);
-  } else {
-    QueryLanes<16>::Run(s);
-  }
+  MakeScores(s);
   if (s.decoded != nullptr) {
     Decode(segment.values, s.positions, s.head_dim, s.decoded);
     s.values = s.decoded;
   }
-  Mix(s);
+  WeighAndMix(s);
 }
 
 void Join(float m, float l, const float* o, int64_t head_dim, float* maximum, float* sum,
@@ -206,7 +222,8 @@ void Finish(const float* mixed, float sum, const float* gate, int64_t head_dim, 
 }
 
 const AttentionKernels* AttentionTable() {
-  static constexpr AttentionKernels kKernels = {&RunSegment, &Join, &Finish};
+  static constexpr AttentionKernels kKernels = {&RunSegment, &MakeScores, &WeighAndMix, &Join,
+                                                &Finish};
   return &kKernels;
 }
 

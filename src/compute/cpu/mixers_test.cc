@@ -337,6 +337,49 @@ TEST_P(AttentionTest, sharing_a_long_context_among_threads_changes_no_bit) {
   EXPECT_TRUE(same_bits(cut.out.values, whole.out.values));
 }
 
+// Threads without a segment of their own take slices of positions and of components.
+TEST_P(AttentionTest, sharing_a_short_context_among_threads_changes_no_bit) {
+  const std::vector<int64_t> steps = {62, 1, 1, 2, 4, 3, 1, 5, 1};
+  // One more whose rows of four tokens fill more than a tile.
+  std::vector<AttentionShape> shapes(std::begin(kAttentionShapes), std::end(kAttentionShapes));
+  shapes.push_back({5, 1, 24, 4, 1e-6f, false});
+  for (const AttentionShape& shape : shapes) {
+    const AttentionCase test(shape, 80);
+    const auto whole = test.run(*backend(shape, 1), {80});
+    for (const int threads : {2, 4, 7, 19}) {
+      const auto cut = test.run(*backend(shape, threads), steps);
+      EXPECT_TRUE(same_bits(cut.out.values, whole.out.values)) << shape.heads << ", " << threads;
+      EXPECT_TRUE(same_bits(cut.cache, whole.cache)) << shape.heads << ", " << threads;
+    }
+  }
+}
+
+TEST_P(AttentionTest, slices_of_two_and_three_segments_have_the_same_bits) {
+  for (const AttentionShape& shape :
+       {AttentionShape{2, 1, 16, 4, 1e-6f}, {1, 1, 7, 2, 1e-6f}, {16, 1, 24, 4, 1e-6f, false}}) {
+    const AttentionCase test(shape, 1016);
+    const auto whole = test.run(*backend(shape, 1), {1016});
+    for (const int threads : {5, 14}) {
+      // Calls whose first rows do not see the segment that the last ones are in; tiles none of whose do.
+      const auto cut = test.run(*backend(shape, threads), {501, 2, 3, 1, 498, 2, 3, 4, 1, 1});
+      EXPECT_TRUE(same_bits(cut.out.values, whole.out.values)) << shape.heads << ", " << threads;
+    }
+  }
+}
+
+TEST_P(AttentionTest, slices_are_no_numbers_where_the_whole_is_none) {
+  const AttentionShape shape = {4, 2, 32, 8, 1e-6f};
+  AttentionCase test(shape, 80);
+  test.v.rows.row(70)[40] = NAN;
+  const auto whole = test.run(*backend(shape, 1), {80});
+  const auto cut = test.run(*backend(shape, 9), {78, 1, 1});
+  for (size_t i = 0; i < whole.out.values.size(); ++i) {
+    ASSERT_EQ(std::isnan(whole.out.values[i]), std::isnan(cut.out.values[i])) << i;
+  }
+  EXPECT_TRUE(std::isnan(cut.out.rows.row(79)[3 * 32 + 8]));
+  EXPECT_FALSE(std::isnan(cut.out.rows.row(79)[8]));
+}
+
 AttentionCase in_codes(const AttentionShape& shape, int64_t context) {
   AttentionCase test(shape, context);
   test.form = KvForm::kCodes8;
