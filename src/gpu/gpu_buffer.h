@@ -1,7 +1,10 @@
 // A block of memory that a device can use: its own, or the host's that it can reach.
 //
 //   kDevice  the device's own; the host cannot look at it
-//   kShared  the host's, mapped for both: what is copied, and what kernels read and write directly
+//   kShared  the host's, mapped for both: what is copied, and what kernels write for the host
+//   kInputs  what the host writes and kernels read: the device's own where it lets the host write that, since
+//            a look over the link takes a kernel a microsecond and more; else as kShared. To read it takes
+//            the host very long
 //
 // Blocks are few and at most kGpuBlockMax large, what every driver can give at once. Shaders follow
 // addresses, so a block is addressed as memory is: at address() + offset.
@@ -35,7 +38,7 @@ constexpr uint64_t gpu_float_bytes(int64_t count) {
   return static_cast<uint64_t>(count) * sizeof(float);
 }
 
-enum class GpuMemoryKind : uint8_t { kDevice, kShared };
+enum class GpuMemoryKind : uint8_t { kDevice, kShared, kInputs };
 
 class GpuBuffer {
  public:
@@ -46,7 +49,7 @@ class GpuBuffer {
 
   uint64_t address() const { return address_; }  // as the device has it; 256-byte aligned
   uint64_t size() const { return bytes_; }
-  // Of kShared. What the host wrote before a submit, the device sees; what the device wrote, the host
+  // Of kShared and kInputs. What the host wrote before a submit, the device sees; what the device wrote, the host
   // sees when its fence has passed.
   std::span<std::byte> host_bytes() const;
   bool is_host_visible() const { return mapped_ != nullptr; }

@@ -185,10 +185,14 @@ Result<uint32_t> GpuDevice::memory_type(uint32_t allowed, GpuMemoryKind kind) co
   const Wish own[] = {{kLocal, kMapped}, {kLocal, 0}};
   // Where the host's memory is the device's, what it caches may be both.
   const Wish shared[] = {{kMapped | VK_MEMORY_PROPERTY_HOST_CACHED_BIT, 0}, {kMapped, 0}};
+  const Wish inputs[] = {{kLocal | kMapped, 0}, {kMapped, 0}};
+  const std::span<const Wish> wishes = kind == GpuMemoryKind::kDevice   ? std::span(own)
+                                       : kind == GpuMemoryKind::kShared ? std::span(shared)
+                                                                        : std::span(inputs);
   VkPhysicalDeviceMemoryProperties2 memory = {};
   memory.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_MEMORY_PROPERTIES_2;
   system_.functions().GetPhysicalDeviceMemoryProperties2(physical_, &memory);
-  for (const Wish& wish : kind == GpuMemoryKind::kDevice ? own : shared) {
+  for (const Wish& wish : wishes) {
     for (uint32_t i = 0; i < memory.memoryProperties.memoryTypeCount; ++i) {
       const VkMemoryPropertyFlags flags = memory.memoryProperties.memoryTypes[i].propertyFlags;
       const bool suits = (flags & wish.with) == wish.with && (flags & wish.without) == 0;
@@ -202,22 +206,30 @@ Result<uint32_t> GpuDevice::memory_type(uint32_t allowed, GpuMemoryKind kind) co
 Result<GpuBuffer> GpuDevice::allocate(uint64_t bytes, GpuMemoryKind kind, const char* purpose) {
   PENSTOCK_CHECK(bytes > 0 && bytes <= kGpuBlockMax);
   PENSTOCK_TRY(check_alive());
-  GpuBuffer buffer;
-  buffer.device_ = this;
   const uint32_t families[] = {compute_family_, transfer_family_};
   const VkBufferCreateInfo info =
       buffer_info(bytes, std::span(families).first(compute_family_ == transfer_family_ ? 1 : 2));
-  const Result<void> filled = fill(buffer, info, kind);
-  if (filled) return buffer;
-  return filled.error().with_context(
+  const auto make = [&](GpuMemoryKind of_kind) -> Result<GpuBuffer> {
+    GpuBuffer buffer;
+    buffer.device_ = this;
+    PENSTOCK_TRY(fill(buffer, info, of_kind));
+    return buffer;
+  };
+  const bool fails =
+      faults_.allocations_before_failure >= 0 && faults_.allocations_before_failure-- == 0;
+  const Result<void> may_try =
+      check(fails ? VK_ERROR_OUT_OF_DEVICE_MEMORY : VK_SUCCESS, "allocating");
+  Result<GpuBuffer> made = may_try ? make(kind) : Result<GpuBuffer>(may_try.error());
+  // What the host can write of a device's memory may be a small part of it, and others have taken it.
+  const bool can_lie_elsewhere = kind == GpuMemoryKind::kInputs && may_try && loss_.empty();
+  if (!made && can_lie_elsewhere) made = make(GpuMemoryKind::kShared);
+  if (made) return made;
+  return made.error().with_context(
       fmt::format("no memory for {} ({})", purpose, format_bytes(bytes)));
 }
 
 Result<void> GpuDevice::fill(GpuBuffer& buffer, const VkBufferCreateInfo& info,
                              GpuMemoryKind kind) {
-  if (faults_.allocations_before_failure >= 0 && faults_.allocations_before_failure-- == 0) {
-    return check(VK_ERROR_OUT_OF_DEVICE_MEMORY, "allocating");
-  }
   PENSTOCK_TRY(
       check(functions_.CreateBuffer(device_, &info, nullptr, &buffer.buffer_), "allocating"));
   VkMemoryRequirements needs = {};

@@ -87,12 +87,12 @@ Result<GpuExperts> GpuExperts::create(GpuDevice& device, const GpuExpertLimits& 
     buffer = PENSTOCK_TRY(device.allocate(bytes, kind, "rows of experts"));
     return {};
   };
-  const auto own = GpuMemoryKind::kDevice, shared = GpuMemoryKind::kShared;
+  const auto own = GpuMemoryKind::kDevice, inputs = GpuMemoryKind::kInputs;
   const uint64_t x = float_bytes(limits.tokens, limits.hidden_size);
   const uint64_t results = float_bytes(limits.places, limits.hidden_size);
-  PENSTOCK_TRY(take(experts.x_, x, shared));
-  PENSTOCK_TRY(take(experts.lists_, bytes_for(limits).on_host - x - results, shared));
-  PENSTOCK_TRY(take(experts.results_, results, shared));
+  PENSTOCK_TRY(take(experts.x_, x, inputs));
+  PENSTOCK_TRY(take(experts.lists_, bytes_for(limits).on_host - x - results, inputs));
+  PENSTOCK_TRY(take(experts.results_, results, GpuMemoryKind::kShared));
   PENSTOCK_TRY(take(experts.own_lists_, Layout(limits.places).end, own));
   PENSTOCK_TRY(take(experts.packed_x_, fixed_bytes(limits.tokens, limits.hidden_size), own));
   PENSTOCK_TRY(take(experts.hidden_, float_bytes(limits.places, limits.expert_width), own));

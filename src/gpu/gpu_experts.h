@@ -6,11 +6,11 @@
 //   PENSTOCK_TRY(experts.finish(out));          // waits
 //
 // One list of commands a call: x in fixed point (the first time), gate and up, hidden in fixed point,
-// down. The device reads x and lists from the host's memory and writes results there: copies would be
-// steps of their own. Lists of a large call, which every block of a matrix looks at, are copied. Many
-// rows go in calls of rows_at_once(), two of which may be under way: while the host takes in the rows
-// of one, the device computes the other. They end in the order in which they began. Which rows share a
-// tile, and where a result lies, follows from the call; what a row becomes does not depend on it.
+// down. The host writes x and lists where the device reads them, and the device results where the host
+// does: copies would be steps of their own. Lists of a large call, which every block of a matrix looks at,
+// are copied. Many rows go in calls of rows_at_once(), two of which may be under way: while the host takes
+// in the rows of one, the device computes the other. They end in the order in which they began. Which rows
+// share a tile, and where a result lies, follows from the call; what a row becomes does not depend on it.
 //
 // Shapes   x [n, H], hidden [places, I], out [n * K, H]; H and I multiples of 64
 // Threads  as GpuDevice; rows are moved by the team
@@ -120,8 +120,9 @@ class GpuExperts {
   GpuExpertLimits limits_;
   HostRows host_;
   GpuProducts products_;
-  GpuBuffer x_, lists_, results_;  // the host's; lists with their tiles
-  GpuBuffer own_lists_;            // of a large call
+  GpuBuffer x_, lists_;  // inputs; lists with their tiles
+  GpuBuffer results_;    // the host's
+  GpuBuffer own_lists_;  // of a large call
   GpuBuffer packed_x_, hidden_, packed_hidden_;
 
   GpuExpertShape shape_;

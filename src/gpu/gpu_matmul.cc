@@ -77,11 +77,10 @@ Result<GpuMatmul> GpuMatmul::create(GpuDevice& device, const GpuMatmulLimits& li
     buffer = PENSTOCK_TRY(device.allocate(bytes, kind, "rows of products"));
     return {};
   };
-  const auto own = GpuMemoryKind::kDevice, shared = GpuMemoryKind::kShared;
   const uint64_t results = gpu_float_bytes(limits.results);
-  PENSTOCK_TRY(take(made.inputs_, bytes_for(limits).on_host - results, shared));
-  PENSTOCK_TRY(take(made.packed_x_, fixed_bytes(limits), own));
-  PENSTOCK_TRY(take(made.results_, results, shared));
+  PENSTOCK_TRY(take(made.inputs_, bytes_for(limits).on_host - results, GpuMemoryKind::kInputs));
+  PENSTOCK_TRY(take(made.packed_x_, fixed_bytes(limits), GpuMemoryKind::kDevice));
+  PENSTOCK_TRY(take(made.results_, results, GpuMemoryKind::kShared));
   made.products_ = PENSTOCK_TRY(GpuProducts::create(device, product_uses(codings)));
   return made;
 }

@@ -4,10 +4,10 @@
 //   PENSTOCK_TRY(matmul.begin(x, products));     // queued; the host goes on
 //   PENSTOCK_TRY(matmul.finish(products));       // waits; the products' outputs are there
 //
-// One list of commands a call: x in fixed point, a dispatch for each piece of a matrix. The device reads
-// x from the host's memory and writes results there: copies would be steps of their own. Rows of many
-// go in calls of rows_at_once(), two of which may be under way: while the host takes in the rows of one,
-// the device computes the other. They end in the order in which they began.
+// One list of commands a call: x in fixed point, a dispatch for each piece of a matrix. The host writes x
+// where the device reads it, and the device results where the host does: copies would be steps of their
+// own. Rows of many go in calls of rows_at_once(), two of which may be under way: while the host takes in
+// the rows of one, the device computes the other. They end in the order in which they began.
 //
 // Shapes   x [n, in], out [n, rows of the matrix]; in a multiple of 64. Matrices whose columns are
 //          stored in another order: all of a call in the same one
@@ -103,8 +103,9 @@ class GpuMatmul {
   GpuMatmulLimits limits_, half_;
   HostRows host_;
   GpuProducts products_;
-  GpuBuffer inputs_, results_;  // the host's; x, list and tiles
+  GpuBuffer inputs_;  // x, list and tiles
   GpuBuffer packed_x_;
+  GpuBuffer results_;  // the host's
 
   std::array<Call, kCalls> calls_;
   int next_ = 0, under_way_ = 0;

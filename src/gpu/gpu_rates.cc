@@ -380,9 +380,10 @@ Result<GpuMatmulRate> measure_gpu_matmul(GpuDevice& device, const GpuMatmulCase&
   PENSTOCK_TRY(device.write(tile_buffer, 0, std::as_bytes(std::span(tiles))));
   PENSTOCK_TRY(device.write(list_buffer, 0, std::as_bytes(std::span(list))));
   Stopwatch watch(device.compute(), options.seconds, stop);
-  const auto call_us = [&](GpuMemoryKind kind) -> Result<double> {
-    const GpuBuffer x = PENSTOCK_TRY(device.allocate(x_bytes, kind, "measuring a GPU"));
-    const GpuBuffer result = PENSTOCK_TRY(device.allocate(result_bytes, kind, "measuring a GPU"));
+  const auto call_us = [&](GpuMemoryKind of_x, GpuMemoryKind of_result) -> Result<double> {
+    const GpuBuffer x = PENSTOCK_TRY(device.allocate(x_bytes, of_x, "measuring a GPU"));
+    const GpuBuffer result =
+        PENSTOCK_TRY(device.allocate(result_bytes, of_result, "measuring a GPU"));
     GpuCommands zeros = PENSTOCK_TRY(device.compute().begin());
     zeros.clear(x);
     zeros.clear(weights);
@@ -413,8 +414,8 @@ Result<GpuMatmulRate> measure_gpu_matmul(GpuDevice& device, const GpuMatmulCase&
     return 1e6 * seconds / kTimes;
   };
   GpuMatmulRate rate;
-  rate.own_us = PENSTOCK_TRY(call_us(GpuMemoryKind::kDevice));
-  rate.linked_us = PENSTOCK_TRY(call_us(GpuMemoryKind::kShared));
+  rate.own_us = PENSTOCK_TRY(call_us(GpuMemoryKind::kDevice, GpuMemoryKind::kDevice));
+  rate.linked_us = PENSTOCK_TRY(call_us(GpuMemoryKind::kInputs, GpuMemoryKind::kShared));
   rate.gproducts = static_cast<double>(what.rows * what.columns * what.tokens) / rate.own_us / 1e3;
   return rate;
 }

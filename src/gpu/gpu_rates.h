@@ -55,9 +55,8 @@ struct GpuMatmulCase {
   int64_t tokens = 512;
 };
 struct GpuMatmulRate {
-  double own_us = 0;  // with x and results in the device's memory
-  double linked_us =
-      0;  // as an engine has them: x read from the host's memory, results written there
+  double own_us = 0;     // with x and results in the device's memory
+  double linked_us = 0;  // as an engine has them: x where the host writes, results in its memory
   double gproducts = 0;  // weights times tokens, 10^9 a second, of own_us
 };
 Result<GpuMatmulRate> measure_gpu_matmul(GpuDevice& device, const GpuMatmulCase& what,

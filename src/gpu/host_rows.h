@@ -1,5 +1,5 @@
-// Moves rows within the host's memory, to and from what a device reads and writes there: by the team
-// where it is worth waking.
+// Moves rows between the host's memory and what a device reads and writes (gpu_buffer.h: kInputs, kShared): by
+// the team where it is worth waking.
 //
 // Threads  the team's owner
 #pragma once
