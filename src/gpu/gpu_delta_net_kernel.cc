@@ -17,7 +17,7 @@ namespace {
 
 // As shaders/delta_net.comp has them.
 struct OpArguments {
-  uint64_t qkv, z, b, a, result, weights, before, after, ahead, journal;
+  uint64_t qkv, z, b, a, result, weights, before, after, ahead, journal, lost;
   uint32_t rows, heads, memory, strides, eps, query_scale, width_reciprocal, unused;
 };
 
@@ -104,28 +104,44 @@ bool GpuDeltaNetKernel::suits(const DeltaNetShape& shape) {
 Result<GpuDeltaNetKernel> GpuDeltaNetKernel::create(GpuDevice& device, const DeltaNetShape& shape,
                                                     DeltaNetSums wanted) {
   PENSTOCK_CHECK(suits(shape));
-  const auto make = [&](DeltaNetSums sums) -> Result<GpuDeltaNetKernel> {
+  const auto compile = [&](DeltaNetSums sums) {
     const uint32_t constants[] = {
         static_cast<uint32_t>(shape.key_dim), static_cast<uint32_t>(shape.value_dim),
         static_cast<uint32_t>(shape.conv_kernel), static_cast<uint32_t>(sums)};
-    GpuDeltaNetKernel kernel;
-    kernel.shape_ = shape;
-    kernel.sums_ = sums;
-    kernel.kernel_ = PENSTOCK_TRY(device.kernel(Shader::kDeltaNet, constants));
-    return kernel;
+    return device.kernel(Shader::kDeltaNet, constants);
   };
-  if (wanted != DeltaNetSums::kOwn) return make(wanted);
-  const GpuDeltaNetKernel whole = PENSTOCK_TRY(make(DeltaNetSums::kWhole));
-  if (!PENSTOCK_TRY(has_right_fused(device, kFusedInputs))) return whole;
-  const GpuDeltaNetKernel own = PENSTOCK_TRY(make(DeltaNetSums::kOwn));
-  return PENSTOCK_TRY(agree(device, whole, own)) ? own : whole;
+  GpuDeltaNetKernel whole;
+  whole.shape_ = shape;
+  whole.kernel_ = whole.whole_ = PENSTOCK_TRY(compile(DeltaNetSums::kWhole));
+  if (wanted == DeltaNetSums::kWhole) return whole;
+  const bool is_own = wanted == DeltaNetSums::kOwn;
+  if (is_own && !PENSTOCK_TRY(has_right_fused(device, kFusedInputs))) return whole;
+  GpuDeltaNetKernel quick = whole;
+  quick.kernel_ = PENSTOCK_TRY(compile(wanted));
+  quick.sums_ = wanted;
+  for (const Tiny tiny : {Tiny::kNothing, Tiny::kStates, Tiny::kInputs}) {
+    if (is_own && !PENSTOCK_TRY(agree(device, whole, quick, tiny))) return whole;
+  }
+  return quick;
 }
 
-void GpuDeltaNetKernel::run(GpuCommands& commands, const Call& call) const {
+void GpuDeltaNetKernel::run(GpuCommands& commands, std::span<const Call> calls) const {
+  if (sums_ != DeltaNetSums::kWhole) {
+    for (const Call& call : calls) dispatch(commands, kernel_, call);
+    commands.barrier();
+  }
+  for (Call call : calls) {
+    if (sums_ == DeltaNetSums::kWhole) call.lost = 0;  // no other kernel has written it
+    dispatch(commands, whole_, call);
+  }
+}
+
+void GpuDeltaNetKernel::dispatch(GpuCommands& commands, const GpuKernel& kernel,
+                                 const Call& call) const {
   const auto heads = static_cast<uint32_t>(shape_.value_heads);
   PENSTOCK_DCHECK(call.rows >= (call.ahead == 0 ? 1 : 2) && call.before != call.after);
   commands.dispatch(
-      kernel_,
+      kernel,
       OpArguments{.qkv = call.qkv,
                   .z = call.z,
                   .b = call.b,
@@ -136,6 +152,7 @@ void GpuDeltaNetKernel::run(GpuCommands& commands, const Call& call) const {
                   .after = call.after,
                   .ahead = call.ahead,
                   .journal = call.journal,
+                  .lost = call.lost,
                   .rows = static_cast<uint32_t>(call.rows),
                   .heads = static_cast<uint32_t>(shape_.key_heads) | heads << 16,
                   .memory = static_cast<uint32_t>(call.memory_at),
@@ -147,9 +164,10 @@ void GpuDeltaNetKernel::run(GpuCommands& commands, const Call& call) const {
       {heads, 1});
 }
 
-// Whether both give the same of two rows: results, states, what is kept of the inputs.
+// Whether both give the same of two rows: results, states, what is kept of the inputs. With tiny states the
+// delta rule is done again in place, with tiny inputs most heads are done twice.
 Result<bool> GpuDeltaNetKernel::agree(GpuDevice& device, const GpuDeltaNetKernel& a,
-                                      const GpuDeltaNetKernel& b) {
+                                      const GpuDeltaNetKernel& b, Tiny tiny) {
   constexpr int64_t kRows = 2;
   const DeltaNetShape& shape = a.shape_;
   const int64_t width = int64_t{shape.value_heads} * shape.value_dim;
@@ -157,35 +175,39 @@ Result<bool> GpuDeltaNetKernel::agree(GpuDevice& device, const GpuDeltaNetKernel
   const int64_t state = history + width * shape.key_dim;
   std::mt19937 engine(9);
   std::normal_distribution<float> normal;
-  // Every third number of some is subnormal or nearly so.
   std::vector<float> inputs;
-  const auto append = [&](int64_t count, bool has_tiny) {
+  const auto append = [&](int64_t count, bool may_be_tiny) {
     const auto begin = std::ssize(inputs);
     for (int64_t i = 0; i < count; ++i) {
-      inputs.push_back(std::ldexp(normal(engine), has_tiny && i % 3 == 0 ? -126 : 0));
+      inputs.push_back(std::ldexp(normal(engine), may_be_tiny && i % 3 == 0 ? -126 : 0));
     }
     return begin * static_cast<int64_t>(sizeof(float));
   };
-  const int64_t qkv = append(kRows * shape.conv_channels(), true), z = append(kRows * width, false);
+  const bool has_tiny_inputs = tiny == Tiny::kInputs;
+  const int64_t qkv = append(kRows * shape.conv_channels(), has_tiny_inputs);
+  const int64_t z = append(kRows * width, false);
   const int64_t of_b = append(kRows * shape.value_heads, false);
   const int64_t of_a = append(kRows * shape.value_heads, false);
   const int64_t weights = append(delta_net_weight_floats(shape), false);
-  const int64_t before = append(state, true);
+  const int64_t before = append(history, has_tiny_inputs);
+  append(state - history, tiny != Tiny::kNothing);
   const int64_t mixed = kRows * width, journal = kRows * delta_net_journal_floats(shape);
   const auto results = static_cast<size_t>(mixed + journal + state);
+  const auto lost = static_cast<size_t>(shape.value_heads);  // behind these
   const GpuBuffer from = PENSTOCK_TRY(device.allocate(
       inputs.size() * sizeof(float), GpuMemoryKind::kShared, "a look at the delta-net's kernels"));
   PENSTOCK_TRY(device.write(from, 0, std::as_bytes(std::span(inputs))));
   std::vector<float> of_one;
   for (const GpuDeltaNetKernel* kernel : {&a, &b}) {
-    const GpuBuffer to = PENSTOCK_TRY(device.allocate(
-        results * sizeof(float), GpuMemoryKind::kShared, "a look at the delta-net's kernels"));
+    const GpuBuffer to =
+        PENSTOCK_TRY(device.allocate((results + lost) * sizeof(float), GpuMemoryKind::kShared,
+                                     "a look at the delta-net's kernels"));
     const auto at = [](const GpuBuffer& buffer, int64_t byte) {
       return buffer.address() + static_cast<uint64_t>(byte);
     };
     constexpr int64_t kFloat = sizeof(float);
     GpuCommands commands = PENSTOCK_TRY(device.compute().begin());
-    kernel->run(commands, {.qkv = at(from, qkv),
+    const Call calls[] = {{.qkv = at(from, qkv),
                            .z = at(from, z),
                            .b = at(from, of_b),
                            .a = at(from, of_a),
@@ -194,8 +216,10 @@ Result<bool> GpuDeltaNetKernel::agree(GpuDevice& device, const GpuDeltaNetKernel
                            .before = at(from, before),
                            .after = at(to, (mixed + journal) * kFloat),
                            .journal = at(to, mixed * kFloat),
+                           .lost = to.address() + results * sizeof(float),
                            .rows = kRows,
-                           .memory_at = history});
+                           .memory_at = history}};
+    kernel->run(commands, calls);
     PENSTOCK_TRY(device.compute().finish(commands));
     std::vector<float> found(results);
     PENSTOCK_TRY(device.read(to, 0, std::as_writable_bytes(std::span(found))));

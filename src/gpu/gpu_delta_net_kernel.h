@@ -3,12 +3,14 @@
 // Its sums are fused, and its numbers may be subnormal. A device's own fused sums need not be the processors',
 // and devices may take subnormal numbers for zeros. Of whole numbers everything is right on every device, but
 // some twenty times as slow (one H200). So where a device was seen to give the processors' bits for numbers that
-// are not subnormal, the kernel computes as the device does and does once more, with whole numbers, what may
-// have gone through a subnormal one. Both are compared on one op before that: a driver may do in one kernel
-// what it does not do in another.
+// are not subnormal, the kernel computes as the device does, and the delta rule once more of whole numbers where
+// it may have met a subnormal one. A second kernel of whole numbers follows, and does the heads once more in
+// which anything else may have. All of it is compared on one op before that: a driver may do in one kernel what
+// it does not do in another.
 //
 //   const auto kernel = PENSTOCK_TRY(GpuDeltaNetKernel::create(device, shape));
-//   kernel.run(commands, {.qkv = ..., .rows = 1});
+//   const GpuDeltaNetKernel::Call calls[] = {{.qkv = ..., .rows = 1}};
+//   kernel.run(commands, calls);
 //
 // Threads  as GpuDevice
 // Memory   what the comparison takes, while it runs; addresses of calls are the caller's buffers'
@@ -16,6 +18,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 
 #include "base/result.h"
 #include "compute/backend.h"
@@ -45,7 +48,8 @@ class GpuDeltaNetKernel {
   static Result<GpuDeltaNetKernel> create(GpuDevice& device, const DeltaNetShape& shape,
                                           DeltaNetSums wanted);
 
-  // Addresses. A state is its history, and its memory memory_at floats behind.
+  // Addresses. A state is its history, and its memory memory_at floats behind. `before` is none that is
+  // written, by this call or another one of the same run.
   struct Call {
     uint64_t qkv = 0, z = 0, b = 0, a = 0;  // f32 [rows, ..], rows side by side
     uint64_t result = 0;                    // f32 [rows, value_heads * value_dim]
@@ -53,18 +57,23 @@ class GpuDeltaNetKernel {
     uint64_t before = 0, after = 0;
     uint64_t ahead = 0;    // 0: no row is on trial; else rows is at least 2
     uint64_t journal = 0;  // f32 [rows, delta_net_journal_floats()]: is written
+    uint64_t lost = 0;     // u32 [value_heads], the kernels' own: of each call its own
     int64_t rows = 0, memory_at = 0;
   };
-  void run(GpuCommands& commands, const Call& call) const;
+  // Calls that have nothing to do with each other.
+  void run(GpuCommands& commands, std::span<const Call> calls) const;
 
   DeltaNetSums sums() const { return sums_; }
 
  private:
+  // What is subnormal or nearly so, every third number of it.
+  enum class Tiny : uint8_t { kNothing, kStates, kInputs };
   static Result<bool> agree(GpuDevice& device, const GpuDeltaNetKernel& a,
-                            const GpuDeltaNetKernel& b);
+                            const GpuDeltaNetKernel& b, Tiny tiny);
+  void dispatch(GpuCommands& commands, const GpuKernel& kernel, const Call& call) const;
 
   DeltaNetShape shape_;
-  GpuKernel kernel_;
+  GpuKernel kernel_, whole_;
   DeltaNetSums sums_ = DeltaNetSums::kWhole;
 };
 

@@ -63,17 +63,19 @@ GpuDeltaNets::Layout::Layout(const GpuDeltaNetLimits& limits) {
   take(end, b, heads);
   take(end, a, heads);
   take(end, mixed, gpu_float_bytes(rows * mixed_width));
+  take(end, lost, heads);
   take(end, packed_mixed, static_cast<uint64_t>(rows * fixed_bytes(mixed_width)));
   take(end, weights, gpu_float_bytes(limits.layers * delta_net_weight_floats(shape)));
 
-  take(host_end, x, gpu_float_bytes(rows * limits.hidden_size));
-  take(host_end, y, gpu_float_bytes(rows * limits.hidden_size));
-  take(host_end, host_b, heads);
-  take(host_end, host_a, heads);
-  take(host_end, list, static_cast<uint64_t>(rows) * sizeof(GpuRowPair));
-  take(host_end, tiles, kBlockPiecesMax * sizeof(GpuTile));
-  take(host_end, journal, gpu_float_bytes(rows * delta_net_journal_floats(shape)));
-  take(host_end, new_weights, gpu_float_bytes(delta_net_weight_floats(shape)));
+  take(inputs_end, x, gpu_float_bytes(rows * limits.hidden_size));
+  take(inputs_end, host_b, heads);
+  take(inputs_end, host_a, heads);
+  take(inputs_end, list, static_cast<uint64_t>(rows) * sizeof(GpuRowPair));
+  take(inputs_end, tiles, kBlockPiecesMax * sizeof(GpuTile));
+  take(inputs_end, new_weights, gpu_float_bytes(delta_net_weight_floats(shape)));
+
+  take(results_end, y, gpu_float_bytes(rows * limits.hidden_size));
+  take(results_end, journal, gpu_float_bytes(rows * delta_net_journal_floats(shape)));
 }
 
 GpuDeltaNets::Bytes GpuDeltaNets::bytes_for(const GpuDeltaNetLimits& limits) {
@@ -83,8 +85,9 @@ GpuDeltaNets::Bytes GpuDeltaNets::bytes_for(const GpuDeltaNetLimits& limits) {
       gpu_float_bytes(limits.layers * kJournalRows * delta_net_journal_floats(limits.shape) +
                       limits.rows * value_width(limits.shape)) +
       static_cast<uint64_t>(limits.layers * kJournalRows) * sizeof(Owed);
-  return {.on_device = layout.end + states.on_device,
-          .on_host = layout.host_end + journals + states.on_host};
+  return {
+      .on_device = layout.end + states.on_device,
+      .on_host = layout.inputs_end + layout.results_end + kGpuRounding + journals + states.on_host};
 }
 
 GpuDeltaNets::GpuDeltaNets(GpuDevice& device, const GpuDeltaNetLimits& limits)
@@ -103,10 +106,12 @@ Result<GpuDeltaNets> GpuDeltaNets::create(GpuDevice& device, const GpuDeltaNetLi
   GpuDeltaNets nets(device, limits);
   nets.owed_.reserve(static_cast<size_t>(limits.layers * kJournalRows));
   nets.states_ = PENSTOCK_TRY(GpuStates::create(device, limits.of_states(), host));
-  nets.work_ =
-      PENSTOCK_TRY(device.allocate(nets.layout_.end, GpuMemoryKind::kDevice, "rows of delta-nets"));
-  nets.rows_ = PENSTOCK_TRY(
-      device.allocate(nets.layout_.host_end, GpuMemoryKind::kShared, "rows of delta-nets"));
+  const auto allocate = [&](uint64_t bytes, GpuMemoryKind kind) {
+    return device.allocate(bytes, kind, "rows of delta-nets");
+  };
+  nets.work_ = PENSTOCK_TRY(allocate(nets.layout_.end, GpuMemoryKind::kDevice));
+  nets.inputs_ = PENSTOCK_TRY(allocate(nets.layout_.inputs_end, GpuMemoryKind::kInputs));
+  nets.results_ = PENSTOCK_TRY(allocate(nets.layout_.results_end, GpuMemoryKind::kShared));
   nets.products_ = PENSTOCK_TRY(GpuProducts::create(device, uses_of(codings)));
   nets.kernel_ = PENSTOCK_TRY(GpuDeltaNetKernel::create(device, shape, limits.sums));
   return nets;
@@ -133,7 +138,11 @@ bool GpuDeltaNets::takes(const DeltaNetBlock& block, const GpuBlockPieces& piece
   for (const DeltaNetCall& call : block.calls) {
     const bool is_on_trial = call.ahead.memory != nullptr;
     states += is_on_trial ? 3 : 2;
-    if (call.before.memory == call.after.memory || (is_on_trial && call.qkv.count < 2)) {
+    // What is read stays as it is: it may be read twice.
+    const auto is_read = [&](const DeltaNetCall& other) {
+      return other.before.memory == call.after.memory || other.before.memory == call.ahead.memory;
+    };
+    if (std::ranges::any_of(block.calls, is_read) || (is_on_trial && call.qkv.count < 2)) {
       return false;
     }
   }
@@ -147,7 +156,7 @@ int64_t GpuDeltaNets::layer_of(GpuCommands& commands, const DeltaNetWeights& wei
   const auto [place, is_new] = layers_.try_emplace(weights.conv, std::ssize(layers_));
   if (!is_new) return place->second;
   const DeltaNetShape& shape = limits_.shape;
-  std::byte* to = host(layout_.new_weights);
+  std::byte* to = input(layout_.new_weights);
   const auto append = [&](const float* data, int64_t count) {
     std::memcpy(to, data, static_cast<size_t>(gpu_float_bytes(count)));
     to += gpu_float_bytes(count);
@@ -156,7 +165,7 @@ int64_t GpuDeltaNets::layer_of(GpuCommands& commands, const DeltaNetWeights& wei
   append(weights.decay, shape.value_heads);
   append(weights.dt_bias, shape.value_heads);
   append(weights.norm, shape.value_dim);
-  commands.copy(rows_, layout_.new_weights, work_, weights_at(place->second),
+  commands.copy(inputs_, layout_.new_weights, work_, weights_at(place->second),
                 gpu_float_bytes(delta_net_weight_floats(shape)));
   return place->second;
 }
@@ -170,19 +179,19 @@ void GpuDeltaNets::write_inputs(const DeltaNetBlock& block, const GpuBlockPieces
   const auto copy = [this](Rows from, uint64_t to) {
     for (int64_t t = 0; t < from.count; ++t) {
       const std::span<const float> row = from.row(t);
-      std::memcpy(host(to) + static_cast<size_t>(t) * row.size_bytes(), row.data(),
+      std::memcpy(input(to) + static_cast<size_t>(t) * row.size_bytes(), row.data(),
                   row.size_bytes());
     }
   };
   copy(block.x, layout_.x);
   if (pieces.b.empty()) copy(block.b.out, layout_.host_b);
   if (pieces.a.empty()) copy(block.a.out, layout_.host_a);
-  std::byte* to = host(layout_.list);
+  std::byte* to = input(layout_.list);
   for (uint32_t t = 0; t < rows; ++t, to += sizeof(GpuRowPair)) {
     const GpuRowPair pair = {t, t};
     std::memcpy(to, &pair, sizeof(pair));
   }
-  to = host(layout_.tiles);
+  to = input(layout_.tiles);
   for (const auto& of_matrix : {pieces.qkv, pieces.z, pieces.b, pieces.a, pieces.output}) {
     for (const GpuPiece& piece : of_matrix) {
       const GpuTile tile = {.matrix = piece.planes, .first = 0, .count = rows};
@@ -199,7 +208,7 @@ void GpuDeltaNets::multiply(GpuCommands& commands, int64_t rows, const BlockMatr
     products_.multiply(commands, {.coding = gpu_coding_of(*matrix.matrix),
                                   .tile_tokens = rows > 1 ? kTileTokens : 1,
                                   .tiles = tile,
-                                  .list = rows_.address() + layout_.list,
+                                  .list = inputs_.address() + layout_.list,
                                   .packed = packed,
                                   .result = matrix.result + gpu_float_bytes(piece.first_row),
                                   .columns = matrix.matrix->columns,
@@ -212,7 +221,7 @@ void GpuDeltaNets::multiply(GpuCommands& commands, int64_t rows, const BlockMatr
 
 void GpuDeltaNets::record_inputs(GpuCommands& commands, const DeltaNetBlock& block,
                                  const GpuBlockPieces& pieces) const {
-  const uint64_t work = work_.address(), shared = rows_.address();
+  const uint64_t work = work_.address(), inputs = inputs_.address();
   const BlockMatrix matrices[] = {{&block.qkv.weight, pieces.qkv, work + layout_.qkv},
                                   {&block.z.weight, pieces.z, work + layout_.z},
                                   {&block.b.weight, pieces.b, work + layout_.b},
@@ -228,13 +237,13 @@ void GpuDeltaNets::record_inputs(GpuCommands& commands, const DeltaNetBlock& blo
     if (num_packed > 0) commands.barrier();
     packed[num_packed++] = packed_for.fours_in_word();
     products_.pack(commands, {.coding = packed_for,
-                              .x = shared + layout_.x,
+                              .x = inputs + layout_.x,
                               .packed = work + layout_.packed_x,
                               .columns = block.x.width,
                               .stride = block.x.width,
                               .rows = block.x.count});
     commands.barrier();
-    uint64_t tile = shared + layout_.tiles;
+    uint64_t tile = inputs + layout_.tiles;
     for (const BlockMatrix& each : matrices) {
       const bool is_alike = !each.pieces.empty() && gpu_coding_of(*each.matrix).fours_in_word() ==
                                                         packed_for.fours_in_word();
@@ -248,42 +257,38 @@ void GpuDeltaNets::record_inputs(GpuCommands& commands, const DeltaNetBlock& blo
 void GpuDeltaNets::record_op(GpuCommands& commands, const DeltaNetBlock& block,
                              const GpuBlockPieces& pieces, int64_t layer) {
   const DeltaNetShape& shape = limits_.shape;
-  const uint64_t work = work_.address(), shared = rows_.address();
+  const uint64_t work = work_.address(), inputs = inputs_.address();
   const int64_t heads = shape.value_heads, width = value_width(shape);
-  const uint64_t b = pieces.b.empty() ? shared + layout_.host_b : work + layout_.b;
-  const uint64_t a = pieces.a.empty() ? shared + layout_.host_a : work + layout_.a;
-  places_.clear();
+  const uint64_t b = pieces.b.empty() ? inputs + layout_.host_b : work + layout_.b;
+  const uint64_t a = pieces.a.empty() ? inputs + layout_.host_a : work + layout_.a;
+  calls_.clear();
   states_->begin(layer);
+  int64_t first = 0;
   for (const DeltaNetCall& call : block.calls) {
-    places_.push_back({states_->read(commands, call.before), states_->write(call.after),
-                       call.ahead.memory == nullptr ? 0 : states_->write(call.ahead)});
+    calls_.push_back({.qkv = work + layout_.qkv + gpu_float_bytes(first * shape.conv_channels()),
+                      .z = work + layout_.z + gpu_float_bytes(first * width),
+                      .b = b + gpu_float_bytes(first * heads),
+                      .a = a + gpu_float_bytes(first * heads),
+                      .result = work + layout_.mixed + gpu_float_bytes(first * width),
+                      .weights = work + weights_at(layer),
+                      .before = states_->read(commands, call.before),
+                      .after = states_->write(call.after),
+                      .ahead = call.ahead.memory == nullptr ? 0 : states_->write(call.ahead),
+                      .journal = results_.address() + layout_.journal +
+                                 gpu_float_bytes(first * delta_net_journal_floats(shape)),
+                      .lost = work + layout_.lost + gpu_float_bytes(first * heads),
+                      .rows = call.qkv.count,
+                      .memory_at = limits_.of_states().memory_at()});
+    first += call.qkv.count;
   }
   commands.barrier();
-  int64_t first = 0;
-  for (size_t i = 0; i < block.calls.size(); ++i) {
-    const int64_t rows = block.calls[i].qkv.count;
-    kernel_.run(commands,
-                {.qkv = work + layout_.qkv + gpu_float_bytes(first * shape.conv_channels()),
-                 .z = work + layout_.z + gpu_float_bytes(first * width),
-                 .b = b + gpu_float_bytes(first * heads),
-                 .a = a + gpu_float_bytes(first * heads),
-                 .result = work + layout_.mixed + gpu_float_bytes(first * width),
-                 .weights = work + weights_at(layer),
-                 .before = places_[i].before,
-                 .after = places_[i].after,
-                 .ahead = places_[i].ahead,
-                 .journal = shared + layout_.journal +
-                            gpu_float_bytes(first * delta_net_journal_floats(shape)),
-                 .rows = rows,
-                 .memory_at = limits_.of_states().memory_at()});
-    first += rows;
-  }
+  kernel_.run(commands, calls_);
   commands.barrier();
 }
 
 void GpuDeltaNets::record_output(GpuCommands& commands, const DeltaNetBlock& block,
                                  const GpuBlockPieces& pieces) const {
-  const uint64_t work = work_.address(), shared = rows_.address();
+  const uint64_t work = work_.address();
   const Matrix& weight = block.output.weight;
   const GpuCoding coding = gpu_coding_of(weight);
   products_.pack(commands, {.coding = coding,
@@ -295,8 +300,9 @@ void GpuDeltaNets::record_output(GpuCommands& commands, const DeltaNetBlock& blo
   commands.barrier();
   const auto before = static_cast<uint64_t>(std::ssize(pieces.qkv) + std::ssize(pieces.z) +
                                             std::ssize(pieces.b) + std::ssize(pieces.a));
-  multiply(commands, block.x.count, {&weight, pieces.output, shared + layout_.y},
-           work + layout_.packed_mixed, shared + layout_.tiles + before * sizeof(GpuTile));
+  multiply(commands, block.x.count, {&weight, pieces.output, results_.address() + layout_.y},
+           work + layout_.packed_mixed,
+           inputs_.address() + layout_.tiles + before * sizeof(GpuTile));
 }
 
 Result<void> GpuDeltaNets::begin(const DeltaNetBlock& block, const GpuBlockPieces& pieces) {
@@ -364,12 +370,12 @@ Result<void> GpuDeltaNets::finish(const DeltaNetBlock& block) {
   const Rows& y = block.output.out;
   for (int64_t t = 0; t < y.count; ++t) {
     const std::span<float> row = y.row(t);
-    std::memcpy(row.data(), host(layout_.y) + static_cast<size_t>(t) * row.size_bytes(),
+    std::memcpy(row.data(), result(layout_.y) + static_cast<size_t>(t) * row.size_bytes(),
                 row.size_bytes());
   }
   int64_t& first = rows_in_use_[static_cast<size_t>(layer_)];
   std::memcpy(
-      journal_of(layer_, first), host(layout_.journal),
+      journal_of(layer_, first), result(layout_.journal),
       static_cast<size_t>(gpu_float_bytes(y.count * delta_net_journal_floats(limits_.shape))));
   for (const DeltaNetCall& call : block.calls) {
     owed_.push_back({.layer = layer_,

@@ -86,10 +86,11 @@ class GpuDeltaNets {
 
   // Where in the buffers what lies; each at a multiple of 256 bytes. x, y and the like of all rows.
   struct Layout {
-    uint64_t packed_x = 0, qkv = 0, z = 0, b = 0, a = 0, mixed = 0, packed_mixed = 0, weights = 0,
-             end = 0;  // of the device's
-    uint64_t x = 0, y = 0, host_b = 0, host_a = 0, list = 0, tiles = 0, journal = 0,
-             new_weights = 0, host_end = 0;  // of the host's
+    uint64_t packed_x = 0, qkv = 0, z = 0, b = 0, a = 0, mixed = 0, lost = 0, packed_mixed = 0,
+             weights = 0, end = 0;  // of the device's
+    uint64_t x = 0, host_b = 0, host_a = 0, list = 0, tiles = 0, new_weights = 0,
+             inputs_end = 0;                       // of what the host writes
+    uint64_t y = 0, journal = 0, results_end = 0;  // of what it reads
     explicit Layout(const GpuDeltaNetLimits& limits);
   };
   // What a call of a layer did to a state, for as long as the host's is older.
@@ -118,7 +119,8 @@ class GpuDeltaNets {
   void record_output(GpuCommands& commands, const DeltaNetBlock& block,
                      const GpuBlockPieces& pieces) const;
   float* journal_of(int64_t layer, int64_t row);
-  std::byte* host(uint64_t offset) const { return rows_.host_bytes().data() + offset; }
+  std::byte* input(uint64_t offset) const { return inputs_.host_bytes().data() + offset; }
+  const std::byte* result(uint64_t offset) const { return results_.host_bytes().data() + offset; }
 
   GpuDevice* device_;
   GpuDeltaNetLimits limits_;
@@ -126,17 +128,14 @@ class GpuDeltaNets {
   GpuDeltaNetKernel kernel_;
   GpuProducts products_;
   std::optional<GpuStates> states_;
-  GpuBuffer work_, rows_;                             // the device's; the host's
+  GpuBuffer work_, inputs_, results_;
   std::unordered_map<const float*, int64_t> layers_;  // by their convolution
   std::vector<Owed> owed_;                            // in the order of the calls
   std::vector<float> journals_;       // [layer][kJournalRows]: what came into states of these
   std::vector<int64_t> rows_in_use_;  // of a layer's journal
   std::vector<float> answers_;        // of what recover() does again: nobody's
   // Of the call.
-  struct Places {
-    uint64_t before, after, ahead;
-  };
-  std::vector<Places> places_;
+  std::vector<GpuDeltaNetKernel::Call> calls_;
   std::vector<DeltaNetState> noted_;  // each once
   int64_t layer_ = 0;
   Fence fence_;

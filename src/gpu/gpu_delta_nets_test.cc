@@ -278,6 +278,56 @@ TEST_P(GpuDeltaNetsTest, keep_the_smallest_numbers) {
   }
 }
 
+// One head that would lose numbers beside others that do not, of one sequence beside others, with rows on trial;
+// and states of which some numbers are subnormal, which the delta rule itself does once more.
+TEST_P(GpuDeltaNetsOfOne, do_heads_once_more_that_may_have_lost_a_number) {
+  Values source(48);
+  sums_ = DeltaNetSums::kPretended;
+  LayerWeights layers[] = {{source, test(), 0.5f}, {source, test(), 0.5f}};
+  // Queries and keys of the last key head are made of the rows before alone, and are small; where these rows
+  // were small as well, subnormal. Such a sequence has a state so large that they are seen through it.
+  constexpr int kSmall = 0;
+  std::ranges::fill(layers[0].dt_bias, -60.0f);  // nothing is forgotten
+  for (const int64_t key_head : {shape().key_heads - 1, 2 * shape().key_heads - 1}) {
+    for (int64_t i = 0; i < shape().key_dim; ++i) {
+      const int64_t channel = key_head * shape().key_dim + i;
+      float* taps = layers[0].conv.data() + channel * shape().conv_kernel;
+      for (int tap = 0; tap < shape().conv_kernel; ++tap) taps[tap] *= 1e-10f;
+      taps[shape().conv_kernel - 1] = 0;
+    }
+  }
+  const auto cpu = make_cpu(), inner = make_cpu();
+  const auto backend = make(*device_, use_, *inner, trunk_of(layers, true));
+  States expected(shape()), found(shape());
+  for (int layer = 0; layer < kLayers; ++layer) {
+    for (int sequence = 0; sequence < kSequences; ++sequence) {
+      const DeltaNetState state = expected.at(layer, sequence, 0);
+      const bool is_small = layer == 0 && sequence == kSmall;
+      const std::vector<float> history = source.normal(expected.history(), is_small ? 1e-28f : 1);
+      std::copy(history.begin(), history.end(), state.conv_history);
+      const int64_t count = expected.floats() - expected.history();
+      const std::vector<float> memory = source.normal(count);
+      std::copy(memory.begin(), memory.end(), state.memory);
+      const int64_t others = count - count / shape().key_heads;
+      for (int64_t i = others; is_small && i < count; ++i) state.memory[i] *= 1e30f;
+      for (int64_t i = 0; i < others; i += 3) state.memory[i] = 3e-39f;
+    }
+  }
+  found.values = expected.values;
+  int turn = 0;
+  for (const Pass& pass : {Pass{{1, 4, 2}}, Pass{{2, 3}, true}, Pass{{1, 1, 1}}, Pass{{1}}}) {
+    const OwnedRows x(source, rows_of(pass), kHidden);
+    const std::vector<float> on_cpu = run(*cpu, layers, expected, x, pass, turn);
+    EXPECT_TRUE(std::ranges::all_of(on_cpu, [](float y) { return std::isfinite(y); })) << turn;
+    EXPECT_TRUE(same_bits(run(*backend, layers, found, x, pass, turn), on_cpu)) << turn;
+    EXPECT_TRUE(same_bits(seen(*backend, found), expected.values)) << turn;
+    if (turn++ > 0) continue;
+    cpu->clear(expected.rows(0, kSmall, 1));  // larger keys would be too much for it
+    backend->clear(found.rows(0, kSmall, 1));
+  }
+  EXPECT_EQ(backend->report().delta_nets, 4u * kLayers);
+}
+
 // The host clears a state, writes one, copies one over another: in the next row that counts.
 TEST_P(GpuDeltaNetsOfOne, see_what_the_host_has_done_to_states) {
   Values source(43);

@@ -5,8 +5,11 @@
 //
 // Its numbers may be subnormal and its sums are fused, which devices do as they like. Of whole numbers
 // (fused.glsl) all of it is right everywhere, and slow. So with kSums kOwn a device does it in its own way,
-// where that was seen to be right for numbers that are not subnormal (gpu/gpu_delta_net_kernel.h), and what
-// may have gone through a subnormal one is done once more.
+// where that was seen to be right for numbers that are not subnormal (gpu/gpu_delta_net_kernel.h). The delta
+// rule, whose states may become as small as they like, does once more what may have gone through a subnormal
+// number; elsewhere that is noted, and the kernel with kWhole, which comes behind, does the head once more.
+// Both in one kernel would be sums of whole numbers between all others: most of the time goes to fetching
+// instructions then.
 #extension GL_GOOGLE_include_directive : require
 #extension GL_EXT_control_flow_attributes : require
 #include "common.glsl"
@@ -22,7 +25,7 @@ layout(constant_id = 3) const uint kSums = 0;
 const uint kWhole = 0, kOwn = 1, kPretended = 2;
 
 // Numbers of a column that are on their way from memory at a time: a sum takes no time beside that.
-const uint kAhead = kSums == kOwn ? 16 : 2;
+const uint kAhead = kSums == kOwn ? 32 : 2;
 
 const uint kValueDim = gl_WorkGroupSize.x;
 const uint kChains = 64;  // of a sum of products
@@ -40,6 +43,8 @@ layout(push_constant) uniform Arguments {
   // where no row is on trial, else the last one is.
   uvec2 before, after, ahead;
   uvec2 journal;  // f32 [rows, channels + 2 * value heads]: what came in, the host's
+  // u32 [value heads]: 1 where some number may be wrong. kWhole: does only these; 0: all.
+  uvec2 lost;
   uint rows;
   uint key_heads;  // 16 bits, then those of value_heads
   uint memory;     // where it begins in a state
@@ -53,13 +58,6 @@ uint size_of(float x) {
 }
 bool is_tiny(float x) {  // subnormal
   return size_of(x) - 1 < 0x7fffffu;
-}
-bool is_none(float x) {
-  return size_of(x) == 0;
-}
-// Zero, or what a device may have made of a subnormal number.
-bool may_be_lost(float x) {
-  return size_of(x) < 0x800000u;
 }
 float flushed(float x) {
   return is_tiny(x) ? uintBitsToFloat(floatBitsToUint(x) & 0x80000000u) : x;
@@ -76,7 +74,7 @@ float whole_add(float x, float y) {
   return whole_fused(x, 1.0, y);
 }
 
-// As a device does it, and whether that may be wrong.
+// As a device does it.
 float quick_fused(float x, float y, float sum) {
   if (kSums == kOwn) return fma(x, y, sum);
   return flushed(whole_fused(flushed(x), flushed(y), flushed(sum)));
@@ -85,30 +83,42 @@ float quick_mul(float x, float y) {
   if (kSums == kOwn) return mul(x, y);
   return flushed(whole_mul(flushed(x), flushed(y)));
 }
-bool is_lost_fused(float x, float y, float sum, float result) {
-  return is_tiny(x) || is_tiny(y) || is_tiny(sum) ||
-         (may_be_lost(result) && !is_none(x) && !is_none(y));
+float quick_add(float x, float y) {
+  if (kSums == kOwn) return add(x, y);
+  return flushed(whole_add(flushed(x), flushed(y)));
 }
-bool is_lost_mul(float x, float y, float result) {
-  return is_tiny(x) || is_tiny(y) || (may_be_lost(result) && !is_none(x) && !is_none(y));
+
+// What speaks against a number that is computed as a device does it: below kLeast, it may be wrong. No
+// branches: there are many of these.
+const uint kLeast = 0x800000u, kNothing = 0xffffffffu;
+
+// Subnormal, which a device takes for zero. (So is the smallest that is not, which does no harm.)
+uint doubt_of(float x) {
+  return size_of(x) - 1;
 }
+// Zero, or what a device may have made of a subnormal number, of a product or of a sum with one.
+uint doubt_of_product(float x, float y, float result) {
+  return min(size_of(x), size_of(y)) == 0 ? kNothing : size_of(result);
+}
+uint doubt_of_sum(float x, float y, float result) {
+  return size_of(x) == size_of(y) ? kNothing : size_of(result);
+}
+
+// Of all that this thread has made.
+uint doubt = kNothing;
 
 // With one rounding, whatever their size.
 float careful_mul(float x, float y) {
-  if (kSums != kWhole) {
-    float result = quick_mul(x, y);
-    if (!is_lost_mul(x, y, result)) return result;
-  }
-  return whole_mul(x, y);
+  if (kSums == kWhole) return whole_mul(x, y);
+  float result = quick_mul(x, y);
+  doubt = min(doubt, min(min(doubt_of(x), doubt_of(y)), doubt_of_product(x, y, result)));
+  return result;
 }
 float careful_add(float x, float y) {
-  if (kSums != kWhole) {
-    float result = kSums == kOwn ? add(x, y) : flushed(whole_add(flushed(x), flushed(y)));
-    bool is_zero = (floatBitsToUint(x) ^ floatBitsToUint(y)) == 0x80000000u ||
-                   (is_none(x) && is_none(y));
-    if (!is_tiny(x) && !is_tiny(y) && (is_zero || !may_be_lost(result))) return result;
-  }
-  return whole_add(x, y);
+  if (kSums == kWhole) return whole_add(x, y);
+  float result = quick_add(x, y);
+  doubt = min(doubt, min(min(doubt_of(x), doubt_of(y)), doubt_of_sum(x, y, result)));
+  return result;
 }
 float careful_sub(float x, float y) {
   return careful_add(x, uintBitsToFloat(floatBitsToUint(y) ^ 0x80000000u));
@@ -120,6 +130,7 @@ float careful_silu(float x) {
 shared float query[kKeyDim], key[kKeyDim], column[gl_WorkGroupSize.x];
 shared float chains[2][kChains];
 shared float gates[2];
+shared uint lost_here;
 
 uint channels() {
   return 2 * (key_heads & 0xffffu) * kKeyDim + (key_heads >> 16) * kValueDim;
@@ -157,44 +168,36 @@ void keep_inputs(uint channel) {
   keep_history(after, channel, is_on_trial ? rows - 1 : rows);
 }
 
-// Sums of products in chains, two at a time (Dot of cpu/vector-inl.h).
-void add_chains(uint which) {
-  for (uint part = 8; part >= 1; part /= 2) {
-    for (uint i = 0; i < part; ++i) {
-      chains[which][i] = careful_add(chains[which][i], chains[which][i + part]);
-    }
-  }
-}
-
-// Sixteen threads fold what all have summed up, then one.
-void finish_chains() {
-  uint thread = gl_LocalInvocationID.x;
+// Sums of products in chains (Dot of cpu/vector-inl.h), of so many of both lists. Each is left in its [0].
+void add_chains(uint lists) {
   barrier();
-  for (uint which = 0; which < 2; ++which) {
-    float folded = 0.0;
-    if (thread < 16) {
-      folded = careful_add(careful_add(chains[which][thread], chains[which][thread + 16]),
-                           careful_add(chains[which][thread + 32], chains[which][thread + 48]));
+  for (uint i = gl_LocalInvocationID.x; i < lists * 16; i += kValueDim) {
+    uint list = i / 16, chain = i % 16;
+    chains[list][chain] =
+        careful_add(careful_add(chains[list][chain], chains[list][chain + 16]),
+                    careful_add(chains[list][chain + 32], chains[list][chain + 48]));
+  }
+  barrier();
+  for (uint part = 8; part >= 1; part /= 2) {
+    for (uint i = gl_LocalInvocationID.x; i < lists * part; i += kValueDim) {
+      uint list = i / part, chain = i % part;
+      chains[list][chain] = careful_add(chains[list][chain], chains[list][chain + part]);
     }
     barrier();
-    if (thread < 16) chains[which][thread] = folded;
   }
-  barrier();
-  if (thread < 2) add_chains(thread);
-  barrier();
 }
 
 void sum_of_keys() {
-  for (uint chain = gl_LocalInvocationID.x; chain < kChains; chain += kValueDim) {
-    float of_query = 0.0, of_key = 0.0;
-    for (uint i = chain; i < kKeyDim; i += kChains) {
-      of_query = careful_add(careful_mul(query[i], query[i]), of_query);
-      of_key = careful_add(careful_mul(key[i], key[i]), of_key);
+  for (uint i = gl_LocalInvocationID.x; i < 2 * kChains; i += kValueDim) {
+    uint list = i / kChains, chain = i % kChains;
+    float sum = 0.0;
+    for (uint at = chain; at < kKeyDim; at += kChains) {
+      float x = list == 0 ? query[at] : key[at];
+      sum = careful_add(careful_mul(x, x), sum);
     }
-    chains[0][chain] = of_query;
-    chains[1][chain] = of_key;
+    chains[list][chain] = sum;
   }
-  finish_chains();
+  add_chains(2);
 }
 
 void dot_of_key_and_query() {
@@ -204,9 +207,8 @@ void dot_of_key_and_query() {
       sum = careful_add(careful_mul(query[i], key[i]), sum);
     }
     chains[0][chain] = sum;
-    chains[1][chain] = 0.0;
   }
-  finish_chains();
+  add_chains(1);
 }
 
 void sum_of_column() {
@@ -216,9 +218,8 @@ void sum_of_column() {
       sum = careful_add(careful_mul(column[i], column[i]), sum);
     }
     chains[0][chain] = sum;
-    chains[1][chain] = 0.0;
   }
-  finish_chains();
+  add_chains(1);
 }
 
 // The key head's query and key of a row, normalised; what they say to each other is left in chains[0][0].
@@ -241,18 +242,22 @@ void prepare_keys(uint key_head, uint row) {
   dot_of_key_and_query();
 }
 
+// Each of a thread of its own.
 void prepare_gates(uint head, uint row) {
-  if (gl_LocalInvocationID.x != 0) return;
   uint heads = key_heads >> 16, stride = strides & 0xffffu;
-  uint constants = channels() * kTaps;
-  float from_a = Floats(a).at[row * stride + head], from_b = Floats(b).at[row * stride + head];
-  float decay = Floats(weights).at[constants + head];
-  float bias = Floats(weights).at[constants + heads + head];
-  gates[0] = exact_exp(mul(decay, exact_softplus(add(from_a, bias))));
-  gates[1] = exact_sigmoid(from_b);
   uint at = row * (channels() + 2 * heads) + channels() + head;
-  FloatsOut(journal).at[at] = from_b;
-  FloatsOut(journal).at[at + heads] = from_a;
+  if (gl_LocalInvocationID.x == 0) {
+    uint constants = channels() * kTaps;
+    float from_a = Floats(a).at[row * stride + head];
+    float decay = Floats(weights).at[constants + head];
+    float bias = Floats(weights).at[constants + heads + head];
+    gates[0] = exact_exp(mul(decay, exact_softplus(add(from_a, bias))));
+    FloatsOut(journal).at[at + heads] = from_a;
+  } else if (gl_LocalInvocationID.x == kValueDim - 1) {
+    float from_b = Floats(b).at[row * stride + head];
+    gates[1] = exact_sigmoid(from_b);
+    FloatsOut(journal).at[at] = from_b;
+  }
 }
 
 // The next numbers of this thread's column.
@@ -262,28 +267,28 @@ void take_column(uvec2 from, uint first, uint begin, inout float old[kAhead]) {
   }
 }
 
-// What the memory says to key and query.
-vec2 asked_quickly(uvec2 from, uint first, inout bool is_lost) {
+// What the memory says to key and query. A key, query or sum that is subnormal was doubted when it was made, and
+// no gate is (exact_exp: zero, or 1e-38 and more); what comes from memory was not.
+vec2 asked_quickly(uvec2 from, uint first, inout uint against) {
   float of_key = 0.0, of_query = 0.0, old[kAhead];
   for (uint i = 0; i < kKeyDim; i += kAhead) {
     take_column(from, first, i, old);
     [[unroll]] for (uint k = 0; k < kAhead; ++k) {
       if (i + k >= kKeyDim) break;
-      float next_key = quick_fused(old[k], key[i + k], of_key);
-      float next_query = quick_fused(old[k], query[i + k], of_query);
-      is_lost = is_lost || is_lost_fused(old[k], key[i + k], of_key, next_key) ||
-                is_lost_fused(old[k], query[i + k], of_query, next_query);
-      of_key = next_key;
-      of_query = next_query;
+      of_key = quick_fused(old[k], key[i + k], of_key);
+      of_query = quick_fused(old[k], query[i + k], of_query);
+      against = min(against, min(doubt_of(old[k]),
+                                 min(doubt_of_product(old[k], key[i + k], of_key),
+                                     doubt_of_product(old[k], query[i + k], of_query))));
     }
   }
   return vec2(of_key, of_query);
 }
 vec2 asked(uvec2 from, uint first) {
-  bool is_lost = false;
   if (kSums != kWhole) {
-    vec2 answer = asked_quickly(from, first, is_lost);
-    if (!is_lost) return answer;
+    uint against = kNothing;
+    vec2 answer = asked_quickly(from, first, against);
+    if (against >= kLeast) return answer;
   }
   float of_key = 0.0, of_query = 0.0;
   for (uint i = 0; i < kKeyDim; ++i) {
@@ -297,16 +302,16 @@ vec2 asked(uvec2 from, uint first) {
 // The next numbers of the column, changed. False: nothing is written, some may be wrong.
 bool changed_quickly(uvec2 from, uvec2 to, uint first, uint begin, float change) {
   float old[kAhead];
-  bool is_lost = false;
+  uint against = kNothing;
   take_column(from, first, begin, old);
   [[unroll]] for (uint k = 0; k < kAhead; ++k) {
     if (begin + k >= kKeyDim) break;
     float kept = quick_mul(gates[0], old[k]);
-    is_lost = is_lost || is_lost_mul(gates[0], old[k], kept);
+    uint of_kept = min(doubt_of(old[k]), doubt_of_product(gates[0], old[k], kept));
     old[k] = quick_fused(key[begin + k], change, kept);
-    is_lost = is_lost || is_lost_fused(key[begin + k], change, kept, old[k]);
+    against = min(against, min(of_kept, doubt_of_product(key[begin + k], change, old[k])));
   }
-  if (is_lost) return false;
+  if (against < kLeast) return false;
   [[unroll]] for (uint k = 0; k < kAhead; ++k) {
     if (begin + k < kKeyDim) State(to).at[first + (begin + k) * kValueDim] = old[k];
   }
@@ -329,44 +334,60 @@ float ruled(uvec2 from, uvec2 to, uint first, float value, float key_dot) {
   return careful_add(careful_mul(key_dot, change), careful_mul(gates[0], answer.y));
 }
 
-// A row's column normed and gated.
-float normed(uint head, uint row, float value) {
-  uint heads = key_heads >> 16;
+// A row's column normed, and gated by z's.
+float normed(float value, float gate) {
   column[gl_LocalInvocationID.x] = value;
   barrier();
   sum_of_column();
   float mean = mul(chains[0][0], uintBitsToFloat(width_reciprocal));
   float scale = exact_rsqrt(add(mean, uintBitsToFloat(eps)));
-  uint at = channels() * kTaps + 2 * heads + gl_LocalInvocationID.x;
+  uint at = channels() * kTaps + 2 * (key_heads >> 16) + gl_LocalInvocationID.x;
   float weighted = careful_mul(careful_mul(value, scale), Floats(weights).at[at]);
-  float gate = Floats(z).at[row * (strides >> 16) + head * kValueDim + gl_LocalInvocationID.x];
   return careful_mul(weighted, careful_silu(gate));
 }
 
-void main() {
-  uint head = gl_WorkGroupID.x, heads = key_heads >> 16, of_keys = key_heads & 0xffffu;
-  uint each = heads / of_keys, key_head = head / each;
-  uint value_channel = 2 * of_keys * kKeyDim + head * kValueDim + gl_LocalInvocationID.x;
+void do_row(uint head, uint row, uvec2 from, uvec2 to) {
+  uint heads = key_heads >> 16, of_keys = key_heads & 0xffffu;
+  uint key_head = head / (heads / of_keys), in_head = head * kValueDim + gl_LocalInvocationID.x;
+  float value = convolved(2 * of_keys * kKeyDim + in_head, row);
+  float gate = Floats(z).at[row * (strides >> 16) + in_head];
+  prepare_gates(head, row);
+  prepare_keys(key_head, row);
   uint first = memory + head * kKeyDim * kValueDim + gl_LocalInvocationID.x;
-  bool is_on_trial = (ahead.x | ahead.y) != 0;
-  uvec2 from = before;
-  for (uint t = 0; t < rows; ++t) {
-    prepare_keys(key_head, t);
-    prepare_gates(head, t);
-    barrier();
-    float key_dot = chains[0][0];
-    uvec2 to = is_on_trial && t + 1 == rows ? ahead : after;
-    float value = ruled(from, to, first, convolved(value_channel, t), key_dot);
-    from = to;
-    barrier();
-    value = normed(head, t, value);
-    FloatsOut(result).at[(t * heads + head) * kValueDim + gl_LocalInvocationID.x] = value;
-    barrier();
-  }
-  keep_inputs(value_channel);
+  value = ruled(from, to, first, value, chains[0][0]);
+  FloatsOut(result).at[row * heads * kValueDim + in_head] = normed(value, gate);
+  barrier();
+}
+
+void keep_inputs_of(uint head) {
+  uint heads = key_heads >> 16, of_keys = key_heads & 0xffffu, each = heads / of_keys;
+  keep_inputs(2 * of_keys * kKeyDim + head * kValueDim + gl_LocalInvocationID.x);
   if (head % each != 0) return;
   for (uint i = gl_LocalInvocationID.x; i < kKeyDim; i += kValueDim) {
-    keep_inputs(key_head * kKeyDim + i);
-    keep_inputs((of_keys + key_head) * kKeyDim + i);
+    keep_inputs(head / each * kKeyDim + i);
+    keep_inputs((of_keys + head / each) * kKeyDim + i);
   }
+}
+
+// Whether any thread has lost a number, for the kernel of whole numbers.
+void tell_lost(uint head) {
+  if (gl_LocalInvocationID.x == 0) lost_here = 0;
+  barrier();
+  if (doubt < kLeast) atomicOr(lost_here, 1u);
+  barrier();
+  if (gl_LocalInvocationID.x == 0) WordsOut(lost).at[head] = lost_here;
+}
+
+void main() {
+  uint head = gl_WorkGroupID.x;
+  if (kSums == kWhole && (lost.x | lost.y) != 0 && Words(lost).at[head] == 0) return;
+  bool is_on_trial = (ahead.x | ahead.y) != 0;
+  keep_inputs_of(head);  // first: they have a long way, and nobody waits for them here
+  uvec2 from = before;
+  for (uint row = 0; row < rows; ++row) {
+    uvec2 to = is_on_trial && row + 1 == rows ? ahead : after;
+    do_row(head, row, from, to);
+    from = to;
+  }
+  if (kSums != kWhole) tell_lost(head);
 }
