@@ -4,6 +4,7 @@
 
 #include <limits>
 
+#include "compute/cpu/byte_tiles.h"
 #include "compute/cpu/cpu_backend.h"
 #include "compute/reference.h"
 #include "compute/test_values.h"
@@ -29,7 +30,9 @@ struct Unit {
 std::vector<Unit> units() {
   std::vector<Unit> units;
   for (const std::string& target : CpuBackend::targets()) {
-    units.push_back({target, !target.ends_with("_AMX")});
+    const bool has_unit =
+        has_byte_tiles() && target.ends_with(std::string("_") + byte_tiles_name());
+    units.push_back({target, !has_unit});
   }
   return units;
 }

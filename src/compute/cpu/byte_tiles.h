@@ -1,4 +1,5 @@
-// The processor's unit for products of tiles of bytes (AMX on x86), and the same in plain code.
+// The processor's unit for products of tiles of bytes (AMX on x86; on Arm instructions for two by two rows,
+// i8mm, or for dot products), and the same in plain code.
 //
 // Activations in 16-bit fixed point split exactly into two bytes (compute/fixed16.h), so the sums
 // of a block of 64 columns are two products of tiles: [16 rows of x, 64] bytes times the codes
@@ -6,7 +7,8 @@
 //
 // Threads  functions of their arguments alone; the unit's registers are set up and given back
 //          within one product
-// Source   Intel 64 manual, volume 1, chapter 18 (tiles), volume 2 (TDPBSUD, TDPBUUD)
+// Source   Intel 64 manual, volume 1, chapter 18 (tiles), volume 2 (TDPBSUD, TDPBUUD); Arm Architecture
+//          Reference Manual, C7.2 (USMMLA, UMMLA, UDOT)
 #pragma once
 
 #include <array>
@@ -21,8 +23,11 @@ enum class ByteTiles : uint8_t {
   kProcessor,
 };
 
-// Whether processor and system offer the unit. Asks the system for its use, once.
-bool has_byte_tiles();
+// What processor and system offer: "AMX", "I8MM", "DOT"; nullptr: nothing. Asks the system for its use, once.
+const char* byte_tiles_name();
+inline bool has_byte_tiles() {
+  return byte_tiles_name() != nullptr;
+}
 
 // A tile has 16 rows of 64 bytes. Of x: per tile the high bytes (signed), then the low bytes
 // (unsigned). Of the codes: row k holds four columns of each of 16 rows of the panel.
@@ -37,6 +42,12 @@ inline constexpr int kByteTilePanels = 2;
 // A tile of codes of each of some panels.
 template <int kPanels>
 using TilesOfCodes = std::array<const uint32_t*, kPanels>;
+
+// Clang's assembler of this age does not know the instructions.
+#if defined(__aarch64__) && defined(__linux__) && !defined(__clang__)
+#define PENSTOCK_ARM_BYTE_TILES
+bool has_byte_matrices();  // i8mm; else dot products
+#endif
 
 struct ProcessorTiles {
   static void begin();

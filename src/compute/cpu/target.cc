@@ -13,10 +13,9 @@ std::vector<InstructionSet> sets_here() {
   std::vector<InstructionSet> sets;
   for (int64_t rest = HWY_SUPPORTED_TARGETS & HWY_TARGETS; rest != 0; rest &= rest - 1) {
     const int64_t target = rest & -rest;
-#if HWY_ARCH_X86
-    // AVX-512 and what came after it have lower numbers.
-    if (sets.empty() && target <= HWY_AVX3 && has_byte_tiles()) sets.push_back({target, true});
-#endif
+    // On x86 AVX-512 and what came after it, which have lower numbers.
+    constexpr int64_t kLeast = HWY_ARCH_X86 ? HWY_AVX3 : HWY_NEON;
+    if (sets.empty() && target <= kLeast && has_byte_tiles()) sets.push_back({target, true});
     sets.push_back({target, false});
   }
   return sets;
@@ -31,7 +30,8 @@ std::vector<std::string> target_names() {
 }
 
 std::string name_of(const InstructionSet& set) {
-  return std::string(hwy::TargetName(set.target)) + (set.has_byte_tiles ? "_AMX" : "");
+  const std::string name = hwy::TargetName(set.target);
+  return set.has_byte_tiles ? fmt::format("{}_{}", name, byte_tiles_name()) : name;
 }
 
 Result<InstructionSet> find_target(const std::string& name) {

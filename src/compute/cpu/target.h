@@ -34,7 +34,7 @@ struct InstructionSet {
   bool has_byte_tiles = false;
 };
 
-// Instruction sets of this build that this processor has, best first ("AVX3_AMX", "AVX3", ...), and
+// Instruction sets of this build that this processor has, best first ("AVX3_AMX", "AVX3"; "NEON_I8MM"), and
 // one of them by name (empty: the best). Errors: kInvalidArgument, listing the names.
 std::vector<std::string> target_names();
 std::string name_of(const InstructionSet& set);
