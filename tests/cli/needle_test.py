@@ -7,11 +7,10 @@ import subprocess
 import sys
 import unittest
 
-from support import BINARY, TIMEOUT_S
+from support import BINARY, IS_SANITIZED, TIMEOUT_S
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 DEMO = os.environ.get("PENSTOCK_DEMO_MODEL", "")
-IS_SLOW = os.environ.get("PENSTOCK_SANITIZED", "") not in ("", "OFF")
 
 
 def needle(*words):
@@ -27,14 +26,15 @@ class Needle(unittest.TestCase):
         return [json.loads(line) for line in done.stdout.splitlines()]
 
     def test_each_secret_is_cheaper_where_it_was_told(self):
-        rows = self.found("--tokens", "900" if IS_SLOW else "50,900", "--gain", "4", "--", "--memory", "500M")
-        self.assertGreater(rows[-1]["tokens"], 400)
+        far, least = ("200", 100) if IS_SANITIZED else ("900", 400)
+        rows = self.found("--tokens", far if IS_SANITIZED else f"50,{far}", "--gain", "4", "--", "--memory", "500M")
+        self.assertGreater(rows[-1]["tokens"], least)
         for row in rows:
             for told, without in zip(row["with"], row["without"], strict=True):
                 self.assertGreater(without, told + 4)
             self.assertGreater(min(row["without"]), 30)  # nobody guesses three words
 
-    @unittest.skipIf(IS_SLOW, "the same again")
+    @unittest.skipIf(IS_SANITIZED, "the same again")
     def test_keys_and_values_of_eight_bits_find_it_as_well(self):
         rows = self.found("--tokens", "400", "--gain", "4", "--", "--memory", "500M")
         lossy = self.found("--tokens", "400", "--gain", "4", "--", "--memory", "500M", "--lossy-kv", "8")
@@ -42,7 +42,7 @@ class Needle(unittest.TestCase):
             self.assertNotEqual(exact, other)
             self.assertLess(abs(exact - other), 1)
 
-    @unittest.skipIf(IS_SLOW, "about the script")
+    @unittest.skipIf(IS_SANITIZED, "about the script")
     def test_a_gain_that_is_not_there_is_an_error(self):
         done = needle("--tokens", "50", "--gain", "1000", "--", "--memory", "500M")
         self.assertEqual(done.returncode, 1)
