@@ -39,10 +39,11 @@ static_assert(kSegmentPositions == kKvPagePositions);  // a segment lies in one 
 struct AttentionSegment {
   int lanes;  // 8 or 16
   int64_t head_dim, positions;
-  int64_t first_component, end_component;  // that are mixed
-  const float* queries;                    // [head_dim, lanes], scaled
-  const float* keys;                       // [positions, head_dim]; in codes: [positions, row]
-  const float* values;                     // likewise
+  // What is mixed: of every row the components from the first to before the end.
+  int64_t first_component, end_component;
+  const float* queries;   // [head_dim, lanes], scaled
+  const float* keys;      // [positions, head_dim]; in codes: [positions, row]
+  const float* values;    // likewise
   float* decoded;         // [positions, head_dim]: scratch; nullptr: they are not in codes
   const int32_t* limits;  // [lanes]: positions of the segment that the row may see
   float* scores;          // [positions, lanes]: scratch

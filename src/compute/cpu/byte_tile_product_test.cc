@@ -4,8 +4,8 @@
 
 #include <limits>
 
-#include "compute/cpu/byte_tiles.h"
 #include "compute/cpu/cpu_backend.h"
+#include "compute/cpu/target.h"
 #include "compute/reference.h"
 #include "compute/test_values.h"
 
@@ -30,9 +30,7 @@ struct Unit {
 std::vector<Unit> units() {
   std::vector<Unit> units;
   for (const std::string& target : CpuBackend::targets()) {
-    const bool has_unit =
-        has_byte_tiles() && target.ends_with(std::string("_") + byte_tiles_name());
-    units.push_back({target, !has_unit});
+    units.push_back({target, !find_target(target).value().has_byte_tiles});
   }
   return units;
 }
