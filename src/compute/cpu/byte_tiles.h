@@ -43,8 +43,8 @@ inline constexpr int kByteTilePanels = 2;
 template <int kPanels>
 using TilesOfCodes = std::array<const uint32_t*, kPanels>;
 
-// Clang's assembler of this age does not know the instructions.
-#if defined(__aarch64__) && defined(__linux__) && !defined(__clang__)
+// Clang's assembler of this age, macOS's too, does not know the instructions.
+#if defined(__aarch64__) && !defined(__clang__)
 #define PENSTOCK_ARM_BYTE_TILES
 bool has_byte_matrices();  // i8mm; else dot products
 #endif
