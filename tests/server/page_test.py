@@ -128,6 +128,25 @@ class PageTest(unittest.TestCase):
         self.assertEqual(self.server.metric("cancelled_total", reason="disconnect"), before + 1)
         self.assertIn("stopped", page.locator(".message.assistant .figures").text_content())
 
+    def test_an_answer_that_is_stopped_at_its_first_word_says_so(self):
+        page = self.page
+        # A server of which the page hears one word, whatever else this machine has to do.
+        page.evaluate("""() => {
+            const realFetch = window.fetch;
+            const oneWord = (signal) => new ReadableStream({ start(stream) {
+                stream.enqueue(new TextEncoder().encode('data: {"choices": [{"index": 0, "delta": {"content": "Lisbon"}}]}\\n\\n'));
+                signal.addEventListener("abort", () => stream.error(signal.reason));
+            } });
+            window.fetch = async (address, options) =>
+                address.endsWith("/chat/completions") ? new Response(oneWord(options.signal)) : realFetch(address, options);
+        }""")
+        page.fill("#input", QUESTION)
+        page.keyboard.press("Enter")
+        page.wait_for_function("document.querySelector('.message.assistant .md')?.textContent == 'Lisbon'")
+        page.keyboard.press("Escape")
+        page.wait_for_selector("#send:visible")
+        self.assertEqual(page.locator(".message.assistant .figures").text_content(), "stopped")
+
     def test_what_is_sent_while_the_page_still_loads_is_kept(self):
         page = self.page
         self.ask(QUESTION)

@@ -36,7 +36,7 @@ export async function answer() {
     if (error.name !== "AbortError") message.problem = error instanceof ApiError ? error.message : "The connection to the server was lost.";
     if (error.status === 401) tell("key-wanted");
   }
-  if (!message.figures && running.tokens > 1) message.figures = `${speedText(running)}, stopped`;
+  if (!message.figures && running.tokens) message.figures = [speedText(running), "stopped"].filter(Boolean).join(", ");
   if (!message.content && !message.reasoning && !message.calls && !message.problem) {
     delete conversation.nodes[message.id];
     if (conversation.leaf === message.id) conversation.leaf = message.parent;
