@@ -27,7 +27,7 @@ constexpr int64_t kLayers = 12;  // of different bytes, more than any cache hold
 
 struct Options {
   int threads = 1;
-  std::string filter;
+  std::string filter, target;
   double seconds = 0.4;
 };
 
@@ -112,7 +112,7 @@ double experts_us(const Options& options, const Kind& kind, int64_t per_expert) 
                              .expert_width = kWidth,
                              .context = 16,
                              .coded_columns = kHidden};
-  const auto ops = CpuBackend::create(options.threads, limits).value();
+  const auto ops = CpuBackend::create(options.threads, limits, {.target = options.target}).value();
   const uint64_t part = bytes_of(kind, kWidth, kHidden), down = bytes_of(kind, kHidden, kWidth);
   const uint64_t expert = 2 * part + down;
   const AlignedMemory memory = weights(kLayers * kTopK * expert);
@@ -189,6 +189,7 @@ int main(int argc, char** argv) {
   CLI::App app("What does it cost to run weights in a file's own coding?");
   app.add_option("--threads", options.threads, "of the experts' products");
   app.add_option("--filter", options.filter, "only codings whose name contains this");
+  app.add_option("--target", options.target, "instruction set (default: the best)");
   app.add_option("--seconds", options.seconds, "time for each figure");
   CLI11_PARSE(app, argc, argv);
   penstock::run(options);

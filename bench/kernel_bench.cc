@@ -1,7 +1,8 @@
 // How near are the kernels to what this machine can do?
 //
 // Ops that stream weights or state are judged by the memory's read bandwidth, products of many rows
-// by the fused multiply-adds that one thread can start. Both limits are measured beside every row,
+// by the fused multiply-adds that one thread can start, those of whole numbers also by the unit that
+// they run on (a 16-bit input counts as two bytes). The limits are measured beside every row,
 // with the same threads, so that a busy machine blurs the times but not the percentages. Weights
 // rotate through more memory than the caches hold. Every row is a median of many short runs.
 //
@@ -20,68 +21,14 @@
 #include "base/json.h"
 #include "base/memory.h"
 #include "compute/cpu/cpu_backend.h"
+#include "peaks.h"
 
-#undef HWY_TARGET_INCLUDE
-#define HWY_TARGET_INCLUDE "../bench/kernel_bench.cc"
-#include "compute/cpu/target.h"
-// clang-format off: foreach_target.h comes first
-#include <hwy/foreach_target.h>
-#include <hwy/highway.h>
-// clang-format on
-
-HWY_BEFORE_NAMESPACE();
 namespace penstock {
-namespace HWY_NAMESPACE {
-namespace hn = hwy::HWY_NAMESPACE;
-
-// Reads every byte; the result only keeps the compiler from leaving it out.
-float ReadAll(const float* values, int64_t count) {
-  const hn::ScalableTag<float> d;
-  const auto lanes = static_cast<int64_t>(hn::Lanes(d));
-  auto a = hn::Zero(d), b = a, c = a, e = a;
-  for (int64_t i = 0; i + 4 * lanes <= count; i += 4 * lanes) {
-    a = hn::Add(a, hn::Load(d, values + i));
-    b = hn::Add(b, hn::Load(d, values + i + lanes));
-    c = hn::Add(c, hn::Load(d, values + i + 2 * lanes));
-    e = hn::Add(e, hn::Load(d, values + i + 3 * lanes));
-  }
-  return hn::GetLane(hn::Add(hn::Add(a, b), hn::Add(c, e)));
-}
-
-// `rounds` times twelve independent multiply-adds; returns the floating-point operations.
-double MultiplyAdds(int64_t rounds, volatile float* sink) {
-  const hn::ScalableTag<float> d;
-  // Different starts, or the compiler would see that the chains are one.
-  auto v0 = hn::Iota(d, 0.0f), v1 = hn::Iota(d, 0.1f), v2 = hn::Iota(d, 0.2f),
-       v3 = hn::Iota(d, 0.3f), v4 = hn::Iota(d, 0.4f), v5 = hn::Iota(d, 0.5f),
-       v6 = hn::Iota(d, 0.6f), v7 = hn::Iota(d, 0.7f), v8 = hn::Iota(d, 0.8f),
-       v9 = hn::Iota(d, 0.9f), v10 = hn::Iota(d, 1.0f), v11 = hn::Iota(d, 1.1f);
-  const auto x = hn::Set(d, 0.999f);
-  for (int64_t i = 0; i < rounds; ++i) {
-    v0 = hn::MulAdd(v0, x, x), v1 = hn::MulAdd(v1, x, x), v2 = hn::MulAdd(v2, x, x);
-    v3 = hn::MulAdd(v3, x, x), v4 = hn::MulAdd(v4, x, x), v5 = hn::MulAdd(v5, x, x);
-    v6 = hn::MulAdd(v6, x, x), v7 = hn::MulAdd(v7, x, x), v8 = hn::MulAdd(v8, x, x);
-    v9 = hn::MulAdd(v9, x, x), v10 = hn::MulAdd(v10, x, x), v11 = hn::MulAdd(v11, x, x);
-  }
-  const auto low = hn::Add(hn::Add(hn::Add(v0, v1), hn::Add(v2, v3)), hn::Add(v4, v5));
-  const auto high = hn::Add(hn::Add(hn::Add(v6, v7), hn::Add(v8, v9)), hn::Add(v10, v11));
-  *sink = hn::GetLane(hn::Add(low, high));
-  return 2.0 * 12 * static_cast<double>(rounds) * static_cast<double>(hn::Lanes(d));
-}
-
-}  // namespace HWY_NAMESPACE
-}  // namespace penstock
-HWY_AFTER_NAMESPACE();
-
-#if HWY_ONCE
-namespace penstock {
-HWY_EXPORT(ReadAll);
-HWY_EXPORT(MultiplyAdds);
-
 namespace {
 
 constexpr int64_t kStreamBytes = 512 << 20;  // more than any last-level cache we know
 constexpr int64_t kReadSample = 64 << 20;
+constexpr int64_t kFloatRounds = 200'000, kIntegerRounds = 100'000;
 
 double now() {
   using Clock = std::chrono::steady_clock;
@@ -112,11 +59,13 @@ struct Row {
   int threads;
   double seconds, best_seconds, spread;
   double gbytes_per_s, percent_of_read, gflops, percent_of_peak;
+  double percent_of_integer_peak;  // 0: no product of whole numbers
 };
 
 // What an op has to move and to calculate, to judge its time by.
 struct Work {
   double bytes = 0, flops = 0;
+  bool is_integer = false;
 };
 
 class Bench {
@@ -148,7 +97,7 @@ class Bench {
   // Times op(run), run = 0, 1, ...; op must touch other memory each time if that matters.
   void measure(const std::string& name, int threads, const Work& work,
                const std::function<void(int64_t)>& op) {
-    std::vector<double> times, reads, peaks;
+    std::vector<double> times, reads, peaks, integer_peaks;
     op(0);
     const double start = now();
     for (int64_t run = 1; times.size() < 15 || now() - start < options_.seconds; ++run) {
@@ -157,14 +106,17 @@ class Bench {
       times.push_back(now() - before);
       if (run % 4 == 1) {
         reads.push_back(read_speed(threads));
-        peaks.push_back(peak_speed(threads));
+        peaks.push_back(peak_speed(threads, float_operations, kFloatRounds));
+        if (!work.is_integer) continue;
+        integer_peaks.push_back(peak_speed(threads, integer_operations, kIntegerRounds));
       }
     }
     const double seconds = median(times);
     const double bytes_per_s = work.bytes / seconds, flops_per_s = work.flops / seconds;
     report({name, threads, seconds, *std::min_element(times.begin(), times.end()), spread(times),
             bytes_per_s / 1e9, 100 * bytes_per_s / median(reads), flops_per_s / 1e9,
-            100 * flops_per_s / median(peaks)});
+            100 * flops_per_s / median(peaks),
+            work.is_integer ? 100 * flops_per_s / median(integer_peaks) : 0});
   }
 
   std::unique_ptr<CpuBackend> backend(int threads, const BackendLimits& limits) const {
@@ -174,6 +126,9 @@ class Bench {
   }
 
   const Options& options() const { return options_; }
+  bool is_integer(DType dtype) const {
+    return options_.arithmetic == Arithmetic::kFixed16 && is_quantised(dtype);
+  }
 
   void write_json() const {
     if (options_.json.empty()) return;
@@ -187,7 +142,8 @@ class Bench {
                       {"gbytes_per_s", row.gbytes_per_s},
                       {"percent_of_read", row.percent_of_read},
                       {"gflops", row.gflops},
-                      {"percent_of_peak", row.percent_of_peak}});
+                      {"percent_of_peak", row.percent_of_peak},
+                      {"percent_of_integer_peak", row.percent_of_integer_peak}});
     }
     std::ofstream(options_.json) << to_text({{"target", name_of(target_)}, {"rows", rows}}, 1)
                                  << '\n';
@@ -199,20 +155,21 @@ class Bench {
     read_at_ = (read_at_ + kReadSample) % kStreamBytes;
     const int64_t share = kReadSample / 4 / threads / 64 * 64;
     const double start = now();
-    run_on(threads, [&](int i) {
-      sink_ = PENSTOCK_AT_TARGET(ReadAll, target_.target)(values + i * share, share);
-    });
+    run_on(threads, [&](int i) { sink_ = read_all(target_, values + i * share, share); });
     return static_cast<double>(share * 4 * threads) / (now() - start);
   }
 
-  double peak_speed(int threads) {
-    double flops = 0;
+  // Operations a second of `operations`, which does so many rounds of them.
+  double peak_speed(int threads, double (*operations)(const InstructionSet&, int64_t, float*),
+                    int64_t rounds) {
+    std::vector<double> done(static_cast<size_t>(threads));
     const double start = now();
     run_on(threads, [&](int i) {
-      const double done = PENSTOCK_AT_TARGET(MultiplyAdds, target_.target)(200000, &sink_);
-      if (i == 0) flops = done;
+      float sum = 0;
+      done[static_cast<size_t>(i)] = operations(target_, rounds, &sum);
+      sink_ = sum;
     });
-    return flops * threads / (now() - start);
+    return std::accumulate(done.begin(), done.end(), 0.0) / (now() - start);
   }
 
   template <class Body>
@@ -225,14 +182,18 @@ class Bench {
 
   void report(const Row& row) {
     if (rows_.empty()) {
-      std::printf("%s; %% of read: of the memory's bandwidth, %% of peak: of multiply-adds\n",
-                  name_of(target_).c_str());
-      std::printf("%-44s %7s %10s %7s %7s %7s %9s %7s\n", "op", "threads", "median us", "+-",
-                  "GB/s", "% read", "GFLOP/s", "% peak");
+      std::printf(
+          "%s; %% of read: of the memory's bandwidth, %% of peak: of float multiply-adds, %% of "
+          "int: of the unit for whole numbers\n",
+          name_of(target_).c_str());
+      std::printf("%-44s %7s %10s %10s %7s %7s %7s %9s %7s %7s\n", "op", "threads", "median us",
+                  "best us", "+-", "GB/s", "% read", "GFLOP/s", "% peak", "% int");
     }
-    std::printf("%-44s %7d %10.1f %10.1f %6.1f%% %7.2f %6.1f%% %9.1f %6.1f%%\n", row.name.c_str(),
+    std::printf("%-44s %7d %10.1f %10.1f %6.1f%% %7.2f %6.1f%% %9.1f %6.1f%%", row.name.c_str(),
                 row.threads, row.seconds * 1e6, row.best_seconds * 1e6, row.spread * 100,
                 row.gbytes_per_s, row.percent_of_read, row.gflops, row.percent_of_peak);
+    if (row.percent_of_integer_peak > 0) std::printf(" %6.1f%%", row.percent_of_integer_peak);
+    std::printf("\n");
     std::fflush(stdout);
     rows_.push_back(row);
   }
@@ -320,7 +281,8 @@ void bench_experts(Bench& bench, const ModelShape& model, DType dtype, int64_t p
   const double weights = 3.0 * static_cast<double>(hidden * width * model.top_k);
   bench.measure(name, threads,
                 {.bytes = static_cast<double>(expert_bytes * model.top_k),
-                 .flops = 2 * weights * static_cast<double>(per_expert)},
+                 .flops = 2 * weights * static_cast<double>(per_expert),
+                 .is_integer = bench.is_integer(dtype)},
                 run);
 }
 
@@ -337,7 +299,8 @@ void bench_matmul(Bench& bench, const ModelShape& model, DType dtype, int64_t to
   const Projection projection[] = {{{dtype, size, size, memory.bytes().data()}, nullptr, out.rows}};
   bench.measure(name, threads,
                 {.bytes = static_cast<double>(bytes),
-                 .flops = 2.0 * static_cast<double>(size * size * tokens)},
+                 .flops = 2.0 * static_cast<double>(size * size * tokens),
+                 .is_integer = bench.is_integer(dtype)},
                 [&](int64_t) { ops->matmul(x.rows, projection); });
 }
 
@@ -493,4 +456,3 @@ int main(int argc, char** argv) {
   bench.write_json();
   return 0;
 }
-#endif  // HWY_ONCE

@@ -30,7 +30,7 @@ struct Unit {
 std::vector<Unit> units() {
   std::vector<Unit> units;
   for (const std::string& target : CpuBackend::targets()) {
-    units.push_back({target, !find_target(target).value().has_byte_tiles});
+    units.push_back({target, find_target(target).value().unit != IntegerUnit::kByteTiles});
   }
   return units;
 }

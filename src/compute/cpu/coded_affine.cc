@@ -65,20 +65,20 @@ struct CodedAffine {
 };
 
 template <int kBits>
-const CodedKernel* KernelOfBits(int64_t group) {
-  if (group == kGroupColumns / 2) return CodedKernelOf<CodedAffine<kBits, 2>>();
-  return CodedKernelOf<CodedAffine<kBits, 1>>();
+const CodedKernel* KernelsOfBits(int64_t group) {
+  if (group == kGroupColumns / 2) return CodedKernelsOf<CodedAffine<kBits, 2>>();
+  return CodedKernelsOf<CodedAffine<kBits, 1>>();
 }
 
-const CodedKernel* KernelOfAffine(const Coding& coding) {
+const CodedKernel* KernelsOfAffine(const Coding& coding) {
   const int64_t group = coding.affine.group;
   switch (coding.affine.bits) {
-    case 2: return KernelOfBits<2>(group);
-    case 3: return KernelOfBits<3>(group);
-    case 4: return KernelOfBits<4>(group);
-    case 5: return KernelOfBits<5>(group);
-    case 6: return KernelOfBits<6>(group);
-    case 8: return KernelOfBits<8>(group);
+    case 2: return KernelsOfBits<2>(group);
+    case 3: return KernelsOfBits<3>(group);
+    case 4: return KernelsOfBits<4>(group);
+    case 5: return KernelsOfBits<5>(group);
+    case 6: return KernelsOfBits<6>(group);
+    case 8: return KernelsOfBits<8>(group);
     default: return nullptr;
   }
 }
@@ -89,9 +89,9 @@ HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
 namespace penstock {
-HWY_EXPORT(KernelOfAffine);
-const CodedKernel* coded_kernel_of_affine(const Coding& coding, int64_t target) {
-  return PENSTOCK_AT_TARGET(KernelOfAffine, dot_product_target(target))(coding);
+HWY_EXPORT(KernelsOfAffine);
+const CodedKernel* coded_kernels_of_affine(const Coding& coding, int64_t target) {
+  return PENSTOCK_AT_TARGET(KernelsOfAffine, dot_product_target(target))(coding);
 }
 }  // namespace penstock
 #endif

@@ -181,15 +181,15 @@ struct CodedTq2_0 : SuperBlock<16, true, 1, false, 1> {
   }
 };
 
-const CodedKernel* KernelOf256(const Coding& coding) {
+const CodedKernel* KernelsOf256(const Coding& coding) {
   switch (coding.block) {
-    case BlockType::kQ2K: return CodedKernelOf<CodedQ2K>();
-    case BlockType::kQ3K: return CodedKernelOf<CodedQ3K>();
-    case BlockType::kQ4K: return CodedKernelOf<CodedQ4K>();
-    case BlockType::kQ5K: return CodedKernelOf<CodedQ5K>();
-    case BlockType::kQ6K: return CodedKernelOf<CodedQ6K>();
-    case BlockType::kIq4Xs: return CodedKernelOf<CodedIq4Xs>();
-    case BlockType::kTq2_0: return CodedKernelOf<CodedTq2_0>();
+    case BlockType::kQ2K: return CodedKernelsOf<CodedQ2K>();
+    case BlockType::kQ3K: return CodedKernelsOf<CodedQ3K>();
+    case BlockType::kQ4K: return CodedKernelsOf<CodedQ4K>();
+    case BlockType::kQ5K: return CodedKernelsOf<CodedQ5K>();
+    case BlockType::kQ6K: return CodedKernelsOf<CodedQ6K>();
+    case BlockType::kIq4Xs: return CodedKernelsOf<CodedIq4Xs>();
+    case BlockType::kTq2_0: return CodedKernelsOf<CodedTq2_0>();
     default: return nullptr;
   }
 }
@@ -200,9 +200,9 @@ HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
 namespace penstock {
-HWY_EXPORT(KernelOf256);
-const CodedKernel* coded_kernel_of_256(const Coding& coding, int64_t target) {
-  return PENSTOCK_AT_TARGET(KernelOf256, dot_product_target(target))(coding);
+HWY_EXPORT(KernelsOf256);
+const CodedKernel* coded_kernels_of_256(const Coding& coding, int64_t target) {
+  return PENSTOCK_AT_TARGET(KernelsOf256, dot_product_target(target))(coding);
 }
 }  // namespace penstock
 #endif

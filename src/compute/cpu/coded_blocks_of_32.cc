@@ -120,16 +120,16 @@ struct CodedMlxMxfp4 : PairOfBlocks<8, false, kTableOffset> {
   }
 };
 
-const CodedKernel* KernelOf32(const Coding& coding) {
-  if (coding.kind == Coding::Kind::kMlxMxfp4) return CodedKernelOf<CodedMlxMxfp4>();
+const CodedKernel* KernelsOf32(const Coding& coding) {
+  if (coding.kind == Coding::Kind::kMlxMxfp4) return CodedKernelsOf<CodedMlxMxfp4>();
   switch (coding.block) {
-    case BlockType::kQ4_0: return CodedKernelOf<CodedQ4_0>();
-    case BlockType::kQ4_1: return CodedKernelOf<CodedQ4_1>();
-    case BlockType::kQ5_0: return CodedKernelOf<CodedQ5_0>();
-    case BlockType::kQ5_1: return CodedKernelOf<CodedQ5_1>();
-    case BlockType::kQ8_0: return CodedKernelOf<CodedQ8_0>();
-    case BlockType::kIq4Nl: return CodedKernelOf<CodedIq4Nl>();
-    case BlockType::kMxfp4: return CodedKernelOf<CodedMxfp4>();
+    case BlockType::kQ4_0: return CodedKernelsOf<CodedQ4_0>();
+    case BlockType::kQ4_1: return CodedKernelsOf<CodedQ4_1>();
+    case BlockType::kQ5_0: return CodedKernelsOf<CodedQ5_0>();
+    case BlockType::kQ5_1: return CodedKernelsOf<CodedQ5_1>();
+    case BlockType::kQ8_0: return CodedKernelsOf<CodedQ8_0>();
+    case BlockType::kIq4Nl: return CodedKernelsOf<CodedIq4Nl>();
+    case BlockType::kMxfp4: return CodedKernelsOf<CodedMxfp4>();
     default: return nullptr;
   }
 }
@@ -140,9 +140,9 @@ HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
 namespace penstock {
-HWY_EXPORT(KernelOf32);
-const CodedKernel* coded_kernel_of_32(const Coding& coding, int64_t target) {
-  return PENSTOCK_AT_TARGET(KernelOf32, dot_product_target(target))(coding);
+HWY_EXPORT(KernelsOf32);
+const CodedKernel* coded_kernels_of_32(const Coding& coding, int64_t target) {
+  return PENSTOCK_AT_TARGET(KernelsOf32, dot_product_target(target))(coding);
 }
 }  // namespace penstock
 #endif

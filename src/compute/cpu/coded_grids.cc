@@ -172,30 +172,34 @@ void UnpackGrid(const CodedBlock& block, int in_unit, UnpackedBlock& out) {
   }
 }
 
-template <class Format>
+template <class Format, class Sum>
 void MultiplyGrid(const CodedPanel* panels, int num_panels, const Coding& coding, int64_t blocks,
                   const std::byte* packed, int padded, float* totals) {
   WithRows(padded, [&](auto rows) {
-    MultiplyUnpacked<decltype(rows)::value, Format::kGroups, false>(
+    MultiplyUnpacked<Sum, decltype(rows)::value, Format::kGroups, false>(
         &UnpackGrid<Format>, {Format::kUnitBlocks, Format::kUnitBytes}, panels, num_panels, coding,
         blocks, packed, totals);
   });
 }
 
+template <class Format, class Sum>
+inline constexpr CodedKernel kGridKernel = {kTileRows, &PaddedRows, nullptr, &PackCoded<Format>,
+                                            &MultiplyGrid<Format, Sum>};
+
 template <class Format>
-const CodedKernel* GridKernelOf() {
-  static constexpr CodedKernel kKernel = {kTileRows, &PaddedRows, nullptr, &PackCoded<Format>,
-                                          &MultiplyGrid<Format>};
-  return &kKernel;
+const CodedKernel* GridKernelsOf() {
+  static constexpr CodedKernel kKernels[] = {kGridKernel<Format, FourSum>,
+                                             kGridKernel<Format, FourDotSum>};
+  return kKernels;
 }
 
-const CodedKernel* KernelOfGrids(const Coding& coding) {
+const CodedKernel* KernelsOfGrids(const Coding& coding) {
   switch (coding.block) {
-    case BlockType::kIq2Xxs: return GridKernelOf<CodedIq2Xxs>();
-    case BlockType::kIq2Xs: return GridKernelOf<CodedIq2Xs>();
-    case BlockType::kIq2S: return GridKernelOf<CodedIq2S>();
-    case BlockType::kIq3Xxs: return GridKernelOf<CodedIq3Xxs>();
-    case BlockType::kIq3S: return GridKernelOf<CodedIq3S>();
+    case BlockType::kIq2Xxs: return GridKernelsOf<CodedIq2Xxs>();
+    case BlockType::kIq2Xs: return GridKernelsOf<CodedIq2Xs>();
+    case BlockType::kIq2S: return GridKernelsOf<CodedIq2S>();
+    case BlockType::kIq3Xxs: return GridKernelsOf<CodedIq3Xxs>();
+    case BlockType::kIq3S: return GridKernelsOf<CodedIq3S>();
     default: return nullptr;
   }
 }
@@ -206,9 +210,9 @@ HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
 namespace penstock {
-HWY_EXPORT(KernelOfGrids);
-const CodedKernel* coded_kernel_of_grids(const Coding& coding, int64_t target) {
-  return PENSTOCK_AT_TARGET(KernelOfGrids, dot_product_target(target))(coding);
+HWY_EXPORT(KernelsOfGrids);
+const CodedKernel* coded_kernels_of_grids(const Coding& coding, int64_t target) {
+  return PENSTOCK_AT_TARGET(KernelsOfGrids, dot_product_target(target))(coding);
 }
 }  // namespace penstock
 #endif

@@ -39,11 +39,12 @@ struct CodedKernel {
 // nullptr where the matrix is to be decoded and multiplied as f32: kFloat32 but of FP8.
 const CodedKernel* coded_kernel(const Coding& coding, const KernelChoice& choice);
 
-// One function per kind of units, each in its own file.
-const CodedKernel* coded_kernel_of_32(const Coding& coding, int64_t target);
-const CodedKernel* coded_kernel_of_256(const Coding& coding, int64_t target);
-const CodedKernel* coded_kernel_of_grids(const Coding& coding, int64_t target);
-const CodedKernel* coded_kernel_of_affine(const Coding& coding, int64_t target);
+// One function per kind of units, each in its own file: two kernels, by vectors alone and with
+// KernelChoice::has_pair_dots; of FP8 one.
+const CodedKernel* coded_kernels_of_32(const Coding& coding, int64_t target);
+const CodedKernel* coded_kernels_of_256(const Coding& coding, int64_t target);
+const CodedKernel* coded_kernels_of_grids(const Coding& coding, int64_t target);
+const CodedKernel* coded_kernels_of_affine(const Coding& coding, int64_t target);
 const CodedKernel* coded_kernel_of_fp8(const Coding& coding, int64_t target);
 
 }  // namespace penstock

@@ -105,9 +105,9 @@ HWY_INLINE WordVec LookUp(const std::array<uint8_t, 16>& table, WordVec word) {
 }
 
 // The sum of codes times inputs, four columns at a time.
+#if HWY_TARGET == HWY_AVX3
 struct FourSum {
   HWY_INLINE FourSum() {}
-#if HWY_TARGET == HWY_AVX3
   HWY_INLINE void Clear() {
     high = hn::Zero(Ints());
     low = hn::Zero(Ints());
@@ -117,26 +117,27 @@ struct FourSum {
     asm("vpdpbusd %2%{1to16%}, %1, %0" : "+v"(high.raw) : "v"(codes.raw), "m"(x[0]));
     asm("vpdpbusd %2%{1to16%}, %1, %0" : "+v"(low.raw) : "v"(codes.raw), "m"(x[1]));
   }
-  HWY_INLINE IntVec Total() const {
-    return hn::Add(hn::ShiftLeft<8>(high), low);
-  }
+  HWY_INLINE IntVec Total() const { return hn::Add(hn::ShiftLeft<8>(high), low); }
 
   IntVec high, low;
+};
+using FourDotSum = FourSum;
 #else
-  HWY_INLINE void Clear() {
-    pairs.Clear();
-  }
+template <class Sum>
+struct FourSumOf {
+  HWY_INLINE FourSumOf() {}
+  HWY_INLINE void Clear() { pairs.Clear(); }
   HWY_INLINE void Add(WordVec codes, const uint32_t* x) {
     pairs.Add(Masked<0xffu>(codes), hn::Set(Words(), x[0]));
     pairs.Add(TopOfHalves<8>(codes), hn::Set(Words(), x[1]));
   }
-  HWY_INLINE IntVec Total() const {
-    return pairs.Total();
-  }
+  HWY_INLINE IntVec Total() const { return pairs.Total(); }
 
-  PairSum pairs;
-#endif
+  Sum pairs;
 };
+using FourSum = FourSumOf<PairSum>;
+using FourDotSum = FourSumOf<PairDotSum>;
+#endif
 
 // Packed x of one block: [rows, 16, 2] words, then the rows' scales, then for each group what a row's
 // inputs sum up to: as a number where there are minima, else as the integer times -kOffset.
@@ -225,8 +226,8 @@ void PackCoded(const FixedRow* rows, int num_rows, int64_t columns, std::byte* p
 }
 
 // total += scale * (sum * the row's scale), and minimum * the row's sum
-template <bool kHasMinima>
-HWY_INLINE FloatVec AddGroup(const FourSum& sum, FloatVec scale, FloatVec minimum, float x_scale,
+template <bool kHasMinima, class Sum>
+HWY_INLINE FloatVec AddGroup(const Sum& sum, FloatVec scale, FloatVec minimum, float x_scale,
                              const float* x_sum, FloatVec total) {
   IntVec exact = sum.Total();
   if constexpr (!kHasMinima) {
@@ -282,14 +283,14 @@ void Unpack(const CodedBlock& block, int in_unit, UnpackedBlock& out) {
 }
 
 // totals: [kRows, 16]
-template <int kRows, int kGroups, bool kHasMinima>
+template <class Sum, int kRows, int kGroups, bool kHasMinima>
 HWY_INLINE void AddUnpacked(const UnpackedBlock& block, const std::byte* packed, float* totals) {
   constexpr int kEach = kFours / kGroups;
   const auto* x = reinterpret_cast<const uint32_t*>(packed);
   const auto* x_scales = reinterpret_cast<const float*>(packed + PackedFoursBytes(kRows));
   for (int v = 0; v < kVectors; ++v) {
     for (int g = 0; g < kGroups; ++g) {
-      FourSum sums[kRows];
+      Sum sums[kRows];
       PENSTOCK_UNROLL
       for (int r = 0; r < kRows; ++r) sums[r].Clear();
       for (int n = g * kEach; n < (g + 1) * kEach; ++n) {
@@ -318,7 +319,7 @@ struct UnitShape {
   int64_t bytes;
 };
 
-template <int kRows, int kGroups, bool kHasMinima>
+template <class Sum, int kRows, int kGroups, bool kHasMinima>
 void MultiplyUnpacked(UnpackFunction unpack, UnitShape shape, const CodedPanel* panels,
                       int num_panels, const Coding& coding, int64_t blocks, const std::byte* packed,
                       float* totals) {
@@ -330,7 +331,7 @@ void MultiplyUnpacked(UnpackFunction unpack, UnitShape shape, const CodedPanel* 
       const std::byte* unit = panels[p].codes + block / shape.blocks * shape.bytes;
       const CodedBlock place = {reinterpret_cast<const uint32_t*>(unit), panels[p], coding, block};
       unpack(place, static_cast<int>(block % shape.blocks), unpacked);
-      AddUnpacked<kRows, kGroups, kHasMinima>(unpacked, x, totals);
+      AddUnpacked<Sum, kRows, kGroups, kHasMinima>(unpacked, x, totals);
     }
   }
 }
@@ -395,7 +396,7 @@ void MultiplyRow(const CodedPanel* panels, int num_panels, const Coding& coding,
   }
 }
 
-template <class Format>
+template <class Format, class Sum>
 void MultiplyCoded(const CodedPanel* panels, int num_panels, const Coding& coding, int64_t blocks,
                    const std::byte* packed, int padded, float* totals) {
   if (padded == 1) {
@@ -404,19 +405,24 @@ void MultiplyCoded(const CodedPanel* panels, int num_panels, const Coding& codin
   }
   WithRows(padded, [&](auto rows) {
     if constexpr (decltype(rows)::value > 1) {
-      MultiplyUnpacked<decltype(rows)::value, Format::kGroups, Format::kHasMinima>(
+      MultiplyUnpacked<Sum, decltype(rows)::value, Format::kGroups, Format::kHasMinima>(
           &Unpack<Format>, {Format::kUnitBlocks, Format::kUnitBytes}, panels, num_panels, coding,
           blocks, packed, totals);
     }
   });
 }
 
+template <class Format, class Sum>
+inline constexpr CodedKernel kCodedKernel = {kTileRows, &PaddedRows, nullptr, &PackCoded<Format>,
+                                             &MultiplyCoded<Format, Sum>};
+
+// Two: by vectors alone, and with KernelChoice::has_pair_dots.
 template <class Format>
-const CodedKernel* CodedKernelOf() {
+const CodedKernel* CodedKernelsOf() {
   static_assert(kTileRows <= kCodedTileRowsMax);
-  static constexpr CodedKernel kKernel = {kTileRows, &PaddedRows, nullptr, &PackCoded<Format>,
-                                          &MultiplyCoded<Format>};
-  return &kKernel;
+  static constexpr CodedKernel kKernels[] = {kCodedKernel<Format, FourSum>,
+                                             kCodedKernel<Format, FourDotSum>};
+  return kKernels;
 }
 
 // In natural order.

@@ -41,10 +41,11 @@ Result<std::unique_ptr<CpuBackend>> CpuBackend::create(int threads, const Backen
   AlignedMemory memory =
       PENSTOCK_TRY(AlignedMemory::create(bytes, "the scratch of the kernels", Prefault::kYes));
   const Scratch scratch(threads, limits, ScratchCursor(memory.bytes()));
-  const ByteTiles byte_tiles = options.emulate_byte_tiles ? ByteTiles::kEmulated
-                               : set.has_byte_tiles       ? ByteTiles::kProcessor
-                                                          : ByteTiles::kNone;
-  const KernelChoice choice = {set.target, options.arithmetic, byte_tiles};
+  const ByteTiles byte_tiles = options.emulate_byte_tiles            ? ByteTiles::kEmulated
+                               : set.unit == IntegerUnit::kByteTiles ? ByteTiles::kProcessor
+                                                                     : ByteTiles::kNone;
+  const KernelChoice choice = {set.target, options.arithmetic, byte_tiles,
+                               set.unit == IntegerUnit::kPairDots};
   std::unique_ptr<CpuBackend> backend(
       new CpuBackend(threads, set, choice, options, std::move(memory), scratch));
   PENSTOCK_TRY(check_team(backend->pool_, threads));

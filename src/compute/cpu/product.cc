@@ -14,7 +14,7 @@ constexpr int64_t kByteTileRowsMin = 10;
 
 struct Kernels {
   DType dtype;
-  const ProductKernel& (*by_vectors)(int64_t target, Arithmetic arithmetic);
+  const ProductKernel& (*by_vectors)(const KernelChoice& choice);
 };
 constexpr Kernels kKernels[] = {
     {DType::kF32, product_kernel_f32}, {DType::kBF16, product_kernel_bf16},
@@ -39,7 +39,7 @@ const ProductKernel& product_kernel(DType dtype, const KernelChoice& choice, int
   }
   const auto* row = std::ranges::find(kKernels, dtype, &Kernels::dtype);
   PENSTOCK_CHECK(row != std::end(kKernels));
-  return row->by_vectors(choice.target, choice.arithmetic);
+  return row->by_vectors(choice);
 }
 
 }  // namespace penstock

@@ -55,18 +55,19 @@ struct KernelChoice {
   int64_t target;  // a Highway target of this build
   Arithmetic arithmetic;
   ByteTiles byte_tiles = ByteTiles::kNone;  // not kAuto
+  bool has_pair_dots = false;               // IntegerUnit::kPairDots
 };
 
 // The kernel for `rows` rows of x or, where that is more than it takes, for the first of them.
 const ProductKernel& product_kernel(DType dtype, const KernelChoice& choice, int64_t rows);
 
 // One per format, each in its own file. Plain formats know one arithmetic.
-const ProductKernel& product_kernel_f32(int64_t target, Arithmetic arithmetic);
-const ProductKernel& product_kernel_bf16(int64_t target, Arithmetic arithmetic);
-const ProductKernel& product_kernel_q8(int64_t target, Arithmetic arithmetic);
-const ProductKernel& product_kernel_q4(int64_t target, Arithmetic arithmetic);
-const ProductKernel& product_kernel_q3(int64_t target, Arithmetic arithmetic);
-const ProductKernel& product_kernel_q2(int64_t target, Arithmetic arithmetic);
+const ProductKernel& product_kernel_f32(const KernelChoice& choice);
+const ProductKernel& product_kernel_bf16(const KernelChoice& choice);
+const ProductKernel& product_kernel_q8(const KernelChoice& choice);
+const ProductKernel& product_kernel_q4(const KernelChoice& choice);
+const ProductKernel& product_kernel_q3(const KernelChoice& choice);
+const ProductKernel& product_kernel_q2(const KernelChoice& choice);
 
 // Of a quantised format in fixed point, by tiles of bytes (byte_tile_product.cc).
 const ProductKernel& byte_tile_kernel(DType dtype, int64_t target, ByteTiles byte_tiles);

@@ -23,8 +23,8 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace penstock {
 HWY_EXPORT(BF16Kernel);
-const ProductKernel& product_kernel_bf16(int64_t target, Arithmetic) {
-  return *PENSTOCK_AT_TARGET(BF16Kernel, target)();
+const ProductKernel& product_kernel_bf16(const KernelChoice& choice) {
+  return *PENSTOCK_AT_TARGET(BF16Kernel, choice.target)();
 }
 }  // namespace penstock
 #endif

@@ -23,8 +23,8 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace penstock {
 HWY_EXPORT(F32Kernel);
-const ProductKernel& product_kernel_f32(int64_t target, Arithmetic) {
-  return *PENSTOCK_AT_TARGET(F32Kernel, target)();
+const ProductKernel& product_kernel_f32(const KernelChoice& choice) {
+  return *PENSTOCK_AT_TARGET(F32Kernel, choice.target)();
 }
 }  // namespace penstock
 #endif

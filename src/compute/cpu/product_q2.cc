@@ -17,8 +17,8 @@ namespace HWY_NAMESPACE {
 const ProductKernel* Q2Kernel() {
   return KernelOf<WordFormat<DType::kQ2>>();
 }
-const ProductKernel* Q2FixedKernel() {
-  return FixedKernelOf<FixedQ2>();
+const ProductKernel* Q2FixedKernels() {
+  return FixedKernelsOf<FixedQ2>();
 }
 }  // namespace HWY_NAMESPACE
 }  // namespace penstock
@@ -27,10 +27,12 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace penstock {
 HWY_EXPORT(Q2Kernel);
-HWY_EXPORT(Q2FixedKernel);
-const ProductKernel& product_kernel_q2(int64_t target, Arithmetic arithmetic) {
-  if (arithmetic == Arithmetic::kFloat32) return *PENSTOCK_AT_TARGET(Q2Kernel, target)();
-  return *PENSTOCK_AT_TARGET(Q2FixedKernel, dot_product_target(target))();
+HWY_EXPORT(Q2FixedKernels);
+const ProductKernel& product_kernel_q2(const KernelChoice& choice) {
+  if (choice.arithmetic == Arithmetic::kFloat32)
+    return *PENSTOCK_AT_TARGET(Q2Kernel, choice.target)();
+  const int64_t target = dot_product_target(choice.target);
+  return PENSTOCK_AT_TARGET(Q2FixedKernels, target)()[choice.has_pair_dots];
 }
 }  // namespace penstock
 #endif

@@ -17,8 +17,8 @@ namespace HWY_NAMESPACE {
 const ProductKernel* Q3Kernel() {
   return KernelOf<Q3Format>();
 }
-const ProductKernel* Q3FixedKernel() {
-  return FixedKernelOf<FixedQ3>();
+const ProductKernel* Q3FixedKernels() {
+  return FixedKernelsOf<FixedQ3>();
 }
 }  // namespace HWY_NAMESPACE
 }  // namespace penstock
@@ -27,10 +27,12 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace penstock {
 HWY_EXPORT(Q3Kernel);
-HWY_EXPORT(Q3FixedKernel);
-const ProductKernel& product_kernel_q3(int64_t target, Arithmetic arithmetic) {
-  if (arithmetic == Arithmetic::kFloat32) return *PENSTOCK_AT_TARGET(Q3Kernel, target)();
-  return *PENSTOCK_AT_TARGET(Q3FixedKernel, dot_product_target(target))();
+HWY_EXPORT(Q3FixedKernels);
+const ProductKernel& product_kernel_q3(const KernelChoice& choice) {
+  if (choice.arithmetic == Arithmetic::kFloat32)
+    return *PENSTOCK_AT_TARGET(Q3Kernel, choice.target)();
+  const int64_t target = dot_product_target(choice.target);
+  return PENSTOCK_AT_TARGET(Q3FixedKernels, target)()[choice.has_pair_dots];
 }
 }  // namespace penstock
 #endif

@@ -17,8 +17,8 @@ namespace HWY_NAMESPACE {
 const ProductKernel* Q4Kernel() {
   return KernelOf<WordFormat<DType::kQ4>>();
 }
-const ProductKernel* Q4FixedKernel() {
-  return FixedKernelOf<FixedQ4>();
+const ProductKernel* Q4FixedKernels() {
+  return FixedKernelsOf<FixedQ4>();
 }
 }  // namespace HWY_NAMESPACE
 }  // namespace penstock
@@ -27,10 +27,12 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace penstock {
 HWY_EXPORT(Q4Kernel);
-HWY_EXPORT(Q4FixedKernel);
-const ProductKernel& product_kernel_q4(int64_t target, Arithmetic arithmetic) {
-  if (arithmetic == Arithmetic::kFloat32) return *PENSTOCK_AT_TARGET(Q4Kernel, target)();
-  return *PENSTOCK_AT_TARGET(Q4FixedKernel, dot_product_target(target))();
+HWY_EXPORT(Q4FixedKernels);
+const ProductKernel& product_kernel_q4(const KernelChoice& choice) {
+  if (choice.arithmetic == Arithmetic::kFloat32)
+    return *PENSTOCK_AT_TARGET(Q4Kernel, choice.target)();
+  const int64_t target = dot_product_target(choice.target);
+  return PENSTOCK_AT_TARGET(Q4FixedKernels, target)()[choice.has_pair_dots];
 }
 }  // namespace penstock
 #endif

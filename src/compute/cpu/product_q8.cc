@@ -17,8 +17,8 @@ namespace HWY_NAMESPACE {
 const ProductKernel* Q8Kernel() {
   return KernelOf<WordFormat<DType::kQ8>>();
 }
-const ProductKernel* Q8FixedKernel() {
-  return FixedKernelOf<FixedQ8>();
+const ProductKernel* Q8FixedKernels() {
+  return FixedKernelsOf<FixedQ8>();
 }
 }  // namespace HWY_NAMESPACE
 }  // namespace penstock
@@ -27,10 +27,12 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace penstock {
 HWY_EXPORT(Q8Kernel);
-HWY_EXPORT(Q8FixedKernel);
-const ProductKernel& product_kernel_q8(int64_t target, Arithmetic arithmetic) {
-  if (arithmetic == Arithmetic::kFloat32) return *PENSTOCK_AT_TARGET(Q8Kernel, target)();
-  return *PENSTOCK_AT_TARGET(Q8FixedKernel, dot_product_target(target))();
+HWY_EXPORT(Q8FixedKernels);
+const ProductKernel& product_kernel_q8(const KernelChoice& choice) {
+  if (choice.arithmetic == Arithmetic::kFloat32)
+    return *PENSTOCK_AT_TARGET(Q8Kernel, choice.target)();
+  const int64_t target = dot_product_target(choice.target);
+  return PENSTOCK_AT_TARGET(Q8FixedKernels, target)()[choice.has_pair_dots];
 }
 }  // namespace penstock
 #endif

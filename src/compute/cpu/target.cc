@@ -9,14 +9,27 @@ namespace penstock {
 namespace {
 
 // Best first: better targets have lower bits.
+bool has_pair_dots() {
+#ifdef PENSTOCK_PAIR_DOTS
+  return __builtin_cpu_supports("avxvnni") != 0;
+#else
+  return false;
+#endif
+}
+
 std::vector<InstructionSet> sets_here() {
   std::vector<InstructionSet> sets;
   for (int64_t rest = HWY_SUPPORTED_TARGETS & HWY_TARGETS; rest != 0; rest &= rest - 1) {
     const int64_t target = rest & -rest;
     // On x86 AVX-512 and what came after it, which have lower numbers.
     constexpr int64_t kLeast = HWY_ARCH_X86 ? HWY_AVX3 : HWY_NEON;
-    if (sets.empty() && target <= kLeast && has_byte_tiles()) sets.push_back({target, true});
-    sets.push_back({target, false});
+    if (sets.empty() && target <= kLeast && has_byte_tiles()) {
+      sets.push_back({target, IntegerUnit::kByteTiles});
+    }
+    if (HWY_ARCH_X86 && target == HWY_AVX2 && has_pair_dots()) {
+      sets.push_back({target, IntegerUnit::kPairDots});
+    }
+    sets.push_back({target, IntegerUnit::kNone});
   }
   return sets;
 }
@@ -31,7 +44,11 @@ std::vector<std::string> target_names() {
 
 std::string name_of(const InstructionSet& set) {
   const std::string name = hwy::TargetName(set.target);
-  return set.has_byte_tiles ? fmt::format("{}_{}", name, byte_tiles_name()) : name;
+  switch (set.unit) {
+    case IntegerUnit::kByteTiles: return fmt::format("{}_{}", name, byte_tiles_name());
+    case IntegerUnit::kPairDots: return name + "_VNNI";
+    default: return name;
+  }
 }
 
 Result<InstructionSet> find_target(const std::string& name) {

@@ -26,16 +26,29 @@
 
 #include "base/result.h"
 
+// Whether AVX2's kernels are there with that unit too: GCC's assembler takes its instructions in any function.
+// Builds with sanitizers leave it out (src/compute/CMakeLists.txt).
+#if HWY_ARCH_X86 && !defined(__clang__) && !defined(PENSTOCK_LEFT_OUT_PAIR_DOTS)
+#define PENSTOCK_PAIR_DOTS
+#endif
+
 namespace penstock {
 
-// A Highway target, with or without the processor's unit for tiles of bytes (byte_tiles.h).
-struct InstructionSet {
-  int64_t target = 0;
-  bool has_byte_tiles = false;
+// What a processor may have for sums of products of whole numbers, beside the vectors of a target.
+enum class IntegerUnit : uint8_t {
+  kNone,
+  kByteTiles,  // byte_tiles.h
+  kPairDots,  // AVX-VNNI: in AVX2's registers what AVX-512 brings, on desktops that have no AVX-512
 };
 
-// Instruction sets of this build that this processor has, best first ("AVX3_AMX", "AVX3"; "NEON_I8MM"), and
-// one of them by name (empty: the best). Errors: kInvalidArgument, listing the names.
+// A Highway target, with such a unit or without.
+struct InstructionSet {
+  int64_t target = 0;
+  IntegerUnit unit = IntegerUnit::kNone;
+};
+
+// Instruction sets of this build that this processor has, best first ("AVX3_AMX", "AVX3", "AVX2_VNNI";
+// "NEON_I8MM"), and one of them by name (empty: the best). Errors: kInvalidArgument, listing the names.
 std::vector<std::string> target_names();
 std::string name_of(const InstructionSet& set);
 Result<InstructionSet> find_target(const std::string& name);
