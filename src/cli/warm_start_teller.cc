@@ -45,7 +45,7 @@ void WarmStartTeller::read_all(std::stop_token stop) {
   Progress progress(call_.terminal, "warm start", Progress::Unit::kBytes);
   while (!stop.stop_requested() && warm_.read_more()) {
     progress.update((report.experts + report.failed) * expert_bytes_,
-                    report.wanted * expert_bytes_);
+                    num_wanted() * expert_bytes_);
   }
   progress.finish();
   const double seconds = std::chrono::duration<double>(Clock::now() - start).count();

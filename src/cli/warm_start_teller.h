@@ -29,7 +29,7 @@ class WarmStartTeller {
   // A few milliseconds of it; false when there is nothing left to read.
   bool read_more() { return warm_.read_more(); }
 
-  uint64_t num_wanted() const { return warm_.report().wanted; }
+  uint64_t num_wanted() const { return warm_.num_wanted(); }
   // What could not be read, once.
   void tell_failures();
   void save();

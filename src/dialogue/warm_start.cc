@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 #include <filesystem>
+#include <thread>
 #include <utility>
 
 #include "io/locks.h"
@@ -36,11 +37,28 @@ Result<size_t> WarmStart::load() {
   usage->set_layers(static_cast<int>(engine_.plan_request().config.num_moe_layers()));
   const std::vector<ExpertId> experts = most_used(*usage);
   engine_.experts().restore_usage(*usage);
-  engine_.experts().preload(experts);
+  if (engine_.slots_are_coming()) {
+    later_ = experts;
+  } else {
+    engine_.experts().preload(experts);
+  }
   return experts.size();
 }
 
+uint64_t WarmStart::num_wanted() const {
+  if (later_.empty()) return report().wanted;
+  return std::min<uint64_t>(later_.size(), static_cast<uint64_t>(engine_.slots().limits().full));
+}
+
 bool WarmStart::read_more() {
+  if (!later_.empty()) {
+    engine_.watch_memory();
+    if (engine_.slots_are_coming()) {
+      std::this_thread::sleep_for(kReadStep);
+      return true;
+    }
+    engine_.experts().preload(std::exchange(later_, {}));
+  }
   return report().wanted > 0 && engine_.experts().preload_more(kReadStep);
 }
 

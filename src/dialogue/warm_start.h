@@ -31,8 +31,11 @@ class WarmStart {
 
   // The number of experts that earlier runs used; 0 where there is no file yet.
   Result<size_t> load();
-  // A few milliseconds of reading; false when there is nothing left to read.
+  // A few milliseconds of reading, or of waiting for slots to read into; false when there is nothing left
+  // to read.
   bool read_more();
+  // Experts that are read, or were.
+  uint64_t num_wanted() const;
   const PreloadReport& report() const { return engine_.experts().preloaded(); }
   // Keeps what this run used, for the next one, where it computed anything. What other runs have
   // kept since load() stays.
@@ -46,6 +49,7 @@ class WarmStart {
   Storage& storage_;
   std::string path_;
   std::vector<float> counts_at_load_;  // of the file
+  std::vector<ExpertId> later_;        // experts to read when the engine's slots have come
 };
 
 }  // namespace penstock

@@ -106,20 +106,6 @@ Result<void> make_room_for_floor(const MemoryPlan& plan, const PlanRequest& requ
                    {.probe = [&] { return look_at_memory(options); }, .tell = options.tell});
 }
 
-void take_slots(ExpertSlots& slots, const MemoryPlan& plan, const EngineOptions& options) {
-  const SlotLimits limits = slots.limits();
-  slots.resize(1);  // none is present yet; those that are added become so
-  slots.resize(std::max(1, std::min(limits.full, limits.floor)));
-  const auto missing = static_cast<uint64_t>(limits.full - slots.num_slots());
-  add_slots(slots, not_yet_in_use(plan.total_bytes - missing * limits.slot_bytes),
-            options.memory_watch);
-  if (!options.tell || slots.num_slots() == limits.full) return;
-  options.tell(
-      fmt::format("memory is short: {} of {} slots of experts for now; the others follow "
-                  "when there is room",
-                  slots.num_slots(), limits.full));
-}
-
 // One engine after the other: see host/memory_turn.h.
 std::optional<MemoryTurn> take_turn(const EngineOptions& options) {
   constexpr std::chrono::seconds kPatience(60);
@@ -260,10 +246,7 @@ Result<std::unique_ptr<Engine>> Engine::open(Storage& storage, const EngineOptio
   engine->sequence_memory_->set_backend(engine->ops());
   PENSTOCK_TRY(engine->open_copy(storage, options, team));
   engine->slots_.emplace(engine->request_, plan, *engine->store_, engine->low_bit_experts());
-  take_slots(*engine->slots_, plan, options);
-  engine->memory_watch_.emplace(options.memory_watch, engine->slots_->limits(), plan.total_bytes,
-                                resident_bytes());
-  turn.reset();
+  engine->take_slots(options, std::move(turn));
   // Loading takes long enough for another engine to start.
   const auto on_step = [&engine = *engine, &on_load](uint64_t done, uint64_t total) {
     engine.watch_memory();
@@ -462,7 +445,54 @@ Result<void> Engine::load_weights(ThreadPool& team, const LoadObserver& on_load)
   return {};
 }
 
+// The turn ends when all that was planned is here.
+void Engine::take_slots(const EngineOptions& options, std::optional<MemoryTurn> turn) {
+  ExpertSlots& slots = *slots_;
+  const SlotLimits limits = slots.limits();
+  const auto bytes_of = [&](int num_slots) {
+    return static_cast<uint64_t>(num_slots) * limits.slot_bytes;
+  };
+  tell_ = options.tell;
+  slots.resize(1);  // none is present yet; those that are added become so
+  slots.resize(std::max(1, std::min(limits.full, limits.floor)));
+  const int missing = limits.full - slots.num_slots();
+  const uint64_t promised = not_yet_in_use(plan_.total_bytes - bytes_of(missing));
+  const auto watch = [&] {
+    memory_watch_.emplace(options.memory_watch, limits, plan_.total_bytes, resident_bytes());
+  };
+  if (slots.may_come_later() && missing > 0 &&
+      bytes_of(limits.full) >= options.slots_come_later_from) {
+    watch();
+    slots.reset_stats();
+    arrivals_.emplace(slots, promised, options.memory_watch, std::move(turn));
+    return;
+  }
+  add_slots(slots, promised, options.memory_watch);
+  watch();
+  tell_of_missing_slots();
+}
+
+void Engine::tell_of_missing_slots() const {
+  const int full = slots_->limits().full;
+  if (!tell_ || slots_->num_slots() == full) return;
+  tell_(
+      fmt::format("memory is short: {} of {} slots of experts for now; the others follow when "
+                  "there is room",
+                  slots_->num_slots(), full));
+}
+
+void Engine::wait_for_slots() {
+  if (arrivals_) arrivals_->wait();
+  watch_memory();
+}
+
 void Engine::watch_memory() {
+  // While they come the memory is looked at there.
+  if (arrivals_ && arrivals_->take()) return;
+  if (arrivals_) {
+    arrivals_.reset();
+    tell_of_missing_slots();
+  }
   if (!memory_watch_->is_on()) return;
   // Several engines see the same room: the one whose turn it is takes it, another looks again later.
   const bool may_grow = slots_->num_slots() < slots_->limits().full;

@@ -27,6 +27,7 @@
 #include "engine/options.h"
 #include "engine/prefix_cache.h"
 #include "engine/session.h"
+#include "engine/slot_arrivals.h"
 #include "experts/expert_source.h"
 #include "experts/local_experts.h"
 #include "io/storage.h"
@@ -76,6 +77,9 @@ class Engine {
   // Gives slots back or takes them again where that is due; between layers, and while nothing else
   // is to be done. Cheap as long as it is not time to look.
   void watch_memory();
+  // Whether slots are still coming (EngineOptions::slots_come_later_from), and waiting until they are here.
+  bool slots_are_coming() const { return arrivals_.has_value(); }
+  void wait_for_slots();
   bool watches_memory() const { return memory_watch_->is_on(); }
 
   // Writes what was learned of a checkpoint's checksums to options.checksum_file, if anything was.
@@ -118,6 +122,8 @@ class Engine {
   Result<void> open_copy(Storage& storage, const EngineOptions& options, ThreadPool& team);
   Result<void> open_experts(const EngineOptions& options, ThreadPool& team,
                             std::optional<ChosenGpu> gpu);
+  void take_slots(const EngineOptions& options, std::optional<MemoryTurn> turn);
+  void tell_of_missing_slots() const;
   Backend& ops();  // with what a GPU computes of them
 
   ModelFiles files_;
@@ -143,6 +149,8 @@ class Engine {
   std::unique_ptr<EngineCopy> copy_;
   std::optional<ExpertSlots> slots_;
   std::optional<MemoryWatch> memory_watch_;
+  TellNote tell_;
+  std::optional<SlotArrivals> arrivals_;  // until they have come
   std::unique_ptr<Model> model_;
   MoeScratch moe_scratch_;
   std::unique_ptr<PrefixStore> prefix_store_;

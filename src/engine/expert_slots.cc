@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "base/check.h"
+
 namespace penstock {
 
 ExpertSlots::ExpertSlots(const PlanRequest& request, const MemoryPlan& plan, ExpertStore& model,
@@ -54,6 +56,11 @@ int ExpertSlots::resize(int num_slots) {
   parts_[0].store->resize(of_model);
   parts_[1].store->resize(wanted - of_model);
   return this->num_slots();
+}
+
+Result<void> ExpertSlots::make_present(int begin, int end) {
+  PENSTOCK_CHECK(may_come_later());
+  return parts_[0].store->make_present(begin, end);
 }
 
 ExpertSlots::GivenBack ExpertSlots::given_back() const {

@@ -25,6 +25,11 @@ class ExpertSlots {
   // So many of all, at least one of each store; how many there are now (ExpertStore::resize).
   int resize(int num_slots);
   SlotLimits limits() const;  // of all; a slot has their mean size
+
+  // Whether make_present() may be called: there is no copy.
+  bool may_come_later() const { return parts_.size() == 1; }
+  // ExpertStore::make_present(); any thread.
+  Result<void> make_present(int begin, int end);
   struct GivenBack {
     uint64_t slots = 0, bytes = 0;
   };

@@ -1,6 +1,7 @@
 // Where every byte of the budget goes: a pure function from model, options and budget to a table.
 //
-// Everything is allocated at start, so the plan is the whole truth about memory. What every token
+// Everything is allocated at start (of slots the addresses at least), so the plan is the whole truth about
+// memory. What every token
 // needs comes first (weights, KV cache, states); then room for the largest prefill chunk that the
 // budget can bear; all the rest becomes expert slots. The floor is one token's experts (top_k slots
 // for every layer): below that, one token evicts what the next one needs and a cache is pointless.

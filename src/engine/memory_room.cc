@@ -87,29 +87,44 @@ Result<void> make_room(uint64_t bytes, const RoomOptions& options) {
   }
 }
 
-void add_slots(ExpertSlots& slots, uint64_t promised_bytes, const MemoryWatchOptions& watch) {
+RoomForSlots::RoomForSlots(const ExpertSlots& slots, uint64_t promised_bytes,
+                           const MemoryWatchOptions& watch)
+    : limits_(slots.limits()), promised_bytes_(promised_bytes), watch_(watch) {
+  if (!watch_.is_on) return;
+  const Result<MemoryReading> reading = watch_.probe();
+  can_look_ = reading.has_value();
+  if (!can_look_) return;
+  const uint64_t wanted = promised_bytes_ + missing_bytes(slots.num_slots());
+  reserve_ = memory_reserve(above(reading->available_bytes, wanted), reading->limit_bytes);
+}
+
+uint64_t RoomForSlots::missing_bytes(int num_slots) const {
+  return static_cast<uint64_t>(limits_.full - num_slots) * limits_.slot_bytes;
+}
+
+std::optional<int> RoomForSlots::next(int num_slots) {
   constexpr uint64_t kPieces = 32;
-  const SlotLimits limits = slots.limits();
-  const auto missing_bytes = [&] {
-    return static_cast<uint64_t>(limits.full - slots.num_slots()) * limits.slot_bytes;
-  };
-  Result<MemoryReading> reading =
-      watch.is_on ? watch.probe() : Error{ErrorCode::kNotFound, "not asked"};
-  const auto spare = [&](uint64_t wanted) { return above(reading->available_bytes, wanted); };
-  const uint64_t reserve =
-      reading ? memory_reserve(spare(promised_bytes + missing_bytes()), reading->limit_bytes) : 0;
-  while (slots.num_slots() < limits.full) {
-    uint64_t piece = missing_bytes();
-    if (reading) {
-      const uint64_t kept = reserve + promised_bytes;
-      piece = std::max(reserve / 8, spare(kept + missing_bytes()) / kPieces);
-      if (spare(kept) < std::min(piece, missing_bytes())) break;
-    }
+  if (num_slots >= limits_.full) return std::nullopt;
+  const uint64_t missing = missing_bytes(num_slots);
+  uint64_t piece = missing;
+  const Result<MemoryReading> reading =
+      can_look_ ? watch_.probe() : Error{ErrorCode::kNotFound, "not asked"};
+  can_look_ = reading.has_value();
+  if (reading) {
+    const uint64_t kept = reserve_ + promised_bytes_;
+    const auto spare = [&](uint64_t wanted) { return above(reading->available_bytes, wanted); };
+    piece = std::max(reserve_ / 8, spare(kept + missing) / kPieces);
+    if (spare(kept) < std::min(piece, missing)) return std::nullopt;
+  }
+  const auto more = static_cast<int64_t>(piece / limits_.slot_bytes) + 1;
+  return static_cast<int>(std::min<int64_t>(limits_.full, num_slots + more));
+}
+
+void add_slots(ExpertSlots& slots, uint64_t promised_bytes, const MemoryWatchOptions& watch) {
+  RoomForSlots room(slots, promised_bytes, watch);
+  while (const std::optional<int> wanted = room.next(slots.num_slots())) {
     const int before = slots.num_slots();
-    const auto more = static_cast<int64_t>(piece / limits.slot_bytes) + 1;
-    const int wanted = static_cast<int>(std::min<int64_t>(limits.full, before + more));
-    if (slots.resize(wanted) == before) break;
-    if (reading) reading = watch.probe();
+    if (slots.resize(*wanted) == before) break;
   }
   slots.reset_stats();  // of stores that have done nothing yet
 }

@@ -19,6 +19,7 @@
 #include <chrono>
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <string>
 
 #include "base/result.h"
@@ -39,9 +40,27 @@ struct RoomOptions {
 
 Result<void> make_room(uint64_t bytes, const RoomOptions& options);
 
-// The slots beyond the floor, of stores that have the floor: piece by piece, as long as the machine
-// keeps what the watch of this engine and `promised_bytes` (planned, not touched yet) will want.
-// Those that are left out come when the watch finds room.
+// Room for the slots beyond the floor: piece by piece, as long as the machine keeps what the watch of this
+// engine and `promised_bytes` (planned, not touched yet) will want.
+class RoomForSlots {
+ public:
+  RoomForSlots(const ExpertSlots& slots, uint64_t promised_bytes, const MemoryWatchOptions& watch);
+
+  // How many slots there may be next, beside the `num_slots` that are there; nothing: no more of them.
+  std::optional<int> next(int num_slots);
+
+ private:
+  uint64_t missing_bytes(int num_slots) const;
+
+  SlotLimits limits_;
+  uint64_t promised_bytes_;
+  MemoryWatchOptions watch_;
+  uint64_t reserve_ = 0;
+  bool can_look_ = false;
+};
+
+// The slots beyond the floor, of stores that have the floor, as far as there is room for them. Those that
+// are left out come when the watch finds room.
 void add_slots(ExpertSlots& slots, uint64_t promised_bytes, const MemoryWatchOptions& watch);
 
 }  // namespace penstock

@@ -67,7 +67,10 @@ struct EngineOptions {
   Speculation speculation = Speculation::kAuto;
   PrefixStoreOptions prefix_store;  // without a directory: nothing is kept on disk
   MemoryWatchOptions memory_watch;  // gives slots back when memory runs short
-  GpuOptions gpu;                   // experts in the memory of a GPU; off
+  // From so many bytes of slots on, open() does not wait until they are all there (slot_arrivals.h). What
+  // is hit and missed by the first tokens is then a matter of time.
+  uint64_t slots_come_later_from = UINT64_MAX;
+  GpuOptions gpu;  // experts in the memory of a GPU; off
   ReaderOptions reader;
   EvictionPolicy policy{};  // the store's default
   std::string simd_target;  // empty: the best that this processor has

@@ -82,6 +82,7 @@ class Slots {
   // system. Those there are now: more than asked for where a slot is held, fewer where there is no
   // memory for more.
   int resize(int num_slots);
+  Result<void> make_present(int begin, int end) { return filler_->take_again(begin, end); }
 
   void reset_stats() { filler_->reset_stats(); }
 

@@ -29,6 +29,8 @@
 //   G22 prefixes from a disk, after a restart, with files that are damaged, torn, missing or another
 //       model's, and disks that fail or are full == computed anew (prefix_gates_test.cc)
 //   G29 any value of any knob
+//   G31 slots whose memory comes while the engine is at work, at any pace, in part or never
+//       (arrivals_gates_test.cc)
 //
 // Numbers are given once and never reused. A gate also asserts that what it is about really
 // happened: evictions, chunks, retries.
