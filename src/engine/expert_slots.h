@@ -2,8 +2,9 @@
 // bits, where there is one. When memory runs short both give back, and later both take again, in the
 // proportion in which they were planned; neither below its floor before the other one has come to its own.
 //
-// Threads  the computing thread, no stream alive
+// Threads  the computing thread, no stream alive; make_present() any
 // Memory   a few numbers; the stores outlive it
+// Errors   make_present(): kOutOfMemory; resize() says by its number what could be had
 #pragma once
 
 #include <cstdint>
