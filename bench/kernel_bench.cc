@@ -126,8 +126,10 @@ class Bench {
   }
 
   const Options& options() const { return options_; }
-  bool is_integer(DType dtype) const {
-    return options_.arithmetic == Arithmetic::kFixed16 && is_quantised(dtype);
+  // Products of whole numbers for which the unit is there: of few rows another one may take them.
+  bool is_integer(DType dtype, int64_t rows) const {
+    constexpr int64_t kManyRows = 16;
+    return options_.arithmetic == Arithmetic::kFixed16 && is_quantised(dtype) && rows >= kManyRows;
   }
 
   void write_json() const {
@@ -282,7 +284,7 @@ void bench_experts(Bench& bench, const ModelShape& model, DType dtype, int64_t p
   bench.measure(name, threads,
                 {.bytes = static_cast<double>(expert_bytes * model.top_k),
                  .flops = 2 * weights * static_cast<double>(per_expert),
-                 .is_integer = bench.is_integer(dtype)},
+                 .is_integer = bench.is_integer(dtype, per_expert)},
                 run);
 }
 
@@ -300,7 +302,7 @@ void bench_matmul(Bench& bench, const ModelShape& model, DType dtype, int64_t to
   bench.measure(name, threads,
                 {.bytes = static_cast<double>(bytes),
                  .flops = 2.0 * static_cast<double>(size * size * tokens),
-                 .is_integer = bench.is_integer(dtype)},
+                 .is_integer = bench.is_integer(dtype, tokens)},
                 [&](int64_t) { ops->matmul(x.rows, projection); });
 }
 

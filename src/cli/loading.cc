@@ -167,7 +167,7 @@ Result<EngineOptions> engine_options(const Settings& settings, Verb running) {
   constexpr uint64_t kManySlots = uint64_t{256} << 20;
   const Verb verb = settings.verb();
   const bool is_asked = verb == Verb::kRun || verb == Verb::kChat || verb == Verb::kServe;
-  if (is_asked) options.slots_come_later_from = kManySlots;
+  if (is_asked && options.num_slots == 0) options.slots_come_later_from = kManySlots;
   options.simd_target = settings.text("simd");
   if (settings.text("arithmetic") == "float32") options.arithmetic = Arithmetic::kFloat32;
   if (settings.is_given("eviction")) {
@@ -233,6 +233,11 @@ Result<std::unique_ptr<Engine>> load_engine(Call& call, const EngineOptions& opt
   if (engine->is_lossy()) call.terminal.warning(lossy_text(*engine));
   call.interrupt.set_policy(Interrupt::Policy::kStop);
   return engine;
+}
+
+void tell_news(const Call& call, Engine& engine) {
+  const std::string news = engine.take_news();
+  if (!news.empty()) call.terminal.warning(news);
 }
 
 TraceFile::TraceFile(Call& call, Engine& engine)

@@ -41,6 +41,8 @@ Result<PrefixStoreOptions> prefix_store_options(Call& call);
 // `on_load`, where given, is told of the progress as well.
 Result<std::unique_ptr<Engine>> load_engine(Call& call, const EngineOptions& options,
                                             const LoadObserver& on_load = {});
+// What is to be told of it since, where that disturbs nothing: not into an answer or a line being typed.
+void tell_news(const Call& call, Engine& engine);
 
 // --trace-routing FILE: records into memory from begin() on, written at the end.
 class TraceFile {

@@ -90,6 +90,7 @@ std::chrono::milliseconds LocalPartner::work_while_idle() {
 
 void LocalPartner::tell_news() {
   warm_.tell_failures();
+  penstock::tell_news(call_, *engine_);
   const std::vector<DriveReport> drives = engine_->experts().drives();
   uint64_t failures = 0;
   for (const DriveReport& drive : drives) failures += drive.stats.failures;

@@ -172,6 +172,7 @@ Result<int> run_verb(Call& call) {
   }
   call.terminal.note(last_line(result.metrics));
   tell_drives(call, engine->experts().drives());
+  tell_news(call, *engine);
   if (engine->parts().stats().shrinks > 0) call.terminal.note(shrink_text(*engine));
   call.terminal.detail(waits_text(result.metrics));
   warm.save();

@@ -225,7 +225,8 @@ Result<int> serve_verb(Call& call) {
       *engine, {.max_queue = static_cast<int>(call.settings.integer("max-queue")),
                 .queue_timeout = std::chrono::seconds(call.settings.integer("queue-timeout")),
                 .parallel = engine_opts.parallel,
-                .idle_work = [&warm] { return warm.read_more(); }}));
+                .idle_work = [&warm] { return warm.read_more(); },
+                .tell = [&call](const std::string& news) { call.terminal.warning(news); }}));
 
   call.interrupt.set_policy(Interrupt::Policy::kPatient);
   server->set_ready(&model, generator.get());

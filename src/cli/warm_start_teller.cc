@@ -44,13 +44,12 @@ void WarmStartTeller::read_all(std::stop_token stop) {
   const Clock::time_point start = Clock::now();
   Progress progress(call_.terminal, "warm start", Progress::Unit::kBytes);
   while (!stop.stop_requested() && warm_.read_more()) {
-    progress.update((report.experts + report.failed) * expert_bytes_,
-                    num_wanted() * expert_bytes_);
+    progress.update((report.experts + report.failed) * expert_bytes_, num_wanted() * expert_bytes_);
   }
   progress.finish();
   const double seconds = std::chrono::duration<double>(Clock::now() - start).count();
   call_.terminal.note(fmt::format("warm start: {} of {} experts read ({}) in {:.2f} s",
-                                  report.experts, report.wanted,
+                                  report.experts, num_wanted(),
                                   format_bytes(report.experts * expert_bytes_), seconds));
   tell_failures();
 }

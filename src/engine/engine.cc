@@ -79,11 +79,6 @@ Result<std::unique_ptr<Reader>> reader_of(const EngineOptions& options, std::str
   return make_reader(options.reader, note);
 }
 
-uint64_t not_yet_in_use(uint64_t planned_bytes) {
-  const uint64_t in_use = resident_bytes();
-  return planned_bytes > in_use ? planned_bytes - in_use : 0;
-}
-
 // What is left, as the watch sees it, and of which limit.
 Result<MemoryAvailability> look_at_memory(const EngineOptions& options) {
   const MemoryReading reading = PENSTOCK_TRY(options.memory_watch.probe());
@@ -449,36 +444,32 @@ Result<void> Engine::load_weights(ThreadPool& team, const LoadObserver& on_load)
 void Engine::take_slots(const EngineOptions& options, std::optional<MemoryTurn> turn) {
   ExpertSlots& slots = *slots_;
   const SlotLimits limits = slots.limits();
-  const auto bytes_of = [&](int num_slots) {
-    return static_cast<uint64_t>(num_slots) * limits.slot_bytes;
-  };
-  tell_ = options.tell;
   slots.resize(1);  // none is present yet; those that are added become so
   slots.resize(std::max(1, std::min(limits.full, limits.floor)));
-  const int missing = limits.full - slots.num_slots();
-  const uint64_t promised = not_yet_in_use(plan_.total_bytes - bytes_of(missing));
   const auto watch = [&] {
     memory_watch_.emplace(options.memory_watch, limits, plan_.total_bytes, resident_bytes());
   };
-  if (slots.may_come_later() && missing > 0 &&
-      bytes_of(limits.full) >= options.slots_come_later_from) {
+  const uint64_t bytes = static_cast<uint64_t>(limits.full) * limits.slot_bytes;
+  if (slots.may_come_later() && slots.num_slots() < limits.full &&
+      bytes >= options.slots_come_later_from) {
     watch();
     slots.reset_stats();
-    arrivals_.emplace(slots, promised, options.memory_watch, std::move(turn));
+    arrivals_.emplace(slots, plan_.total_bytes, options.memory_watch, std::move(turn));
     return;
   }
-  add_slots(slots, promised, options.memory_watch);
+  add_slots(slots, plan_.total_bytes, options.memory_watch);
   watch();
-  tell_of_missing_slots();
+  look_for_missing_slots();
+  const std::string news = take_news();
+  if (options.tell && !news.empty()) options.tell(news);
 }
 
-void Engine::tell_of_missing_slots() const {
+void Engine::look_for_missing_slots() {
   const int full = slots_->limits().full;
-  if (!tell_ || slots_->num_slots() == full) return;
-  tell_(
-      fmt::format("memory is short: {} of {} slots of experts for now; the others follow when "
-                  "there is room",
-                  slots_->num_slots(), full));
+  if (slots_->num_slots() == full) return;
+  news_ = fmt::format(
+      "memory is short: {} of {} slots of experts for now; the others follow when there is room",
+      slots_->num_slots(), full);
 }
 
 void Engine::wait_for_slots() {
@@ -491,7 +482,8 @@ void Engine::watch_memory() {
   if (arrivals_ && arrivals_->take()) return;
   if (arrivals_) {
     arrivals_.reset();
-    tell_of_missing_slots();
+    memory_watch_->begin_quiet(MemoryWatch::Clock::now());
+    look_for_missing_slots();
   }
   if (!memory_watch_->is_on()) return;
   // Several engines see the same room: the one whose turn it is takes it, another looks again later.

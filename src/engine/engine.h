@@ -2,8 +2,8 @@
 //
 // open() measures the machine, plans the memory, allocates all of it, loads the resident weights
 // past the page cache and opens the experts for streaming, of a packed model or in place of a
-// checkpoint (engine/model_files.h). After it nothing is allocated from the
-// budget any more, so a budget that was accepted is kept. When others make memory scarce, expert
+// checkpoint (engine/model_files.h). After it nothing is allocated from the budget any more but the pages of
+// slots that are still coming (engine/slot_arrivals.h), so a budget that was accepted is kept. When others make memory scarce, expert
 // slots are given back, and taken again later (engine/memory_watch.h).
 //
 // Threads  the computing thread
@@ -15,6 +15,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "compute/backend.h"
@@ -80,6 +81,8 @@ class Engine {
   // Whether slots are still coming (EngineOptions::slots_come_later_from), and waiting until they are here.
   bool slots_are_coming() const { return arrivals_.has_value(); }
   void wait_for_slots();
+  // What a user should be told of since open(), when it does not disturb; empty: nothing.
+  std::string take_news() { return std::exchange(news_, {}); }
   bool watches_memory() const { return memory_watch_->is_on(); }
 
   // Writes what was learned of a checkpoint's checksums to options.checksum_file, if anything was.
@@ -123,7 +126,7 @@ class Engine {
   Result<void> open_experts(const EngineOptions& options, ThreadPool& team,
                             std::optional<ChosenGpu> gpu);
   void take_slots(const EngineOptions& options, std::optional<MemoryTurn> turn);
-  void tell_of_missing_slots() const;
+  void look_for_missing_slots();
   Backend& ops();  // with what a GPU computes of them
 
   ModelFiles files_;
@@ -149,7 +152,7 @@ class Engine {
   std::unique_ptr<EngineCopy> copy_;
   std::optional<ExpertSlots> slots_;
   std::optional<MemoryWatch> memory_watch_;
-  TellNote tell_;
+  std::string news_;
   std::optional<SlotArrivals> arrivals_;  // until they have come
   std::unique_ptr<Model> model_;
   MoeScratch moe_scratch_;

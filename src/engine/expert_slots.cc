@@ -63,6 +63,11 @@ Result<void> ExpertSlots::make_present(int begin, int end) {
   return parts_[0].store->make_present(begin, end);
 }
 
+void ExpertSlots::add_present(int num_slots) {
+  PENSTOCK_CHECK(may_come_later());
+  parts_[0].store->add_present(num_slots);
+}
+
 ExpertSlots::GivenBack ExpertSlots::given_back() const {
   GivenBack sum;
   for (const Part& part : parts_) {

@@ -27,10 +27,10 @@ class ExpertSlots {
   int resize(int num_slots);
   SlotLimits limits() const;  // of all; a slot has their mean size
 
-  // Whether make_present() may be called: there is no copy.
+  // Whether these may be called: there is no copy.
   bool may_come_later() const { return parts_.size() == 1; }
-  // ExpertStore::make_present(); any thread.
-  Result<void> make_present(int begin, int end);
+  Result<void> make_present(int begin, int end);  // ExpertStore::make_present(); any thread
+  void add_present(int num_slots);
   struct GivenBack {
     uint64_t slots = 0, bytes = 0;
   };

@@ -87,19 +87,28 @@ Result<void> make_room(uint64_t bytes, const RoomOptions& options) {
   }
 }
 
-RoomForSlots::RoomForSlots(const ExpertSlots& slots, uint64_t promised_bytes,
+uint64_t not_yet_in_use(uint64_t planned_bytes) {
+  return above(planned_bytes, resident_bytes());
+}
+
+RoomForSlots::RoomForSlots(const ExpertSlots& slots, uint64_t planned_bytes,
                            const MemoryWatchOptions& watch)
-    : limits_(slots.limits()), promised_bytes_(promised_bytes), watch_(watch) {
+    : limits_(slots.limits()), planned_bytes_(planned_bytes), watch_(watch) {
   if (!watch_.is_on) return;
   const Result<MemoryReading> reading = watch_.probe();
   can_look_ = reading.has_value();
   if (!can_look_) return;
-  const uint64_t wanted = promised_bytes_ + missing_bytes(slots.num_slots());
+  const int now = slots.num_slots();
+  const uint64_t wanted = promised_bytes(now) + missing_bytes(now);
   reserve_ = memory_reserve(above(reading->available_bytes, wanted), reading->limit_bytes);
 }
 
 uint64_t RoomForSlots::missing_bytes(int num_slots) const {
   return static_cast<uint64_t>(limits_.full - num_slots) * limits_.slot_bytes;
+}
+
+uint64_t RoomForSlots::promised_bytes(int num_slots) const {
+  return not_yet_in_use(above(planned_bytes_, missing_bytes(num_slots)));
 }
 
 std::optional<int> RoomForSlots::next(int num_slots) {
@@ -111,7 +120,7 @@ std::optional<int> RoomForSlots::next(int num_slots) {
       can_look_ ? watch_.probe() : Error{ErrorCode::kNotFound, "not asked"};
   can_look_ = reading.has_value();
   if (reading) {
-    const uint64_t kept = reserve_ + promised_bytes_;
+    const uint64_t kept = reserve_ + promised_bytes(num_slots);
     const auto spare = [&](uint64_t wanted) { return above(reading->available_bytes, wanted); };
     piece = std::max(reserve_ / 8, spare(kept + missing) / kPieces);
     if (spare(kept) < std::min(piece, missing)) return std::nullopt;
@@ -120,8 +129,8 @@ std::optional<int> RoomForSlots::next(int num_slots) {
   return static_cast<int>(std::min<int64_t>(limits_.full, num_slots + more));
 }
 
-void add_slots(ExpertSlots& slots, uint64_t promised_bytes, const MemoryWatchOptions& watch) {
-  RoomForSlots room(slots, promised_bytes, watch);
+void add_slots(ExpertSlots& slots, uint64_t planned_bytes, const MemoryWatchOptions& watch) {
+  RoomForSlots room(slots, planned_bytes, watch);
   while (const std::optional<int> wanted = room.next(slots.num_slots())) {
     const int before = slots.num_slots();
     if (slots.resize(*wanted) == before) break;

@@ -40,20 +40,24 @@ struct RoomOptions {
 
 Result<void> make_room(uint64_t bytes, const RoomOptions& options);
 
+// Of what was planned for this process, what it does not use yet.
+uint64_t not_yet_in_use(uint64_t planned_bytes);
+
 // Room for the slots beyond the floor: piece by piece, as long as the machine keeps what the watch of this
-// engine and `promised_bytes` (planned, not touched yet) will want.
+// engine will want, and what else was planned and is not in use yet (`planned_bytes` of it all).
 class RoomForSlots {
  public:
-  RoomForSlots(const ExpertSlots& slots, uint64_t promised_bytes, const MemoryWatchOptions& watch);
+  RoomForSlots(const ExpertSlots& slots, uint64_t planned_bytes, const MemoryWatchOptions& watch);
 
   // How many slots there may be next, beside the `num_slots` that are there; nothing: no more of them.
   std::optional<int> next(int num_slots);
 
  private:
   uint64_t missing_bytes(int num_slots) const;
+  uint64_t promised_bytes(int num_slots) const;
 
   SlotLimits limits_;
-  uint64_t promised_bytes_;
+  uint64_t planned_bytes_;
   MemoryWatchOptions watch_;
   uint64_t reserve_ = 0;
   bool can_look_ = false;
@@ -61,6 +65,6 @@ class RoomForSlots {
 
 // The slots beyond the floor, of stores that have the floor, as far as there is room for them. Those that
 // are left out come when the watch finds room.
-void add_slots(ExpertSlots& slots, uint64_t promised_bytes, const MemoryWatchOptions& watch);
+void add_slots(ExpertSlots& slots, uint64_t planned_bytes, const MemoryWatchOptions& watch);
 
 }  // namespace penstock

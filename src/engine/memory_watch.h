@@ -68,6 +68,8 @@ class MemoryWatch {
   bool is_on() const { return options_.is_on; }
   // The number of slots that there should be, when it is time to look and another than now.
   std::optional<int> look(int slots_now, Clock::time_point now);
+  // Memory was short just now, or nobody looked: what counts as quiet begins here.
+  void begin_quiet(Clock::time_point now) { quiet_since_ = now; }
 
  private:
   MemoryWatchOptions options_;

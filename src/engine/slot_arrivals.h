@@ -5,14 +5,14 @@
 // in which a store with free slots fills them, piece by piece and as far as there is room (memory_room.h),
 // and between layers the computing thread gives the store those that have come.
 //
-//   SlotArrivals arrivals(slots, promised_bytes, watch, std::move(turn));
+//   SlotArrivals arrivals(slots, planned_bytes, watch, std::move(turn));
 //   while (arrivals.take()) compute(one_layer);
 //
 // Threads  take(), wait() and the destructor: the computing thread, no stream alive. The thread that makes
 //          pages present touches none that a slot in use lies on, and calls the watch's probe.
 // Memory   the slots', which were planned
-// Errors   memory that cannot be had or that others need ends the arrivals early, as slots that are taken
-//          at once; num_slots() says so, and the watch takes more when there is room
+// Errors   memory that cannot be had, or that others need for half a second, ends the arrivals early; num_slots()
+//          says so, and the watch takes more when there is room
 #pragma once
 
 #include <condition_variable>
@@ -31,7 +31,7 @@ namespace penstock {
 class SlotArrivals {
  public:
   // Of a model without a copy in fewer bits; its floor is there. turn: kept until all have come.
-  SlotArrivals(ExpertSlots& slots, uint64_t promised_bytes, const MemoryWatchOptions& watch,
+  SlotArrivals(ExpertSlots& slots, uint64_t planned_bytes, const MemoryWatchOptions& watch,
                std::optional<MemoryTurn> turn);
   ~SlotArrivals();  // ends them when the piece that is being cleared is
   SlotArrivals(const SlotArrivals&) = delete;
@@ -44,6 +44,7 @@ class SlotArrivals {
 
  private:
   void make_present(const std::stop_token& stop);
+  std::optional<int> next(int present, const std::stop_token& stop);
 
   ExpertSlots& slots_;
   RoomForSlots room_;

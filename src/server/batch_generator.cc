@@ -87,6 +87,7 @@ void BatchGenerator::run(std::stop_token stop) {
     if (!is_busy()) {
       has_idle_work_ = has_idle_work_ && options_.idle_work();
       engine_.watch_memory();
+      tell_of_memory();
       continue;
     }
     step();
@@ -329,6 +330,15 @@ void BatchGenerator::take_figures() {
     figures_.slots.push_back({static_cast<int>(figures_.slots.size()), slot.run.has_value(),
                               engine_.plan_request().context, held});
   }
+}
+
+// Slots come and go while nobody asks for anything, too.
+void BatchGenerator::tell_of_memory() {
+  const std::string news = engine_.take_news();
+  if (!news.empty() && options_.tell) options_.tell(news);
+  if (engine_.slots().num_slots() == num_slots_seen_) return;
+  num_slots_seen_ = engine_.slots().num_slots();
+  take_figures();
 }
 
 // What the plan says, with the slots that there are now: other programs may have got some. mutex_ is

@@ -37,6 +37,7 @@ struct BatchGeneratorOptions {
   int parallel = 1;                            // as the engine was opened for
   // While nobody asks: a few milliseconds of useful work; false when there is none left.
   std::function<bool()> idle_work;
+  std::function<void(const std::string&)> tell;  // the engine's news; may be empty
 };
 
 class BatchGenerator : public Generator {
@@ -78,6 +79,7 @@ class BatchGenerator : public Generator {
   void finish(Slot& slot);
   void note_fault(const std::optional<Error>& error);
   void take_figures();
+  void tell_of_memory();
   void take_memory(int64_t num_slots, int64_t copy_slots);
   void do_actions(bool is_last);
   SlotOutcome carry_out(const SlotAction& action);
@@ -88,6 +90,7 @@ class BatchGenerator : public Generator {
   std::deque<Slot> slots_;  // which never move: runs refer to their sessions
   uint64_t clock_ = 0;
   bool has_idle_work_;
+  int num_slots_seen_ = 0;
   // An asker waits in act() until its outcome is there.
   struct Asked {
     SlotAction action;

@@ -198,10 +198,12 @@ class ExpertStore {
   // goes by the rules of eviction, and their memory back to the system. The slots there are now:
   // more than asked for where a read does not end, fewer where the system has no memory for more.
   int resize(int num_slots);
-  // Clears the memory of slots begin to end, which are not used now, so that a resize() to `end` need not
-  // wait for it. From any thread, also beside a stream, but not beside a resize to more than `begin` or to
-  // less than it was. kOutOfMemory when there is none.
+  // For slots that come later: clears the memory of those from begin to end, which are not used now. From any
+  // thread, also beside a stream, but not beside a resize to more than `begin` or to fewer than there were.
+  // kOutOfMemory when there is none.
   Result<void> make_present(int begin, int end) { return slots_->make_present(begin, end); }
+  // Uses those as well, up to `num_slots`; at rest.
+  void add_present(int num_slots);
 
   StoreStats stats() const;
   std::vector<DriveReport> drives() const;  // the first holds the model's own files

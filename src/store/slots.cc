@@ -87,6 +87,12 @@ void Slots::settle(int slot) {
   }
 }
 
+void Slots::add_present(int num_slots) {
+  std::vector<SlotMove> moves;
+  cache_.resize(num_slots, moves);
+  PENSTOCK_CHECK(moves.empty());
+}
+
 int Slots::resize(int num_slots) {
   const int before = cache_.num_slots();
   if (num_slots > before && !filler_->take_again(before, num_slots)) return before;

@@ -82,7 +82,9 @@ class Slots {
   // system. Those there are now: more than asked for where a slot is held, fewer where there is no
   // memory for more.
   int resize(int num_slots);
+  // Their memory beforehand, and then using so many without asking for it again.
   Result<void> make_present(int begin, int end) { return filler_->take_again(begin, end); }
+  void add_present(int num_slots);
 
   void reset_stats() { filler_->reset_stats(); }
 

@@ -50,6 +50,11 @@ int ExpertStore::resize(int num_slots) {
   return now;
 }
 
+void ExpertStore::add_present(int num_slots) {
+  PENSTOCK_CHECK(!stream_is_alive_ && num_slots >= slots_->cache().num_slots());
+  slots_->add_present(num_slots);
+}
+
 // So that no slot is held: wishes are dropped, and what is being read is waited for.
 void ExpertStore::end_reads() {
   prefetcher_.drop();

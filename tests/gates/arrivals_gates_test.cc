@@ -23,7 +23,6 @@ struct Gatekeeper {
   const std::thread::id computing = std::this_thread::get_id();
   std::atomic<bool> is_open = false;
   std::atomic<uint64_t> available = kPlenty;
-  std::vector<std::string> told = {};
 
   void let(EngineOptions& options) {
     options.slots_come_later_from = 0;
@@ -35,7 +34,6 @@ struct Gatekeeper {
                               return MemoryReading{.available_bytes = available.load(),
                                                    .limit_bytes = kPlenty};
                             }};
-    options.tell = [this](const std::string& text) { told.push_back(text); };
   }
   void open() {
     is_open = true;
@@ -80,7 +78,7 @@ TEST_P(ArrivalsGate, g31_slots_come_at_any_time) {
       EXPECT_FALSE(engine->slots_are_coming());
       EXPECT_EQ(engine->experts().num_slots(), engine->plan().num_slots);
       EXPECT_TRUE(answer_of(*engine, GetParam().prompt_tokens) == resident());
-      EXPECT_TRUE(keeper.told.empty());
+      EXPECT_EQ(engine->take_news(), "");
     }
   }
 }
@@ -109,10 +107,10 @@ TEST_P(ArrivalsGate, g31_memory_that_is_refused_or_needed_by_others_ends_them) {
     keeper.open();
     while (engine->slots_are_coming()) engine->wait_for_slots();
     fail_allocation_after(-1);
-    ASSERT_EQ(keeper.told.size(), 1u);
-    EXPECT_NE(keeper.told[0].find("memory is short: " + std::to_string(floor) + " of "),
-              std::string::npos)
-        << keeper.told[0];
+    const std::string news = engine->take_news();
+    EXPECT_NE(news.find("memory is short: " + std::to_string(floor) + " of "), std::string::npos)
+        << news;
+    EXPECT_EQ(engine->take_news(), "");
     EXPECT_TRUE(answer_of(*engine, GetParam().prompt_tokens) == resident()) << is_refused;
     if (!is_refused) {
       EXPECT_EQ(engine->experts().num_slots(), floor);

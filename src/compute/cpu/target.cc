@@ -8,7 +8,6 @@
 namespace penstock {
 namespace {
 
-// Best first: better targets have lower bits.
 bool has_pair_dots() {
 #ifdef PENSTOCK_PAIR_DOTS
   return __builtin_cpu_supports("avxvnni") != 0;
@@ -17,6 +16,7 @@ bool has_pair_dots() {
 #endif
 }
 
+// Best first: better targets have lower bits.
 std::vector<InstructionSet> sets_here() {
   std::vector<InstructionSet> sets;
   for (int64_t rest = HWY_SUPPORTED_TARGETS & HWY_TARGETS; rest != 0; rest &= rest - 1) {
