@@ -47,8 +47,9 @@ endif()
 include(cmake/from_nothing.cmake)
 
 # BUSY: the tests' own code runs for long, and with sanitizers it is optimised as the libraries are.
+# LOCK: what its tests have one after the other.
 function(penstock_test name)
-  cmake_parse_arguments(ARG "BUSY" "" "SOURCES;LINKS;LABELS" ${ARGN})
+  cmake_parse_arguments(ARG "BUSY" "LOCK" "SOURCES;LINKS;LABELS" ${ARGN})
   add_executable(${name} ${ARG_SOURCES})
   if(ARG_BUSY AND PENSTOCK_SANITIZE)
     set(kind penstock)
@@ -58,8 +59,12 @@ function(penstock_test name)
   target_link_libraries(${name} PRIVATE ${kind}_flags ${ARG_LINKS} GTest::gmock GTest::gtest_main)
   penstock_use_precompiled(${name} ${kind}_headers)
   penstock_compile_together(${name})
+  set(lock)
+  if(ARG_LOCK)
+    set(lock RESOURCE_LOCK ${ARG_LOCK})
+  endif()
   gtest_discover_tests(${name} DISCOVERY_TIMEOUT 60 DISCOVERY_MODE PRE_TEST
-    PROPERTIES TIMEOUT 600 LABELS "${ARG_LABELS}")
+    PROPERTIES TIMEOUT 600 LABELS "${ARG_LABELS}" ${lock})
 endfunction()
 
 function(penstock_room name)
