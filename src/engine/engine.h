@@ -1,10 +1,10 @@
 // Engine: a loaded model, ready to serve. Owns everything that sessions share.
 //
-// open() measures the machine, plans the memory, allocates all of it, loads the resident weights
-// past the page cache and opens the experts for streaming, of a packed model or in place of a
-// checkpoint (engine/model_files.h). After it nothing is allocated from the budget any more but the pages of
-// slots that are still coming (engine/slot_arrivals.h), so a budget that was accepted is kept. When others make memory scarce, expert
-// slots are given back, and taken again later (engine/memory_watch.h).
+// open() measures the machine, plans the memory, takes it, loads the resident weights past the page cache
+// and opens the experts for streaming, of a packed model or in place of a checkpoint
+// (engine/model_files.h). After it nothing is allocated from the budget any more but the pages of slots
+// that are still coming (engine/slot_arrivals.h), so a budget that was accepted is kept. When others make
+// memory scarce, expert slots are given back, and taken again later (engine/memory_watch.h).
 //
 // Threads  the computing thread
 // Errors   open(): kNotFound, kCorrupt, kUnsupported (model), kOutOfMemory (budget), kIo

@@ -58,11 +58,7 @@ class ArrivalsGate : public Gate {
   }
 };
 
-INSTANTIATE_TEST_SUITE_P(Models, ArrivalsGate, ::testing::ValuesIn(kModels), [](const auto& test) {
-  std::string name = test.param.name;
-  std::ranges::replace(name, '-', '_');
-  return name;
-});
+INSTANTIATE_TEST_SUITE_P(Models, ArrivalsGate, ::testing::ValuesIn(kModels), name_of_gate);
 
 TEST_P(ArrivalsGate, g31_slots_come_at_any_time) {
   for (const int64_t chunk : {1, 16}) {

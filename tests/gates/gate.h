@@ -24,6 +24,13 @@ struct GateModel {
 // convolution.
 inline constexpr GateModel kModels[] = {{"r3-wrapped", 41}, {"r2-top1", 33}, {"m2-dense", 37}};
 
+// Of a test with such a parameter.
+inline std::string name_of_gate(const ::testing::TestParamInfo<GateModel>& test) {
+  std::string name = test.param.name;
+  std::ranges::replace(name, '-', '_');
+  return name;
+}
+
 inline std::vector<TokenId> prompt_for(const Engine& engine, int64_t tokens) {
   return random_tokens(tokens, engine.config().vocab_size, 7);
 }

@@ -47,11 +47,7 @@
 namespace penstock::test {
 namespace {
 
-INSTANTIATE_TEST_SUITE_P(Models, Gate, ::testing::ValuesIn(kModels), [](const auto& test) {
-  std::string name = test.param.name;
-  std::ranges::replace(name, '-', '_');
-  return name;
-});
+INSTANTIATE_TEST_SUITE_P(Models, Gate, ::testing::ValuesIn(kModels), name_of_gate);
 
 TEST_P(Gate, g1_streamed_equals_resident_at_any_number_of_slots) {
   const auto engine = open_engine(options());

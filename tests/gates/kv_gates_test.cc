@@ -20,11 +20,7 @@ class KvGate : public Gate {
   }
 };
 
-INSTANTIATE_TEST_SUITE_P(Models, KvGate, ::testing::ValuesIn(kModels), [](const auto& test) {
-  std::string name = test.param.name;
-  std::ranges::replace(name, '-', '_');
-  return name;
-});
+INSTANTIATE_TEST_SUITE_P(Models, KvGate, ::testing::ValuesIn(kModels), name_of_gate);
 
 TEST_P(KvGate, g13_codes_of_keys_and_values_are_another_answer_that_says_so_and_takes_less) {
   const auto exact = open_engine(options());
