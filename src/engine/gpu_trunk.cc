@@ -15,6 +15,9 @@ namespace {
 // Rows that the device has at a time: two waves, each long enough that its beginning and end are a small part.
 constexpr int64_t kRowsMax = 512;
 
+// Of these in a delta-net layer, which takes some 150 KB a row there.
+constexpr int64_t kWaveRows = 256;
+
 // Of the memory there is, states take at most one part in so many.
 constexpr uint64_t kStatesShare = 4;
 
@@ -135,6 +138,9 @@ GpuDeltaNetLimits delta_nets_of(const ModelConfig& config, int sequences) {
 GpuTrunk trunk_rows(const ModelConfig& config, int64_t chunk_tokens, int sequences) {
   GpuTrunk trunk;
   trunk.delta_nets = delta_nets_of(config, sequences);
+  if (chunk_tokens > kGpuFewTokens) {
+    trunk.delta_nets.wave_rows = std::min(chunk_tokens, kWaveRows);
+  }
   trunk.rows = std::clamp(chunk_tokens, kGpuFewTokens, kRowsMax);
   trunk.few_rows = kGpuFewTokens;
   trunk.hidden_size = config.hidden_size;

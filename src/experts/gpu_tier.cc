@@ -19,12 +19,15 @@ namespace {
 constexpr int64_t kRowsMax = 2048;
 
 // Staging for so many copies at a time, or so many bytes.
-constexpr int kStagingMax = 4;
+constexpr int kStagingMax = 8;
 constexpr uint64_t kStagingBytes = uint64_t{32} << 20;
 
 // Where a slot must be taken from another expert, the new one has so many times its uses, and one
 // more: a copy takes as long as a few uses save.
 constexpr float kLead = 1.2f;
+
+// Calls of many tokens go on copying as copies end, for at most so much of the time that they take.
+constexpr double kCopiesShare = 0.2;
 
 // While slots are free, all that a call has computed are copied. Afterwards so many of those that do not
 // lie there: copying them is work too.
@@ -216,6 +219,7 @@ GpuExpertWork GpuTier::work_for(int slot, const RoutedRows& rows, size_t i) cons
 void GpuTier::choose(int layer, const RoutedRows& rows, std::vector<int32_t>& left) {
   PENSTOCK_CHECK(pinned_.empty() && works_.empty());
   begun_s_ = now_in_seconds();
+  copying_s_ = 0;
   choices_ = static_cast<double>(rows.num_choices());
   layer_ = layer;
   chosen_.reset();
@@ -315,7 +319,7 @@ void GpuTier::end() {
 }
 
 void GpuTier::offer(int expert, std::span<const std::byte* const> parts) {
-  if (is_lost_ || promotions_left_ == 0 || !layer().is_computed || !slots_->has_room()) return;
+  if (is_lost_ || promotions_left_ == 0 || !layer().is_computed || !may_copy()) return;
   ExpertCache& cache = slots_->cache();
   if (cache.find(layer_, expert) || !may_go_there(expert, parts)) return;
   if (cache.num_free() == 0 && !makes_room_for(expert)) return;
@@ -329,8 +333,19 @@ void GpuTier::offer(int expert, std::span<const std::byte* const> parts) {
   }
   --promotions_left_;
   ++report_.promotions;
+  const double start_s = now_in_seconds();
   const Result<void> filled = slots_->fill(*slot, pieces_);
   if (!filled) lose(filled.error());
+  copying_s_ += now_in_seconds() - start_s;
+}
+
+// Whether staging memory is free, and not too much of the call went to copies.
+bool GpuTier::may_copy() {
+  const bool is_long = choices_ > static_cast<double>(options_.few_tokens * limits_.top_k);
+  if (!is_long) return slots_->has_room();
+  if (copying_s_ > kCopiesShare * (now_in_seconds() - begun_s_)) return false;
+  if (!slots_->has_room()) settle();
+  return !is_lost_ && slots_->has_room();
 }
 
 bool GpuTier::may_go_there(int expert, std::span<const std::byte* const> parts) {

@@ -65,6 +65,7 @@ GpuBackend::GpuBackend(GpuUse& use, Backend& cpu, const GpuTrunk& trunk)
       trunk_(trunk),
       products_side_(trunk.many),
       ffn_side_(trunk.many),
+      blocks_side_(trunk.many),
       all_rows_(static_cast<size_t>(trunk.rows)) {
   std::iota(all_rows_.begin(), all_rows_.end(), 0);
   cpu_.set_between_ops([this] { end_op(); });
@@ -332,29 +333,59 @@ void GpuBackend::before_host_writes(const float* begin, int64_t floats) {
   delta_nets_->forget(begin, floats);
 }
 
-bool GpuBackend::run_block_there(const DeltaNetBlock& block) {
-  if (!delta_nets_ || use_.is_lost() || block.x.count > trunk_.few_rows) return false;
-  const GpuBlockPieces pieces = {.qkv = find(block.qkv.weight),
-                                 .z = find(block.z.weight),
-                                 .b = find(block.b.weight),
-                                 .a = find(block.a.weight),
-                                 .output = find(block.output.weight)};
-  if (!delta_nets_->takes(block, pieces)) return false;
+GpuBlockPieces GpuBackend::pieces_of(const DeltaNetBlock& block) const {
+  return {.qkv = find(block.qkv.weight),
+          .z = find(block.z.weight),
+          .b = find(block.b.weight),
+          .a = find(block.a.weight),
+          .output = find(block.output.weight)};
+}
+
+// Those of the two small projections that the device has not.
+void GpuBackend::multiply_gates_here(const DeltaNetBlock& block, const GpuBlockPieces& pieces) {
   here_.clear();
   if (pieces.b.empty()) here_.push_back(block.b);
   if (pieces.a.empty()) here_.push_back(block.a);
   if (!here_.empty()) cpu_.matmul(block.x, here_);
+}
+
+bool GpuBackend::run_block_there(const DeltaNetBlock& block) {
+  if (!delta_nets_ || use_.is_lost()) return false;
+  const GpuBlockPieces pieces = pieces_of(block);
+  if (block.x.count > trunk_.few_rows) return run_many_there(block, pieces);
+  if (!delta_nets_->takes(block, pieces)) return false;
+  multiply_gates_here(block, pieces);
   if (!goes_on(delta_nets_->begin(block, pieces))) return false;
   end_op();
-  return goes_on(delta_nets_->finish(block));
+  if (!goes_on(delta_nets_->finish(block))) return false;
+  ++report_.delta_nets;
+  return true;
+}
+
+// Where that takes less time than the processors would.
+bool GpuBackend::run_many_there(const DeltaNetBlock& block, const GpuBlockPieces& pieces) {
+  if (!delta_nets_->takes_many(block, pieces)) return false;
+  const CheaperSide::Kind kind = {block.x.width, block.qkv.weight.rows,
+                                  CheaperSide::row_class(block.x.count)};
+  const Side side = blocks_side_.choose(kind);
+  const bool is_first = side == Side::kDevice && !delta_nets_->knows(block);  // weights go there
+  const double start = now_in_seconds();
+  bool is_done = true;
+  if (side == Side::kDevice) {
+    multiply_gates_here(block, pieces);
+    is_done = goes_on(delta_nets_->run_many(block, pieces, [this] { end_op(); }));
+    report_.delta_nets += is_done ? 1 : 0;
+  } else {
+    Backend::delta_net_block(block);
+  }
+  const double cost = (now_in_seconds() - start) / static_cast<double>(block.x.count);
+  if (!is_first) blocks_side_.note(kind, side, cost);
+  return is_done;
 }
 
 void GpuBackend::delta_net_block(const DeltaNetBlock& block) {
   settle();
-  if (run_block_there(block)) {
-    ++report_.delta_nets;
-    return;
-  }
+  if (run_block_there(block)) return;
   if (delta_nets_ && use_.is_lost()) delta_nets_->recover(cpu_);
   Backend::delta_net_block(block);
 }

@@ -2,8 +2,7 @@
 // are computed there, all else by the backend that it stands before, and the bits are that one's.
 //
 //   matmul      those of the call's projections that lie there, while the processors do the others
-//   delta_net_block   the whole of it, with its states, where it has few rows and its large matrices lie
-//               there (gpu_delta_nets.h)
+//   delta_net_block   the whole of it, with its states, where its large matrices lie there (gpu_delta_nets.h)
 //   dense_ffn   where gate, up and down lie there; the call only queues it, and the next op that may
 //               look at its rows waits. Experts may be computed meanwhile
 //
@@ -127,7 +126,10 @@ class GpuBackend final : public Backend {
   Result<void> take_ffn_rows();
   Result<void> begin_ffn_waves();
   Result<void> finish_ffn_waves();
+  GpuBlockPieces pieces_of(const DeltaNetBlock& block) const;
   bool run_block_there(const DeltaNetBlock& block);
+  bool run_many_there(const DeltaNetBlock& block, const GpuBlockPieces& pieces);
+  void multiply_gates_here(const DeltaNetBlock& block, const GpuBlockPieces& pieces);
   // Before the host reads such floats, or writes them: where they are of states that lie there.
   void settle_states();
   void before_host_reads(const float* begin, int64_t floats);
@@ -143,7 +145,7 @@ class GpuBackend final : public Backend {
   std::optional<GpuExperts> ffn_;
   std::optional<GpuDeltaNets> delta_nets_;
   GpuTrunkReport report_;
-  CheaperSide products_side_, ffn_side_;
+  CheaperSide products_side_, ffn_side_, blocks_side_;
 
   // Of the call.
   std::vector<Projection> here_, there_;  // who computes which

@@ -21,12 +21,27 @@ struct OpArguments {
   uint32_t rows, heads, memory, strides, eps, query_scale, width_reciprocal, unused;
 };
 
+// As shaders/delta_net_ends.comp has them.
+struct EndsArguments {
+  uint64_t qkv, z, b, a, result, weights, before, after, between, lost;
+  uint32_t rows, heads, strides, eps, query_scale, width_reciprocal;
+};
+
+// As shaders/delta_rule.comp has them.
+struct RuleArguments {
+  uint64_t between, before, after;
+  uint32_t rows, heads;
+};
+constexpr int64_t kRuleColumns = 16;         // of a group of threads
+constexpr int64_t kRuleSharedBytes = 16384;  // as every device has (gpu_requirements.cc)
+
 struct FusedArguments {
   uint64_t inputs, results;
   uint32_t count, unused;
 };
 
 constexpr int kLeastThreads = 16, kMostThreads = 256;  // a column of a value head each
+constexpr int64_t kLookedAtRows = 4;
 constexpr int64_t kFusedInputs = int64_t{1} << 14;
 
 uint32_t bits_of(float value) {
@@ -63,6 +78,10 @@ int64_t delta_net_weight_floats(const DeltaNetShape& shape) {
 
 int64_t delta_net_journal_floats(const DeltaNetShape& shape) {
   return shape.conv_channels() + 2LL * shape.value_heads;
+}
+
+int64_t delta_net_between_floats(const DeltaNetShape& shape) {
+  return shape.key_heads * (2LL * shape.key_dim + 1) + shape.value_heads * (2LL + shape.value_dim);
 }
 
 Result<bool> has_right_fused(GpuDevice& device, int64_t inputs) {
@@ -102,7 +121,7 @@ bool GpuDeltaNetKernel::suits(const DeltaNetShape& shape) {
 }
 
 Result<GpuDeltaNetKernel> GpuDeltaNetKernel::create(GpuDevice& device, const DeltaNetShape& shape,
-                                                    DeltaNetSums wanted) {
+                                                    DeltaNetSums wanted, bool for_many) {
   PENSTOCK_CHECK(suits(shape));
   const auto compile = [&](DeltaNetSums sums) {
     const uint32_t constants[] = {
@@ -110,19 +129,90 @@ Result<GpuDeltaNetKernel> GpuDeltaNetKernel::create(GpuDevice& device, const Del
         static_cast<uint32_t>(shape.conv_kernel), static_cast<uint32_t>(sums)};
     return device.kernel(Shader::kDeltaNet, constants);
   };
-  GpuDeltaNetKernel whole;
-  whole.shape_ = shape;
-  whole.kernel_ = whole.whole_ = PENSTOCK_TRY(compile(DeltaNetSums::kWhole));
-  if (wanted == DeltaNetSums::kWhole) return whole;
+  GpuDeltaNetKernel made;
+  made.shape_ = shape;
+  made.kernel_ = made.whole_ = PENSTOCK_TRY(compile(DeltaNetSums::kWhole));
   const bool is_own = wanted == DeltaNetSums::kOwn;
-  if (is_own && !PENSTOCK_TRY(has_right_fused(device, kFusedInputs))) return whole;
-  GpuDeltaNetKernel quick = whole;
-  quick.kernel_ = PENSTOCK_TRY(compile(wanted));
-  quick.sums_ = wanted;
-  for (const Tiny tiny : {Tiny::kNothing, Tiny::kStates, Tiny::kInputs}) {
-    if (is_own && !PENSTOCK_TRY(agree(device, whole, quick, tiny))) return whole;
+  if (is_own && !PENSTOCK_TRY(has_right_fused(device, kFusedInputs))) return made;
+  if (wanted != DeltaNetSums::kWhole) made.kernel_ = PENSTOCK_TRY(compile(wanted));
+  made.sums_ = wanted;
+  if (is_own && !PENSTOCK_TRY(made.agrees(device, Way::kFew))) {
+    made.kernel_ = made.whole_;
+    made.sums_ = DeltaNetSums::kWhole;
+    return made;
   }
-  return quick;
+  const int64_t shared =
+      (kRuleColumns + 4) * (shape.key_dim + 4) * static_cast<int64_t>(sizeof(float));
+  if (!for_many || shared > kRuleSharedBytes) return made;
+  PENSTOCK_TRY(made.compile_many(device));
+  made.has_many_ = !is_own || PENSTOCK_TRY(made.agrees(device, Way::kMany));
+  return made;
+}
+
+Result<void> GpuDeltaNetKernel::compile_many(GpuDevice& device) {
+  const auto key_dim = static_cast<uint32_t>(shape_.key_dim);
+  const auto value_dim = static_cast<uint32_t>(shape_.value_dim);
+  const auto compile = [&](DeltaNetSums sums, bool is_last) {
+    const uint32_t constants[] = {key_dim, value_dim, static_cast<uint32_t>(shape_.conv_kernel),
+                                  static_cast<uint32_t>(sums), is_last ? 1u : 0u};
+    return device.kernel(Shader::kDeltaNetEnds, constants);
+  };
+  keys_ = whole_keys_ = PENSTOCK_TRY(compile(DeltaNetSums::kWhole, false));
+  norm_ = whole_norm_ = PENSTOCK_TRY(compile(DeltaNetSums::kWhole, true));
+  if (sums_ != DeltaNetSums::kWhole) {
+    keys_ = PENSTOCK_TRY(compile(sums_, false));
+    norm_ = PENSTOCK_TRY(compile(sums_, true));
+  }
+  const uint32_t of_rule[] = {key_dim, value_dim, static_cast<uint32_t>(sums_)};
+  rule_ = PENSTOCK_TRY(device.kernel(Shader::kDeltaRule, of_rule));
+  return {};
+}
+
+void GpuDeltaNetKernel::run_many(GpuCommands& commands, const ManyCall& call) const {
+  PENSTOCK_DCHECK(call.rows >= 1 && call.history_before != call.history_after);
+  const auto heads = static_cast<uint32_t>(shape_.value_heads);
+  dispatch_ends(commands, keys_, whole_keys_, call);
+  commands.barrier();
+  const auto strips = static_cast<uint32_t>((shape_.value_dim + kRuleColumns - 1) / kRuleColumns);
+  commands.dispatch(rule_,
+                    RuleArguments{.between = call.between,
+                                  .before = call.memory_before,
+                                  .after = call.memory_after,
+                                  .rows = static_cast<uint32_t>(call.rows),
+                                  .heads = static_cast<uint32_t>(shape_.key_heads) | heads << 16},
+                    {heads, strips});
+  commands.barrier();
+  dispatch_ends(commands, norm_, whole_norm_, call);
+}
+
+void GpuDeltaNetKernel::dispatch_ends(GpuCommands& commands, const GpuKernel& own,
+                                      const GpuKernel& whole, const ManyCall& call) const {
+  const auto heads = static_cast<uint32_t>(shape_.value_heads);
+  const auto rows = static_cast<uint32_t>(call.rows);
+  EndsArguments arguments = {
+      .qkv = call.qkv,
+      .z = call.z,
+      .b = call.b,
+      .a = call.a,
+      .result = call.result,
+      .weights = call.weights,
+      .before = call.history_before,
+      .after = call.history_after,
+      .between = call.between,
+      .lost = call.lost,
+      .rows = rows,
+      .heads = static_cast<uint32_t>(shape_.key_heads) | heads << 16,
+      .strides = heads | heads * static_cast<uint32_t>(shape_.value_dim) << 16,
+      .eps = bits_of(shape_.rms_norm_eps),
+      .query_scale = bits_of(1.0f / std::sqrt(static_cast<float>(shape_.key_dim))),
+      .width_reciprocal = bits_of(1.0f / static_cast<float>(shape_.value_dim))};
+  if (sums_ == DeltaNetSums::kWhole) {
+    arguments.lost = 0;  // no other kernel has written it
+  } else {
+    commands.dispatch(own, arguments, {heads, rows});
+    commands.barrier();
+  }
+  commands.dispatch(whole, arguments, {heads, rows});
 }
 
 void GpuDeltaNetKernel::run(GpuCommands& commands, std::span<const Call> calls) const {
@@ -164,12 +254,25 @@ void GpuDeltaNetKernel::dispatch(GpuCommands& commands, const GpuKernel& kernel,
       {heads, 1});
 }
 
-// Whether both give the same of two rows: results, states, what is kept of the inputs. With tiny states the
-// delta rule is done again in place, with tiny inputs most heads are done twice.
-Result<bool> GpuDeltaNetKernel::agree(GpuDevice& device, const GpuDeltaNetKernel& a,
-                                      const GpuDeltaNetKernel& b, Tiny tiny) {
-  constexpr int64_t kRows = 2;
-  const DeltaNetShape& shape = a.shape_;
+// Whether a way gives what the kernel of whole numbers gives. With tiny states the delta rule is done again in
+// place, with tiny inputs most heads are done twice.
+Result<bool> GpuDeltaNetKernel::agrees(GpuDevice& device, Way way) const {
+  for (const Tiny tiny : {Tiny::kNothing, Tiny::kStates, Tiny::kInputs}) {
+    const std::vector<float> expected = PENSTOCK_TRY(look_at(device, Way::kWhole, tiny));
+    const std::vector<float> found = PENSTOCK_TRY(look_at(device, way, tiny));
+    // Of many rows nothing is kept in a journal.
+    const auto kept = static_cast<size_t>(
+        way == Way::kMany ? kLookedAtRows * delta_net_journal_floats(shape_) : 0);
+    const size_t bytes = (expected.size() - kept) * sizeof(float);
+    if (std::memcmp(expected.data() + kept, found.data() + kept, bytes) != 0) return false;
+  }
+  return true;
+}
+
+// Of a few rows: what was kept of the inputs, results, states.
+Result<std::vector<float>> GpuDeltaNetKernel::look_at(GpuDevice& device, Way way, Tiny tiny) const {
+  constexpr int64_t kRows = kLookedAtRows;
+  const DeltaNetShape& shape = shape_;
   const int64_t width = int64_t{shape.value_heads} * shape.value_dim;
   const int64_t history = (shape.conv_kernel - 1) * shape.conv_channels();
   const int64_t state = history + width * shape.key_dim;
@@ -192,44 +295,61 @@ Result<bool> GpuDeltaNetKernel::agree(GpuDevice& device, const GpuDeltaNetKernel
   const int64_t before = append(history, has_tiny_inputs);
   append(state - history, tiny != Tiny::kNothing);
   const int64_t mixed = kRows * width, journal = kRows * delta_net_journal_floats(shape);
-  const auto results = static_cast<size_t>(mixed + journal + state);
-  const auto lost = static_cast<size_t>(shape.value_heads);  // behind these
+  const auto results = static_cast<size_t>(journal + mixed + state);
+  const int64_t lost = kRows * shape.value_heads;  // behind these
+  const int64_t between = kRows * delta_net_between_floats(shape);
   const GpuBuffer from = PENSTOCK_TRY(device.allocate(
       inputs.size() * sizeof(float), GpuMemoryKind::kShared, "a look at the delta-net's kernels"));
   PENSTOCK_TRY(device.write(from, 0, std::as_bytes(std::span(inputs))));
-  std::vector<float> of_one;
-  for (const GpuDeltaNetKernel* kernel : {&a, &b}) {
-    const GpuBuffer to =
-        PENSTOCK_TRY(device.allocate((results + lost) * sizeof(float), GpuMemoryKind::kShared,
-                                     "a look at the delta-net's kernels"));
-    const auto at = [](const GpuBuffer& buffer, int64_t byte) {
-      return buffer.address() + static_cast<uint64_t>(byte);
-    };
-    constexpr int64_t kFloat = sizeof(float);
-    GpuCommands commands = PENSTOCK_TRY(device.compute().begin());
-    const Call calls[] = {{.qkv = at(from, qkv),
-                           .z = at(from, z),
-                           .b = at(from, of_b),
-                           .a = at(from, of_a),
-                           .result = at(to, 0),
-                           .weights = at(from, weights),
-                           .before = at(from, before),
-                           .after = at(to, (mixed + journal) * kFloat),
-                           .journal = at(to, mixed * kFloat),
-                           .lost = to.address() + results * sizeof(float),
-                           .rows = kRows,
-                           .memory_at = history}};
-    kernel->run(commands, calls);
-    PENSTOCK_TRY(device.compute().finish(commands));
-    std::vector<float> found(results);
-    PENSTOCK_TRY(device.read(to, 0, std::as_writable_bytes(std::span(found))));
-    if (of_one.empty()) {
-      of_one = std::move(found);
-    } else if (std::memcmp(of_one.data(), found.data(), results * sizeof(float)) != 0) {
-      return false;
+  const GpuBuffer to =
+      PENSTOCK_TRY(device.allocate(results * sizeof(float) + gpu_float_bytes(lost + between),
+                                   GpuMemoryKind::kShared, "a look at the delta-net's kernels"));
+  const auto at = [](const GpuBuffer& buffer, int64_t byte) {
+    return buffer.address() + static_cast<uint64_t>(byte);
+  };
+  constexpr int64_t kFloat = sizeof(float);
+  const uint64_t after = at(to, (journal + mixed) * kFloat);
+  const uint64_t behind = at(to, static_cast<int64_t>(results) * kFloat);
+  GpuCommands commands = PENSTOCK_TRY(device.compute().begin());
+  if (way == Way::kMany) {
+    run_many(commands, {.qkv = at(from, qkv),
+                        .z = at(from, z),
+                        .b = at(from, of_b),
+                        .a = at(from, of_a),
+                        .result = at(to, journal * kFloat),
+                        .weights = at(from, weights),
+                        .history_before = at(from, before),
+                        .history_after = after,
+                        .memory_before = at(from, before + history * kFloat),
+                        .memory_after = after + gpu_float_bytes(history),
+                        .between = behind + gpu_float_bytes(lost),
+                        .lost = behind,
+                        .rows = kRows});
+  } else {
+    const Call call = {.qkv = at(from, qkv),
+                       .z = at(from, z),
+                       .b = at(from, of_b),
+                       .a = at(from, of_a),
+                       .result = at(to, journal * kFloat),
+                       .weights = at(from, weights),
+                       .before = at(from, before),
+                       .after = after,
+                       .journal = at(to, 0),
+                       .lost = behind,
+                       .rows = kRows,
+                       .memory_at = history};
+    if (way == Way::kWhole) {
+      Call whole = call;
+      whole.lost = 0;
+      dispatch(commands, whole_, whole);
+    } else {
+      run(commands, {&call, 1});
     }
   }
-  return true;
+  PENSTOCK_TRY(device.compute().finish(commands));
+  std::vector<float> found(results);
+  PENSTOCK_TRY(device.read(to, 0, std::as_writable_bytes(std::span(found))));
+  return found;
 }
 
 }  // namespace penstock

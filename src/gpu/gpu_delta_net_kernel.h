@@ -19,6 +19,7 @@
 
 #include <cstdint>
 #include <span>
+#include <vector>
 
 #include "base/result.h"
 #include "compute/backend.h"
@@ -30,6 +31,9 @@ namespace penstock {
 int64_t delta_net_weight_floats(const DeltaNetShape& shape);
 // Of what comes into a state with a row: inputs of the convolution, b, a.
 int64_t delta_net_journal_floats(const DeltaNetShape& shape);
+
+// Of what the steps of many rows hand on with a row (shaders/delta_between.glsl).
+int64_t delta_net_between_floats(const DeltaNetShape& shape);
 
 // Whether the device's own fused sums, products and sums have the CPU's bits, but for subnormal numbers.
 Result<bool> has_right_fused(GpuDevice& device, int64_t inputs);
@@ -44,9 +48,9 @@ class GpuDeltaNetKernel {
   static bool suits(const DeltaNetShape& shape);
 
   GpuDeltaNetKernel() = default;
-  // wanted: kOwn, and kWhole where that is not right.
+  // wanted: kOwn, and kWhole where that is not right. for_many: with the kernels of run_many().
   static Result<GpuDeltaNetKernel> create(GpuDevice& device, const DeltaNetShape& shape,
-                                          DeltaNetSums wanted);
+                                          DeltaNetSums wanted, bool for_many);
 
   // Addresses. A state is its history, and its memory memory_at floats behind. `before` is none that is
   // written, by this call or another one of the same run.
@@ -63,18 +67,37 @@ class GpuDeltaNetKernel {
   // Calls that have nothing to do with each other.
   void run(GpuCommands& commands, std::span<const Call> calls) const;
 
+  // Of one sequence, none on trial. Addresses as above; `between` and `lost` are the kernels' own.
+  struct ManyCall {
+    uint64_t qkv = 0, z = 0, b = 0, a = 0, result = 0, weights = 0;
+    uint64_t history_before = 0, history_after = 0;  // not the same
+    uint64_t memory_before = 0, memory_after = 0;    // may be the same
+    uint64_t between = 0;                            // f32 [rows, delta_net_between_floats()]
+    uint64_t lost = 0;                               // u32 [rows, value_heads]
+    int64_t rows = 0;
+  };
+  void run_many(GpuCommands& commands, const ManyCall& call) const;
+  bool has_many() const { return has_many_; }
+
   DeltaNetSums sums() const { return sums_; }
 
  private:
   // What is subnormal or nearly so, every third number of it.
   enum class Tiny : uint8_t { kNothing, kStates, kInputs };
-  static Result<bool> agree(GpuDevice& device, const GpuDeltaNetKernel& a,
-                            const GpuDeltaNetKernel& b, Tiny tiny);
+  // A way to do rows, for comparison.
+  enum class Way : uint8_t { kWhole, kFew, kMany };
+  Result<std::vector<float>> look_at(GpuDevice& device, Way way, Tiny tiny) const;
+  Result<bool> agrees(GpuDevice& device, Way way) const;
+  Result<void> compile_many(GpuDevice& device);
   void dispatch(GpuCommands& commands, const GpuKernel& kernel, const Call& call) const;
+  void dispatch_ends(GpuCommands& commands, const GpuKernel& own, const GpuKernel& whole,
+                     const ManyCall& call) const;
 
   DeltaNetShape shape_;
   GpuKernel kernel_, whole_;
+  GpuKernel keys_, whole_keys_, norm_, whole_norm_, rule_;  // of many rows
   DeltaNetSums sums_ = DeltaNetSums::kWhole;
+  bool has_many_ = false;
 };
 
 }  // namespace penstock

@@ -48,9 +48,8 @@ GpuStatesShape GpuDeltaNetLimits::of_states() const {
           .memory_floats = value_width(shape) * shape.key_dim};
 }
 
-GpuDeltaNets::Layout::Layout(const GpuDeltaNetLimits& limits) {
+GpuDeltaNets::Layout::Layout(const GpuDeltaNetLimits& limits, int64_t rows, bool is_wave) {
   const DeltaNetShape& shape = limits.shape;
-  const int64_t rows = limits.rows;
   const auto take = [](uint64_t& so_far, uint64_t& begin, uint64_t bytes) {
     begin = so_far;
     so_far += gpu_aligned(bytes);
@@ -65,35 +64,50 @@ GpuDeltaNets::Layout::Layout(const GpuDeltaNetLimits& limits) {
   take(end, mixed, gpu_float_bytes(rows * mixed_width));
   take(end, lost, heads);
   take(end, packed_mixed, static_cast<uint64_t>(rows * fixed_bytes(mixed_width)));
-  take(end, weights, gpu_float_bytes(limits.layers * delta_net_weight_floats(shape)));
 
   take(inputs_end, x, gpu_float_bytes(rows * limits.hidden_size));
   take(inputs_end, host_b, heads);
   take(inputs_end, host_a, heads);
   take(inputs_end, list, static_cast<uint64_t>(rows) * sizeof(GpuRowPair));
-  take(inputs_end, tiles, kBlockPiecesMax * sizeof(GpuTile));
-  take(inputs_end, new_weights, gpu_float_bytes(delta_net_weight_floats(shape)));
+  const int64_t tiles_of_piece = (rows + kWideTokens - 1) / kWideTokens;
+  take(inputs_end, tiles,
+       static_cast<uint64_t>(tiles_of_piece) * kBlockPiecesMax * sizeof(GpuTile));
 
   take(results_end, y, gpu_float_bytes(rows * limits.hidden_size));
+  if (is_wave) {
+    take(end, between, gpu_float_bytes(rows * delta_net_between_floats(shape)));
+    for (uint64_t& history : histories) {
+      take(end, history, gpu_float_bytes(limits.of_states().history_floats));
+    }
+    return;
+  }
+  take(end, weights, gpu_float_bytes(limits.layers * delta_net_weight_floats(shape)));
+  take(inputs_end, new_weights, gpu_float_bytes(delta_net_weight_floats(shape)));
   take(results_end, journal, gpu_float_bytes(rows * delta_net_journal_floats(shape)));
 }
 
 GpuDeltaNets::Bytes GpuDeltaNets::bytes_for(const GpuDeltaNetLimits& limits) {
-  const Layout layout(limits);
+  const Layout layout(limits, limits.rows, false);
   const GpuStates::Bytes states = GpuStates::bytes_for(limits.of_states());
   const uint64_t journals =
       gpu_float_bytes(limits.layers * kJournalRows * delta_net_journal_floats(limits.shape) +
                       limits.rows * value_width(limits.shape)) +
       static_cast<uint64_t>(limits.layers * kJournalRows) * sizeof(Owed);
-  return {
+  Bytes bytes = {
       .on_device = layout.end + states.on_device,
       .on_host = layout.inputs_end + layout.results_end + kGpuRounding + journals + states.on_host};
+  if (limits.wave_rows == 0) return bytes;
+  const Layout of_wave(limits, limits.wave_rows, true);
+  bytes.on_device += of_wave.end + kGpuRounding;
+  bytes.on_host += kWaves * (of_wave.inputs_end + of_wave.results_end + 2 * kGpuRounding);
+  return bytes;
 }
 
-GpuDeltaNets::GpuDeltaNets(GpuDevice& device, const GpuDeltaNetLimits& limits)
+GpuDeltaNets::GpuDeltaNets(GpuDevice& device, const GpuDeltaNetLimits& limits, HostRows host)
     : device_(&device),
       limits_(limits),
-      layout_(limits),
+      host_(host),
+      layout_(limits, limits.rows, false),
       journals_(static_cast<size_t>(limits.layers * kJournalRows *
                                     delta_net_journal_floats(limits.shape))),
       rows_in_use_(static_cast<size_t>(limits.layers)),
@@ -103,7 +117,7 @@ Result<GpuDeltaNets> GpuDeltaNets::create(GpuDevice& device, const GpuDeltaNetLi
                                           std::span<const GpuCoding> codings, HostRows host) {
   const DeltaNetShape& shape = limits.shape;
   PENSTOCK_CHECK(limits.rows >= 1 && limits.rows <= kTileTokens && limits.can_be_computed());
-  GpuDeltaNets nets(device, limits);
+  GpuDeltaNets nets(device, limits, host);
   nets.owed_.reserve(static_cast<size_t>(limits.layers * kJournalRows));
   nets.states_ = PENSTOCK_TRY(GpuStates::create(device, limits.of_states(), host));
   const auto allocate = [&](uint64_t bytes, GpuMemoryKind kind) {
@@ -113,7 +127,9 @@ Result<GpuDeltaNets> GpuDeltaNets::create(GpuDevice& device, const GpuDeltaNetLi
   nets.inputs_ = PENSTOCK_TRY(allocate(nets.layout_.inputs_end, GpuMemoryKind::kInputs));
   nets.results_ = PENSTOCK_TRY(allocate(nets.layout_.results_end, GpuMemoryKind::kShared));
   nets.products_ = PENSTOCK_TRY(GpuProducts::create(device, uses_of(codings)));
-  nets.kernel_ = PENSTOCK_TRY(GpuDeltaNetKernel::create(device, shape, limits.sums));
+  nets.kernel_ =
+      PENSTOCK_TRY(GpuDeltaNetKernel::create(device, shape, limits.sums, limits.wave_rows > 0));
+  if (limits.wave_rows > 0 && nets.kernel_.has_many()) PENSTOCK_TRY(nets.make_waves());
   return nets;
 }
 
@@ -122,9 +138,12 @@ float* GpuDeltaNets::journal_of(int64_t layer, int64_t row) {
 }
 
 bool GpuDeltaNets::takes(const DeltaNetBlock& block, const GpuBlockPieces& pieces) const {
-  const int64_t rows = block.x.count;
-  if (rows < 1 || rows > limits_.rows || block.x.width != limits_.hidden_size ||
-      block.output.out.width > limits_.hidden_size) {
+  return block.x.count >= 1 && block.x.count <= limits_.rows && suits(block, pieces);
+}
+
+// Whatever its number of rows.
+bool GpuDeltaNets::suits(const DeltaNetBlock& block, const GpuBlockPieces& pieces) const {
+  if (block.x.width != limits_.hidden_size || block.output.out.width > limits_.hidden_size) {
     return false;
   }
   if (pieces.qkv.empty() || pieces.z.empty() || pieces.output.empty()) return false;
@@ -156,7 +175,7 @@ int64_t GpuDeltaNets::layer_of(GpuCommands& commands, const DeltaNetWeights& wei
   const auto [place, is_new] = layers_.try_emplace(weights.conv, std::ssize(layers_));
   if (!is_new) return place->second;
   const DeltaNetShape& shape = limits_.shape;
-  std::byte* to = input(layout_.new_weights);
+  std::byte* to = few().input(layout_.new_weights);
   const auto append = [&](const float* data, int64_t count) {
     std::memcpy(to, data, static_cast<size_t>(gpu_float_bytes(count)));
     to += gpu_float_bytes(count);
@@ -174,58 +193,65 @@ uint64_t GpuDeltaNets::weights_at(int64_t layer) const {
   return layout_.weights + gpu_float_bytes(layer * delta_net_weight_floats(limits_.shape));
 }
 
-void GpuDeltaNets::write_inputs(const DeltaNetBlock& block, const GpuBlockPieces& pieces) {
+void GpuDeltaNets::write_inputs(const Place& at, const DeltaNetBlock& block,
+                                const GpuBlockPieces& pieces) const {
   const auto rows = static_cast<uint32_t>(block.x.count);
-  const auto copy = [this](Rows from, uint64_t to) {
-    for (int64_t t = 0; t < from.count; ++t) {
-      const std::span<const float> row = from.row(t);
-      std::memcpy(input(to) + static_cast<size_t>(t) * row.size_bytes(), row.data(),
-                  row.size_bytes());
-    }
+  const auto copy = [&](Rows from, uint64_t to) {
+    const size_t bytes = static_cast<size_t>(gpu_float_bytes(from.width));
+    host_.each(from.count, bytes, [&](int64_t t) {
+      std::memcpy(at.input(to) + static_cast<size_t>(t) * bytes, from.row(t).data(), bytes);
+    });
   };
-  copy(block.x, layout_.x);
-  if (pieces.b.empty()) copy(block.b.out, layout_.host_b);
-  if (pieces.a.empty()) copy(block.a.out, layout_.host_a);
-  std::byte* to = input(layout_.list);
+  copy(block.x, at.layout.x);
+  if (pieces.b.empty()) copy(block.b.out, at.layout.host_b);
+  if (pieces.a.empty()) copy(block.a.out, at.layout.host_a);
+  std::byte* to = at.input(at.layout.list);
   for (uint32_t t = 0; t < rows; ++t, to += sizeof(GpuRowPair)) {
     const GpuRowPair pair = {t, t};
     std::memcpy(to, &pair, sizeof(pair));
   }
-  to = input(layout_.tiles);
+  to = at.input(at.layout.tiles);
+  const uint32_t tokens = tile_tokens_for(rows);
   for (const auto& of_matrix : {pieces.qkv, pieces.z, pieces.b, pieces.a, pieces.output}) {
     for (const GpuPiece& piece : of_matrix) {
-      const GpuTile tile = {.matrix = piece.planes, .first = 0, .count = rows};
-      std::memcpy(to, &tile, sizeof(tile));
-      to += sizeof(tile);
+      for (uint32_t first = 0; first < rows; first += tokens, to += sizeof(GpuTile)) {
+        const GpuTile tile = {
+            .matrix = piece.planes, .first = first, .count = std::min(tokens, rows - first)};
+        std::memcpy(to, &tile, sizeof(tile));
+      }
     }
   }
 }
 
-// Products of packed rows, a tile for each piece from `tile` on.
-void GpuDeltaNets::multiply(GpuCommands& commands, int64_t rows, const BlockMatrix& matrix,
-                            uint64_t packed, uint64_t tile) const {
+// Products of packed rows, tiles for each piece from `tile` on.
+void GpuDeltaNets::multiply(GpuCommands& commands, const Place& at, int64_t rows,
+                            const BlockMatrix& matrix, uint64_t packed, uint64_t tile) const {
+  const auto tiles = static_cast<uint32_t>(tiles_for(rows));
   for (const GpuPiece& piece : matrix.pieces) {
-    products_.multiply(commands, {.coding = gpu_coding_of(*matrix.matrix),
-                                  .tile_tokens = rows > 1 ? kTileTokens : 1,
-                                  .tiles = tile,
-                                  .list = inputs_.address() + layout_.list,
-                                  .packed = packed,
-                                  .result = matrix.result + gpu_float_bytes(piece.first_row),
-                                  .columns = matrix.matrix->columns,
-                                  .rows = piece.rows,
-                                  .stride = matrix.matrix->rows,
-                                  .num_tiles = 1});
-    tile += sizeof(GpuTile);
+    products_.multiply(commands,
+                       {.coding = gpu_coding_of(*matrix.matrix),
+                        .tile_tokens = rows > 1 ? tile_tokens_for(static_cast<uint32_t>(rows)) : 1,
+                        .tiles = tile,
+                        .list = at.inputs.address() + at.layout.list,
+                        .packed = packed,
+                        .result = matrix.result + gpu_float_bytes(piece.first_row),
+                        .columns = matrix.matrix->columns,
+                        .rows = piece.rows,
+                        .stride = matrix.matrix->rows,
+                        .num_tiles = tiles});
+    tile += tiles * sizeof(GpuTile);
   }
 }
 
-void GpuDeltaNets::record_inputs(GpuCommands& commands, const DeltaNetBlock& block,
+void GpuDeltaNets::record_inputs(GpuCommands& commands, const Place& at, const DeltaNetBlock& block,
                                  const GpuBlockPieces& pieces) const {
-  const uint64_t work = work_.address(), inputs = inputs_.address();
-  const BlockMatrix matrices[] = {{&block.qkv.weight, pieces.qkv, work + layout_.qkv},
-                                  {&block.z.weight, pieces.z, work + layout_.z},
-                                  {&block.b.weight, pieces.b, work + layout_.b},
-                                  {&block.a.weight, pieces.a, work + layout_.a}};
+  const Layout& layout = at.layout;
+  const uint64_t work = at.work, inputs = at.inputs.address();
+  const BlockMatrix matrices[] = {{&block.qkv.weight, pieces.qkv, work + layout.qkv},
+                                  {&block.z.weight, pieces.z, work + layout.z},
+                                  {&block.b.weight, pieces.b, work + layout.b},
+                                  {&block.a.weight, pieces.a, work + layout.a}};
+  const auto tiles = static_cast<uint64_t>(tiles_for(block.x.count));
   // Those whose codes lie so that x is packed for them alike go together.
   std::array<uint32_t, std::size(matrices)> packed = {};
   size_t num_packed = 0;
@@ -237,18 +263,18 @@ void GpuDeltaNets::record_inputs(GpuCommands& commands, const DeltaNetBlock& blo
     if (num_packed > 0) commands.barrier();
     packed[num_packed++] = packed_for.fours_in_word();
     products_.pack(commands, {.coding = packed_for,
-                              .x = inputs + layout_.x,
-                              .packed = work + layout_.packed_x,
+                              .x = inputs + layout.x,
+                              .packed = work + layout.packed_x,
                               .columns = block.x.width,
                               .stride = block.x.width,
                               .rows = block.x.count});
     commands.barrier();
-    uint64_t tile = inputs + layout_.tiles;
+    uint64_t tile = inputs + layout.tiles;
     for (const BlockMatrix& each : matrices) {
       const bool is_alike = !each.pieces.empty() && gpu_coding_of(*each.matrix).fours_in_word() ==
                                                         packed_for.fours_in_word();
-      if (is_alike) multiply(commands, block.x.count, each, work + layout_.packed_x, tile);
-      tile += each.pieces.size() * sizeof(GpuTile);
+      if (is_alike) multiply(commands, at, block.x.count, each, work + layout.packed_x, tile);
+      tile += each.pieces.size() * tiles * sizeof(GpuTile);
     }
   }
   commands.barrier();
@@ -286,23 +312,30 @@ void GpuDeltaNets::record_op(GpuCommands& commands, const DeltaNetBlock& block,
   commands.barrier();
 }
 
-void GpuDeltaNets::record_output(GpuCommands& commands, const DeltaNetBlock& block,
+void GpuDeltaNets::record_output(GpuCommands& commands, const Place& at, const DeltaNetBlock& block,
                                  const GpuBlockPieces& pieces) const {
-  const uint64_t work = work_.address();
   const Matrix& weight = block.output.weight;
   const GpuCoding coding = gpu_coding_of(weight);
   products_.pack(commands, {.coding = coding,
-                            .x = work + layout_.mixed,
-                            .packed = work + layout_.packed_mixed,
+                            .x = at.work + at.layout.mixed,
+                            .packed = at.work + at.layout.packed_mixed,
                             .columns = weight.columns,
                             .stride = weight.columns,
                             .rows = block.x.count});
   commands.barrier();
-  const auto before = static_cast<uint64_t>(std::ssize(pieces.qkv) + std::ssize(pieces.z) +
-                                            std::ssize(pieces.b) + std::ssize(pieces.a));
-  multiply(commands, block.x.count, {&weight, pieces.output, results_.address() + layout_.y},
-           work + layout_.packed_mixed,
-           inputs_.address() + layout_.tiles + before * sizeof(GpuTile));
+  const int64_t before = tiles_for(block.x.count) * (std::ssize(pieces.qkv) + std::ssize(pieces.z) +
+                                                     std::ssize(pieces.b) + std::ssize(pieces.a));
+  multiply(commands, at, block.x.count,
+           {&weight, pieces.output, at.results.address() + at.layout.y},
+           at.work + at.layout.packed_mixed,
+           at.inputs.address() + at.layout.tiles + static_cast<uint64_t>(before) * sizeof(GpuTile));
+}
+
+void GpuDeltaNets::take_results(const Place& at, Rows y) const {
+  const size_t bytes = static_cast<size_t>(gpu_float_bytes(y.width));
+  host_.each(y.count, bytes, [&](int64_t t) {
+    std::memcpy(y.row(t).data(), at.result(at.layout.y) + static_cast<size_t>(t) * bytes, bytes);
+  });
 }
 
 Result<void> GpuDeltaNets::begin(const DeltaNetBlock& block, const GpuBlockPieces& pieces) {
@@ -317,10 +350,10 @@ Result<void> GpuDeltaNets::begin(const DeltaNetBlock& block, const GpuBlockPiece
   }
   GpuCommands commands = PENSTOCK_TRY(device_->compute().begin());
   layer_ = layer_of(commands, block.calls[0].weights);
-  write_inputs(block, pieces);
-  record_inputs(commands, block, pieces);
+  write_inputs(few(), block, pieces);
+  record_inputs(commands, few(), block, pieces);
   record_op(commands, block, pieces, layer_);
-  record_output(commands, block, pieces);
+  record_output(commands, few(), block, pieces);
   fence_ = PENSTOCK_TRY(device_->compute().submit(commands));
   return {};
 }
@@ -368,14 +401,10 @@ bool GpuDeltaNets::needs(const float* begin, int64_t floats) const {
 Result<void> GpuDeltaNets::finish(const DeltaNetBlock& block) {
   PENSTOCK_TRY(device_->compute().wait(fence_));
   const Rows& y = block.output.out;
-  for (int64_t t = 0; t < y.count; ++t) {
-    const std::span<float> row = y.row(t);
-    std::memcpy(row.data(), result(layout_.y) + static_cast<size_t>(t) * row.size_bytes(),
-                row.size_bytes());
-  }
+  take_results(few(), y);
   int64_t& first = rows_in_use_[static_cast<size_t>(layer_)];
   std::memcpy(
-      journal_of(layer_, first), result(layout_.journal),
+      journal_of(layer_, first), few().result(layout_.journal),
       static_cast<size_t>(gpu_float_bytes(y.count * delta_net_journal_floats(limits_.shape))));
   for (const DeltaNetCall& call : block.calls) {
     owed_.push_back({.layer = layer_,

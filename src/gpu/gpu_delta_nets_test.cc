@@ -22,7 +22,7 @@ using test::OwnedRows;
 using test::same_bits;
 using test::Values;
 
-constexpr int64_t kPassRowsMax = 12;
+constexpr int64_t kPassRowsMax = 14, kFewRows = 8, kWaveRows = 5;
 constexpr int kLayers = 2;
 constexpr int kSequences = 3;
 
@@ -31,11 +31,11 @@ struct DeltaNetTest {
   DType inputs, gates, output;  // types of its matrices
 };
 
-// Two value heads for each key head; columns that are no power of two; more columns than chains of a sum.
+// Four value heads for each key head; columns that are no power of two; more columns than chains of a sum.
 const DeltaNetTest kDeltaNetTests[] = {{{.key_heads = 2,
-                                         .value_heads = 4,
+                                         .value_heads = 8,
                                          .key_dim = 24,
-                                         .value_dim = 32,
+                                         .value_dim = 24,
                                          .conv_kernel = 4,
                                          .rms_norm_eps = 1e-6f},
                                         DType::kQ8,
@@ -137,7 +137,11 @@ class GpuDeltaNetsTest : public GpuTest, public testing::WithParamInterface<size
         .value();
   }
   GpuTrunk trunk_of(std::span<const LayerWeights> layers, bool with_gates) const {
-    GpuTrunk trunk = {.rows = 32, .columns = 1024, .results = 32 * 1024};
+    GpuTrunk trunk = {.rows = 32,
+                      .columns = 1024,
+                      .results = 32 * 1024,
+                      .few_rows = kFewRows,
+                      .many = SideRule::kDevice};
     for (const LayerWeights& layer : layers) {
       for (const Matrix& matrix : layer.matrices()) {
         const bool is_gate = matrix.rows == shape().value_heads;
@@ -146,7 +150,8 @@ class GpuDeltaNetsTest : public GpuTest, public testing::WithParamInterface<size
     }
     trunk.delta_nets = {.shape = shape(),
                         .layers = kLayers,
-                        .rows = 8,
+                        .rows = kFewRows,
+                        .wave_rows = wave_rows_,
                         .states = 3 * kSequences,
                         .hidden_size = kHidden,
                         .sums = sums_};
@@ -205,6 +210,9 @@ class GpuDeltaNetsTest : public GpuTest, public testing::WithParamInterface<size
     }
     return outputs;
   }
+  bool is_there(const Pass& pass) const {
+    return rows_of(pass) <= kFewRows || (wave_rows_ > 0 && !pass.is_on_trial);
+  }
   static int64_t rows_of(const Pass& pass) {
     int64_t rows = 0;
     for (const int64_t count : pass.rows) rows += count;
@@ -218,6 +226,8 @@ class GpuDeltaNetsTest : public GpuTest, public testing::WithParamInterface<size
   }
 
   DeltaNetSums sums_ = DeltaNetSums::kWhole;
+  int64_t wave_rows_ =
+      0;  // kWaveRows: with kernels for many rows, which Mesa's compiler takes long for
   GpuUse use_{[this](const std::string& line) { lines_.push_back(line); }};
   std::vector<std::string> lines_;
 };
@@ -226,9 +236,10 @@ INSTANTIATE_TEST_SUITE_P(Shapes, GpuDeltaNetsTest, testing::Range<size_t>(0, 3))
 using GpuDeltaNetsOfOne = GpuDeltaNetsTest;
 INSTANTIATE_TEST_SUITE_P(Shapes, GpuDeltaNetsOfOne, testing::Values<size_t>(0));
 
-const Pass kPasses[] = {{{1}},       {{1}},          {{5}},   {{1, 1, 1}}, {{2, 4, 2}},
-                        {{2}, true}, {{2, 3}, true}, {{12}},  // too many for the device
-                        {{8}},       {{1, 11}},      {{1, 1}}};
+// Above kFewRows in waves, but where rows are on trial: those are the processors'.
+const Pass kPasses[] = {{{1}},       {{1}},          {{5}},    {{1, 1, 1}}, {{2, 4, 2}},
+                        {{2}, true}, {{2, 3}, true}, {{12}},   {{1, 11}},   {{4, 7}, true},
+                        {{8}},       {{3, 10, 1}},   {{1, 1}}, {{14}},      {{10, 1}}};
 
 TEST_P(GpuDeltaNetsTest, have_the_bits_of_the_cpu_for_any_rows_and_sequences) {
   Values source(41);
@@ -237,6 +248,7 @@ TEST_P(GpuDeltaNetsTest, have_the_bits_of_the_cpu_for_any_rows_and_sequences) {
   for (const bool with_gates : {true, false}) {
     // That takes Mesa's compiler long.
     const bool pretends = !with_gates && GetParam() == 1;
+    wave_rows_ = with_gates || pretends ? kWaveRows : 0;
     sums_ = pretends ? DeltaNetSums::kPretended : DeltaNetSums::kWhole;
     const auto backend = make(*device_, use_, *inner, trunk_of(layers, with_gates));
     States expected(shape()), found(shape());
@@ -247,7 +259,7 @@ TEST_P(GpuDeltaNetsTest, have_the_bits_of_the_cpu_for_any_rows_and_sequences) {
       const std::vector<float> on_cpu = run(*cpu, layers, expected, x, pass, turn);
       EXPECT_TRUE(same_bits(run(*backend, layers, found, x, pass, turn), on_cpu)) << turn;
       EXPECT_TRUE(turn % 3 == 1 || same_bits(seen(*backend, found), expected.values)) << turn;
-      if (rows_of(pass) <= 8) blocks += kLayers;
+      if (is_there(pass)) blocks += kLayers;
       EXPECT_EQ(backend->report().delta_nets, blocks) << turn;
       ++turn;
     }
@@ -261,20 +273,21 @@ TEST_P(GpuDeltaNetsTest, keep_the_smallest_numbers) {
   Values source(42);
   for (const float size : {1e-19f, 1e-30f, 1e-38f}) {
     sums_ = size == 1e-30f ? DeltaNetSums::kWhole : DeltaNetSums::kPretended;
+    wave_rows_ = size == 1e-38f ? kWaveRows : 0;
     const LayerWeights layers[] = {{source, test(), size}, {source, test(), size}};
     const auto cpu = make_cpu(), inner = make_cpu();
     const auto backend = make(*device_, use_, *inner, trunk_of(layers, true));
     States expected(shape()), found(shape());
     const std::vector<float> start = source.normal(std::ssize(expected.values), 1e-38f);
     found.values = expected.values = start;
-    for (int turn = 0; turn < 4; ++turn) {
-      const Pass pass = {{1 + turn}};
+    for (int turn = 0; turn < 5; ++turn) {
+      const Pass pass = {{turn == 4 && wave_rows_ > 0 ? 13 : 1 + turn}};
       const OwnedRows x(source, rows_of(pass), kHidden, turn % 2 == 0 ? 1e-12f : 1.0f);
       const std::vector<float> on_cpu = run(*cpu, layers, expected, x, pass, turn);
       EXPECT_TRUE(same_bits(run(*backend, layers, found, x, pass, turn), on_cpu)) << size;
       EXPECT_TRUE(same_bits(seen(*backend, found), expected.values)) << size;
     }
-    EXPECT_EQ(backend->report().delta_nets, 4u * kLayers);
+    EXPECT_EQ(backend->report().delta_nets, 5u * kLayers);
   }
 }
 
@@ -283,6 +296,7 @@ TEST_P(GpuDeltaNetsTest, keep_the_smallest_numbers) {
 TEST_P(GpuDeltaNetsOfOne, do_heads_once_more_that_may_have_lost_a_number) {
   Values source(48);
   sums_ = DeltaNetSums::kPretended;
+  wave_rows_ = kWaveRows;
   LayerWeights layers[] = {{source, test(), 0.5f}, {source, test(), 0.5f}};
   // Queries and keys of the last key head are made of the rows before alone, and are small; where these rows
   // were small as well, subnormal. Such a sequence has a state so large that they are seen through it.
@@ -296,36 +310,39 @@ TEST_P(GpuDeltaNetsOfOne, do_heads_once_more_that_may_have_lost_a_number) {
       taps[shape().conv_kernel - 1] = 0;
     }
   }
-  const auto cpu = make_cpu(), inner = make_cpu();
-  const auto backend = make(*device_, use_, *inner, trunk_of(layers, true));
-  States expected(shape()), found(shape());
-  for (int layer = 0; layer < kLayers; ++layer) {
-    for (int sequence = 0; sequence < kSequences; ++sequence) {
-      const DeltaNetState state = expected.at(layer, sequence, 0);
-      const bool is_small = layer == 0 && sequence == kSmall;
-      const std::vector<float> history = source.normal(expected.history(), is_small ? 1e-28f : 1);
-      std::copy(history.begin(), history.end(), state.conv_history);
-      const int64_t count = expected.floats() - expected.history();
-      const std::vector<float> memory = source.normal(count);
-      std::copy(memory.begin(), memory.end(), state.memory);
-      const int64_t others = count - count / shape().key_heads;
-      for (int64_t i = others; is_small && i < count; ++i) state.memory[i] *= 1e30f;
-      for (int64_t i = 0; i < others; i += 3) state.memory[i] = 3e-39f;
+  for (const bool is_many : {false, true}) {
+    const auto cpu = make_cpu(), inner = make_cpu();
+    const auto backend = make(*device_, use_, *inner, trunk_of(layers, true));
+    States expected(shape()), found(shape());
+    for (int layer = 0; layer < kLayers; ++layer) {
+      for (int sequence = 0; sequence < kSequences; ++sequence) {
+        const DeltaNetState state = expected.at(layer, sequence, 0);
+        const bool is_small = layer == 0 && sequence == kSmall;
+        const std::vector<float> history = source.normal(expected.history(), is_small ? 1e-28f : 1);
+        std::copy(history.begin(), history.end(), state.conv_history);
+        const int64_t count = expected.floats() - expected.history();
+        const std::vector<float> memory = source.normal(count);
+        std::copy(memory.begin(), memory.end(), state.memory);
+        const int64_t others = count - count / shape().key_heads;
+        for (int64_t i = others; is_small && i < count; ++i) state.memory[i] *= 1e30f;
+        for (int64_t i = 0; i < others; i += 3) state.memory[i] = 3e-39f;
+      }
     }
+    found.values = expected.values;
+    int turn = 0;
+    for (const Pass& pass : {is_many ? Pass{{1, 9, 4}} : Pass{{1, 4, 2}}, Pass{{2, 3}, true},
+                             Pass{{1, 1, 1}}, Pass{{1}}}) {
+      const OwnedRows x(source, rows_of(pass), kHidden);
+      const std::vector<float> on_cpu = run(*cpu, layers, expected, x, pass, turn);
+      EXPECT_TRUE(std::ranges::all_of(on_cpu, [](float y) { return std::isfinite(y); })) << turn;
+      EXPECT_TRUE(same_bits(run(*backend, layers, found, x, pass, turn), on_cpu)) << turn;
+      EXPECT_TRUE(same_bits(seen(*backend, found), expected.values)) << turn;
+      if (turn++ > 0) continue;
+      cpu->clear(expected.rows(0, kSmall, 1));  // larger keys would be too much for it
+      backend->clear(found.rows(0, kSmall, 1));
+    }
+    EXPECT_EQ(backend->report().delta_nets, 4u * kLayers);
   }
-  found.values = expected.values;
-  int turn = 0;
-  for (const Pass& pass : {Pass{{1, 4, 2}}, Pass{{2, 3}, true}, Pass{{1, 1, 1}}, Pass{{1}}}) {
-    const OwnedRows x(source, rows_of(pass), kHidden);
-    const std::vector<float> on_cpu = run(*cpu, layers, expected, x, pass, turn);
-    EXPECT_TRUE(std::ranges::all_of(on_cpu, [](float y) { return std::isfinite(y); })) << turn;
-    EXPECT_TRUE(same_bits(run(*backend, layers, found, x, pass, turn), on_cpu)) << turn;
-    EXPECT_TRUE(same_bits(seen(*backend, found), expected.values)) << turn;
-    if (turn++ > 0) continue;
-    cpu->clear(expected.rows(0, kSmall, 1));  // larger keys would be too much for it
-    backend->clear(found.rows(0, kSmall, 1));
-  }
-  EXPECT_EQ(backend->report().delta_nets, 4u * kLayers);
 }
 
 // The host clears a state, writes one, copies one over another: in the next row that counts.
@@ -412,6 +429,32 @@ TEST_P(GpuDeltaNetsOfOne, a_device_that_is_lost_takes_no_state_along) {
   EXPECT_GE(used, 3);
 }
 
+// With waves under way, or their states on the way back.
+TEST_P(GpuDeltaNetsOfOne, a_device_that_is_lost_amid_many_rows_changes_nothing) {
+  Values source(46);
+  const LayerWeights layers[] = {{source, test(), 0.5f}, {source, test(), 0.5f}};
+  wave_rows_ = kWaveRows;
+  const Pass passes[] = {{{1, 2}}, {{2, 12}}, {{13}}, {{3}}};
+  int lost_amid = 0;
+  for (int64_t submits = 11; submits < 28; submits += 4) {
+    GpuUse use([](const std::string&) {});
+    const auto device = make_device({.submits_before_loss = submits});
+    const auto cpu = make_cpu(), inner = make_cpu();
+    const auto backend = make(*device, use, *inner, trunk_of(layers, true));
+    States expected(shape()), found(shape());
+    for (int turn = 0; turn < static_cast<int>(std::size(passes)); ++turn) {
+      const Pass& pass = passes[turn];
+      const OwnedRows x(source, rows_of(pass), kHidden);
+      const std::vector<float> on_cpu = run(*cpu, layers, expected, x, pass, turn);
+      const bool was_lost = use.is_lost();
+      ASSERT_TRUE(same_bits(run(*backend, layers, found, x, pass, turn), on_cpu)) << turn;
+      ASSERT_TRUE(same_bits(seen(*backend, found), expected.values)) << submits << ", " << turn;
+      lost_amid += !was_lost && use.is_lost() && rows_of(pass) > kFewRows;
+    }
+  }
+  EXPECT_GE(lost_amid, 3);
+}
+
 // Sets of states are kept, taken again, read after others: whatever few slots there are, each is what was
 // written last, there or here.
 TEST_P(GpuDeltaNetsOfOne, any_states_in_any_order_are_what_was_written_last) {
@@ -467,6 +510,7 @@ TEST_P(GpuDeltaNetsOfOne, are_the_processors_where_a_device_fuses_otherwise) {
 
 TEST_P(GpuDeltaNetsOfOne, take_the_memory_that_they_say) {
   Values source(46);
+  wave_rows_ = kWaveRows;
   const LayerWeights layers[] = {{source, test(), 0.5f}, {source, test(), 0.5f}};
   const auto inner = make_cpu();
   const GpuTrunk trunk = trunk_of(layers, true);

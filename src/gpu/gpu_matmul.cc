@@ -9,11 +9,6 @@
 namespace penstock {
 namespace {
 
-int64_t tiles_for(int64_t rows) {
-  const int64_t each = tile_tokens_for(static_cast<uint32_t>(rows));
-  return (rows + each - 1) / each;
-}
-
 std::vector<GpuProductUse> product_uses(std::span<const GpuCoding> codings) {
   std::vector<GpuProductUse> uses;
   for (const GpuCoding& coding : codings) uses.push_back({.coding = coding});

@@ -59,6 +59,11 @@ constexpr uint32_t tile_tokens_for(uint32_t rows) {
   return (rows + tiles - 1) / tiles;
 }
 
+constexpr int64_t tiles_for(int64_t rows) {
+  const int64_t each = tile_tokens_for(static_cast<uint32_t>(rows));
+  return (rows + each - 1) / each;
+}
+
 // What will be asked: kernels are compiled for that alone.
 struct GpuProductUse {
   GpuCoding coding = {};

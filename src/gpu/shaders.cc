@@ -6,6 +6,12 @@ namespace {
 constexpr uint32_t kDeltaNet[] = {
 #include "delta_net.inc"
 };
+constexpr uint32_t kDeltaNetEnds[] = {
+#include "delta_net_ends.inc"
+};
+constexpr uint32_t kDeltaRule[] = {
+#include "delta_rule.inc"
+};
 constexpr uint32_t kPackRows[] = {
 #include "pack_rows.inc"
 };
@@ -30,9 +36,14 @@ struct Row {
   std::span<const uint32_t> words;
 };
 // In the order of Shader.
-constexpr Row kRows[] = {{"delta_net", kDeltaNet}, {"pack_rows", kPackRows},
-                         {"probe", kProbe},        {"probe_fused", kProbeFused},
-                         {"product", kProduct},    {"product_wide", kProductWide},
+constexpr Row kRows[] = {{"delta_net", kDeltaNet},
+                         {"delta_net_ends", kDeltaNetEnds},
+                         {"delta_rule", kDeltaRule},
+                         {"pack_rows", kPackRows},
+                         {"probe", kProbe},
+                         {"probe_fused", kProbeFused},
+                         {"product", kProduct},
+                         {"product_wide", kProductWide},
                          {"read", kRead}};
 
 }  // namespace
