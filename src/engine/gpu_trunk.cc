@@ -138,7 +138,7 @@ GpuDeltaNetLimits delta_nets_of(const ModelConfig& config, int sequences) {
 GpuTrunk trunk_rows(const ModelConfig& config, int64_t chunk_tokens, int sequences) {
   GpuTrunk trunk;
   trunk.delta_nets = delta_nets_of(config, sequences);
-  if (chunk_tokens > kGpuFewTokens) {
+  if (chunk_tokens > kGpuFewTokens && GpuDeltaNetKernel::suits_many(trunk.delta_nets.shape)) {
     trunk.delta_nets.wave_rows = std::min(chunk_tokens, kWaveRows);
   }
   trunk.rows = std::clamp(chunk_tokens, kGpuFewTokens, kRowsMax);
@@ -183,6 +183,7 @@ TrunkCandidates::TrunkCandidates(const ModelConfig& config, const ResidentWeight
   rows_.delta_nets.sums = options.delta_net_sums;
   rows_.few_rows = options.few_tokens;
   rows_.many = options.prompts;
+  if (options.prompts == SideRule::kProcessors) rows_.delta_nets.wave_rows = 0;
   const TensorList list = list_tensors(config);
   std::map<std::string_view, size_t> mixers;
   for (const Candidate& candidate : candidates(config, list)) {
@@ -207,10 +208,12 @@ TrunkCandidates::TrunkCandidates(const ModelConfig& config, const ResidentWeight
 TrunkChoice TrunkCandidates::choose(uint64_t vram_bytes) const {
   TrunkChoice choice{.trunk = rows_};
   // States are worth their memory only beside the matrices of their layers.
-  if (rows_.delta_nets.layers > 0 &&
-      kStatesShare * GpuDeltaNets::bytes_for(rows_.delta_nets).on_device > vram_bytes) {
-    choice.trunk.delta_nets.layers = 0;
-  }
+  GpuDeltaNetLimits& nets = choice.trunk.delta_nets;
+  const auto are_too_much = [&] {
+    return nets.layers > 0 && kStatesShare * GpuDeltaNets::bytes_for(nets).on_device > vram_bytes;
+  };
+  if (are_too_much()) nets.wave_rows = 0;
+  if (are_too_much()) nets.layers = 0;
   const GpuBackend::Bytes rows = GpuBackend::bytes_for_rows(choice.trunk);
   const uint64_t for_rows = rows.on_device + rows.on_host;
   std::vector<Matrix>& chosen = choice.trunk.matrices;

@@ -2,7 +2,8 @@
 //
 // Whoever was just computed by the processors is offered and, where its uses are worth it, copied
 // over while others are computed; from the next call on it is computed there. Nothing waits for that:
-// a copy starts only when staging memory is free, and takes at most a fifth of a call of many tokens. An expert is replaced only by one that was used
+// a copy starts only when staging memory is free, and in calls of many tokens only while copies have taken less
+// than a fifth of the time. An expert is replaced only by one that was used
 // clearly more often (kLead), at most one a token, so that the line to the device does not carry them back
 // and forth. What lies here stays in the slots below as long as nobody needs these (ExpertStore::set_spare).
 //

@@ -366,7 +366,7 @@ bool GpuBackend::run_block_there(const DeltaNetBlock& block) {
 bool GpuBackend::run_many_there(const DeltaNetBlock& block, const GpuBlockPieces& pieces) {
   if (!delta_nets_->takes_many(block, pieces)) return false;
   const CheaperSide::Kind kind = {block.x.width, block.qkv.weight.rows,
-                                  CheaperSide::row_class(block.x.count)};
+                                  CheaperSide::row_class(delta_nets_->rows_of_waves(block))};
   const Side side = blocks_side_.choose(kind);
   const bool is_first = side == Side::kDevice && !delta_nets_->knows(block);  // weights go there
   const double start = now_in_seconds();

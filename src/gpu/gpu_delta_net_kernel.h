@@ -46,6 +46,7 @@ class GpuDeltaNetKernel {
  public:
   // Whether a kernel can be made for heads of this shape.
   static bool suits(const DeltaNetShape& shape);
+  static bool suits_many(const DeltaNetShape& shape);  // those of run_many()
 
   GpuDeltaNetKernel() = default;
   // wanted: kOwn, and kWhole where that is not right. for_many: with the kernels of run_many().
@@ -70,7 +71,7 @@ class GpuDeltaNetKernel {
   // Of one sequence, none on trial. Addresses as above; `between` and `lost` are the kernels' own.
   struct ManyCall {
     uint64_t qkv = 0, z = 0, b = 0, a = 0, result = 0, weights = 0;
-    uint64_t history_before = 0, history_after = 0;  // not the same
+    uint64_t history_before = 0, history_after = 0;  // not the same, but of one tap
     uint64_t memory_before = 0, memory_after = 0;    // may be the same
     uint64_t between = 0;                            // f32 [rows, delta_net_between_floats()]
     uint64_t lost = 0;                               // u32 [rows, value_heads]

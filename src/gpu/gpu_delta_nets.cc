@@ -153,8 +153,12 @@ bool GpuDeltaNets::suits(const DeltaNetBlock& block, const GpuBlockPieces& piece
   for (const Projection* projection : {&block.qkv, &block.z, &block.b, &block.a, &block.output}) {
     if (projection->bias != nullptr || projection->weight.coded.order != nullptr) return false;
   }
+  const DeltaNetShape& shape = block.calls[0].shape;
+  PENSTOCK_CHECK(shape.conv_channels() == limits_.shape.conv_channels() &&
+                 shape.value_dim == limits_.shape.value_dim);
   int64_t states = 0;
   for (const DeltaNetCall& call : block.calls) {
+    PENSTOCK_CHECK(call.qkv.count >= 1);
     const bool is_on_trial = call.ahead.memory != nullptr;
     states += is_on_trial ? 3 : 2;
     // What is read stays as it is: it may be read twice.
@@ -340,9 +344,6 @@ void GpuDeltaNets::take_results(const Place& at, Rows y) const {
 
 Result<void> GpuDeltaNets::begin(const DeltaNetBlock& block, const GpuBlockPieces& pieces) {
   PENSTOCK_DCHECK(takes(block, pieces));
-  const DeltaNetShape& shape = block.calls[0].shape;
-  PENSTOCK_CHECK(shape.conv_channels() == limits_.shape.conv_channels() &&
-                 shape.value_dim == limits_.shape.value_dim);
   PENSTOCK_TRY(device_->compute().wait(fence_));  // of a call that nobody finished
   const auto known = layers_.find(block.calls[0].weights.conv);
   if (known != layers_.end() && !has_room(known->second, block)) {

@@ -76,10 +76,12 @@ class GpuDeltaNets {
   Result<void> begin(const DeltaNetBlock& block, const GpuBlockPieces& pieces);
   Result<void> finish(const DeltaNetBlock& block);
 
-  // Of any number. meanwhile: called while the device is at work.
+  // Of any number, none on trial. meanwhile: called while the device is at work.
   bool takes_many(const DeltaNetBlock& block, const GpuBlockPieces& pieces) const;
   Result<void> run_many(const DeltaNetBlock& block, const GpuBlockPieces& pieces,
                         const std::function<void()>& meanwhile);
+  // How many of them go together, in the mean.
+  int64_t rows_of_waves(const DeltaNetBlock& block) const;
   // Whether the layer's small weights lie there; a call that brings them takes longer.
   bool knows(const DeltaNetBlock& block) const {
     return layers_.contains(block.calls[0].weights.conv);

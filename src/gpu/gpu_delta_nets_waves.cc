@@ -51,6 +51,10 @@ std::vector<GpuDeltaNets::Wave> GpuDeltaNets::waves_of(const DeltaNetBlock& bloc
   return waves;
 }
 
+int64_t GpuDeltaNets::rows_of_waves(const DeltaNetBlock& block) const {
+  return block.x.count / std::ssize(waves_of(block));
+}
+
 // part: the block, but for the wave's rows alone.
 Result<void> GpuDeltaNets::begin_wave(GpuCommands& commands, const DeltaNetBlock& part,
                                       const GpuBlockPieces& pieces, const Wave& wave_rows,

@@ -1,6 +1,6 @@
 #version 460
 // The delta rule of many rows, between the steps of delta_net_ends.comp: a group of threads for so many columns
-// of a value head, which it has in shared memory from the first row to the last. Nothing is left in doubt: what
+// of a value head, which it keeps from the first row to the last. Nothing is left in doubt: what
 // may have gone through a subnormal number is done once more at once.
 #extension GL_GOOGLE_include_directive : require
 #extension GL_EXT_control_flow_attributes : require
@@ -11,6 +11,7 @@ layout(local_size_x = 16) in;
 layout(constant_id = 0) const uint kKeyDim = 128;
 layout(constant_id = 1) const uint kValueDim = 128;
 layout(constant_id = 2) const uint kSums = 0;
+layout(constant_id = 3) const bool kInRegisters = false;  // not with kWhole
 #include "delta_numbers.glsl"
 
 layout(push_constant) uniform Arguments {
@@ -38,14 +39,14 @@ void put_at(uint i, float x) {
 }
 #include "delta_rule.glsl"
 
-// With a device's own sums the column lies in registers, where a loop takes a fifth of the time. Numbers there have
-// constant places, so what is done once more goes by way of shared memory.
+// In registers a device's own sums take a fifth of the time. Numbers there have constant places, so what is done
+// once more goes by way of shared memory.
 //
 // The look at them is shorter than delta_rule.glsl's: whether any number was zero or subnormal. What was looked at
 // when it was written is not looked at again. Where there is such a number, one that is there for good included,
 // the longer look says whether it matters.
-const bool kInRegisters = kSums == kOwn;
-const uint kBlocks = (kKeyDim + kAhead - 1) / kAhead;
+const uint kBlock = 32;
+const uint kBlocks = (kKeyDim + kBlock - 1) / kBlock;
 const uint kNumMine = kInRegisters ? kKeyDim : 1;
 float mine[kNumMine];
 bool is_sure = false;  // of all of these
@@ -83,10 +84,10 @@ void change_mine(float decay, float change) {
   uint left = 0;  // blocks in which some number may be wrong: nothing is changed there
   bool looks_long = !is_sure || keys_doubt < kLeast || is_tiny(change);
   [[unroll]] for (uint block = 0; block < kBlocks; ++block) {
-    float changed[kAhead];
+    float changed[kBlock];
     uint least = kNothing;
-    [[unroll]] for (uint k = 0; k < kAhead; ++k) {
-      uint i = block * kAhead + k;
+    [[unroll]] for (uint k = 0; k < kBlock; ++k) {
+      uint i = block * kBlock + k;
       if (i >= kNumMine) break;
       float kept = quick_mul(decay, mine[i]);
       changed[k] = quick_fused(keys[i / 4][i % 4], change, kept);
@@ -94,16 +95,16 @@ void change_mine(float decay, float change) {
     }
     bool is_right = !looks_long && least > kLeast;
     if (!is_right) left |= 1u << block;
-    [[unroll]] for (uint k = 0; k < kAhead; ++k) {
-      uint i = block * kAhead + k;
+    [[unroll]] for (uint k = 0; k < kBlock; ++k) {
+      uint i = block * kBlock + k;
       if (i >= kNumMine) break;
       mine[i] = is_right ? changed[k] : mine[i];
     }
   }
   if (left == 0) return;
   put_mine();
-  for (uint block = 0; block < kBlocks; ++block) {
-    if ((left >> block & 1) != 0) change_block(block * kAhead, decay, change);
+  for (uint i = 0; i < kKeyDim; i += kAhead) {
+    if ((left >> i / kBlock & 1) != 0) change_block(i, decay, change);
   }
   take_mine();
 }
@@ -171,7 +172,7 @@ void main() {
     if (gl_LocalInvocationID.x == 0) keys_doubts[(row + 1) % 2] = kNothing;
     if (row + 1 < rows) fetch_keys(row + 1, key_head);
     uint at = value_at(row, head * kValueDim + in_head);
-    float value = State(between).at[at];
+    float value = is_there ? State(between).at[at] : 0.0;
     float decay = State(between).at[decay_at(row, head)];
     float beta = State(between).at[beta_at(row, head)];
     float key_dot = State(between).at[dot_at(row, key_head)];
