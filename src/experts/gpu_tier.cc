@@ -177,10 +177,15 @@ std::optional<int> GpuTier::find_ready(int layer, int expert) const {
   return slot;
 }
 
+// A prompt's, say.
+bool GpuTier::is_long() const {
+  return choices_ > static_cast<double>(options_.few_tokens * limits_.top_k);
+}
+
 // Of an expert that the device has. Who computes those of a call is chosen at the first one that both
 // could compute.
 bool GpuTier::is_for_processors(const RoutedRows& rows, ExpertId id) {
-  if (rows.num_choices() <= options_.few_tokens * limits_.top_k || !store_.has(id)) return false;
+  if (!is_long() || !store_.has(id)) return false;
   if (!chosen_) {
     kind_ = {layer().shape.hidden_size, layer().shape.expert_width,
              CheaperSide::row_class(rows.num_choices())};
@@ -341,8 +346,7 @@ void GpuTier::offer(int expert, std::span<const std::byte* const> parts) {
 
 // Whether staging memory is free, and not too much of the call went to copies.
 bool GpuTier::may_copy() {
-  const bool is_long = choices_ > static_cast<double>(options_.few_tokens * limits_.top_k);
-  if (!is_long) return slots_->has_room();
+  if (!is_long()) return slots_->has_room();
   if (copying_s_ > kCopiesShare * (now_in_seconds() - begun_s_)) return false;
   if (!slots_->has_room()) settle();
   return !is_lost_ && slots_->has_room();

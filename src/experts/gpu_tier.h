@@ -114,6 +114,7 @@ class GpuTier final : public ExpertTier {
   bool may_go_there(int expert, std::span<const std::byte* const> parts);
   const Layer& layer() const { return layers_[static_cast<size_t>(layer_)]; }
   std::optional<int> find_ready(int layer, int expert) const;
+  bool is_long() const;  // the call
   bool is_for_processors(const RoutedRows& rows, ExpertId id);
   void settle();
   GpuExpertWork work_for(int slot, const RoutedRows& rows, size_t i) const;

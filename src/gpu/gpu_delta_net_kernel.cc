@@ -49,6 +49,20 @@ uint32_t bits_of(float value) {
   return std::bit_cast<uint32_t>(value);
 }
 
+// What the arguments of every kernel have of a shape.
+struct ShapeWords {
+  uint32_t heads, strides, eps, query_scale, width_reciprocal;
+
+  explicit ShapeWords(const DeltaNetShape& shape)
+      : heads(static_cast<uint32_t>(shape.key_heads) | static_cast<uint32_t>(shape.value_heads)
+                                                           << 16),
+        strides(static_cast<uint32_t>(shape.value_heads) |
+                static_cast<uint32_t>(shape.value_heads * shape.value_dim) << 16),
+        eps(bits_of(shape.rms_norm_eps)),
+        query_scale(bits_of(1.0f / std::sqrt(static_cast<float>(shape.key_dim)))),
+        width_reciprocal(bits_of(1.0f / static_cast<float>(shape.value_dim))) {}
+};
+
 bool is_tiny(float x) {
   return std::fpclassify(x) == FP_SUBNORMAL;
 }
@@ -179,6 +193,7 @@ Result<void> GpuDeltaNetKernel::compile_many(GpuDevice& device) {
 void GpuDeltaNetKernel::run_many(GpuCommands& commands, const ManyCall& call) const {
   PENSTOCK_DCHECK(call.rows >= 1);
   const auto heads = static_cast<uint32_t>(shape_.value_heads);
+  const ShapeWords words(shape_);
   dispatch_ends(commands, keys_, whole_keys_, call);
   commands.barrier();
   const auto strips = static_cast<uint32_t>((shape_.value_dim + kRuleColumns - 1) / kRuleColumns);
@@ -187,7 +202,7 @@ void GpuDeltaNetKernel::run_many(GpuCommands& commands, const ManyCall& call) co
                                   .before = call.memory_before,
                                   .after = call.memory_after,
                                   .rows = static_cast<uint32_t>(call.rows),
-                                  .heads = static_cast<uint32_t>(shape_.key_heads) | heads << 16},
+                                  .heads = words.heads},
                     {heads, strips});
   commands.barrier();
   dispatch_ends(commands, norm_, whole_norm_, call);
@@ -197,23 +212,23 @@ void GpuDeltaNetKernel::dispatch_ends(GpuCommands& commands, const GpuKernel& ow
                                       const GpuKernel& whole, const ManyCall& call) const {
   const auto heads = static_cast<uint32_t>(shape_.value_heads);
   const auto rows = static_cast<uint32_t>(call.rows);
-  EndsArguments arguments = {
-      .qkv = call.qkv,
-      .z = call.z,
-      .b = call.b,
-      .a = call.a,
-      .result = call.result,
-      .weights = call.weights,
-      .before = call.history_before,
-      .after = call.history_after,
-      .between = call.between,
-      .lost = call.lost,
-      .rows = rows,
-      .heads = static_cast<uint32_t>(shape_.key_heads) | heads << 16,
-      .strides = heads | heads * static_cast<uint32_t>(shape_.value_dim) << 16,
-      .eps = bits_of(shape_.rms_norm_eps),
-      .query_scale = bits_of(1.0f / std::sqrt(static_cast<float>(shape_.key_dim))),
-      .width_reciprocal = bits_of(1.0f / static_cast<float>(shape_.value_dim))};
+  const ShapeWords words(shape_);
+  EndsArguments arguments = {.qkv = call.qkv,
+                             .z = call.z,
+                             .b = call.b,
+                             .a = call.a,
+                             .result = call.result,
+                             .weights = call.weights,
+                             .before = call.history_before,
+                             .after = call.history_after,
+                             .between = call.between,
+                             .lost = call.lost,
+                             .rows = rows,
+                             .heads = words.heads,
+                             .strides = words.strides,
+                             .eps = words.eps,
+                             .query_scale = words.query_scale,
+                             .width_reciprocal = words.width_reciprocal};
   if (sums_ == DeltaNetSums::kWhole) {
     arguments.lost = 0;  // no other kernel has written it
   } else {
@@ -237,29 +252,29 @@ void GpuDeltaNetKernel::run(GpuCommands& commands, std::span<const Call> calls) 
 void GpuDeltaNetKernel::dispatch(GpuCommands& commands, const GpuKernel& kernel,
                                  const Call& call) const {
   const auto heads = static_cast<uint32_t>(shape_.value_heads);
+  const ShapeWords words(shape_);
   PENSTOCK_DCHECK(call.rows >= (call.ahead == 0 ? 1 : 2) && call.before != call.after);
-  commands.dispatch(
-      kernel,
-      OpArguments{.qkv = call.qkv,
-                  .z = call.z,
-                  .b = call.b,
-                  .a = call.a,
-                  .result = call.result,
-                  .weights = call.weights,
-                  .before = call.before,
-                  .after = call.after,
-                  .ahead = call.ahead,
-                  .journal = call.journal,
-                  .lost = call.lost,
-                  .rows = static_cast<uint32_t>(call.rows),
-                  .heads = static_cast<uint32_t>(shape_.key_heads) | heads << 16,
-                  .memory = static_cast<uint32_t>(call.memory_at),
-                  .strides = heads | heads * static_cast<uint32_t>(shape_.value_dim) << 16,
-                  .eps = bits_of(shape_.rms_norm_eps),
-                  .query_scale = bits_of(1.0f / std::sqrt(static_cast<float>(shape_.key_dim))),
-                  .width_reciprocal = bits_of(1.0f / static_cast<float>(shape_.value_dim)),
-                  .unused = 0},
-      {heads, 1});
+  commands.dispatch(kernel,
+                    OpArguments{.qkv = call.qkv,
+                                .z = call.z,
+                                .b = call.b,
+                                .a = call.a,
+                                .result = call.result,
+                                .weights = call.weights,
+                                .before = call.before,
+                                .after = call.after,
+                                .ahead = call.ahead,
+                                .journal = call.journal,
+                                .lost = call.lost,
+                                .rows = static_cast<uint32_t>(call.rows),
+                                .heads = words.heads,
+                                .memory = static_cast<uint32_t>(call.memory_at),
+                                .strides = words.strides,
+                                .eps = words.eps,
+                                .query_scale = words.query_scale,
+                                .width_reciprocal = words.width_reciprocal,
+                                .unused = 0},
+                    {heads, 1});
 }
 
 // Whether a way gives what the kernel of whole numbers gives. With tiny states the delta rule is done again in

@@ -287,10 +287,9 @@ void GpuDeltaNets::record_inputs(GpuCommands& commands, const Place& at, const D
 void GpuDeltaNets::record_op(GpuCommands& commands, const DeltaNetBlock& block,
                              const GpuBlockPieces& pieces, int64_t layer) {
   const DeltaNetShape& shape = limits_.shape;
-  const uint64_t work = work_.address(), inputs = inputs_.address();
+  const uint64_t work = work_.address();
   const int64_t heads = shape.value_heads, width = value_width(shape);
-  const uint64_t b = pieces.b.empty() ? inputs + layout_.host_b : work + layout_.b;
-  const uint64_t a = pieces.a.empty() ? inputs + layout_.host_a : work + layout_.a;
+  const uint64_t b = few().b(pieces), a = few().a(pieces);
   calls_.clear();
   states_->begin(layer);
   int64_t first = 0;

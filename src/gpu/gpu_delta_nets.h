@@ -127,6 +127,13 @@ class GpuDeltaNets {
 
     std::byte* input(uint64_t offset) const { return inputs.host_bytes().data() + offset; }
     const std::byte* result(uint64_t offset) const { return results.host_bytes().data() + offset; }
+    // Rows of the two small projections, whoever made them.
+    uint64_t b(const GpuBlockPieces& pieces) const {
+      return pieces.b.empty() ? inputs.address() + layout.host_b : work + layout.b;
+    }
+    uint64_t a(const GpuBlockPieces& pieces) const {
+      return pieces.a.empty() ? inputs.address() + layout.host_a : work + layout.a;
+    }
   };
   // Room for those of many rows.
   struct Waves {

@@ -62,7 +62,8 @@ Result<void> GpuDeltaNets::begin_wave(GpuCommands& commands, const DeltaNetBlock
   const Place at = wave(which);
   const Layout& layout = at.layout;
   const uint64_t memory_at = gpu_float_bytes(limits_.of_states().memory_at());
-  if (wave_rows.number == 0) {
+  const bool is_first = wave_rows.number == 0;
+  if (is_first) {
     before_ = states_->read(commands, wave_rows.call->before);
     after_ = states_->write(wave_rows.call->after);
   }
@@ -70,23 +71,22 @@ Result<void> GpuDeltaNets::begin_wave(GpuCommands& commands, const DeltaNetBlock
   const auto history = [&](int64_t number) {
     return at.work + layout.histories[static_cast<size_t>(number % kWaves)];
   };
-  const bool is_first = wave_rows.number == 0;
   write_inputs(at, part, pieces);
   record_inputs(commands, at, part, pieces);
-  kernel_.run_many(
-      commands, {.qkv = at.work + layout.qkv,
-                 .z = at.work + layout.z,
-                 .b = pieces.b.empty() ? at.inputs.address() + layout.host_b : at.work + layout.b,
-                 .a = pieces.a.empty() ? at.inputs.address() + layout.host_a : at.work + layout.a,
-                 .result = at.work + layout.mixed,
-                 .weights = work_.address() + weights_at(layer_),
-                 .history_before = is_first ? before_ : history(wave_rows.number - 1),
-                 .history_after = wave_rows.is_last ? after_ : history(wave_rows.number),
-                 .memory_before = (is_first ? before_ : after_) + memory_at,
-                 .memory_after = after_ + memory_at,
-                 .between = at.work + layout.between,
-                 .lost = at.work + layout.lost,
-                 .rows = wave_rows.rows});
+  kernel_.run_many(commands,
+                   {.qkv = at.work + layout.qkv,
+                    .z = at.work + layout.z,
+                    .b = at.b(pieces),
+                    .a = at.a(pieces),
+                    .result = at.work + layout.mixed,
+                    .weights = work_.address() + weights_at(layer_),
+                    .history_before = is_first ? before_ : history(wave_rows.number - 1),
+                    .history_after = wave_rows.is_last ? after_ : history(wave_rows.number),
+                    .memory_before = (is_first ? before_ : after_) + memory_at,
+                    .memory_after = after_ + memory_at,
+                    .between = at.work + layout.between,
+                    .lost = at.work + layout.lost,
+                    .rows = wave_rows.rows});
   commands.barrier();
   record_output(commands, at, part, pieces);
   waves_->fences[static_cast<size_t>(which)] = PENSTOCK_TRY(device_->compute().submit(commands));
@@ -112,9 +112,7 @@ Result<void> GpuDeltaNets::run_many(const DeltaNetBlock& block, const GpuBlockPi
       layer_ = layer_of(commands, block.calls[0].weights);
       states_->begin(layer_);
     }
-    const auto rows_of = [&](Rows rows) {
-      return rows.count == 0 ? rows : rows.slice(waves[i].first, waves[i].rows);
-    };
+    const auto rows_of = [&](Rows rows) { return rows.slice(waves[i].first, waves[i].rows); };
     DeltaNetBlock part = block;
     part.x = rows_of(block.x);
     part.b.out = rows_of(block.b.out);
