@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <limits>
 
 #include "base/check.h"
 
@@ -25,16 +26,26 @@ Side CheaperSide::choose(const Kind& kind) {
                          ? Side::kDevice
                          : Side::kProcessors;
   if (rest < kClose * best && times.tries[at(rarer)] < kCloseTries) return rarer;
-  // A look costs rest - best; so many calls apart it is kLookShare of them.
-  const double apart = std::max(1.0, rest / best) / kLookShare;
+  if (times.looking > 0) return other(times.best);
+  // A call of a look costs rest - best; so many calls apart looks are kLookShare of them.
+  double apart = static_cast<double>(kLookCalls) * std::max(1.0, rest / best) / kLookShare;
+  if (rest < kClose * best) apart = std::min(apart, static_cast<double>(times.next_look));
   if (static_cast<double>(++times.calls) < apart) return times.best;
   times.calls = 0;
+  times.next_look = std::min(2 * times.next_look, kLastLook);
+  times.looking = kLookCalls;
+  times.seen = std::numeric_limits<double>::infinity();
   return other(times.best);
 }
 
 void CheaperSide::note(const Kind& kind, Side side, double cost) {
   if (rule_ != SideRule::kCheaper) return;
   Times& times = times_[kind];
+  if (times.looking > 0 && side != times.best) {
+    times.seen = std::min(times.seen, cost);
+    if (--times.looking > 0) return;
+    cost = times.seen;
+  }
   double& known = times.cost[at(side)];
   int64_t& tries = times.tries[at(side)];
   // The first ones are never too short and often too long: something is done for the first time.

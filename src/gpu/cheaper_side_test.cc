@@ -23,9 +23,9 @@ TEST(CheaperSide, is_the_one_that_takes_less) {
   CheaperSide to_device, to_processors;
   EXPECT_EQ(calls_of_device(to_device, 60, 5, 1), 59);
   EXPECT_EQ(calls_of_device(to_processors, 60, 1, 5), 1);
-  // Close ones are asked three times each.
+  // Close ones are asked three times each, and soon once more.
   CheaperSide close;
-  EXPECT_EQ(calls_of_device(close, 50, 1.2, 1), 47);
+  EXPECT_EQ(calls_of_device(close, 50, 1.2, 1), 50 - 3 - 2 * 3);
 }
 
 TEST(CheaperSide, what_looks_at_the_other_one_cost_is_a_small_part) {
@@ -46,13 +46,28 @@ TEST(CheaperSide, follows_what_changes) {
   calls_of_device(cheaper, 200, 1, 0.5);
   EXPECT_EQ(calls_of_device(cheaper, 50, 1, 0.5), 50);
   calls_of_device(cheaper, 200, 1, 3);
-  EXPECT_LT(calls_of_device(cheaper, 50, 1, 3), 2);
+  EXPECT_LE(calls_of_device(cheaper, 50, 1, 3), 3);
+}
+
+// The first of some calls in a row may take long for a reason that the others have not.
+TEST(CheaperSide, a_look_is_some_calls_the_shortest_of_which_counts) {
+  CheaperSide cheaper;
+  Side before = Side::kProcessors;
+  int64_t of_device = 0;
+  for (int i = 0; i < 400; ++i) {
+    const Side side = cheaper.choose(kKind);
+    const bool is_warm = side == Side::kDevice && before == Side::kDevice && i > 10;
+    cheaper.note(kKind, side, side == Side::kProcessors ? 1 : is_warm ? 0.6 : 1.3);
+    before = side;
+    of_device += side == Side::kDevice;
+  }
+  EXPECT_GT(of_device, 360);
 }
 
 TEST(CheaperSide, does_not_take_turns_for_little) {
   CheaperSide cheaper;
   calls_of_device(cheaper, 20, 1.02, 1);
-  EXPECT_EQ(calls_of_device(cheaper, 50, 1, 1.03), 50);
+  EXPECT_GE(calls_of_device(cheaper, 50, 1, 1.03), 50 - 2 * 3);
 }
 
 // What is known of some calls says nothing of others.
