@@ -242,6 +242,7 @@ Result<std::unique_ptr<Engine>> Engine::open(Storage& storage, const EngineOptio
   PENSTOCK_TRY(engine->open_copy(storage, options, team));
   engine->slots_.emplace(engine->request_, plan, *engine->store_, engine->low_bit_experts());
   engine->take_slots(options, std::move(turn));
+  if (engine->gpu_) engine->gpu_->reach_slots();
   // Loading takes long enough for another engine to start.
   const auto on_step = [&engine = *engine, &on_load](uint64_t done, uint64_t total) {
     engine.watch_memory();

@@ -46,6 +46,8 @@ class EngineGpu {
   static Result<std::unique_ptr<EngineGpu>> open(std::optional<ChosenGpu> gpu, const Parts& parts,
                                                  const EngineOptions& options);
 
+  // Lets the device begin to reach into the experts' slots, which takes a while.
+  void reach_slots() { tier_->reach_slots(); }
   // Copies the resident matrices over, when they are loaded.
   void load();
 

@@ -67,6 +67,10 @@ constexpr Knob kKnobs[] = {
        options.gpu.prompts = static_cast<SideRule>(value);
      }},
     knob(
+        "gpu_guests", "prompt", 0, 1,
+        "whether experts in RAM go to a GPU for calls of many tokens that it computes",
+        [](auto& options) -> auto& { return options.gpu.takes_guests; }),
+    knob(
         "list_ahead_part", "prompt", 1, 16,
         "one part in so many of a prompt's next list is read ahead at a time",
         [](auto& options) -> auto& { return options.tuning.ahead.list_ahead_part; }),

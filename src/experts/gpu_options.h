@@ -42,6 +42,8 @@ struct GpuOptions {
   int64_t promotions_max = -1;         // of one call; negative: all for free slots, then a quarter
   bool keeps_best = true;              // false: what comes replaces anybody
   std::function<bool(ExpertId)> uses;  // whether it computes one that it has; empty: always
+  bool takes_guests = true;            // experts from RAM, for the call of many tokens alone
+  bool waits_for_reach = false;        // of the device into RAM, before calls
   int64_t few_tokens = kGpuFewTokens;
   uint64_t trunk_matrix_least = kTrunkMatrixLeast;
   DeltaNetSums delta_net_sums = DeltaNetSums::kOwn;
@@ -64,6 +66,7 @@ struct GpuReport {
   uint64_t experts = 0;     // computed, over all calls
   uint64_t promotions = 0;  // copied there
   uint64_t demotions = 0;   // of these, in place of another
+  uint64_t guests = 0;      // computed there for one call, from a copy that may be gone since
   uint64_t bytes_copied = 0;
   // Of what stays with the processors because of its type: "Q3_K", "bf16".
   std::vector<std::string> expert_types_left = {}, trunk_types_left = {};

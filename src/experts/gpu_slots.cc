@@ -27,8 +27,9 @@ int64_t GpuSlots::slots_in(uint64_t bytes, uint64_t slot_bytes) {
 
 GpuSlots::Bytes GpuSlots::bytes_for(const Shape& shape) {
   const int64_t in_block = slots_per_block(shape.slot_bytes);
-  const int64_t blocks = (shape.cache.num_slots + in_block - 1) / in_block;
-  return {.on_device = static_cast<uint64_t>(shape.cache.num_slots) * shape.slot_bytes +
+  const int64_t places = int64_t{shape.cache.num_slots} + shape.num_guests;
+  const int64_t blocks = (places + in_block - 1) / in_block;
+  return {.on_device = static_cast<uint64_t>(places) * shape.slot_bytes +
                        static_cast<uint64_t>(blocks) * kGpuRounding,
           .on_host = static_cast<uint64_t>(shape.num_staging) * shape.slot_bytes + kGpuRounding};
 }
@@ -47,7 +48,8 @@ Result<GpuSlots> GpuSlots::create(GpuDevice& device, const Shape& shape, HostRow
   slots.staging_ =
       PENSTOCK_TRY(device.allocate(static_cast<uint64_t>(shape.num_staging) * shape.slot_bytes,
                                    GpuMemoryKind::kShared, "experts on their way"));
-  for (int64_t left = shape.cache.num_slots; left > 0; left -= slots.slots_per_block_) {
+  const int64_t places = int64_t{shape.cache.num_slots} + shape.num_guests;
+  for (int64_t left = places; left > 0; left -= slots.slots_per_block_) {
     const auto count = static_cast<uint64_t>(std::min(left, slots.slots_per_block_));
     slots.blocks_.push_back(PENSTOCK_TRY(
         device.allocate(count * shape.slot_bytes, GpuMemoryKind::kDevice, "slots of experts")));
@@ -77,6 +79,19 @@ Result<void> GpuSlots::fill(int slot, std::span<const SlotPiece> pieces) {
   const Fence fence = PENSTOCK_TRY(queue.submit(commands));
   on_their_way_.push_back({.slot = slot, .fence = fence});
   return {};
+}
+
+Result<Fence> GpuSlots::bring(std::span<const Brought> list) {
+  GpuQueue& queue = device_->transfer();
+  GpuCommands commands = PENSTOCK_TRY(queue.begin());
+  for (const Brought& part : list) {
+    PENSTOCK_CHECK(part.offset + part.bytes <= shape_.slot_bytes);
+    const uint64_t to = static_cast<uint64_t>(part.place % slots_per_block_) * shape_.slot_bytes;
+    commands.copy(*part.from.buffer, part.from.offset,
+                  blocks_[static_cast<size_t>(part.place / slots_per_block_)], to + part.offset,
+                  part.bytes);
+  }
+  return queue.submit(commands);
 }
 
 Result<std::span<const int>> GpuSlots::settle() {

@@ -6,7 +6,8 @@
 //   for (int slot : PENSTOCK_TRY(slots.settle())) ...    // has arrived: ready
 //
 // A slot is all of an expert, wherever its parts lie here. Bytes go through staging memory that both
-// can reach, over the device's queue for copies.
+// can reach, over the device's queue for copies; or, many experts at a time, from where they lie (bring()), into
+// slots that were claimed and into places for guests, who are nobody's after their call.
 //
 // Invariants
 //   (1) A slot that the device may still read from is pinned by whoever asked it to: claim() takes
@@ -26,6 +27,7 @@
 
 #include "base/result.h"
 #include "gpu/gpu_device.h"
+#include "gpu/gpu_host_blocks.h"
 #include "gpu/host_rows.h"
 #include "store/expert_cache.h"
 
@@ -43,6 +45,7 @@ class GpuSlots {
     CacheShape cache = {};
     uint64_t slot_bytes = 0;
     int num_staging = 1;  // copies at a time
+    int num_guests = 0;   // places behind the slots
   };
   struct Bytes {
     uint64_t on_device = 0, on_host = 0;
@@ -56,7 +59,10 @@ class GpuSlots {
   // Who is where; only fill() and settle() end what claim() begins.
   ExpertCache& cache() { return cache_; }
   const ExpertCache& cache() const { return cache_; }
-  uint64_t address(int slot) const;
+  uint64_t address(int slot) const;  // or place
+  // Those of guests follow the slots.
+  int first_guest() const { return shape_.cache.num_slots; }
+  int num_guests() const { return shape_.num_guests; }
 
   // Whether another copy can start at once.
   bool has_room() const { return std::ssize(on_their_way_) < shape_.num_staging; }
@@ -64,6 +70,16 @@ class GpuSlots {
   Result<void> fill(int slot, std::span<const SlotPiece> pieces);
   // Takes in what has arrived, without waiting. Valid until the next call.
   Result<std::span<const int>> settle();
+
+  // Bytes that lie where the device reaches them, to slots and places; they stay as they are until the fence of
+  // the device's queue for copies has passed.
+  struct Brought {
+    int place = 0;
+    uint64_t offset = 0;  // in it
+    GpuHostBlocks::Place from;
+    uint64_t bytes = 0;
+  };
+  Result<Fence> bring(std::span<const Brought> list);
 
  private:
   struct Copy {

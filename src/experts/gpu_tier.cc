@@ -85,6 +85,7 @@ GpuTier::GpuTier(const Share& share, ExpertStore& store, const GpuTierLimits& li
       store_(store),
       limits_(limits),
       options_(options),
+      blocks_(*share.gpu.device),
       side_(options.prompts) {}
 
 GpuTier::~GpuTier() {
@@ -148,14 +149,16 @@ Result<GpuSlots::Shape> GpuTier::plan_slots(uint64_t slot_bytes) const {
                  fmt::format("{}: this model's experts cannot be computed there, which takes {}",
                              name, kGpuCodingNames)};
   }
-  int64_t slots = PENSTOCK_TRY(slots_for(name, limits_, slot_bytes, vram_bytes_));
-  slots = std::min(slots, num_experts_);
+  const int64_t places = PENSTOCK_TRY(slots_for(name, limits_, slot_bytes, vram_bytes_));
+  const int guests = guest_places(places, slot_bytes);
+  int64_t slots = std::min(places - guests, num_experts_);
   if (options_.num_slots > 0) slots = std::min(slots, options_.num_slots);
   return GpuSlots::Shape{.cache = {.num_layers = store_.table().num_layers(),
                                    .num_experts = store_.table().num_experts,
                                    .num_slots = static_cast<int>(slots)},
                          .slot_bytes = slot_bytes,
-                         .num_staging = num_staging(slot_bytes)};
+                         .num_staging = num_staging(slot_bytes),
+                         .num_guests = guests};
 }
 
 Result<void> GpuTier::prove(std::span<const GpuCoding> others) const {
@@ -184,13 +187,9 @@ bool GpuTier::is_long() const {
 
 // Of an expert that the device has. Who computes those of a call is chosen at the first one that both
 // could compute.
-bool GpuTier::is_for_processors(const RoutedRows& rows, ExpertId id) {
+bool GpuTier::is_for_processors(ExpertId id) {
   if (!is_long() || !store_.has(id)) return false;
-  if (!chosen_) {
-    kind_ = {layer().shape.hidden_size, layer().shape.expert_width,
-             CheaperSide::row_class(rows.num_choices())};
-    chosen_ = side_.choose(kind_);
-  }
+  if (!chosen_) chosen_ = side_.choose(kind_);
   return *chosen_ == Side::kProcessors;
 }
 
@@ -227,19 +226,27 @@ void GpuTier::choose(int layer, const RoutedRows& rows, std::vector<int32_t>& le
   copying_s_ = 0;
   choices_ = static_cast<double>(rows.num_choices());
   layer_ = layer;
+  rows_of_ = &rows;
   chosen_.reset();
   rows_ = 0;
   left.clear();
   int64_t elsewhere = 0;
   if (use_.is_lost()) lose();
   if (!is_lost_) settle();
+  has_guests_ = could_take_guests();
+  kind_ = {this->layer().shape.hidden_size, this->layer().shape.expert_width,
+           CheaperSide::row_class(rows.num_choices()) + (has_guests_ ? kGuestClasses : 0)};
+  if (has_guests_) {
+    chosen_ = side_.choose(kind_);
+    has_guests_ = *chosen_ == Side::kDevice;
+  }
   if (!is_lost_) slots_->cache().begin_run(layer);
   for (size_t i = 0; i < rows.experts().size(); ++i) {
     const int32_t expert = rows.experts()[i];
     if (!is_lost_) slots_->cache().record_use(layer, expert);
     const auto slot = find_ready(layer, expert);
     if (!slot) ++elsewhere;
-    if (!slot || is_for_processors(rows, {layer, expert})) {
+    if (!slot || is_for_processors({layer, expert})) {
       left.push_back(static_cast<int32_t>(i));
       continue;
     }
@@ -263,10 +270,16 @@ void GpuTier::begin(Rows x) {
   x_ = x.first(std::min(x.count, limits_.tokens));
   next_work_ = 0;
   next_row_ = 0;
+  has_taken_x_ = false;
   if (works_.empty() || is_lost_) return;
-  const Result<void> taken = experts_->take(layer().shape, x_);
-  if (!taken) return lose(taken.error());
-  begin_waves();
+  const Result<void> begun = begin_waves();
+  if (!begun) lose(begun.error());
+}
+
+Result<void> GpuTier::take_x() {
+  if (has_taken_x_) return {};
+  has_taken_x_ = true;
+  return experts_->take(layer().shape, x_);
 }
 
 // The next rows, as many as one call takes: an expert's may be shared out.
@@ -288,21 +301,28 @@ std::vector<GpuExpertWork> GpuTier::next_wave() {
   return wave;
 }
 
-void GpuTier::begin_waves() {
-  while (!is_lost_ && next_work_ < works_.size() && experts_->under_way() < GpuExperts::kCalls) {
-    const Result<void> begun = experts_->begin(next_wave());
-    if (!begun) lose(begun.error());
+Result<void> GpuTier::begin_waves() {
+  PENSTOCK_TRY(take_x());
+  while (next_work_ < works_.size() && experts_->has_room(experts_->rows_at_once(rows_))) {
+    PENSTOCK_TRY(experts_->begin(next_wave()));
+    is_of_guests_.push_back(false);
   }
+  return begin_guests();
 }
 
 bool GpuTier::finish(Rows out) {
-  while (!is_lost_ && experts_->under_way() > 0) {
-    const Result<void> done = experts_->finish(out);
-    if (done) {
-      begin_waves();
-    } else {
-      lose(done.error());
+  PENSTOCK_CHECK(guests_.empty() || is_lost_);
+  const auto finish_all = [&]() -> Result<void> {
+    while (experts_->under_way() > 0) {
+      PENSTOCK_TRY(experts_->finish(out));
+      is_of_guests_.pop_front();
+      PENSTOCK_TRY(begin_waves());
     }
+    return {};
+  };
+  if (!is_lost_) {
+    const Result<void> done = finish_all();
+    if (!done) lose(done.error());
   }
   if (!is_lost_) note_time();
   return !is_lost_ || works_.empty();
@@ -319,11 +339,16 @@ void GpuTier::end() {
     if (!dropped) lose(dropped.error());
   }
   works_.clear();
+  PENSTOCK_CHECK(guests_.empty() || is_lost_);
+  guests_.clear();
+  is_of_guests_.clear();
   for (const int slot : pinned_) slots_->cache().unpin(slot);
   pinned_.clear();
 }
 
 void GpuTier::offer(int expert, std::span<const std::byte* const> parts) {
+  // Guests are copied sooner.
+  if (has_guests_ && slots_->cache().num_free() == 0) return;
   if (is_lost_ || promotions_left_ == 0 || !layer().is_computed || !may_copy()) return;
   ExpertCache& cache = slots_->cache();
   if (cache.find(layer_, expert) || !may_go_there(expert, parts)) return;

@@ -8,7 +8,9 @@
 // and forth. What lies here stays in the slots below as long as nobody needs these (ExpertStore::set_spare).
 //
 // Calls of many tokens, whose experts processors do well, are done by whichever of both takes less time:
-// the device what it has and the processors meanwhile the others, or the processors all that is in RAM.
+// the device what it has and the processors meanwhile the others, or the processors all that is in RAM. In the
+// former case the device also takes guests, where it can reach RAM (gpu_host_blocks.h): the copies of one wave of
+// experts are on their way while another one is computed. Into free slots they go to stay.
 //
 // When the device is lost, answers no more or has no memory, a line says so, the processors compute
 // what it had taken, and it is never asked again. The rows are the same bits either way.
@@ -22,6 +24,7 @@
 // See also docs/gpu.md
 #pragma once
 
+#include <deque>
 #include <map>
 #include <memory>
 #include <optional>
@@ -38,6 +41,7 @@
 #include "experts/gpu_slots.h"
 #include "gpu/cheaper_side.h"
 #include "gpu/gpu_experts.h"
+#include "gpu/gpu_host_blocks.h"
 #include "gpu/gpu_use.h"
 #include "store/expert_store.h"
 
@@ -85,8 +89,15 @@ class GpuTier final : public ExpertTier {
   void choose(int layer, const RoutedRows& rows, std::vector<int32_t>& left) override;
   void begin(Rows x) override;
   void offer(int expert, std::span<const std::byte* const> parts) override;
+  bool takes_guests() const override { return has_guests_; }
+  bool may_be_guest(const Guest& guest) override;
+  size_t take_guests(std::span<const Guest> ready, double seconds) override;
+  bool keep_going(Rows out, bool waits, std::vector<int32_t>& ended) override;
   bool finish(Rows out) override;
   void end() override;
+
+  // Starts to reach into the slots below, so that the first call finds it done.
+  void reach_slots();
 
   GpuReport report() const;
 
@@ -105,6 +116,20 @@ class GpuTier final : public ExpertTier {
     Matrix matrix(const PartMatrix& place, std::span<const std::byte* const> here) const;
   };
 
+  // Of the row classes of calls with guests, which are kinds of their own.
+  static constexpr int64_t kGuestClasses = 64;
+
+  // Guests whose copies go together.
+  struct GuestWave {
+    std::vector<int32_t> who;          // indices of rows
+    std::vector<GpuExpertWork> works;  // of these
+    std::vector<int> places;           // where they go: places of guests, or slots to stay in
+    int64_t rows = 0;
+    Fence copied;
+    double begun_s = 0;
+    bool has_come = false, is_computed = false;
+  };
+
   GpuTier(const Share& share, ExpertStore& store, const GpuTierLimits& limits,
           const GpuOptions& options);
   static Layer lay_out(const ExpertForm& form, const LayerPlaces& places);
@@ -115,10 +140,18 @@ class GpuTier final : public ExpertTier {
   const Layer& layer() const { return layers_[static_cast<size_t>(layer_)]; }
   std::optional<int> find_ready(int layer, int expert) const;
   bool is_long() const;  // the call
-  bool is_for_processors(const RoutedRows& rows, ExpertId id);
+  bool is_for_processors(ExpertId id);
   void settle();
+  int guest_places(int64_t places, uint64_t slot_bytes) const;
+  bool could_take_guests();
+  std::optional<int> place_for_guest(int expert);
+  void add_pieces(int place, const Guest& guest);
+  Result<void> begin_guests();
+  Result<void> end_oldest(Rows out, std::vector<int32_t>& ended);
+  Result<bool> has_come(GuestWave& wave);
   GpuExpertWork work_for(int slot, const RoutedRows& rows, size_t i) const;
-  void begin_waves();
+  Result<void> take_x();
+  Result<void> begin_waves();
   std::vector<GpuExpertWork> next_wave();
   void note_time();
   bool may_copy();
@@ -138,6 +171,8 @@ class GpuTier final : public ExpertTier {
   std::optional<GpuSlots> slots_;
   std::map<std::pair<int, int>, bool> may_go_;  // [layer, expert], once its scales were looked at
   std::optional<GpuExperts> experts_;
+  GpuHostBlocks blocks_;
+  double wave_s_ = 0;          // that a wave of guests takes beside others; 0: not known
   double exchanges_left_ = 0;  // of experts there for others
   bool is_lost_ = false;
   GpuReport report_;
@@ -145,7 +180,9 @@ class GpuTier final : public ExpertTier {
 
   // Of the call.
   int layer_ = 0;
+  const RoutedRows* rows_of_ = nullptr;
   Rows x_;
+  bool has_taken_x_ = false;
   int64_t promotions_left_ = 0;
   std::vector<int> pinned_;           // slots
   std::vector<GpuExpertWork> works_;  // all that it took
@@ -158,6 +195,12 @@ class GpuTier final : public ExpertTier {
   CheaperSide::Kind kind_;
   double begun_s_ = 0, copying_s_ = 0, choices_ = 0;
   std::vector<SlotPiece> pieces_;
+  bool has_guests_ = false;
+  std::deque<GuestWave> guests_;   // under way; those that are computed come first
+  std::deque<bool> is_of_guests_;  // of what experts_ has under way
+  std::vector<int> free_places_;
+  double last_end_s_ = 0;  // when a call of the device was finished
+  std::vector<GpuSlots::Brought> brought_;
 };
 
 }  // namespace penstock

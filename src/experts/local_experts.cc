@@ -179,47 +179,150 @@ ExpertWork LocalExperts::work_for(size_t i) const {
   return {.tokens = rows_.tokens(i), .places = rows_.places(i)};
 }
 
+void LocalExperts::add_gate_up(size_t i) {
+  const ExpertForm& form = forms_[static_cast<size_t>(layer_)];
+  ExpertWork work = work_for(i);
+  work.gate = matrix_of(form.gate, i);
+  work.up = matrix_of(form.up, i);
+  work.up_first_row = form.up.first_row;
+  gate_up_work_.push_back(work);
+  progress_[i].has_hidden = true;  // several of its parts in one batch: listed again, computed once
+}
+
+void LocalExperts::add_down(size_t i) {
+  ExpertWork work = work_for(i);
+  work.down = matrix_of(forms_[static_cast<size_t>(layer_)].down, i);
+  down_work_.push_back(work);
+  finished_.push_back(static_cast<int32_t>(i));
+  progress_[i].is_done = true;
+}
+
 // What the parts that came suffice for: gate and up first, for all experts at once, then down.
 void LocalExperts::compute(std::span<const ExpertArrival> arrivals, Rows out) {
   const ExpertForm& form = forms_[static_cast<size_t>(layer_)];
   const int for_hidden = std::max(form.gate.last_part(), form.up.last_part()) + 1;
   const int num_parts = store_.table().layer(layer_).num_parts();
+  for (const ExpertArrival& arrival : arrivals) note(arrival);
+  if (tier_ != nullptr && tier_->takes_guests()) find_shared(arrivals);
+  for (const ExpertArrival& arrival : arrivals) {
+    const size_t i = index_of(arrival);
+    const Progress& progress = progress_[i];
+    if (progress.is_shared || progress.has_hidden || progress.parts_here < for_hidden) continue;
+    add_gate_up(i);
+  }
+  for (const ExpertArrival& arrival : arrivals) {
+    const size_t i = index_of(arrival);
+    const Progress& progress = progress_[i];
+    if (progress.is_shared || progress.is_done || progress.parts_here < num_parts) continue;
+    add_down(i);
+  }
+  run_work(out);
+  if (!shared_.empty()) share(out);
+}
+
+// The work that was listed.
+void LocalExperts::run_work(Rows out) {
+  const Rows hidden = hidden_.first(choices_);
+  const auto num_parts = static_cast<size_t>(store_.table().layer(layer_).num_parts());
+  if (!gate_up_work_.empty()) backend_.expert_gate_up(x_, gate_up_work_, hidden);
+  if (!down_work_.empty()) backend_.expert_down(hidden, down_work_, out);
+  for (const int32_t i : finished_) {
+    if (tier_ != nullptr) {
+      tier_->offer(rows_.experts()[static_cast<size_t>(i)],
+                   std::span(parts_).subspan(static_cast<size_t>(i) * parts_max_, num_parts));
+    }
+    release(i);
+  }
   gate_up_work_.clear();
   down_work_.clear();
   finished_.clear();
-  for (const ExpertArrival& arrival : arrivals) note(arrival);
+}
+
+// Of rows_, who was asked for as well.
+void LocalExperts::release(int32_t expert) {
+  const auto place = std::ranges::lower_bound(here_, expert);
+  stream_->release(static_cast<int32_t>(place - here_.begin()));
+}
+
+// Experts nothing of which is computed and all of whose parts have come.
+void LocalExperts::find_shared(std::span<const ExpertArrival> arrivals) {
+  const auto num_parts = static_cast<size_t>(store_.table().layer(layer_).num_parts());
   for (const ExpertArrival& arrival : arrivals) {
     const size_t i = index_of(arrival);
     Progress& progress = progress_[i];
-    if (progress.has_hidden || progress.parts_here < for_hidden) continue;
-    ExpertWork work = work_for(i);
-    work.gate = matrix_of(form.gate, i);
-    work.up = matrix_of(form.up, i);
-    work.up_first_row = form.up.first_row;
-    gate_up_work_.push_back(work);
-    progress.has_hidden = true;  // several of its parts in one batch: listed again, computed once
+    const bool is_whole = progress.parts_here == static_cast<int>(num_parts);
+    if (!is_whole || progress.has_hidden || progress.is_shared) continue;
+    const ExpertTier::Guest guest = {.index = static_cast<int32_t>(i),
+                                     .parts = std::span(parts_).subspan(i * parts_max_, num_parts)};
+    if (!tier_->may_be_guest(guest)) continue;
+    progress.is_shared = true;
+    shared_.push_back(guest);
   }
-  for (const ExpertArrival& arrival : arrivals) {
-    const size_t i = index_of(arrival);
-    Progress& progress = progress_[i];
-    if (progress.is_done || progress.parts_here < num_parts) continue;
-    ExpertWork work = work_for(i);
-    work.down = matrix_of(form.down, i);
-    down_work_.push_back(work);
-    finished_.push_back(arrival.index);
-    progress.is_done = true;
+}
+
+// To read and unpack an expert takes the processors about as long as so many of its rows.
+constexpr double kRowsOfWeights = 4;
+
+double LocalExperts::rows_for(std::span<const ExpertTier::Guest> list) const {
+  double rows = 0;
+  for (const ExpertTier::Guest& each : list) {
+    rows +=
+        kRowsOfWeights + static_cast<double>(rows_.tokens(static_cast<size_t>(each.index)).size());
   }
-  const Rows hidden = hidden_.first(choices_);
-  if (!gate_up_work_.empty()) backend_.expert_gate_up(x_, gate_up_work_, hidden);
-  if (!down_work_.empty()) backend_.expert_down(hidden, down_work_, out);
-  for (const int32_t index : finished_) {
-    if (tier_ != nullptr) {
-      const auto i = static_cast<size_t>(here_[static_cast<size_t>(index)]);
-      tier_->offer(rows_.experts()[i],
-                   std::span(parts_).subspan(i * parts_max_, static_cast<size_t>(num_parts)));
+  return rows;
+}
+
+void LocalExperts::compute_whole(std::span<const ExpertTier::Guest> list, Rows out) {
+  for (const ExpertTier::Guest& each : list) {
+    add_gate_up(static_cast<size_t>(each.index));
+    add_down(static_cast<size_t>(each.index));
+  }
+  run_work(out);
+}
+
+// From one end here, in pieces, since the tier goes on only between them; from the other end there.
+void LocalExperts::share(Rows out) {
+  constexpr double kPiece_s = 0.7e-3, kUnknown_s = 1e9, kNew = 0.25;
+  constexpr size_t kPieceLeast = 4, kPieceMost = 32;
+  const auto rows_of = [&](const ExpertTier::Guest& guest) {
+    return rows_.tokens(static_cast<size_t>(guest.index)).size();
+  };
+  std::ranges::stable_sort(shared_, {}, rows_of);
+  const std::span all(shared_);
+  size_t begin = 0, end = all.size(), num_ended = 0;
+  bool is_lost = false;
+  while (begin + num_ended < all.size() && !is_lost) {
+    const auto left = all.subspan(begin, end - begin);
+    end -= tier_->take_guests(left, row_s_ > 0 ? row_s_ * rows_for(left) : kUnknown_s);
+    if (begin < end) {
+      size_t count = std::min(end - begin, kPieceLeast);
+      while (begin + count < end && count < kPieceMost &&
+             row_s_ * rows_for(all.subspan(begin, count)) < kPiece_s) {
+        ++count;
+      }
+      const auto piece = all.subspan(begin, count);
+      const int64_t start_ns = steady_now_ns();
+      compute_whole(piece, out);
+      const double row_s = static_cast<double>(steady_now_ns() - start_ns) * 1e-9 / rows_for(piece);
+      row_s_ += (row_s_ > 0 ? kNew : 1) * (row_s - row_s_);
+      begin += count;
     }
-    stream_->release(index);
+    ended_.clear();
+    is_lost = !tier_->keep_going(out, begin == end, ended_);
+    for (const int32_t i : ended_) {
+      progress_[static_cast<size_t>(i)].is_done = true;
+      release(i);
+    }
+    num_ended += ended_.size();
+    keep_reading();
   }
+  if (is_lost) {
+    std::erase_if(shared_, [&](const ExpertTier::Guest& guest) {
+      return progress_[static_cast<size_t>(guest.index)].is_done;
+    });
+    compute_whole(shared_, out);
+  }
+  shared_.clear();
 }
 
 }  // namespace penstock

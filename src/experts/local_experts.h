@@ -5,8 +5,9 @@
 // its gate and up as soon as these are there. Between ops, on the computing thread, the backend lets
 // the store take in what has come and start the next reads.
 //
-// A nearer tier, where there is one, takes the experts that it has and computes them at the same time.
-// When it is lost meanwhile, its rows are computed here as well.
+// A nearer tier, where there is one, takes the experts that it has and computes them at the same time; in calls
+// of many rows also some of those that are here, the ones with the most rows. When it is lost meanwhile, its
+// rows are computed here as well.
 //
 // Threads  the computing thread
 // Memory   owns lists only: a pointer and a flag per part of an expert, a few numbers per row
@@ -54,6 +55,7 @@ class LocalExperts final : public Experts {
     int parts_here = 0;
     bool has_hidden = false;  // gate and up are computed
     bool is_done = false;
+    bool is_shared = false;  // by whom is open, or the tier has it
   };
 
   // Of an arrival: which expert of rows_ it is.
@@ -64,6 +66,14 @@ class LocalExperts final : public Experts {
   Result<void> compute_here(Rows out, const std::stop_token& stop, ExpertTimes& times);
   void note(const ExpertArrival& arrival);
   void compute(std::span<const ExpertArrival> arrivals, Rows out);
+  void find_shared(std::span<const ExpertArrival> arrivals);
+  void share(Rows out);
+  void compute_whole(std::span<const ExpertTier::Guest> list, Rows out);
+  void add_gate_up(size_t i);
+  void add_down(size_t i);
+  void run_work(Rows out);
+  void release(int32_t expert);
+  double rows_for(std::span<const ExpertTier::Guest> list) const;
   Matrix matrix_of(const PartMatrix& place, size_t expert) const;
   ExpertWork work_for(size_t i) const;
 
@@ -86,6 +96,9 @@ class LocalExperts final : public Experts {
   std::vector<const std::byte*> parts_;  // [expert of rows_][part]
   std::vector<ExpertWork> gate_up_work_, down_work_;
   std::vector<int32_t> finished_;
+  std::vector<ExpertTier::Guest> shared_;  // those with the fewest rows first
+  std::vector<int32_t> ended_;             // of these, by the tier
+  double row_s_ = 0;  // seconds of a row here, in calls that are shared; 0: not known
 
   std::vector<int32_t> votes_, wishes_;
 };

@@ -22,6 +22,7 @@ GpuBuffer& GpuBuffer::operator=(GpuBuffer&& other) noexcept {
   std::swap(address_, other.address_);
   std::swap(bytes_, other.bytes_);
   std::swap(mapped_, other.mapped_);
+  std::swap(is_imported_, other.is_imported_);
   return *this;
 }
 

@@ -64,6 +64,7 @@ class GpuBuffer {
   VkDeviceMemory memory_ = VK_NULL_HANDLE;
   uint64_t address_ = 0, bytes_ = 0;
   std::byte* mapped_ = nullptr;
+  bool is_imported_ = false;  // GpuDevice::import
 };
 
 }  // namespace penstock

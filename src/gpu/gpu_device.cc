@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <bit>
 #include <cstring>
 
 #include "base/byte_text.h"
@@ -95,6 +96,11 @@ Result<void> GpuDevice::create_device() {
   info.pNext = &features.core;
   info.queueCreateInfoCount = static_cast<uint32_t>(queues.size());
   info.pQueueCreateInfos = queues.data();
+  const char* extension = VK_EXT_EXTERNAL_MEMORY_HOST_EXTENSION_NAME;
+  if (facts_.import_alignment > 0) {
+    info.enabledExtensionCount = 1;
+    info.ppEnabledExtensionNames = &extension;
+  }
   PENSTOCK_TRY(gpu_check(system_.functions().CreateDevice(physical_, &info, nullptr, &device_),
                          facts_.name + ": starting it"));
 #define PENSTOCK_LOAD(call)                                                                       \
@@ -107,6 +113,10 @@ Result<void> GpuDevice::create_device() {
   PENSTOCK_LOAD(DestroyDevice)
   PENSTOCK_VULKAN_OF_DEVICE(PENSTOCK_LOAD)
 #undef PENSTOCK_LOAD
+  if (facts_.import_alignment > 0) {
+    host_pointer_properties_ = reinterpret_cast<PFN_vkGetMemoryHostPointerPropertiesEXT>(
+        system_.functions().GetDeviceProcAddr(device_, "vkGetMemoryHostPointerPropertiesEXT"));
+  }
   return {};
 }
 
@@ -261,10 +271,57 @@ Result<void> GpuDevice::fill(GpuBuffer& buffer, const VkBufferCreateInfo& info,
   return {};
 }
 
+Result<GpuBuffer> GpuDevice::import(std::span<std::byte> bytes) {
+  constexpr auto kOfHost = VK_EXTERNAL_MEMORY_HANDLE_TYPE_HOST_ALLOCATION_BIT_EXT;
+  const std::string what = facts_.name + ": reaching this machine's memory";
+  if (host_pointer_properties_ == nullptr) {
+    return Error{ErrorCode::kUnsupported, what + ": its driver cannot"};
+  }
+  PENSTOCK_CHECK(!bytes.empty() && bytes.size() % facts_.import_alignment == 0 &&
+                 reinterpret_cast<uintptr_t>(bytes.data()) % facts_.import_alignment == 0);
+  GpuBuffer buffer;
+  buffer.device_ = this;
+  buffer.is_imported_ = true;
+  VkMemoryHostPointerPropertiesEXT pointer = {};
+  pointer.sType = VK_STRUCTURE_TYPE_MEMORY_HOST_POINTER_PROPERTIES_EXT;
+  PENSTOCK_TRY(gpu_check(host_pointer_properties_(device_, kOfHost, bytes.data(), &pointer), what));
+  VkExternalMemoryBufferCreateInfo external = {};
+  external.sType = VK_STRUCTURE_TYPE_EXTERNAL_MEMORY_BUFFER_CREATE_INFO;
+  external.handleTypes = kOfHost;
+  VkBufferCreateInfo info = {};
+  info.sType = VK_STRUCTURE_TYPE_BUFFER_CREATE_INFO;
+  info.pNext = &external;
+  info.size = bytes.size();
+  info.usage = VK_BUFFER_USAGE_TRANSFER_SRC_BIT;
+  PENSTOCK_TRY(gpu_check(functions_.CreateBuffer(device_, &info, nullptr, &buffer.buffer_), what));
+  VkMemoryRequirements needs = {};
+  functions_.GetBufferMemoryRequirements(device_, buffer.buffer_, &needs);
+  const uint32_t types = needs.memoryTypeBits & pointer.memoryTypeBits;
+  if (types == 0 || needs.size > bytes.size()) {
+    return Error{ErrorCode::kUnsupported, what + ": not in this form"};
+  }
+  VkImportMemoryHostPointerInfoEXT place = {};
+  place.sType = VK_STRUCTURE_TYPE_IMPORT_MEMORY_HOST_POINTER_INFO_EXT;
+  place.handleType = kOfHost;
+  place.pHostPointer = bytes.data();
+  VkMemoryAllocateInfo allocation = {};
+  allocation.sType = VK_STRUCTURE_TYPE_MEMORY_ALLOCATE_INFO;
+  allocation.pNext = &place;
+  allocation.allocationSize = bytes.size();
+  allocation.memoryTypeIndex = static_cast<uint32_t>(std::countr_zero(types));
+  PENSTOCK_TRY(
+      gpu_check(functions_.AllocateMemory(device_, &allocation, nullptr, &buffer.memory_), what));
+  PENSTOCK_TRY(
+      gpu_check(functions_.BindBufferMemory(device_, buffer.buffer_, buffer.memory_, 0), what));
+  buffer.bytes_ = bytes.size();
+  return buffer;
+}
+
 void GpuDevice::give_back(GpuBuffer& buffer) {
   if (is_abandoned_) return;
-  functions_.DeviceWaitIdle(device_);
-  allocated_bytes_ -= buffer.bytes_;
+  // One that could not be made may be another thread's, which must not wait for the queues.
+  if (buffer.bytes_ > 0) functions_.DeviceWaitIdle(device_);
+  if (!buffer.is_imported_) allocated_bytes_ -= buffer.bytes_;
   functions_.DestroyBuffer(device_, buffer.buffer_, nullptr);
   functions_.FreeMemory(device_, buffer.memory_, nullptr);
 }

@@ -45,6 +45,9 @@ class GpuDevice {
 
   // bytes: 1 to kGpuBlockMax. Not cleared.
   Result<GpuBuffer> allocate(uint64_t bytes, GpuMemoryKind kind, const char* purpose);
+  // Memory of this process that copies may begin from for as long as the buffer lives: the driver keeps its pages
+  // where they are. Whole multiples of facts().import_alignment. From any thread; counted as nobody's here.
+  Result<GpuBuffer> import(std::span<std::byte> bytes);
   uint64_t allocated_bytes() const { return allocated_bytes_; }
   uint64_t peak_bytes() const { return peak_bytes_; }
 
@@ -89,6 +92,7 @@ class GpuDevice {
   GpuFaults faults_;
   VkPhysicalDevice physical_ = VK_NULL_HANDLE;
   VulkanDeviceFunctions functions_;
+  PFN_vkGetMemoryHostPointerPropertiesEXT host_pointer_properties_ = nullptr;
   VkDevice device_ = VK_NULL_HANDLE;
   VkPipelineLayout layout_ = VK_NULL_HANDLE;
   uint32_t compute_family_ = 0, transfer_family_ = 0;

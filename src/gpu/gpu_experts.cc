@@ -235,8 +235,7 @@ Result<void> GpuExperts::begin(std::span<const GpuExpertWork> works) {
     rows += std::ssize(work.places);
   }
   const bool is_half = rows <= half_of(limits_.places);
-  PENSTOCK_CHECK(rows <= limits_.places && under_way_ < kCalls);
-  PENSTOCK_CHECK(under_way_ == 0 || (is_half && !is_alone_));
+  PENSTOCK_CHECK(rows <= limits_.places && has_room(rows));
   if (under_way_ == 0) next_ = 0;
   is_alone_ = !is_half;
   Call& call = calls_[static_cast<size_t>(next_)];
@@ -255,9 +254,18 @@ Result<void> GpuExperts::drop() {
   return device_->compute().wait(last_);
 }
 
+const GpuExperts::Call& GpuExperts::oldest() const {
+  return calls_[static_cast<size_t>((next_ + kCalls - under_way_) % kCalls)];
+}
+
+Result<bool> GpuExperts::has_ended() const {
+  PENSTOCK_CHECK(under_way_ > 0);
+  return device_->compute().has_passed(oldest().fence);
+}
+
 Result<void> GpuExperts::finish(Rows out) {
   PENSTOCK_CHECK(under_way_ > 0 && out.width == shape_.hidden_size);
-  const Call& call = calls_[static_cast<size_t>((next_ + kCalls - under_way_) % kCalls)];
+  const Call& call = oldest();
   PENSTOCK_TRY(device_->compute().wait(call.fence));
   --under_way_;
   const auto bytes = static_cast<size_t>(float_bytes(1, out.width));

@@ -73,6 +73,12 @@ class GpuExperts {
 
   // Of so many rows of results, how many one call takes: all, or of many a half of the room.
   int64_t rows_at_once(int64_t rows) const;
+  // Of a call beside others.
+  int64_t rows_beside() const { return half_of(limits_.places); }
+  // Whether a call of so many can begin now.
+  bool has_room(int64_t rows) const {
+    return under_way_ == 0 || (under_way_ < kCalls && rows <= rows_beside() && !is_alone_);
+  }
 
   // x: of the host, for all calls until the next one. No call is under way.
   Result<void> take(const GpuExpertShape& shape, Rows x);
@@ -86,6 +92,8 @@ class GpuExperts {
   // are written.
   Result<void> finish(Rows out);
   int under_way() const { return under_way_; }
+  // Whether finish() would not wait.
+  Result<bool> has_ended() const;
   // In place of finish(): waits for all, and their results are lost.
   Result<void> drop();
 
@@ -111,6 +119,7 @@ class GpuExperts {
   GpuExperts(GpuDevice& device, const GpuExpertLimits& limits, const GpuProducts& products,
              HostRows host);
   static int64_t half_of(int64_t places);
+  const Call& oldest() const;
   void write_lists(Call& call, std::span<const GpuExpertWork> works);
   void add_tiles(const GpuExpertWork& work, uint32_t first);
   void record(GpuCommands& commands, const Call& call);

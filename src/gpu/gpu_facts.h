@@ -31,7 +31,9 @@ struct GpuFacts {
   uint64_t memory_bytes = 0;  // of the largest heap of its own
   uint64_t budget_bytes = 0;  // what the driver would let us have of it now; 0: it does not say
   bool is_unified = false;    // its memory is the host's
-  std::string refusal;        // why it cannot be used; empty: it can be tried
+  // Of memory of this process that it can copy from where it lies (GpuDevice::import); 0: it cannot.
+  uint64_t import_alignment = 0;
+  std::string refusal;  // why it cannot be used; empty: it can be tried
 
   bool is_usable() const { return refusal.empty(); }
 };

@@ -43,6 +43,17 @@ std::string refusal_of(const VulkanInstanceFunctions& functions, VkPhysicalDevic
   return {};
 }
 
+uint64_t import_alignment(const VulkanInstanceFunctions& functions, VkPhysicalDevice device) {
+  if (!has_extension(functions, device, VK_EXT_EXTERNAL_MEMORY_HOST_EXTENSION_NAME)) return 0;
+  VkPhysicalDeviceExternalMemoryHostPropertiesEXT of_host = {};
+  of_host.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_EXTERNAL_MEMORY_HOST_PROPERTIES_EXT;
+  VkPhysicalDeviceProperties2 all = {};
+  all.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_PROPERTIES_2;
+  all.pNext = &of_host;
+  functions.GetPhysicalDeviceProperties2(device, &all);
+  return of_host.minImportedHostPointerAlignment;
+}
+
 }  // namespace
 
 GpuFeatures::GpuFeatures() {
@@ -95,6 +106,7 @@ GpuFacts gpu_facts(const VulkanInstanceFunctions& functions, VkPhysicalDevice de
     const uint64_t used = budget.heapUsage[i];
     facts.budget_bytes = budget.heapBudget[i] > used ? budget.heapBudget[i] - used : 0;
   }
+  facts.import_alignment = import_alignment(functions, device);
   facts.refusal = refusal_of(functions, device, properties, of_1_2);
   return facts;
 }

@@ -205,6 +205,15 @@ class ExpertStore {
   // Uses those as well, up to `num_slots`; at rest.
   void add_present(int num_slots);
 
+  // The slots side by side, for those who look at what was handed out by other ways than this process: the memory
+  // of the first num_slots() is there. Whenever some of it was given back, what comes in its place are other pages.
+  struct SlotMemory {
+    std::span<std::byte> bytes;  // of all slots that there may be
+    int num_slots_max = 0;
+    uint64_t times_given_back = 0;
+  };
+  SlotMemory slot_memory();
+
   StoreStats stats() const;
   std::vector<DriveReport> drives() const;  // the first holds the model's own files
   void reset_stats();

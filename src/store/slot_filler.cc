@@ -143,6 +143,7 @@ void SlotFiller::move(int from, int to) {
 }
 
 void SlotFiller::give_back_after(int num_slots) {
+  ++times_given_back_;
   memory_.give_back_after(static_cast<uint64_t>(num_slots) * layout_.slot_bytes());
 }
 

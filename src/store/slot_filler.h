@@ -76,6 +76,10 @@ class SlotFiller {
   // Memory for slots begin to end again. kOutOfMemory when there is none.
   Result<void> take_again(int begin, int end);
 
+  // All slots, and how often some were given back.
+  std::span<std::byte> memory() { return memory_.bytes(); }
+  uint64_t times_given_back() const { return times_given_back_; }
+
   // Asks for a part that is missing, and for those that come with it; they wait until the reader has
   // room.
   void enqueue(int slot, int part);
@@ -165,6 +169,7 @@ class SlotFiller {
   const bool verify_;
   ThreadPool* const team_;
   AlignedMemory memory_;
+  uint64_t times_given_back_ = 0;
   std::vector<Part> parts_;     // [slot][part], as many as an expert has at most
   std::vector<Read> reads_;     // [slot][read], likewise
   std::vector<int> num_parts_;  // [slot]

@@ -86,6 +86,9 @@ class Slots {
   Result<void> make_present(int begin, int end) { return filler_->take_again(begin, end); }
   void add_present(int num_slots);
 
+  std::span<std::byte> memory() { return filler_->memory(); }
+  uint64_t times_given_back() const { return filler_->times_given_back(); }
+
   void reset_stats() { filler_->reset_stats(); }
 
   static CacheShape shape_of(const ExpertTable& table, int num_slots);

@@ -55,6 +55,12 @@ void ExpertStore::add_present(int num_slots) {
   slots_->add_present(num_slots);
 }
 
+ExpertStore::SlotMemory ExpertStore::slot_memory() {
+  return {.bytes = slots_->memory(),
+          .num_slots_max = slots_->cache().num_slots_max(),
+          .times_given_back = slots_->times_given_back()};
+}
+
 // So that no slot is held: wishes are dropped, and what is being read is waited for.
 void ExpertStore::end_reads() {
   prefetcher_.drop();
