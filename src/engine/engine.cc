@@ -491,7 +491,11 @@ void Engine::watch_memory() {
   const bool may_grow = slots_->num_slots() < slots_->limits().full;
   const auto turn = may_grow ? MemoryTurn::take(std::chrono::nanoseconds(0)) : std::nullopt;
   const auto slots = memory_watch_->look(slots_->num_slots(), MemoryWatch::Clock::now());
-  if (slots && (turn || *slots < slots_->num_slots())) slots_->resize(*slots);
+  if (!slots || (!turn && *slots >= slots_->num_slots())) return;
+  // What a device reaches is not free before it lets go.
+  if (gpu_ && *slots < slots_->num_slots()) gpu_->let_go_of_slots(slots_->of_model(*slots));
+  slots_->resize(*slots);
+  if (gpu_) gpu_->reach_slots();
 }
 
 int64_t Engine::sampled_vocab() const {

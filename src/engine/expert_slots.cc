@@ -38,8 +38,8 @@ SlotLimits ExpertSlots::limits() const {
   return all;
 }
 
-// Of `num_slots`, of which the copy has the others.
-int ExpertSlots::share_of_model(int num_slots) const {
+int ExpertSlots::of_model(int num_slots) const {
+  if (parts_.size() == 1) return num_slots;
   const SlotLimits &model = parts_[0].limits, &copy = parts_[1].limits;
   const int64_t all = model.full + copy.full;
   const auto share = static_cast<int>(int64_t{num_slots} * model.full / all);
@@ -52,9 +52,9 @@ int ExpertSlots::share_of_model(int num_slots) const {
 int ExpertSlots::resize(int num_slots) {
   if (parts_.size() == 1) return parts_[0].store->resize(num_slots);
   const int wanted = std::max(num_slots, 2);
-  const int of_model = share_of_model(wanted);
-  parts_[0].store->resize(of_model);
-  parts_[1].store->resize(wanted - of_model);
+  const int share = of_model(wanted);
+  parts_[0].store->resize(share);
+  parts_[1].store->resize(wanted - share);
   return this->num_slots();
 }
 

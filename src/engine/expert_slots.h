@@ -25,7 +25,8 @@ class ExpertSlots {
   int num_slots() const;
   // So many of all, at least one of each store; how many there are now (ExpertStore::resize).
   int resize(int num_slots);
-  SlotLimits limits() const;  // of all; a slot has their mean size
+  SlotLimits limits() const;          // of all; a slot has their mean size
+  int of_model(int num_slots) const;  // of so many of all
 
   // Whether these may be called: there is no copy.
   bool may_come_later() const { return parts_.size() == 1; }
@@ -42,8 +43,6 @@ class ExpertSlots {
     ExpertStore* store;
     SlotLimits limits;
   };
-  int share_of_model(int num_slots) const;
-
   std::vector<Part> parts_;  // the model's first
 };
 

@@ -48,6 +48,8 @@ class EngineGpu {
 
   // Lets the device begin to reach into the experts' slots, which takes a while.
   void reach_slots() { tier_->reach_slots(); }
+  // Before the memory of those behind so many is given back.
+  void let_go_of_slots(int num_slots) { tier_->let_go_of_slots(num_slots); }
   // Copies the resident matrices over, when they are loaded.
   void load();
 

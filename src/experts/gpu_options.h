@@ -43,7 +43,7 @@ struct GpuOptions {
   bool keeps_best = true;              // false: what comes replaces anybody
   std::function<bool(ExpertId)> uses;  // whether it computes one that it has; empty: always
   bool takes_guests = true;            // experts from RAM, for the call of many tokens alone
-  bool waits_for_reach = false;        // of the device into RAM, before calls
+  bool waits_for_blocks = false;       // of RAM that it reaches, before calls
   int64_t few_tokens = kGpuFewTokens;
   uint64_t trunk_matrix_least = kTrunkMatrixLeast;
   DeltaNetSums delta_net_sums = DeltaNetSums::kOwn;

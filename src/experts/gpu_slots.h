@@ -16,7 +16,7 @@
 //
 // Threads  the computing thread; the team copies into staging memory
 // Memory   bytes_for(): all of it allocated in create(), slots in blocks of at most kGpuBlockMax
-// Errors   create(): kOutOfMemory, kIo. fill(), settle(): kIo when the device is lost
+// Errors   create(): kOutOfMemory, kIo. fill(), settle(), bring(): kIo when the device is lost
 #pragma once
 
 #include <cstddef>
@@ -56,7 +56,7 @@ class GpuSlots {
 
   static Result<GpuSlots> create(GpuDevice& device, const Shape& shape, HostRows host = HostRows());
 
-  // Who is where; only fill() and settle() end what claim() begins.
+  // Who is where. What claim() begins is ended by settle() after a fill(), after a bring() by its caller.
   ExpertCache& cache() { return cache_; }
   const ExpertCache& cache() const { return cache_; }
   uint64_t address(int slot) const;  // or place

@@ -302,8 +302,8 @@ std::vector<GpuExpertWork> GpuTier::next_wave() {
 }
 
 Result<void> GpuTier::begin_waves() {
-  PENSTOCK_TRY(take_x());
   while (next_work_ < works_.size() && experts_->has_room(experts_->rows_at_once(rows_))) {
+    PENSTOCK_TRY(take_x());
     PENSTOCK_TRY(experts_->begin(next_wave()));
     is_of_guests_.push_back(false);
   }

@@ -98,6 +98,8 @@ class GpuTier final : public ExpertTier {
 
   // Starts to reach into the slots below, so that the first call finds it done.
   void reach_slots();
+  // Of those behind so many, whose memory will be given back.
+  void let_go_of_slots(int num_slots) { blocks_.let_go_beyond(num_slots); }
 
   GpuReport report() const;
 
@@ -127,7 +129,7 @@ class GpuTier final : public ExpertTier {
     int64_t rows = 0;
     Fence copied;
     double begun_s = 0;
-    bool has_come = false, is_computed = false;
+    bool is_computed = false;
   };
 
   GpuTier(const Share& share, ExpertStore& store, const GpuTierLimits& limits,
@@ -148,7 +150,7 @@ class GpuTier final : public ExpertTier {
   void add_pieces(int place, const Guest& guest);
   Result<void> begin_guests();
   Result<void> end_oldest(Rows out, std::vector<int32_t>& ended);
-  Result<bool> has_come(GuestWave& wave);
+  Result<bool> take_in(const GuestWave& wave);
   GpuExpertWork work_for(int slot, const RoutedRows& rows, size_t i) const;
   Result<void> take_x();
   Result<void> begin_waves();

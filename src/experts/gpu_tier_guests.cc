@@ -37,14 +37,15 @@ int GpuTier::guest_places(int64_t places, uint64_t slot_bytes) const {
 }
 
 void GpuTier::reach_slots() {
-  if (is_lost_ || slots_->num_guests() == 0) return;
+  if (is_lost_) return blocks_.give_up();
+  if (slots_->num_guests() == 0) return;
   const ExpertStore::SlotMemory memory = store_.slot_memory();
   blocks_.follow({.begin = memory.bytes.data(),
                   .slot_bytes = memory.bytes.size() / static_cast<uint64_t>(memory.num_slots_max),
                   .count = store_.num_slots(),
                   .count_max = memory.num_slots_max,
                   .generation = memory.times_given_back});
-  if (options_.waits_for_reach) blocks_.wait();
+  if (options_.waits_for_blocks) blocks_.wait();
 }
 
 bool GpuTier::could_take_guests() {
@@ -86,7 +87,6 @@ void GpuTier::add_pieces(int place, const Guest& guest) {
                         .offset = layer().parts[part].offset,
                         .from = *blocks_.find({guest.parts[part], bytes}),
                         .bytes = bytes});
-    report_.bytes_copied += bytes;
   }
 }
 
@@ -118,20 +118,22 @@ size_t GpuTier::take_guests(std::span<const Guest> ready, double seconds) {
     wave.rows += rows;
   }
   if (wave.who.empty()) return 0;
-  report_.guests += wave.who.size();
   const size_t taken = wave.who.size();
   const Result<Fence> copied = slots_->bring(brought_);
-  if (copied) wave.copied = *copied;
+  if (copied) {
+    wave.copied = *copied;
+    report_.guests += taken;
+    for (const GpuSlots::Brought& part : brought_) report_.bytes_copied += part.bytes;
+  } else {
+    lose(copied.error());
+  }
   guests_.push_back(std::move(wave));
-  if (!copied) lose(copied.error());
   return taken;
 }
 
-// Those that stay are then where the next call finds them.
-Result<bool> GpuTier::has_come(GuestWave& wave) {
-  if (wave.has_come) return true;
+// Whether the wave has come. Those that stay are then where the next call finds them.
+Result<bool> GpuTier::take_in(const GuestWave& wave) {
   if (!PENSTOCK_TRY(gpu_.device->transfer().has_passed(wave.copied))) return false;
-  wave.has_come = true;
   for (size_t i = 0; i < wave.places.size(); ++i) {
     const int place = wave.places[i];
     if (place >= slots_->first_guest()) continue;
@@ -148,7 +150,8 @@ Result<bool> GpuTier::has_come(GuestWave& wave) {
 Result<void> GpuTier::begin_guests() {
   for (GuestWave& wave : guests_) {
     if (wave.is_computed) continue;
-    if (!experts_->has_room(wave.rows) || !PENSTOCK_TRY(has_come(wave))) break;
+    if (!experts_->has_room(wave.rows) || !PENSTOCK_TRY(take_in(wave))) break;
+    PENSTOCK_TRY(take_x());
     PENSTOCK_TRY(experts_->begin(wave.works));
     is_of_guests_.push_back(true);
     wave.is_computed = true;

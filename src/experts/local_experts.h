@@ -55,7 +55,7 @@ class LocalExperts final : public Experts {
     int parts_here = 0;
     bool has_hidden = false;  // gate and up are computed
     bool is_done = false;
-    bool is_shared = false;  // by whom is open, or the tier has it
+    bool is_shared = false;  // between here and the tier, as a whole
   };
 
   // Of an arrival: which expert of rows_ it is.

@@ -9,6 +9,8 @@
 // Blocks are few and at most kGpuBlockMax large, what every driver can give at once. Shaders follow
 // addresses, so a block is addressed as memory is: at address() + offset.
 //
+// Memory of this process may be a block as well (GpuDevice::import), which has no address: copies begin there.
+//
 // Threads  as GpuDevice
 // Memory   owns the block; giving it back waits until the device has nothing to do
 #pragma once

@@ -185,6 +185,18 @@ bool GpuDevice::is_late() {
          answers_++ % (faults_.late_answers + 1) != faults_.late_answers;
 }
 
+uint32_t GpuDevice::memory_types(VkMemoryPropertyFlags with) const {
+  VkPhysicalDeviceMemoryProperties2 memory = {};
+  memory.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_MEMORY_PROPERTIES_2;
+  system_.functions().GetPhysicalDeviceMemoryProperties2(physical_, &memory);
+  uint32_t types = 0;
+  for (uint32_t i = 0; i < memory.memoryProperties.memoryTypeCount; ++i) {
+    const VkMemoryPropertyFlags flags = memory.memoryProperties.memoryTypes[i].propertyFlags;
+    if ((flags & with) == with) types |= 1u << i;
+  }
+  return types;
+}
+
 Result<uint32_t> GpuDevice::memory_type(uint32_t allowed, GpuMemoryKind kind) const {
   constexpr VkMemoryPropertyFlags kLocal = VK_MEMORY_PROPERTY_DEVICE_LOCAL_BIT;
   constexpr VkMemoryPropertyFlags kMapped =
@@ -296,7 +308,8 @@ Result<GpuBuffer> GpuDevice::import(std::span<std::byte> bytes) {
   PENSTOCK_TRY(gpu_check(functions_.CreateBuffer(device_, &info, nullptr, &buffer.buffer_), what));
   VkMemoryRequirements needs = {};
   functions_.GetBufferMemoryRequirements(device_, buffer.buffer_, &needs);
-  const uint32_t types = needs.memoryTypeBits & pointer.memoryTypeBits;
+  const uint32_t types = needs.memoryTypeBits & pointer.memoryTypeBits &
+                         memory_types(VK_MEMORY_PROPERTY_HOST_COHERENT_BIT);
   if (types == 0 || needs.size > bytes.size()) {
     return Error{ErrorCode::kUnsupported, what + ": not in this form"};
   }

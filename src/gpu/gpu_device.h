@@ -9,12 +9,13 @@
 //   (1) A device that was lost, or did not answer in time, is never asked again: every call fails.
 //   (2) What a device that does not answer may still write to is never given back.
 //
-// Threads  one; the system it was made from outlives it, and it outlives its buffers
+// Threads  one, import() any; the system it was made from outlives it, and it outlives its buffers
 // Memory   counts what it has given out (allocated_bytes)
 // Errors   create(): kUnsupported (what it lacks), kIo. allocate(): kOutOfMemory, naming the purpose
 //          and the bytes. All: kIo when the device is lost
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <map>
 #include <memory>
@@ -81,6 +82,7 @@ class GpuDevice {
   Result<void> create_device();
   Result<void> create_layout();
   void choose_families();
+  uint32_t memory_types(VkMemoryPropertyFlags with) const;  // a bit each
   Result<uint32_t> memory_type(uint32_t allowed, GpuMemoryKind kind) const;
   Result<void> fill(GpuBuffer& buffer, const VkBufferCreateInfo& info, GpuMemoryKind kind);
   Result<VkPipeline> make_pipeline(Shader shader, std::span<const uint32_t> constants);
@@ -100,9 +102,9 @@ class GpuDevice {
   std::map<std::pair<Shader, std::vector<uint32_t>>, VkPipeline> pipelines_;
   GpuBuffer staging_;
   uint64_t allocated_bytes_ = 0, peak_bytes_ = 0;
-  int64_t answers_ = 0;        // to has_passed(), where some come late
-  std::string loss_;           // what was tried when it was lost
-  bool is_abandoned_ = false;  // it does not answer
+  int64_t answers_ = 0;                     // to has_passed(), where some come late
+  std::string loss_;                        // what was tried when it was lost
+  std::atomic<bool> is_abandoned_ = false;  // it does not answer
 };
 
 }  // namespace penstock

@@ -2,6 +2,9 @@
 
 #include <algorithm>
 #include <numeric>
+#include <utility>
+
+#include "base/thread.h"
 
 namespace penstock {
 namespace {
@@ -17,14 +20,36 @@ int64_t slots_in_block(uint64_t slot_bytes, uint64_t alignment) {
 }  // namespace
 
 GpuHostBlocks::~GpuHostBlocks() {
-  thread_ = {};
+  end_making();
+}
+
+void GpuHostBlocks::end_making() {
+  thread_ = {};  // asks it to stop and waits
+}
+
+void GpuHostBlocks::let_go_beyond(int64_t count) {
+  end_making();
+  ++memory_.generation;
+  has_failed_ = false;
+  if (in_block_ == 0) return;
+  const int64_t kept = std::min(num_ready_.load(), std::max<int64_t>(count, 0) / in_block_);
+  for (int64_t i = kept; i < num_ready_; ++i) blocks_[static_cast<size_t>(i)] = {};
+  num_ready_ = kept;
+}
+
+void GpuHostBlocks::give_up() {
+  thread_.request_stop();
+  if (is_making_) return;
+  num_ready_ = 0;
+  blocks_.clear();
 }
 
 void GpuHostBlocks::follow(const HostSlots& memory) {
   const uint64_t alignment = device_.facts().import_alignment;
-  if (alignment == 0 || has_failed_ || memory.slot_bytes == 0) return;
+  if (alignment == 0 || memory.slot_bytes == 0) return;
   if (memory.begin != memory_.begin || memory.generation != memory_.generation) {
-    thread_ = {};
+    end_making();
+    has_failed_ = false;
     num_ready_ = 0;
     blocks_.clear();
     in_block_ = slots_in_block(memory.slot_bytes, alignment);
@@ -35,10 +60,16 @@ void GpuHostBlocks::follow(const HostSlots& memory) {
     }
   }
   if (!is_making_) memory_ = memory;
-  if (blocks_.empty() || is_making_ || num_whole() <= num_ready_) return;
+  if (blocks_.empty() || has_failed_ || is_making_ || num_whole() <= num_ready_) return;
   is_making_ = true;
-  thread_ = std::jthread(
+  Result<std::jthread> started = start_thread(
       [this, end = num_whole()](const std::stop_token& stop) { make_blocks(stop, end); });
+  if (started) {
+    thread_ = std::move(*started);
+  } else {
+    is_making_ = false;
+    has_failed_ = true;
+  }
 }
 
 void GpuHostBlocks::wait() {

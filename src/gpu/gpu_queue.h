@@ -110,8 +110,9 @@ class GpuQueue {
   Result<void> finish(const GpuCommands& commands);  // submits and waits
 
  private:
-  // Where copies share the line of dispatches: eight of them, two calls of experts, two of a shared one, and more.
-  static constexpr size_t kLists = 16;
+  // Where copies share the line of dispatches: eight of them, four waves of guests, two calls of experts, two of a
+  // shared one, and more.
+  static constexpr size_t kLists = 24;
   // To be woken takes about as long as a layer's work there.
   static constexpr std::chrono::milliseconds kLookedFor{2};
 

@@ -45,6 +45,16 @@ std::string refusal_of(const VulkanInstanceFunctions& functions, VkPhysicalDevic
 
 uint64_t import_alignment(const VulkanInstanceFunctions& functions, VkPhysicalDevice device) {
   if (!has_extension(functions, device, VK_EXT_EXTERNAL_MEMORY_HOST_EXTENSION_NAME)) return 0;
+  VkPhysicalDeviceExternalBufferInfo info = {};
+  info.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_EXTERNAL_BUFFER_INFO;
+  info.usage = VK_BUFFER_USAGE_TRANSFER_SRC_BIT;
+  info.handleType = VK_EXTERNAL_MEMORY_HANDLE_TYPE_HOST_ALLOCATION_BIT_EXT;
+  VkExternalBufferProperties buffer = {};
+  buffer.sType = VK_STRUCTURE_TYPE_EXTERNAL_BUFFER_PROPERTIES;
+  functions.GetPhysicalDeviceExternalBufferProperties(device, &info, &buffer);
+  const VkExternalMemoryFeatureFlags features =
+      buffer.externalMemoryProperties.externalMemoryFeatures;
+  if ((features & VK_EXTERNAL_MEMORY_FEATURE_IMPORTABLE_BIT) == 0) return 0;
   VkPhysicalDeviceExternalMemoryHostPropertiesEXT of_host = {};
   of_host.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_EXTERNAL_MEMORY_HOST_PROPERTIES_EXT;
   VkPhysicalDeviceProperties2 all = {};

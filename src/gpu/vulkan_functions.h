@@ -14,7 +14,8 @@
 // clang-format off
 #define PENSTOCK_VULKAN_OF_INSTANCE(X)                                                        \
   X(CreateDevice) X(DestroyInstance) X(EnumerateDeviceExtensionProperties)                    \
-  X(EnumeratePhysicalDevices) X(GetDeviceProcAddr) X(GetPhysicalDeviceFeatures2)              \
+  X(EnumeratePhysicalDevices) X(GetDeviceProcAddr)                                            \
+  X(GetPhysicalDeviceExternalBufferProperties) X(GetPhysicalDeviceFeatures2)                  \
   X(GetPhysicalDeviceMemoryProperties2) X(GetPhysicalDeviceProperties2)                       \
   X(GetPhysicalDeviceQueueFamilyProperties)
 
