@@ -51,6 +51,9 @@ inline constexpr float kExp2 = 0x1.fffffcp-2f, kExp3 = 0x1.555492p-3f, kExp4 = 0
 inline constexpr uint32_t kReciprocalSeed = 0x7ef31200u;
 inline constexpr uint32_t kRsqrtSeed = 0x5f3759dfu;
 inline constexpr float kSmallestProduct = 0x1p-100f;
+// Of a score and the largest of its row: below it the weight is 0. e^-27 is more than 2^-39, and products of such
+// weights with values of at least 2^-40 are multiples of 2^-126, so that no sum of them is subnormal.
+inline constexpr float kSmallestDifference = -27.0f;
 }  // namespace exact
 
 inline float exact_exp(float x) {

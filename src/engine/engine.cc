@@ -398,7 +398,8 @@ Result<void> Engine::open_experts(const EngineOptions& options, ThreadPool& team
                                        .store = *store_,
                                        .cpu = *backend_,
                                        .team = team,
-                                       .limits = gpu_limits(request_, plan_.chunk_tokens)},
+                                       .limits = gpu_limits(request_, plan_.chunk_tokens),
+                                       .calls = trunk_calls(request_, plan_.chunk_tokens)},
                                       options));
   experts_.emplace(*store_, ops(), source_.forms, scratch_->rows().expert_hidden,
                    gpu_ ? &gpu_->tier() : nullptr);

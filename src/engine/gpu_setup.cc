@@ -2,8 +2,6 @@
 
 #include <utility>
 
-#include "engine/gpu_trunk.h"
-
 namespace penstock {
 
 GpuTierLimits gpu_limits(const PlanRequest& request, int64_t chunk_tokens) {
@@ -12,6 +10,12 @@ GpuTierLimits gpu_limits(const PlanRequest& request, int64_t chunk_tokens) {
           .hidden_size = request.config.hidden_size,
           .expert_width = request.config.moe_intermediate_size,
           .sequences = request.parallel};
+}
+
+TrunkCalls trunk_calls(const PlanRequest& request, int64_t chunk_tokens) {
+  return {.chunk_tokens = chunk_tokens,
+          .sequences = request.parallel,
+          .context = request.kv_form == KvForm::kFloat32 ? request.context : 0};
 }
 
 Result<std::optional<ChosenGpu>> choose_engine_gpu(const EngineOptions& options) {
@@ -31,7 +35,7 @@ uint64_t gpu_host_bytes(bool uses_host_memory, bool has_trunk, uint64_t vram_byt
   if (uses_host_memory) return vram_bytes;
   const uint64_t for_trunk =
       has_trunk ? GpuBackend::bytes_for_rows(
-                      trunk_rows(request.config, request.largest_chunk(), request.parallel))
+                      trunk_rows(request.config, trunk_calls(request, request.largest_chunk())))
                       .on_host
                 : 0;
   return for_trunk +
@@ -79,8 +83,7 @@ Result<void> EngineGpu::make(const Parts& parts, const GpuOptions& options) {
 // What it takes of the bytes that are left.
 Result<uint64_t> EngineGpu::make_backend(const Parts& parts, uint64_t left,
                                          const GpuOptions& options) {
-  const TrunkCandidates candidates(parts.config, parts.weights, options, parts.limits.tokens,
-                                   parts.limits.sequences);
+  const TrunkCandidates candidates(parts.config, parts.weights, options, parts.calls);
   const TrunkChoice choice = candidates.choose(left);
   trunk_types_left_ = {candidates.types_left().begin(), candidates.types_left().end()};
   trunk_fit_ = choice.fit;

@@ -9,6 +9,7 @@
 #include <optional>
 
 #include "base/thread_pool.h"
+#include "engine/gpu_trunk.h"
 #include "engine/memory_plan.h"
 #include "engine/options.h"
 #include "experts/gpu_tier.h"
@@ -28,6 +29,7 @@ uint64_t gpu_host_bytes(bool uses_host_memory, bool has_trunk, uint64_t vram_byt
 uint64_t trunk_room(uint64_t vram_bytes, const GpuTierLimits& limits, uint64_t slot_bytes);
 
 GpuTierLimits gpu_limits(const PlanRequest& request, int64_t chunk_tokens);
+TrunkCalls trunk_calls(const PlanRequest& request, int64_t chunk_tokens);
 
 class EngineGpu {
  public:
@@ -40,6 +42,7 @@ class EngineGpu {
     Backend& cpu;
     ThreadPool& team;  // of it
     GpuTierLimits limits;
+    TrunkCalls calls;
   };
 
   // Nothing: the engine does without.

@@ -4,6 +4,7 @@
 #include <map>
 #include <span>
 #include <string_view>
+#include <utility>
 
 #include "model/op_shapes.h"
 #include "model/registry.h"
@@ -20,6 +21,8 @@ constexpr int64_t kWaveRows = 256;
 
 // Of the memory there is, states take at most one part in so many.
 constexpr uint64_t kStatesShare = 4;
+// And copies of keys and values, with rows of attention.
+constexpr uint64_t kAttentionShare = 8;
 
 // What lies there together or not at all.
 struct Candidate {
@@ -133,11 +136,38 @@ GpuDeltaNetLimits delta_nets_of(const ModelConfig& config, int sequences) {
   return limits;
 }
 
+// Segments for as many positions as the sequences may have.
+GpuAttentionLimits attention_of(const ModelConfig& config, const TrunkCalls& calls) {
+  GpuAttentionLimits limits = {
+      .shape = attention_shape(config),
+      .layers = std::ranges::count(config.layer_types, LayerType::kFullAttention),
+      .rows = calls.chunk_tokens,
+      .context = calls.context};
+  if (calls.context == 0 || !limits.can_be_computed()) limits.layers = 0;
+  const int64_t of_sequence = (calls.context + kKvPagePositions - 1) / kKvPagePositions;
+  limits.segments = limits.layers * of_sequence * calls.sequences;
+  return limits;
+}
+
+// As many segments as so much memory has room for; none where a call of two of each layer does not fit.
+void fit_attention(GpuAttentionLimits& limits, uint64_t bytes) {
+  if (limits.layers == 0) return;
+  const int64_t wanted = std::exchange(limits.segments, 0);
+  const GpuAttention::Bytes besides = GpuAttention::bytes_for(limits);
+  const uint64_t taken = besides.on_device + besides.on_host;
+  const auto fit =
+      static_cast<int64_t>(bytes > taken ? (bytes - taken) / limits.segment_bytes() : 0);
+  limits.segments = std::min(wanted, fit);
+  if (limits.segments < std::min(wanted, 2 * limits.layers)) limits.layers = 0;
+}
+
 }  // namespace
 
-GpuTrunk trunk_rows(const ModelConfig& config, int64_t chunk_tokens, int sequences) {
+GpuTrunk trunk_rows(const ModelConfig& config, const TrunkCalls& calls) {
+  const int64_t chunk_tokens = calls.chunk_tokens;
   GpuTrunk trunk;
-  trunk.delta_nets = delta_nets_of(config, sequences);
+  trunk.delta_nets = delta_nets_of(config, calls.sequences);
+  trunk.attention = attention_of(config, calls);
   if (chunk_tokens > kGpuFewTokens && GpuDeltaNetKernel::suits_many(trunk.delta_nets.shape)) {
     trunk.delta_nets.wave_rows = std::min(chunk_tokens, kWaveRows);
   }
@@ -178,12 +208,17 @@ ResidentWeights listed_weights(const ModelConfig& config, DType dtype) {
 }
 
 TrunkCandidates::TrunkCandidates(const ModelConfig& config, const ResidentWeights& weights,
-                                 const GpuOptions& options, int64_t chunk_tokens, int sequences)
-    : rows_(trunk_rows(config, chunk_tokens, sequences)) {
+                                 const GpuOptions& options, const TrunkCalls& calls)
+    : rows_(trunk_rows(config, calls)) {
   rows_.delta_nets.sums = options.delta_net_sums;
+  rows_.attention.sums = options.delta_net_sums;
+  if (options.attention_work_least >= 0) rows_.attention.work_least = options.attention_work_least;
   rows_.few_rows = options.few_tokens;
   rows_.many = options.prompts;
-  if (options.prompts == SideRule::kProcessors) rows_.delta_nets.wave_rows = 0;
+  if (options.prompts == SideRule::kProcessors) {
+    rows_.delta_nets.wave_rows = 0;
+    rows_.attention.layers = 0;
+  }
   const TensorList list = list_tensors(config);
   std::map<std::string_view, size_t> mixers;
   for (const Candidate& candidate : candidates(config, list)) {
@@ -214,6 +249,7 @@ TrunkChoice TrunkCandidates::choose(uint64_t vram_bytes) const {
   };
   if (are_too_much()) nets.wave_rows = 0;
   if (are_too_much()) nets.layers = 0;
+  fit_attention(choice.trunk.attention, vram_bytes / kAttentionShare);
   const GpuBackend::Bytes rows = GpuBackend::bytes_for_rows(choice.trunk);
   const uint64_t for_rows = rows.on_device + rows.on_host;
   std::vector<Matrix>& chosen = choice.trunk.matrices;

@@ -20,8 +20,16 @@
 
 namespace penstock {
 
-// Rows of its calls, without matrices. chunk_tokens, sequences: of the largest pass.
-GpuTrunk trunk_rows(const ModelConfig& config, int64_t chunk_tokens, int sequences);
+// What it is asked at most: of the largest pass, and positions of a sequence whose keys and values a device can
+// copy (0: they are in codes).
+struct TrunkCalls {
+  int64_t chunk_tokens = 1;
+  int sequences = 1;
+  int64_t context = 0;
+};
+
+// Rows of its calls, without matrices.
+GpuTrunk trunk_rows(const ModelConfig& config, const TrunkCalls& calls);
 
 // What a token asks of a device, drafts apart.
 struct TrunkWork {
@@ -48,7 +56,7 @@ class TrunkCandidates {
   TrunkCandidates() = default;
   // config: as planned, without a prediction block where none is used.
   TrunkCandidates(const ModelConfig& config, const ResidentWeights& weights,
-                  const GpuOptions& options, int64_t chunk_tokens, int sequences);
+                  const GpuOptions& options, const TrunkCalls& calls);
 
   // Of matrices that stay with the processors because of their type.
   const std::set<std::string>& types_left() const { return types_left_; }

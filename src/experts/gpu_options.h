@@ -47,6 +47,7 @@ struct GpuOptions {
   int64_t few_tokens = kGpuFewTokens;
   uint64_t trunk_matrix_least = kTrunkMatrixLeast;
   DeltaNetSums delta_net_sums = DeltaNetSums::kOwn;
+  int64_t attention_work_least = -1;                         // negative: as it is worth it
   std::function<bool(const std::string& name)> trunk_takes;  // a resident tensor; empty: any
   int64_t probe_inputs = 0;                                  // 0: as at any start
   bool validate = false;

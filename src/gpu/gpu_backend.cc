@@ -52,6 +52,11 @@ GpuBackend::Bytes GpuBackend::bytes_for_rows(const GpuTrunk& trunk) {
     bytes.on_device += nets.on_device + kGpuRounding;
     bytes.on_host += nets.on_host + kGpuRounding;
   }
+  if (trunk.attention.layers > 0) {
+    const GpuAttention::Bytes attention = GpuAttention::bytes_for(trunk.attention);
+    bytes.on_device += attention.on_device;
+    bytes.on_host += attention.on_host;
+  }
   if (trunk.hidden_size == 0) return bytes;
   const GpuExperts::Bytes ffn = GpuExperts::bytes_for(ffn_limits(trunk));
   bytes.on_device += ffn.on_device + GpuExperts::kAllocations * kGpuRounding;
@@ -66,6 +71,7 @@ GpuBackend::GpuBackend(GpuUse& use, Backend& cpu, const GpuTrunk& trunk)
       products_side_(trunk.many),
       ffn_side_(trunk.many),
       blocks_side_(trunk.many),
+      attention_side_(trunk.many),
       all_rows_(static_cast<size_t>(trunk.rows)) {
   std::iota(all_rows_.begin(), all_rows_.end(), 0);
   cpu_.set_between_ops([this] { end_op(); });
@@ -89,8 +95,13 @@ Result<std::unique_ptr<GpuBackend>> GpuBackend::create(GpuDevice& device, GpuUse
     made->delta_nets_ = PENSTOCK_TRY(GpuDeltaNets::create(device, trunk.delta_nets, codings, host));
     if (!made->delta_nets_->pays()) made->delta_nets_.reset();
   }
+  if (trunk.attention.layers > 0) {
+    made->attention_ = PENSTOCK_TRY(GpuAttention::create(device, trunk.attention, host));
+    if (!made->attention_->pays()) made->attention_.reset();
+  }
   GpuTrunk counted = trunk;
   if (!made->delta_nets_) counted.delta_nets.layers = 0;
+  if (!made->attention_) counted.attention.layers = 0;
   const Bytes rows = bytes_for_rows(counted);
   made->report_.bytes = rows.on_device + rows.on_host + GpuMatrices::bytes_for(trunk.matrices);
   return made;
@@ -319,77 +330,6 @@ void GpuBackend::expert_down(Rows hidden, std::span<const ExpertWork> work, Rows
   cpu_.expert_down(hidden, work, out);
 }
 
-void GpuBackend::settle_states() {
-  if (use_.is_lost() || !goes_on(delta_nets_->settle())) delta_nets_->recover(cpu_);
-}
-
-void GpuBackend::before_host_reads(const float* begin, int64_t floats) {
-  if (delta_nets_ && delta_nets_->is_awaited(begin, floats)) settle_states();
-}
-
-void GpuBackend::before_host_writes(const float* begin, int64_t floats) {
-  if (!delta_nets_) return;
-  if (delta_nets_->needs(begin, floats)) settle_states();
-  delta_nets_->forget(begin, floats);
-}
-
-GpuBlockPieces GpuBackend::pieces_of(const DeltaNetBlock& block) const {
-  return {.qkv = find(block.qkv.weight),
-          .z = find(block.z.weight),
-          .b = find(block.b.weight),
-          .a = find(block.a.weight),
-          .output = find(block.output.weight)};
-}
-
-// Those of the two small projections that the device has not.
-void GpuBackend::multiply_gates_here(const DeltaNetBlock& block, const GpuBlockPieces& pieces) {
-  here_.clear();
-  if (pieces.b.empty()) here_.push_back(block.b);
-  if (pieces.a.empty()) here_.push_back(block.a);
-  if (!here_.empty()) cpu_.matmul(block.x, here_);
-}
-
-bool GpuBackend::run_block_there(const DeltaNetBlock& block) {
-  if (!delta_nets_ || use_.is_lost()) return false;
-  const GpuBlockPieces pieces = pieces_of(block);
-  if (block.x.count > trunk_.few_rows) return run_many_there(block, pieces);
-  if (!delta_nets_->takes(block, pieces)) return false;
-  multiply_gates_here(block, pieces);
-  if (!goes_on(delta_nets_->begin(block, pieces))) return false;
-  end_op();
-  if (!goes_on(delta_nets_->finish(block))) return false;
-  ++report_.delta_nets;
-  return true;
-}
-
-// Where that takes less time than the processors would.
-bool GpuBackend::run_many_there(const DeltaNetBlock& block, const GpuBlockPieces& pieces) {
-  if (!delta_nets_->takes_many(block, pieces)) return false;
-  const CheaperSide::Kind kind = {block.x.width, block.qkv.weight.rows,
-                                  CheaperSide::row_class(delta_nets_->rows_of_waves(block))};
-  const Side side = blocks_side_.choose(kind);
-  const bool is_first = side == Side::kDevice && !delta_nets_->knows(block);  // weights go there
-  const double start = now_in_seconds();
-  bool is_done = true;
-  if (side == Side::kDevice) {
-    multiply_gates_here(block, pieces);
-    is_done = goes_on(delta_nets_->run_many(block, pieces, [this] { end_op(); }));
-    report_.delta_nets += is_done ? 1 : 0;
-  } else {
-    Backend::delta_net_block(block);
-  }
-  const double cost = (now_in_seconds() - start) / static_cast<double>(block.x.count);
-  if (!is_first) blocks_side_.note(kind, side, cost);
-  return is_done;
-}
-
-void GpuBackend::delta_net_block(const DeltaNetBlock& block) {
-  settle();
-  if (run_block_there(block)) return;
-  if (delta_nets_ && use_.is_lost()) delta_nets_->recover(cpu_);
-  Backend::delta_net_block(block);
-}
-
 void GpuBackend::copy(Rows from, Rows to) {
   settle();
   before_host_reads(from.data, floats_of(from));
@@ -437,26 +377,6 @@ void GpuBackend::rms_norm(Rows x, std::span<const float> weight, float eps, Rows
 void GpuBackend::add(Rows x, Rows y, Rows out) {
   settle();
   cpu_.add(x, y, out);
-}
-
-void GpuBackend::delta_net(const DeltaNetCall& call) {
-  settle();
-  const int64_t history = (call.shape.conv_kernel - 1) * call.shape.conv_channels();
-  const int64_t memory =
-      int64_t{call.shape.value_heads} * call.shape.key_dim * call.shape.value_dim;
-  before_host_reads(call.before.conv_history, history);
-  before_host_reads(call.before.memory, memory);
-  for (const DeltaNetState& written : {call.after, call.ahead}) {
-    if (written.memory == nullptr) continue;
-    before_host_writes(written.conv_history, history);
-    before_host_writes(written.memory, memory);
-  }
-  cpu_.delta_net(call);
-}
-
-void GpuBackend::attention(const AttentionCall& call) {
-  settle();
-  cpu_.attention(call);
 }
 
 Result<void> GpuBackend::route_top_k(Rows logits, const RoutingRule& rule, Routing& routing) {

@@ -3,6 +3,7 @@
 //
 //   matmul      those of the call's projections that lie there, while the processors do the others
 //   delta_net_block   the whole of it, with its states, where its large matrices lie there (gpu_delta_nets.h)
+//   attention   of many rows or positions, with a copy of keys and values (gpu_attention.h)
 //   dense_ffn   where gate, up and down lie there; the call only queues it, and the next op that may
 //               look at its rows waits. Experts may be computed meanwhile
 //
@@ -28,6 +29,7 @@
 
 #include "compute/backend.h"
 #include "gpu/cheaper_side.h"
+#include "gpu/gpu_attention.h"
 #include "gpu/gpu_delta_nets.h"
 #include "gpu/gpu_experts.h"
 #include "gpu/gpu_matmul.h"
@@ -45,6 +47,7 @@ struct GpuTrunk {
   int64_t hidden_size = 0;  // of dense_ffn; 0: its matrices are not among these
   int64_t ffn_width = 0;
   GpuDeltaNetLimits delta_nets = {};  // no layers: their ops are the processors'
+  GpuAttentionLimits attention = {};  // likewise
   int64_t few_rows = INT64_MAX;       // calls of more are whose `many` says
   SideRule many = SideRule::kCheaper;
 };
@@ -55,6 +58,7 @@ struct GpuTrunkReport {
   uint64_t products = 0;  // computed there, over all calls
   uint64_t ffns = 0;
   uint64_t delta_nets = 0;  // whole blocks
+  uint64_t attentions = 0;
 };
 
 class GpuBackend final : public Backend {
@@ -129,6 +133,7 @@ class GpuBackend final : public Backend {
   GpuBlockPieces pieces_of(const DeltaNetBlock& block) const;
   bool run_block_there(const DeltaNetBlock& block);
   bool run_many_there(const DeltaNetBlock& block, const GpuBlockPieces& pieces);
+  bool run_attention_there(const AttentionCall& call);
   void multiply_gates_here(const DeltaNetBlock& block, const GpuBlockPieces& pieces);
   // Before the host reads such floats, or writes them: where they are of states that lie there.
   void settle_states();
@@ -144,8 +149,9 @@ class GpuBackend final : public Backend {
   std::optional<GpuMatmul> matmul_;
   std::optional<GpuExperts> ffn_;
   std::optional<GpuDeltaNets> delta_nets_;
+  std::optional<GpuAttention> attention_;
   GpuTrunkReport report_;
-  CheaperSide products_side_, ffn_side_, blocks_side_;
+  CheaperSide products_side_, ffn_side_, blocks_side_, attention_side_;
 
   // Of the call.
   std::vector<Projection> here_, there_;  // who computes which

@@ -3,6 +3,12 @@
 namespace penstock {
 namespace {
 
+constexpr uint32_t kAttention[] = {
+#include "attention.inc"
+};
+constexpr uint32_t kAttentionJoin[] = {
+#include "attention_join.inc"
+};
 constexpr uint32_t kDeltaNet[] = {
 #include "delta_net.inc"
 };
@@ -36,7 +42,9 @@ struct Row {
   std::span<const uint32_t> words;
 };
 // In the order of Shader.
-constexpr Row kRows[] = {{"delta_net", kDeltaNet},
+constexpr Row kRows[] = {{"attention", kAttention},
+                         {"attention_join", kAttentionJoin},
+                         {"delta_net", kDeltaNet},
                          {"delta_net_ends", kDeltaNetEnds},
                          {"delta_rule", kDeltaRule},
                          {"pack_rows", kPackRows},

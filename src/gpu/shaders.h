@@ -10,6 +10,8 @@
 namespace penstock {
 
 enum class Shader : uint8_t {
+  kAttention,
+  kAttentionJoin,
   kDeltaNet,
   kDeltaNetEnds,
   kDeltaRule,
@@ -20,13 +22,14 @@ enum class Shader : uint8_t {
   kProductWide,
   kRead
 };
-inline constexpr Shader kShaders[] = {Shader::kDeltaNet, Shader::kDeltaNetEnds, Shader::kDeltaRule,
-                                      Shader::kPackRows, Shader::kProbe,        Shader::kProbeFused,
-                                      Shader::kProduct,  Shader::kProductWide,  Shader::kRead};
+inline constexpr Shader kShaders[] = {
+    Shader::kAttention, Shader::kAttentionJoin, Shader::kDeltaNet, Shader::kDeltaNetEnds,
+    Shader::kDeltaRule, Shader::kPackRows,      Shader::kProbe,    Shader::kProbeFused,
+    Shader::kProduct,   Shader::kProductWide,   Shader::kRead};
 // Those with the device's own fused multiply-add, which is used where it was seen to be right.
 constexpr bool has_own_fused(Shader shader) {
-  return shader == Shader::kDeltaNet || shader == Shader::kDeltaRule ||
-         shader == Shader::kProbeFused;
+  return shader == Shader::kAttention || shader == Shader::kDeltaNet ||
+         shader == Shader::kDeltaRule || shader == Shader::kProbeFused;
 }
 
 std::string_view name_of(Shader shader);

@@ -158,7 +158,7 @@ Result<void> use_gpu(const GpuCard& card, uint64_t vram_bytes, TrunkOnGpu trunk,
   const bool has_trunk = takes_trunk(trunk, card.is_unified);
   if (has_trunk) {
     request.gpu->trunk.emplace(request.plan.config, request.weights, GpuOptions{},
-                               request.plan.largest_chunk(), request.plan.parallel);
+                               trunk_calls(request.plan, request.plan.largest_chunk()));
   }
   request.plan.gpu_bytes = gpu_host_bytes(card.is_unified, has_trunk, budget, request.plan);
   return {};

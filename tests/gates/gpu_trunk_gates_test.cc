@@ -220,8 +220,31 @@ TEST_P(GpuTrunk, g30_states_of_one_conversation_after_another) {
   }
 }
 
+// Keys and values are copied there from whoever's cache is asked for: in chunks, of several sequences, of a
+// conversation that goes on from a prefix; and a device that is lost meanwhile takes none along.
+TEST_P(GpuTrunkOfOne, g30_attention) {
+  const std::vector<float> expected = logits_together(*open_engine(options()));
+  for (const int64_t submits : {-1, 260, 480}) {
+    EngineOptions with = on_gpu();
+    with.gpu.prompts = SideRule::kDevice;
+    with.gpu.attention_work_least = 0;
+    with.gpu.faults.submits_before_loss = submits;
+    with.gpu.validate = submits < 0;
+    with.num_checkpoints = 2;
+    with.prefix_store.directory = temporary_folder();
+    with.chunk_tokens = 16;
+    const auto engine = open_engine(with);
+    EXPECT_TRUE(same_bits(logits_together(*engine), expected)) << submits;
+    for (int i = 0; i < 2; ++i) EXPECT_TRUE(trunk_answer(*engine) == without_gpu()) << submits;
+    EXPECT_GT(engine->gpu_report()->trunk.attentions, 0u) << submits;
+    EXPECT_EQ(engine->gpu_report()->is_lost, submits >= 0) << submits;
+    if (submits < 0) expect_silent_and_within_its_memory(*engine);
+  }
+}
+
 TEST_P(GpuTrunkOfOne, g30_drafts) {
   EngineOptions with = on_gpu();
+  with.gpu.attention_work_least = 0;
   with.speculation = Speculation::kOn;
   const auto engine = open_engine(with);
   ASSERT_TRUE(engine->can_draft());

@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "base/check.h"
+#include "compute/rotation.h"
 
 namespace penstock {
 namespace {
@@ -103,19 +104,11 @@ void Attention::run(const AttentionCall& call) {
   });
 }
 
-// Pairs (i, i + rotary_dim / 2) of the first rotary_dim components rotate; the others stay.
 void Attention::rotated_norm(const AttentionCall& call, const float* x, const float* weight,
                              int64_t position, float* out) const {
   elementwise_.rms_norm(x, weight, call.shape.rms_norm_eps, call.shape.head_dim, out);
   const int64_t half = call.shape.rotary_dim / 2;
-  const float* cosine = call.rope.cos + position * half;
-  const float* sine = call.rope.sin + position * half;
-  for (int64_t i = 0; i < half; ++i) {
-    const float first = out[i];
-    const float second = out[half + i];
-    out[i] = first * cosine[i] - second * sine[i];
-    out[half + i] = second * cosine[i] + first * sine[i];
-  }
+  rotate_pairs(out, call.rope.cos + position * half, call.rope.sin + position * half, half);
 }
 
 void Attention::append(const AttentionCall& call, int64_t token, int64_t kv_head,

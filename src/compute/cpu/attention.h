@@ -7,7 +7,8 @@
 // segments are joined in order:
 // (o in the order 0, 63, 126, ..., 1, 64, ...: see kStreams)
 //   M' = max(M, m),  L = L exp(M - M') + l exp(m - M'),  O = O exp(M - M') + o exp(m - M')
-// exp and the division by the sum are those of exact_math.h, joining is without fma.
+// exp and the division by the sum are those of exact_math.h, joining is without fma. So that a device gives the same
+// bits (gpu/gpu_attention.h), weights below e^-27 are zero, and products of joining and of the gate below 2^-100.
 // The cuts depend on positions alone: a row has the same bits in any chunk of a prompt. Long
 // contexts at decode are shared among the threads by segments; short ones, with fewer segments than
 // threads, by positions while scores are made and by components while values are mixed (caches of floats,

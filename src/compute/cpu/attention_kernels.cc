@@ -59,7 +59,8 @@ struct QueryLanes {
     }
   }
 
-  // Scores become weights exp(score - maximum); weights of hidden positions are zero.
+  // Scores become weights exp(score - maximum); those of hidden positions are zero, and those below e^-27, which a
+  // sum of 1 and more does not feel.
   static HWY_INLINE void Weights(const AttentionSegment& s) {
     const hn::RebindToSigned<D> ints;
     const V nothing = hn::Set(D(), kNothingSeen);
@@ -77,7 +78,8 @@ struct QueryLanes {
       for (int64_t p = 0; p < s.positions; ++p) {
         const auto seen = hn::Lt(hn::Set(D(), static_cast<float>(p)), limit);
         const V difference = hn::Sub(hn::Load(D(), scores + p * kRows), maximum);
-        const V weight = hn::IfThenElseZero(seen, Exp(D(), difference));
+        const auto counts = hn::Ge(difference, hn::Set(D(), exact::kSmallestDifference));
+        const V weight = hn::IfThenElseZero(hn::And(seen, counts), Exp(D(), difference));
         sum = hn::Add(sum, weight);
         hn::Store(weight, D(), weights + p * kRows);
       }
@@ -203,9 +205,9 @@ void Join(float m, float l, const float* o, int64_t head_dim, float* maximum, fl
   const FloatVec old_part = hn::Set(Floats(), exact_exp(*maximum - both));
   const FloatVec new_part = hn::Set(Floats(), exact_exp(m - both));
   for (int64_t i = 0; i < head_dim; i += kLanes) {
-    const FloatVec old = hn::Mul(LoadFirst(mixed + i, head_dim - i), old_part);
-    StoreFirst(TwiceRounded(LoadFirst(o + i, head_dim - i), new_part, old), mixed + i,
-               head_dim - i);
+    const FloatVec old = Product(Floats(), LoadFirst(mixed + i, head_dim - i), old_part);
+    const FloatVec added = Product(Floats(), LoadFirst(o + i, head_dim - i), new_part);
+    StoreFirst(hn::Add(added, old), mixed + i, head_dim - i);
   }
   *sum = *sum * hn::GetLane(old_part) + l * hn::GetLane(new_part);
   *maximum = both;
@@ -217,7 +219,7 @@ void Finish(const float* mixed, float sum, const float* gate, int64_t head_dim, 
     const FloatVec mean = hn::Mul(LoadFirst(mixed + i, head_dim - i), whole);
     const FloatVec open = gate == nullptr ? hn::Set(Floats(), 1.0f)
                                           : Sigmoid(Floats(), LoadFirst(gate + i, head_dim - i));
-    StoreFirst(hn::Mul(mean, open), out + i, head_dim - i);
+    StoreFirst(Product(Floats(), mean, open), out + i, head_dim - i);
   }
 }
 
