@@ -66,6 +66,15 @@ constexpr Knob kKnobs[] = {
      [](EngineOptions& options, int64_t value) {
        options.gpu.prompts = static_cast<SideRule>(value);
      }},
+    {"gpu_matrix_least_kib", "dense", 0, 65536,
+     "matrices of fewer KiB, of a shared expert all together, stay with the processors beside a "
+     "GPU",
+     [](const EngineOptions& options) {
+       return static_cast<int64_t>(options.gpu.trunk_matrix_least) / kKibibyte;
+     },
+     [](EngineOptions& options, int64_t value) {
+       options.gpu.trunk_matrix_least = static_cast<uint64_t>(value * kKibibyte);
+     }},
     knob(
         "gpu_guests", "prompt", 0, 1,
         "whether experts in RAM go to a GPU for calls of many tokens that it computes",
