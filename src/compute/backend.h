@@ -99,6 +99,8 @@ struct AttentionShape {
 
   int64_t query_width() const { return (output_gate ? 2LL : 1LL) * heads * head_dim; }
   int64_t kv_width() const { return 1LL * kv_heads * head_dim; }
+
+  bool operator==(const AttentionShape&) const = default;
 };
 
 struct AttentionWeights {

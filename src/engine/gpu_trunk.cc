@@ -140,10 +140,11 @@ GpuDeltaNetLimits delta_nets_of(const ModelConfig& config, int sequences) {
 GpuAttentionLimits attention_of(const ModelConfig& config, const TrunkCalls& calls) {
   GpuAttentionLimits limits = {
       .shape = attention_shape(config),
-      .layers = std::ranges::count(config.layer_types, LayerType::kFullAttention),
+      .layers = std::ranges::count(config.layer_types, LayerType::kFullAttention) +
+                config.mtp_num_hidden_layers,
       .rows = calls.chunk_tokens,
       .context = calls.context};
-  if (calls.context == 0 || !limits.can_be_computed()) limits.layers = 0;
+  if (!GpuAttention::can_be_computed(limits)) limits.layers = 0;
   const int64_t of_sequence = (calls.context + kKvPagePositions - 1) / kKvPagePositions;
   limits.segments = limits.layers * of_sequence * calls.sequences;
   return limits;

@@ -25,8 +25,9 @@ struct JoinArguments {
   uint32_t num_segments, first_position, heads, unused;
 };
 
-// Rows of a wave, and groups of threads that have scratch memory of their own.
-constexpr int64_t kWaveRows = 512, kGroupsMost = 256;
+// Rows of a wave. A list of commands has so many products of rows, heads and positions at most: some devices are
+// given up when one takes seconds.
+constexpr int64_t kRowsAtOnce = 512, kWorkAtOnce = int64_t{1} << 28;
 // Calls of few rows are cut by segments as well, as long as so few groups of threads would have work.
 constexpr int64_t kPartsRows = 8, kGroupsFew = 32;
 // With so many positions a single row is worth a call.
@@ -50,9 +51,16 @@ int64_t segments_of(int64_t positions) {
 
 }  // namespace
 
-bool GpuAttentionLimits::can_be_computed() const {
-  return layers > 0 && shape.kv_heads > 0 && shape.heads % shape.kv_heads == 0 &&
-         shape.head_dim % 4 == 0 && shape.head_dim >= 4 && shape.head_dim <= 256;
+bool GpuAttention::can_be_computed(const GpuAttentionLimits& limits) {
+  const AttentionShape& shape = limits.shape;
+  const bool suits = limits.layers > 0 && limits.context > 0 && shape.kv_heads > 0 &&
+                     shape.heads % shape.kv_heads == 0 && shape.head_dim % 4 == 0 &&
+                     shape.head_dim >= 4 && shape.head_dim <= 256;
+  if (!suits) return false;
+  const Layout layout(limits);
+  const uint64_t largest = std::max(
+      {layout.work_end, layout.inputs_end, layout.results_end, kStaging * limits.segment_bytes()});
+  return largest <= kGpuBlockMax - kGpuRounding;
 }
 
 uint64_t GpuAttentionLimits::segment_bytes() const {
@@ -65,11 +73,11 @@ GpuAttention::Layout::Layout(const GpuAttentionLimits& limits) {
     begin = end;
     end += gpu_aligned(gpu_float_bytes(floats));
   };
-  rows = std::clamp<int64_t>(kGroupsMost * kTileRows / shape.heads, 1,
-                             std::min(limits.rows, kWaveRows));
+  rows = std::clamp<int64_t>(limits.groups * kTileRows / shape.heads, 1,
+                             std::min(limits.rows, kRowsAtOnce));
   const int64_t of_context = segments_of(limits.context);
   groups = std::max(tiles_of(shape, rows) * shape.kv_heads,
-                    std::min(kGroupsMost, shape.kv_heads * of_context));
+                    std::min(limits.groups, shape.kv_heads * of_context));
   take(work_end, scores, groups * kKvPagePositions * kTileRows);
   take(work_end, parts,
        std::min(rows, kPartsRows) * shape.heads * of_context * (shape.head_dim + 4));
@@ -103,8 +111,10 @@ GpuAttention::GpuAttention(GpuDevice& device, const GpuAttentionLimits& limits, 
 
 Result<GpuAttention> GpuAttention::create(GpuDevice& device, const GpuAttentionLimits& limits,
                                           HostRows host) {
-  PENSTOCK_CHECK(limits.can_be_computed() && limits.segments > 0 && limits.rows >= 1);
+  PENSTOCK_CHECK(can_be_computed(limits) && limits.segments > 0 && limits.rows >= 1);
   GpuAttention made(device, limits, host);
+  const bool is_own = limits.sums == DeltaNetSums::kOwn;
+  if (is_own && !PENSTOCK_TRY(has_right_fused(device, int64_t{1} << 14))) return made;
   const auto allocate = [&](uint64_t bytes, GpuMemoryKind kind, const char* purpose) {
     return device.allocate(bytes, kind, purpose);
   };
@@ -119,8 +129,6 @@ Result<GpuAttention> GpuAttention::create(GpuDevice& device, const GpuAttentionL
     made.blocks_.push_back(PENSTOCK_TRY(
         allocate(count * limits.segment_bytes(), GpuMemoryKind::kDevice, "keys and values")));
   }
-  const bool is_own = limits.sums == DeltaNetSums::kOwn;
-  if (is_own && !PENSTOCK_TRY(has_right_fused(device, int64_t{1} << 14))) return made;
   PENSTOCK_TRY(made.compile(limits.sums));
   made.sums_ = limits.sums;
   if (is_own && !PENSTOCK_TRY(made.agrees())) made.sums_ = DeltaNetSums::kWhole;
@@ -159,6 +167,7 @@ void GpuAttention::note_written(const AttentionCall& call) {
 }
 
 void GpuAttention::forget(const float* begin, int64_t floats) {
+  if (begin >= highest_ || begin + floats <= lowest_) return;
   const auto overlap = [&](const float* data) {
     return data < begin + floats && begin < data + cached_floats();
   };
@@ -169,13 +178,11 @@ void GpuAttention::forget(const float* begin, int64_t floats) {
 }
 
 bool GpuAttention::takes(const AttentionCall& call) const {
-  const AttentionShape &mine = limits_.shape, &shape = call.shape;
   const int64_t context = call.first_position + call.k.count;
   const bool is_long = call.k.count * context >= limits_.work_least || context >= kLongContext;
   return is_long && call.cache.form == KvForm::kFloat32 && call.out.count == call.k.count &&
-         call.k.count >= 1 && shape.heads == mine.heads && shape.kv_heads == mine.kv_heads &&
-         shape.head_dim == mine.head_dim && shape.output_gate == mine.output_gate &&
-         context <= limits_.context && segments_of(context) <= limits_.segments;
+         call.k.count >= 1 && call.shape == limits_.shape && context <= limits_.context &&
+         segments_of(context) * limits_.layers <= limits_.segments;
 }
 
 // Where the copy of a segment is, or will be: the one that nobody asked for longest goes.
@@ -187,6 +194,11 @@ size_t GpuAttention::find_or_claim(const float* keys, const float* values) {
   place->second = index;
   if (oldest->keys != nullptr) by_keys_.erase(oldest->keys);
   *oldest = {.keys = keys, .values = values};
+  for (const float* part : {keys, values}) {
+    const float* end = part + cached_floats();
+    lowest_ = lowest_ == nullptr ? part : std::min(lowest_, part);
+    highest_ = highest_ == nullptr ? end : std::max(highest_, end);
+  }
   return index;
 }
 
@@ -246,9 +258,14 @@ void GpuAttention::write_inputs(const AttentionCall& part, Backend& cpu) {
   const int64_t apart = (shape.output_gate ? 2 : 1) * dim;
   const Rows normed = {normed_.data(), rows, width, width};
   const std::span<const float> weight(part.weights.q_norm, static_cast<size_t>(dim));
-  for (int64_t head = 0; head < shape.heads; ++head) {
-    cpu.rms_norm(part.q.columns(head * apart, dim), weight, part.shape.rms_norm_eps,
-                 normed.columns(head * dim, dim));
+  if (part.q.stride == shape.heads * apart) {
+    cpu.rms_norm({part.q.data, rows * shape.heads, dim, apart}, weight, shape.rms_norm_eps,
+                 {normed_.data(), rows * shape.heads, dim, dim});
+  } else {
+    for (int64_t head = 0; head < shape.heads; ++head) {
+      cpu.rms_norm(part.q.columns(head * apart, dim), weight, shape.rms_norm_eps,
+                   normed.columns(head * dim, dim));
+    }
   }
   const float scale = 1.0f / std::sqrt(static_cast<float>(dim));
   const int64_t half = shape.rotary_dim / 2;
@@ -313,8 +330,11 @@ Result<bool> GpuAttention::run(const AttentionCall& call, Backend& cpu,
   PENSTOCK_TRY(bring(call));
   const auto bytes = static_cast<size_t>(gpu_float_bytes(width_of(limits_.shape)));
   std::byte* results = results_.host_bytes().data();
-  for (int64_t first = 0; first < call.k.count; first += layout_.rows) {
-    const int64_t rows = std::min(layout_.rows, call.k.count - first);
+  const int64_t context = call.first_position + call.k.count;
+  const int64_t at_once =
+      std::clamp<int64_t>(kWorkAtOnce / (limits_.shape.heads * context), 1, layout_.rows);
+  for (int64_t first = 0; first < call.k.count; first += at_once) {
+    const int64_t rows = std::min(at_once, call.k.count - first);
     AttentionCall part = call;
     part.first_position += first;
     part.q = call.q.slice(first, rows);
@@ -339,59 +359,62 @@ Result<bool> GpuAttention::run(const AttentionCall& call, Backend& cpu,
 }
 
 // Whether the device's own sums give what whole numbers give: a driver may do in one kernel what it does not do in
-// another. Of a row and two segments, the second of which is short.
+// another. Of two segments, the second of which is short, by a row alone and by some.
 Result<bool> GpuAttention::agrees() {
-  const AttentionShape& shape = limits_.shape;
   constexpr int64_t kMore = 9;
   const int64_t context =
       std::min({kKvPagePositions + kMore, limits_.context, limits_.segments * kKvPagePositions});
+  const int64_t rows = std::min(kMore, layout_.rows), width = width_of(limits_.shape);
   std::mt19937 engine(3);
   std::normal_distribution<float> normal;
-  const auto numbers = [&](int64_t count) {
-    std::vector<float> made(static_cast<size_t>(count));
-    for (float& number : made) number = normal(engine);
-    return made;
+  const auto fill = [&](float* to, int64_t count) {
+    for (int64_t i = 0; i < count; ++i) to[i] = normal(engine);
   };
-  const int64_t pages = segments_of(context);
-  std::vector<std::vector<float>> memory;
+  std::vector<std::vector<float>> pages;
   std::vector<float*> begins;
-  for (int64_t page = 0; page < pages; ++page) {
-    memory.push_back(numbers(2 * cached_floats()));
-    begins.push_back(memory.back().data());
+  for (int64_t page = 0; page < segments_of(context); ++page) {
+    pages.emplace_back(static_cast<size_t>(2 * cached_floats()));
+    fill(pages.back().data(), 2 * cached_floats());
+    begins.push_back(pages.back().data());
   }
-  const std::vector<float> inputs = numbers(2 * width_of(shape));
-  std::memcpy(inputs_.host_bytes().data() + layout_.queries, inputs.data(),
-              static_cast<size_t>(gpu_float_bytes(width_of(shape))));
-  std::memcpy(inputs_.host_bytes().data() + layout_.gates, inputs.data() + width_of(shape),
-              static_cast<size_t>(gpu_float_bytes(width_of(shape))));
-  const Rows row = {nullptr, 1, 0, 0};
-  const AttentionCall call = {.shape = shape,
-                              .weights = {},
-                              .rope = {},
-                              .cache = {.pages = begins, .keys = 0, .values = cached_floats()},
-                              .first_position = context - 1,
-                              .q = row,
-                              .k = row,
-                              .v = row,
-                              .out = row};
-  const auto look = [&]() -> Result<std::vector<float>> {
-    PENSTOCK_TRY(bring(call));
-    GpuCommands commands = PENSTOCK_TRY(device_->compute().begin());
-    record(commands, call);
-    PENSTOCK_TRY(device_->compute().finish(commands));
-    std::vector<float> found(static_cast<size_t>(width_of(shape)));
-    std::memcpy(found.data(), results_.host_bytes().data() + layout_.result,
-                found.size() * sizeof(float));
-    return found;
-  };
-  const std::vector<float> own = PENSTOCK_TRY(look());
-  const GpuKernel kernel = kernel_;
-  PENSTOCK_TRY(compile(DeltaNetSums::kWhole));
-  const std::vector<float> whole = PENSTOCK_TRY(look());
-  kernel_ = kernel;
+  std::vector<float> inputs(static_cast<size_t>(rows * width));
+  for (const uint64_t to : {layout_.queries, layout_.gates}) {
+    fill(inputs.data(), rows * width);
+    std::memcpy(inputs_.host_bytes().data() + to, inputs.data(), inputs.size() * sizeof(float));
+  }
+  bool is_right = true;
+  for (const int64_t count : {int64_t{1}, rows}) {
+    const Rows some = {nullptr, count, 0, 0};
+    const AttentionCall call = {.shape = limits_.shape,
+                                .weights = {},
+                                .rope = {},
+                                .cache = {.pages = begins, .keys = 0, .values = cached_floats()},
+                                .first_position = std::max<int64_t>(context - count, 0),
+                                .q = some,
+                                .k = some,
+                                .v = some,
+                                .out = some};
+    const std::vector<float> own = PENSTOCK_TRY(look_at(call));
+    const GpuKernel kernel = kernel_;
+    PENSTOCK_TRY(compile(DeltaNetSums::kWhole));
+    const std::vector<float> whole = PENSTOCK_TRY(look_at(call));
+    kernel_ = kernel;
+    is_right = is_right && std::memcmp(own.data(), whole.data(), own.size() * sizeof(float)) == 0;
+  }
   by_keys_.clear();
   std::ranges::fill(segments_, Segment());
-  return std::memcmp(own.data(), whole.data(), own.size() * sizeof(float)) == 0;
+  return is_right;
+}
+
+Result<std::vector<float>> GpuAttention::look_at(const AttentionCall& call) {
+  PENSTOCK_TRY(bring(call));
+  GpuCommands commands = PENSTOCK_TRY(device_->compute().begin());
+  record(commands, call);
+  PENSTOCK_TRY(device_->compute().finish(commands));
+  std::vector<float> found(static_cast<size_t>(call.k.count * width_of(limits_.shape)));
+  std::memcpy(found.data(), results_.host_bytes().data() + layout_.result,
+              found.size() * sizeof(float));
+  return found;
 }
 
 }  // namespace penstock

@@ -42,10 +42,9 @@ struct GpuAttentionLimits {
   int64_t segments = 0;  // of all layers, that lie there
   // Calls of fewer products of rows and positions are the processors'.
   int64_t work_least = int64_t{1} << 16;
+  int64_t groups = 256;                    // of threads that have scratch memory, at most
   DeltaNetSums sums = DeltaNetSums::kOwn;  // others for tests
 
-  // Whether there are such layers, and their heads suit the kernel.
-  bool can_be_computed() const;
   uint64_t segment_bytes() const;
 };
 
@@ -55,6 +54,8 @@ class GpuAttention {
     uint64_t on_device = 0, on_host = 0;
   };
   static Bytes bytes_for(const GpuAttentionLimits& limits);
+  // Whether there are such layers, their heads suit the kernel, and no block of memory would be too large.
+  static bool can_be_computed(const GpuAttentionLimits& limits);
 
   static Result<GpuAttention> create(GpuDevice& device, const GpuAttentionLimits& limits,
                                      HostRows host);
@@ -96,6 +97,7 @@ class GpuAttention {
   GpuAttention(GpuDevice& device, const GpuAttentionLimits& limits, HostRows host);
   Result<void> compile(DeltaNetSums sums);
   Result<bool> agrees();
+  Result<std::vector<float>> look_at(const AttentionCall& call);
   int64_t cached_floats() const;  // keys or values of a segment
   uint64_t address_of(size_t segment) const;
   size_t find_or_claim(const float* keys, const float* values);
@@ -114,6 +116,7 @@ class GpuAttention {
   GpuBuffer work_, inputs_, results_, staging_;
   std::vector<Segment> segments_;
   std::unordered_map<const float*, size_t> by_keys_;
+  const float *lowest_ = nullptr, *highest_ = nullptr;  // of the host's that were ever copied
   uint64_t uses_ = 0;
   int64_t brought_ = 0;
   std::vector<float> normed_;  // [rows, heads * head_dim]

@@ -17,7 +17,7 @@ using test::OwnedRows;
 using test::same_bits;
 using test::Values;
 
-constexpr int64_t kContext = 1100, kRowsMax = 300;
+constexpr int64_t kContext = 2100, kRowsMax = 300;
 
 // Heads that share a kv head in twos, threes and all; components of less than a step, of several, of two halves;
 // without a gate.
@@ -80,17 +80,21 @@ struct Inputs {
 
 class GpuAttentionTest : public GpuTest {
  protected:
-  static GpuAttentionLimits limits(const AttentionShape& shape, int64_t segments) {
+  // So few groups of threads that calls go in several waves, and parts in several dispatches.
+  static GpuAttentionLimits limits(const AttentionShape& shape, int64_t segments,
+                                   DeltaNetSums sums = DeltaNetSums::kWhole) {
     return {.shape = shape,
             .layers = 1,
             .rows = kRowsMax,
             .context = kContext,
             .segments = segments,
             .work_least = 0,
-            .sums = DeltaNetSums::kWhole};
+            .groups = 3,
+            .sums = sums};
   }
-  void begin(const AttentionShape& shape, int64_t segments = 3) {
-    gpu_.emplace(GpuAttention::create(*device_, limits(shape, segments), HostRows()).value());
+  void begin(const AttentionShape& shape, int64_t segments = 3,
+             DeltaNetSums sums = DeltaNetSums::kWhole) {
+    gpu_.emplace(GpuAttention::create(*device_, limits(shape, segments, sums), HostRows()).value());
     ASSERT_TRUE(gpu_->pays());
     cpu_ = CpuBackend::create(2, {.tokens = kRowsMax,
                                   .hidden_size = 64,
@@ -168,6 +172,21 @@ TEST_F(GpuAttentionTest, brings_over_what_it_lacks_and_nothing_else) {
   EXPECT_EQ(gpu_->brought(), 254);
 }
 
+// More segments than there is staging memory for.
+TEST_F(GpuAttentionTest, brings_over_a_long_context_at_once) {
+  begin(kShapes[3], 5);
+  const Inputs inputs(kShapes[3]);
+  Cached cached(kShapes[3]);
+  const RopeTable rope = {inputs.cos.data(), inputs.sin.data()};
+  OwnedRows out(kRowsMax, int64_t{inputs.shape.heads} * inputs.shape.head_dim);
+  for (int64_t first = 0; first + kRowsMax <= 2099; first += kRowsMax) {
+    cpu_->attention(inputs.call(cached, rope, first, out.rows));
+  }
+  EXPECT_TRUE(run(inputs, cached, 1800, 290));
+  EXPECT_EQ(gpu_->brought(), 2090);
+  EXPECT_TRUE(run(inputs, cached, 2090, 1));
+}
+
 TEST_F(GpuAttentionTest, follows_what_the_host_writes_again) {
   begin(kShapes[1]);
   const Inputs inputs(kShapes[1]), others(kShapes[1], 7);
@@ -210,14 +229,39 @@ TEST_F(GpuAttentionTest, tells_of_numbers_that_may_be_lost) {
     Inputs inputs(kShapes[0]);
     Cached cached(kShapes[0]);
     EXPECT_TRUE(run(inputs, cached, 0, 40));
-    inputs.v.rows.row(44)[3] = bad;
-    EXPECT_FALSE(run(inputs, cached, 40, 10)) << bad;
-    EXPECT_FALSE(run(inputs, cached, 50, 1)) << bad;
-    Inputs queries(kShapes[0]);
-    for (float& value : queries.q.rows.row(2)) value *= bad;
-    Cached fresh(kShapes[0]);
-    EXPECT_FALSE(run(queries, fresh, 0, 5) && !std::isfinite(bad)) << bad;
+    inputs.v.rows.row(110)[3] = bad;
+    EXPECT_TRUE(run(inputs, cached, 40, 20));
+    EXPECT_FALSE(run(inputs, cached, 60, 60)) << bad;  // in its second wave
+    EXPECT_FALSE(run(inputs, cached, 120, 1)) << bad;
   }
+  // Norms make queries large again, as far as they are not nearly all of the norm's constant.
+  for (const float size : {1e-9f, 1e-20f}) {
+    Inputs inputs(kShapes[0]);
+    for (float& value : inputs.q.rows.row(2)) value *= size;
+    Cached cached(kShapes[0]);
+    EXPECT_EQ(run(inputs, cached, 0, 5), size == 1e-9f) << size;
+  }
+}
+
+// On a device that loses subnormal numbers: as small as they may be, and weights around the smallest that counts.
+TEST_F(GpuAttentionTest, small_numbers_that_are_not_told_of_are_right) {
+  begin(kShapes[1], 3, DeltaNetSums::kPretended);
+  int right = 0;
+  for (int seed = 1; seed <= 6; ++seed) {
+    Inputs inputs(kShapes[1], seed);
+    for (int64_t t = 0; t < 60; ++t) {
+      for (float& value : inputs.v.rows.row(t)) {
+        value = std::ldexp(std::copysign(1.0f + std::fabs(value) * 0x1p-20f, value),
+                           -40 + static_cast<int>(t % 5));
+      }
+      for (float& value : inputs.k.rows.row(t)) value = std::ldexp(value, t % 7 == 0 ? -30 : 0);
+    }
+    for (float& value : inputs.q_norm) value *= static_cast<float>(4 * seed);
+    Cached cached(kShapes[1]);
+    right += run(inputs, cached, 0, 50);
+    right += run(inputs, cached, 50, 1);
+  }
+  EXPECT_GE(right, 6);
 }
 
 TEST_F(GpuAttentionTest, zeros_are_no_such_numbers) {
@@ -235,17 +279,18 @@ TEST_F(GpuAttentionTest, a_device_that_is_lost_says_so) {
   begin(kShapes[0]);
   const Inputs inputs(kShapes[0]);
   const RopeTable rope = {inputs.cos.data(), inputs.sin.data()};
-  for (int64_t submits = 0; submits < 3; ++submits) {
+  // One list brings keys and values over, three are waves.
+  for (int64_t submits = 0; submits < 5; ++submits) {
     const auto device = make_device({.submits_before_loss = submits});
     auto gpu = GpuAttention::create(*device, limits(kShapes[0], 3), HostRows());
     ASSERT_TRUE(gpu.has_value());
     Cached cached(kShapes[0]);
-    OwnedRows out(12, int64_t{inputs.shape.heads} * inputs.shape.head_dim);
+    OwnedRows out(120, int64_t{inputs.shape.heads} * inputs.shape.head_dim);
     const AttentionCall call = inputs.call(cached, rope, 0, out.rows);
     AttentionCall append = call;
     append.out.count = 0;
     cpu_->attention(append);
-    EXPECT_EQ(gpu->run(call, *cpu_, {}).has_value(), submits == 2);
+    EXPECT_EQ(gpu->run(call, *cpu_, {}).has_value(), submits == 4) << submits;
   }
 }
 

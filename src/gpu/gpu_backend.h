@@ -150,6 +150,7 @@ class GpuBackend final : public Backend {
   std::optional<GpuExperts> ffn_;
   std::optional<GpuDeltaNets> delta_nets_;
   std::optional<GpuAttention> attention_;
+  bool has_brought_more_ = false;  // its latest call, than its own rows
   GpuTrunkReport report_;
   CheaperSide products_side_, ffn_side_, blocks_side_, attention_side_;
 

@@ -1,4 +1,6 @@
 // The mixers of the op book beside a device, and whose turn it is where what they remember lies in two places.
+#include <utility>
+
 #include "gpu/gpu_backend.h"
 #include "gpu/gpu_clock.h"
 
@@ -112,15 +114,20 @@ bool GpuBackend::run_attention_there(const AttentionCall& call) {
     AttentionCall append = call;
     append.out.count = 0;
     cpu_.attention(append);
-    const Result<bool> done = attention_->run(call, cpu_, [this] { end_op(); });
-    if (!done) {
-      use_.lose(done.error());
+    const Result<bool> is_right = attention_->run(call, cpu_, [this] { end_op(); });
+    if (!is_right) {
+      use_.lose(is_right.error());
       return false;
     }
-    if (!*done) return false;
-    ++report_.attentions;
-    // One that brought more than its own rows over says nothing of the next one.
-    if (attention_->brought() > rows) return true;
+    if (*is_right) {
+      ++report_.attentions;
+    } else {
+      cpu_.attention(call);
+    }
+    // A first call that brings more than its own rows over says nothing of the next one.
+    const bool is_first = *is_right && attention_->brought() > rows;
+    if (is_first && !std::exchange(has_brought_more_, true)) return true;
+    has_brought_more_ = is_first;
   }
   attention_side_.note(kind, side, (now_in_seconds() - start) / static_cast<double>(rows));
   return true;

@@ -59,8 +59,8 @@ struct QueryLanes {
     }
   }
 
-  // Scores become weights exp(score - maximum); those of hidden positions are zero, and those below e^-27, which a
-  // sum of 1 and more does not feel.
+  // Scores become weights exp(score - maximum); those of hidden positions are zero, and those below e^-27
+  // (compute/exact_math.h), all of which together are a thirtieth of half of the sum's last bit.
   static HWY_INLINE void Weights(const AttentionSegment& s) {
     const hn::RebindToSigned<D> ints;
     const V nothing = hn::Set(D(), kNothingSeen);

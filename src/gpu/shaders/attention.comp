@@ -10,6 +10,9 @@
 // Fused sums are the device's own where they were seen to be right. No number that is used is then subnormal
 // as long as queries, keys and values are zeros or of at least kLeastSize and finite, since weights are as well;
 // others set a word, and the processors do the call.
+//
+// A row that sees nothing of a segment joins it with a weight of 0, where the processors leave it out. What that may
+// flush, values below 2^-100, is flushed by them at the end (finished()).
 #extension GL_GOOGLE_include_directive : require
 #extension GL_EXT_control_flow_attributes : require
 #include "common.glsl"
@@ -45,12 +48,12 @@ layout(buffer_reference, std430, buffer_reference_align = 16) coherent buffer Sc
   vec4 at[];
 };
 
-const uint kPositions = 504, kStream = 63, kStreams = 8;
+const uint kStream = 63, kStreams = 8;
 const uint kRows = 64;
 const uint kDims = 16, kPad = 17;    // components of a step of scores; vectors of 64 rows and one
 const uint kVectors = kHeadDim / 4;  // of a row
 const uint kHalves = (kHeadDim + 127) / 128;
-const float kSmallestWeight = -27.0;
+const float kSmallestDifference = -27.0;
 const uint kLeastSize = 0x2b800000u, kInfinite = 0x7f800000u;  // 2^-40
 
 shared vec4 pool[kStreams * 64 + kStreams * 16];
@@ -122,7 +125,7 @@ void score(uint first, uint positions, uvec2 keys, uint first_row, uint count, u
 }
 
 float weight_of(float difference) {
-  return difference < kSmallestWeight ? 0.0 : exact_exp(difference);
+  return difference < kSmallestDifference ? 0.0 : exact_exp(difference);
 }
 
 // Scores become weights; of the row index() % 64: the largest score and the sum of its weights.

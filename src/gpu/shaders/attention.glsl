@@ -1,5 +1,7 @@
 // How segments of attention are joined (compute/cpu/attention.h): running maxima, sums and mixed values.
 
+const uint kPositions = 504;  // of a segment
+
 // Of a row that has seen nothing.
 const uint kNothingSeen = 0xff61b1e6u;  // -3e38
 

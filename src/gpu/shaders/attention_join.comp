@@ -19,7 +19,7 @@ void main() {
   const uint kPart = kHeadDim + 4;
   uint row = gl_WorkGroupID.x;
   uint seen = first_position + row / heads + 1;
-  uint end = (seen + 503) / 504;
+  uint end = (seen + kPositions - 1) / kPositions;
   for (uint d = gl_LocalInvocationIndex; d < kHeadDim; d += 64) {
     float maximum = uintBitsToFloat(kNothingSeen), sum = 0.0, so_far = 0.0;
     for (uint segment = 0; segment < end; ++segment) {
