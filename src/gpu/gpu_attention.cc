@@ -182,7 +182,7 @@ bool GpuAttention::takes(const AttentionCall& call) const {
   const bool is_long = call.k.count * context >= limits_.work_least || context >= kLongContext;
   return is_long && call.cache.form == KvForm::kFloat32 && call.out.count == call.k.count &&
          call.k.count >= 1 && call.shape == limits_.shape && context <= limits_.context &&
-         segments_of(context) * limits_.layers <= limits_.segments;
+         segments_of(context) <= limits_.segments;
 }
 
 // Where the copy of a segment is, or will be: the one that nobody asked for longest goes.
