@@ -282,7 +282,7 @@ void LocalExperts::compute_whole(std::span<const ExpertTier::Guest> list, Rows o
 
 // From one end here, in pieces, since the tier goes on only between them; from the other end there.
 void LocalExperts::share(Rows out) {
-  constexpr double kPiece_s = 0.7e-3, kUnknown_s = 1e9, kNew = 0.25;
+  constexpr double kPiece_s = 0.7e-3, kUnknown_s = 1e9, kLatest = 0.25;
   constexpr size_t kPieceLeast = 4, kPieceMost = 32;
   const auto rows_of = [&](const ExpertTier::Guest& guest) {
     return rows_.tokens(static_cast<size_t>(guest.index)).size();
@@ -304,7 +304,7 @@ void LocalExperts::share(Rows out) {
       const int64_t start_ns = steady_now_ns();
       compute_whole(piece, out);
       const double row_s = static_cast<double>(steady_now_ns() - start_ns) * 1e-9 / rows_for(piece);
-      row_s_ += (row_s_ > 0 ? kNew : 1) * (row_s - row_s_);
+      row_s_ += (row_s_ > 0 ? kLatest : 1) * (row_s - row_s_);
       begin += count;
     }
     ended_.clear();

@@ -17,14 +17,14 @@ using test::OwnedRows;
 using test::same_bits;
 using test::Values;
 
-constexpr int64_t kContext = 2100, kRowsMax = 300;
+constexpr int64_t kTestContext = 2100, kAttentionRowsMax = 300;
 
 // Heads that share a kv head in twos, threes and all; components of less than a step, of several, of two halves;
 // without a gate.
-const AttentionShape kShapes[] = {{4, 2, 32, 8, 1e-6f},
-                                  {6, 2, 20, 12, 1e-6f},
-                                  {2, 2, 136, 64, 1e-5f},
-                                  {3, 1, 64, 64, 1e-6f, false}};
+const AttentionShape kAttentionShapes[] = {{4, 2, 32, 8, 1e-6f},
+                                           {6, 2, 20, 12, 1e-6f},
+                                           {2, 2, 136, 64, 1e-5f},
+                                           {3, 1, 64, 64, 1e-6f, false}};
 
 // A sequence with its cache: the layer's part is in the middle of each page.
 struct Cached {
@@ -34,7 +34,7 @@ struct Cached {
   std::vector<float*> begins;
 
   explicit Cached(const AttentionShape& of) : shape(of) {
-    for (int64_t begin = 0; begin < kContext; begin += kKvPagePositions) {
+    for (int64_t begin = 0; begin < kTestContext; begin += kKvPagePositions) {
       pages.emplace_back(static_cast<size_t>(2 * kBefore + 2 * part()));
     }
     for (auto& page : pages) begins.push_back(page.data());
@@ -54,10 +54,10 @@ struct Inputs {
       : shape(of),
         q_norm(source.normal(shape.head_dim)),
         k_norm(source.normal(shape.head_dim)),
-        q(source, kContext, shape.query_width()),
-        k(source, kContext, shape.kv_width()),
-        v(source, kContext, shape.kv_width()) {
-    for (int64_t i = 0; i < kContext * shape.rotary_dim / 2; ++i) {
+        q(source, kTestContext, shape.query_width()),
+        k(source, kTestContext, shape.kv_width()),
+        v(source, kTestContext, shape.kv_width()) {
+    for (int64_t i = 0; i < kTestContext * shape.rotary_dim / 2; ++i) {
       cos.push_back(static_cast<float>(std::cos(0.01 * static_cast<double>(i))));
       sin.push_back(static_cast<float>(std::sin(0.01 * static_cast<double>(i))));
     }
@@ -85,8 +85,8 @@ class GpuAttentionTest : public GpuTest {
                                    DeltaNetSums sums = DeltaNetSums::kWhole) {
     return {.shape = shape,
             .layers = 1,
-            .rows = kRowsMax,
-            .context = kContext,
+            .rows = kAttentionRowsMax,
+            .context = kTestContext,
             .segments = segments,
             .work_least = 0,
             .groups = 3,
@@ -96,12 +96,12 @@ class GpuAttentionTest : public GpuTest {
              DeltaNetSums sums = DeltaNetSums::kWhole) {
     gpu_.emplace(GpuAttention::create(*device_, limits(shape, segments, sums), HostRows()).value());
     ASSERT_TRUE(gpu_->pays());
-    cpu_ = CpuBackend::create(2, {.tokens = kRowsMax,
+    cpu_ = CpuBackend::create(2, {.tokens = kAttentionRowsMax,
                                   .hidden_size = 64,
                                   .width = 64,
                                   .top_k = 1,
                                   .expert_width = 64,
-                                  .context = kContext,
+                                  .context = kTestContext,
                                   .attention = shape})
                .value();
   }
@@ -134,7 +134,7 @@ class GpuAttentionTest : public GpuTest {
 };
 
 TEST_F(GpuAttentionTest, has_the_bits_of_the_processors) {
-  for (const AttentionShape& shape : kShapes) {
+  for (const AttentionShape& shape : kAttentionShapes) {
     begin(shape);
     const Inputs inputs(shape);
     Cached cached(shape);
@@ -145,7 +145,7 @@ TEST_F(GpuAttentionTest, has_the_bits_of_the_processors) {
       first += rows;
     }
     EXPECT_GT(first, kKvPagePositions + 5);
-    if (shape.head_dim != kShapes[0].head_dim) continue;
+    if (shape.head_dim != kAttentionShapes[0].head_dim) continue;
     for (const int64_t rows : {300, 200, 8, 1}) {
       EXPECT_TRUE(run(inputs, cached, first, rows)) << shape.head_dim << " at " << first;
       first += rows;
@@ -155,9 +155,9 @@ TEST_F(GpuAttentionTest, has_the_bits_of_the_processors) {
 }
 
 TEST_F(GpuAttentionTest, brings_over_what_it_lacks_and_nothing_else) {
-  begin(kShapes[0]);
-  const Inputs inputs(kShapes[0]);
-  Cached cached(kShapes[0]);
+  begin(kAttentionShapes[0]);
+  const Inputs inputs(kAttentionShapes[0]);
+  Cached cached(kAttentionShapes[0]);
   EXPECT_TRUE(run(inputs, cached, 0, 300));
   EXPECT_EQ(gpu_->brought(), 300);
   EXPECT_TRUE(run(inputs, cached, 300, 2));
@@ -174,12 +174,12 @@ TEST_F(GpuAttentionTest, brings_over_what_it_lacks_and_nothing_else) {
 
 // More segments than there is staging memory for.
 TEST_F(GpuAttentionTest, brings_over_a_long_context_at_once) {
-  begin(kShapes[3], 5);
-  const Inputs inputs(kShapes[3]);
-  Cached cached(kShapes[3]);
+  begin(kAttentionShapes[3], 5);
+  const Inputs inputs(kAttentionShapes[3]);
+  Cached cached(kAttentionShapes[3]);
   const RopeTable rope = {inputs.cos.data(), inputs.sin.data()};
-  OwnedRows out(kRowsMax, int64_t{inputs.shape.heads} * inputs.shape.head_dim);
-  for (int64_t first = 0; first + kRowsMax <= 2099; first += kRowsMax) {
+  OwnedRows out(kAttentionRowsMax, int64_t{inputs.shape.heads} * inputs.shape.head_dim);
+  for (int64_t first = 0; first + kAttentionRowsMax <= 2099; first += kAttentionRowsMax) {
     cpu_->attention(inputs.call(cached, rope, first, out.rows));
   }
   EXPECT_TRUE(run(inputs, cached, 1800, 290));
@@ -188,9 +188,9 @@ TEST_F(GpuAttentionTest, brings_over_a_long_context_at_once) {
 }
 
 TEST_F(GpuAttentionTest, follows_what_the_host_writes_again) {
-  begin(kShapes[1]);
-  const Inputs inputs(kShapes[1]), others(kShapes[1], 7);
-  Cached cached(kShapes[1]);
+  begin(kAttentionShapes[1]);
+  const Inputs inputs(kAttentionShapes[1]), others(kAttentionShapes[1], 7);
+  Cached cached(kAttentionShapes[1]);
   EXPECT_TRUE(run(inputs, cached, 0, 300));
   EXPECT_TRUE(run(inputs, cached, 300, 300));
   EXPECT_TRUE(run(others, cached, 490, 30));  // tokens that were taken back
@@ -206,9 +206,9 @@ TEST_F(GpuAttentionTest, follows_what_the_host_writes_again) {
 }
 
 TEST_F(GpuAttentionTest, sequences_take_turns_where_there_is_little_room) {
-  begin(kShapes[3], 2);
-  const Inputs inputs(kShapes[3]);
-  Cached one(kShapes[3]), other(kShapes[3]);
+  begin(kAttentionShapes[3], 2);
+  const Inputs inputs(kAttentionShapes[3]);
+  Cached one(kAttentionShapes[3]), other(kAttentionShapes[3]);
   EXPECT_TRUE(run(inputs, one, 0, 300));
   EXPECT_TRUE(run(inputs, other, 0, 20));
   EXPECT_TRUE(run(inputs, one, 300, 210));  // a second segment: the other's goes
@@ -224,10 +224,10 @@ TEST_F(GpuAttentionTest, sequences_take_turns_where_there_is_little_room) {
 
 // The device's own sums may lose them, so the processors are to do such a call.
 TEST_F(GpuAttentionTest, tells_of_numbers_that_may_be_lost) {
-  begin(kShapes[0]);
+  begin(kAttentionShapes[0]);
   for (const float bad : {1e-13f, 1e-39f, INFINITY, NAN}) {
-    Inputs inputs(kShapes[0]);
-    Cached cached(kShapes[0]);
+    Inputs inputs(kAttentionShapes[0]);
+    Cached cached(kAttentionShapes[0]);
     EXPECT_TRUE(run(inputs, cached, 0, 40));
     inputs.v.rows.row(110)[3] = bad;
     EXPECT_TRUE(run(inputs, cached, 40, 20));
@@ -236,19 +236,19 @@ TEST_F(GpuAttentionTest, tells_of_numbers_that_may_be_lost) {
   }
   // Norms make queries large again, as far as they are not nearly all of the norm's constant.
   for (const float size : {1e-9f, 1e-20f}) {
-    Inputs inputs(kShapes[0]);
+    Inputs inputs(kAttentionShapes[0]);
     for (float& value : inputs.q.rows.row(2)) value *= size;
-    Cached cached(kShapes[0]);
+    Cached cached(kAttentionShapes[0]);
     EXPECT_EQ(run(inputs, cached, 0, 5), size == 1e-9f) << size;
   }
 }
 
 // On a device that loses subnormal numbers: as small as they may be, and weights around the smallest that counts.
 TEST_F(GpuAttentionTest, small_numbers_that_are_not_told_of_are_right) {
-  begin(kShapes[1], 3, DeltaNetSums::kPretended);
+  begin(kAttentionShapes[1], 3, DeltaNetSums::kPretended);
   int right = 0;
   for (int seed = 1; seed <= 6; ++seed) {
-    Inputs inputs(kShapes[1], seed);
+    Inputs inputs(kAttentionShapes[1], seed);
     for (int64_t t = 0; t < 60; ++t) {
       for (float& value : inputs.v.rows.row(t)) {
         value = std::ldexp(std::copysign(1.0f + std::fabs(value) * 0x1p-20f, value),
@@ -257,7 +257,7 @@ TEST_F(GpuAttentionTest, small_numbers_that_are_not_told_of_are_right) {
       for (float& value : inputs.k.rows.row(t)) value = std::ldexp(value, t % 7 == 0 ? -30 : 0);
     }
     for (float& value : inputs.q_norm) value *= static_cast<float>(4 * seed);
-    Cached cached(kShapes[1]);
+    Cached cached(kAttentionShapes[1]);
     right += run(inputs, cached, 0, 50);
     right += run(inputs, cached, 50, 1);
   }
@@ -265,9 +265,9 @@ TEST_F(GpuAttentionTest, small_numbers_that_are_not_told_of_are_right) {
 }
 
 TEST_F(GpuAttentionTest, zeros_are_no_such_numbers) {
-  begin(kShapes[0]);
-  Inputs inputs(kShapes[0]);
-  Cached cached(kShapes[0]);
+  begin(kAttentionShapes[0]);
+  Inputs inputs(kAttentionShapes[0]);
+  Cached cached(kAttentionShapes[0]);
   for (const int64_t t : {0, 1, 7}) {
     for (float& value : inputs.v.rows.row(t)) value = t == 1 ? -0.0f : 0.0f;
     for (float& value : inputs.k.rows.row(t)) value = 0;
@@ -276,15 +276,15 @@ TEST_F(GpuAttentionTest, zeros_are_no_such_numbers) {
 }
 
 TEST_F(GpuAttentionTest, a_device_that_is_lost_says_so) {
-  begin(kShapes[0]);
-  const Inputs inputs(kShapes[0]);
+  begin(kAttentionShapes[0]);
+  const Inputs inputs(kAttentionShapes[0]);
   const RopeTable rope = {inputs.cos.data(), inputs.sin.data()};
   // One list brings keys and values over, three are waves.
   for (int64_t submits = 0; submits < 5; ++submits) {
     const auto device = make_device({.submits_before_loss = submits});
-    auto gpu = GpuAttention::create(*device, limits(kShapes[0], 3), HostRows());
+    auto gpu = GpuAttention::create(*device, limits(kAttentionShapes[0], 3), HostRows());
     ASSERT_TRUE(gpu.has_value());
-    Cached cached(kShapes[0]);
+    Cached cached(kAttentionShapes[0]);
     OwnedRows out(120, int64_t{inputs.shape.heads} * inputs.shape.head_dim);
     const AttentionCall call = inputs.call(cached, rope, 0, out.rows);
     AttentionCall append = call;
