@@ -185,14 +185,14 @@ bool GpuDevice::is_late() {
          answers_++ % (faults_.late_answers + 1) != faults_.late_answers;
 }
 
-uint32_t GpuDevice::memory_types(VkMemoryPropertyFlags with) const {
+uint32_t GpuDevice::memory_types(VkMemoryPropertyFlags with, VkMemoryPropertyFlags without) const {
   VkPhysicalDeviceMemoryProperties2 memory = {};
   memory.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_MEMORY_PROPERTIES_2;
   system_.functions().GetPhysicalDeviceMemoryProperties2(physical_, &memory);
   uint32_t types = 0;
   for (uint32_t i = 0; i < memory.memoryProperties.memoryTypeCount; ++i) {
     const VkMemoryPropertyFlags flags = memory.memoryProperties.memoryTypes[i].propertyFlags;
-    if ((flags & with) == with) types |= 1u << i;
+    if ((flags & with) == with && (flags & without) == 0) types |= 1u << i;
   }
   return types;
 }
@@ -211,15 +211,9 @@ Result<uint32_t> GpuDevice::memory_type(uint32_t allowed, GpuMemoryKind kind) co
   const std::span<const Wish> wishes = kind == GpuMemoryKind::kDevice   ? std::span(own)
                                        : kind == GpuMemoryKind::kShared ? std::span(shared)
                                                                         : std::span(inputs);
-  VkPhysicalDeviceMemoryProperties2 memory = {};
-  memory.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_MEMORY_PROPERTIES_2;
-  system_.functions().GetPhysicalDeviceMemoryProperties2(physical_, &memory);
   for (const Wish& wish : wishes) {
-    for (uint32_t i = 0; i < memory.memoryProperties.memoryTypeCount; ++i) {
-      const VkMemoryPropertyFlags flags = memory.memoryProperties.memoryTypes[i].propertyFlags;
-      const bool suits = (flags & wish.with) == wish.with && (flags & wish.without) == 0;
-      if ((allowed & (1u << i)) != 0 && suits) return i;
-    }
+    const uint32_t suits = allowed & memory_types(wish.with, wish.without);
+    if (suits != 0) return static_cast<uint32_t>(std::countr_zero(suits));
   }
   return Error{ErrorCode::kUnsupported,
                fmt::format("{}: it has no memory of the kind that is needed", facts_.name)};
@@ -309,7 +303,7 @@ Result<GpuBuffer> GpuDevice::import(std::span<std::byte> bytes) {
   VkMemoryRequirements needs = {};
   functions_.GetBufferMemoryRequirements(device_, buffer.buffer_, &needs);
   const uint32_t types = needs.memoryTypeBits & pointer.memoryTypeBits &
-                         memory_types(VK_MEMORY_PROPERTY_HOST_COHERENT_BIT);
+                         memory_types(VK_MEMORY_PROPERTY_HOST_COHERENT_BIT, 0);
   if (types == 0 || needs.size > bytes.size()) {
     return Error{ErrorCode::kUnsupported, what + ": not in this form"};
   }

@@ -82,7 +82,8 @@ class GpuDevice {
   Result<void> create_device();
   Result<void> create_layout();
   void choose_families();
-  uint32_t memory_types(VkMemoryPropertyFlags with) const;  // a bit each
+  // A bit each.
+  uint32_t memory_types(VkMemoryPropertyFlags with, VkMemoryPropertyFlags without) const;
   Result<uint32_t> memory_type(uint32_t allowed, GpuMemoryKind kind) const;
   Result<void> fill(GpuBuffer& buffer, const VkBufferCreateInfo& info, GpuMemoryKind kind);
   Result<VkPipeline> make_pipeline(Shader shader, std::span<const uint32_t> constants);
